@@ -1,0 +1,3 @@
+//! The command `metallic`.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,16 @@
+//! Arithmetic on quantized rows, on the CPU.
+//!
+//! A *row* is the bytes of one output of a matrix: consecutive blocks of one [`GgmlType`]. This crate
+//! knows how each format's blocks decode and how a row meets an activation vector; it knows nothing of
+//! models, files or memory budgets.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod activations;
+pub mod block;
+pub mod isa;
+mod quants;
+pub mod registry;
+
+pub use isa::Isa;
+pub use metallic_gguf::GgmlType;
+pub use registry::{Dot, QuantOps};

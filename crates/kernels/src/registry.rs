@@ -1,0 +1,41 @@
+//! From a tensor type and an instruction set to the functions that compute on its rows.
+
+use metallic_gguf::GgmlType;
+
+use crate::activations::Q8Block;
+use crate::isa::Isa;
+use crate::quants;
+
+/// Quantizes floats to a row: `(x, row)`.
+pub type Encode = fn(&[f32], &mut [u8]);
+
+/// Dot product of one weight row with one activation row.
+#[derive(Clone, Copy, Debug)]
+pub enum Dot {
+    /// Against float activations: `(row, x)` with `x.len()` the row's length.
+    F32(fn(&[u8], &[f32]) -> f32),
+    /// Against 8-bit activations: `(row, x)` with `x.len()` the row's length / 32.
+    Q8(fn(&[u8], &[Q8Block]) -> f32),
+}
+
+/// What can be done with the rows of one type on one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantOps {
+    /// The type.
+    pub ggml_type: GgmlType,
+    /// The instruction set that `dot` is written for; `Scalar` where there is no faster kernel.
+    pub isa: Isa,
+    /// Decodes a row of little-endian blocks to floats: `(row, out)`.
+    pub decode: fn(&[u8], &mut [f32]),
+    /// Quantizes floats to a row, where this crate can: `(x, row)`.
+    pub encode: Option<Encode>,
+    /// Swaps a row between big- and little-endian.
+    pub swap_bytes: fn(&mut [u8]),
+    /// Row × activations.
+    pub dot: Dot,
+}
+
+/// The functions for `ggml_type`, on `isa` where the format has a kernel for it and scalar otherwise.
+pub fn ops(ggml_type: GgmlType, isa: Isa) -> QuantOps {
+    quants::ops(ggml_type, isa)
+}

@@ -1,0 +1,1 @@
+//! Runs GGUF language models inside a memory budget.

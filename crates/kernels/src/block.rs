@@ -1,8 +1,49 @@
 //! What one quantization block is: [`QuantBlock`], and the cast from row bytes to blocks.
+//!
+//! Every quantized format that ggml has says the same of 16 weights at a time: small integers, a scale,
+//! and for some formats a minimum. So a format only has to say how it [unpacks](QuantBlock::unpack);
+//! decoding and the integer dot product follow, written once here.
 
 use metallic_gguf::GgmlType;
 
 use crate::activations::Q8Block;
+
+/// 32 weights as integers: `w[i] = scales[i / 16] · quants[i] − mins[i / 16]`.
+///
+/// The integers are those of the format, so nothing is rounded but the products with the scale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unpacked {
+    /// The integers.
+    pub quants: [i8; 32],
+    /// The step of the first and of the second 16.
+    pub scales: [f32; 2],
+    /// What is subtracted from the first and from the second 16; 0 in formats without a minimum.
+    pub mins: [f32; 2],
+}
+
+impl Unpacked {
+    /// The weights.
+    #[inline(always)]
+    pub fn decode(&self, out: &mut [f32; 32]) {
+        for (half, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            for (out, &q) in out.iter_mut().zip(&self.quants[16 * half..]) {
+                *out = self.scales[half] * f32::from(q) - self.mins[half];
+            }
+        }
+    }
+
+    /// Dot product with 32 activations: an exact integer sum for each 16, then floats.
+    #[inline(always)]
+    pub fn dot(&self, x: &Q8Block) -> f32 {
+        let mut sums = [0i32; 2];
+        for (half, sum) in sums.iter_mut().enumerate() {
+            let (w, x) = (&self.quants[16 * half..][..16], &x.quants[16 * half..][..16]);
+            *sum = w.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum();
+        }
+        let half = |i: usize| self.scales[i] * sums[i] as f32 - self.mins[i] * f32::from(x.sums[i]);
+        x.scale * (half(0) + half(1))
+    }
+}
 
 /// A block of one quantized format, as it lies in the file (little-endian).
 ///
@@ -13,18 +54,19 @@ pub unsafe trait QuantBlock: Copy + 'static {
     /// The format.
     const TYPE: GgmlType;
 
-    /// Decodes the block's `TYPE.block_len()` weights into `out`, bit-exact with the reference.
-    fn decode(&self, out: &mut [f32]);
+    /// The `i`-th 32 weights, `i < TYPE.block_len() / 32`.
+    fn unpack(&self, i: usize) -> Unpacked;
 
     /// Turns a block of a big-endian file into a little-endian one, or back: swaps the bytes of every
     /// field of more than one byte, and leaves packed nibbles alone.
     fn swap_bytes(&mut self);
 }
 
-/// A format whose blocks meet 8-bit activations in integers.
-pub trait DotQ8: QuantBlock {
-    /// Dot product of this block with `TYPE.block_len() / 32` activation blocks.
-    fn dot_q8(&self, x: &[Q8Block]) -> f32;
+/// A format that this crate can make from floats.
+pub trait Quantize: QuantBlock {
+    /// The block nearest to `x`, which holds `TYPE.block_len()` values. Any float is accepted; where one
+    /// isn't finite the block is of no use, but nothing panics.
+    fn quantize(x: &[f32]) -> Self;
 }
 
 /// The blocks of a row.

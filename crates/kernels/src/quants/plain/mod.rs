@@ -1,0 +1,114 @@
+//! Plain numbers, one a block: floats and integers of any width, met by float activations.
+
+use half::{bf16, f16};
+use metallic_gguf::GgmlType;
+
+use crate::isa::Isa;
+use crate::registry::{Dot, Encode, QuantOps};
+
+/// A number of `N` bytes.
+pub(super) trait Number<const N: usize>: 'static {
+    /// The type of a row of them.
+    const TYPE: GgmlType;
+    /// Makes a row from floats, for the types that models are stored in.
+    const ENCODE: Option<Encode> = None;
+
+    /// The nearest float.
+    fn to_f32(bytes: [u8; N]) -> f32;
+}
+
+impl Number<4> for f32 {
+    const TYPE: GgmlType = GgmlType::F32;
+    const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, f32::to_le_bytes));
+
+    #[inline(always)]
+    fn to_f32(bytes: [u8; 4]) -> f32 {
+        f32::from_le_bytes(bytes)
+    }
+}
+
+impl Number<2> for f16 {
+    const TYPE: GgmlType = GgmlType::F16;
+    const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| f16::from_f32(x).to_le_bytes()));
+
+    #[inline(always)]
+    fn to_f32(bytes: [u8; 2]) -> f32 {
+        f16::from_le_bytes(bytes).to_f32()
+    }
+}
+
+impl Number<2> for bf16 {
+    const TYPE: GgmlType = GgmlType::BF16;
+    const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| bf16::from_f32(x).to_le_bytes()));
+
+    #[inline(always)]
+    fn to_f32(bytes: [u8; 2]) -> f32 {
+        bf16::from_le_bytes(bytes).to_f32()
+    }
+}
+
+macro_rules! numbers {
+    ($($number:ty, $bytes:literal, $ggml_type:ident;)*) => {$(
+        impl Number<$bytes> for $number {
+            const TYPE: GgmlType = GgmlType::$ggml_type;
+
+            #[inline(always)]
+            fn to_f32(bytes: [u8; $bytes]) -> f32 {
+                <$number>::from_le_bytes(bytes) as f32
+            }
+        }
+    )*};
+}
+
+numbers! {
+    f64, 8, F64;
+    i8, 1, I8;
+    i16, 2, I16;
+    i32, 4, I32;
+    i64, 8, I64;
+}
+
+pub(super) fn ops<T: Number<N>, const N: usize>(_isa: Isa) -> QuantOps {
+    const { assert!(N == T::TYPE.block_bytes()) };
+    QuantOps {
+        ggml_type: T::TYPE,
+        isa: Isa::Scalar,
+        decode: decode::<T, N>,
+        encode: T::ENCODE,
+        swap_bytes: |row| row.as_chunks_mut::<N>().0.iter_mut().for_each(|number| number.reverse()),
+        dot: Dot::F32(dot::<T, N>),
+    }
+}
+
+fn decode<T: Number<N>, const N: usize>(row: &[u8], out: &mut [f32]) {
+    assert_eq!(row.len(), out.len() * N, "output length is the row's length");
+    for (number, out) in row.as_chunks::<N>().0.iter().zip(out) {
+        *out = T::to_f32(*number);
+    }
+}
+
+fn encode<const N: usize>(x: &[f32], row: &mut [u8], to_bytes: impl Fn(f32) -> [u8; N]) {
+    assert_eq!(row.len(), x.len() * N, "input length is the row's length");
+    for (number, x) in row.as_chunks_mut::<N>().0.iter_mut().zip(x) {
+        *number = to_bytes(*x);
+    }
+}
+
+/// Sums kept apart, so that they can share a vector register and their rounding errors stay small.
+const LANES: usize = 16;
+
+fn dot<T: Number<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
+    assert_eq!(row.len(), x.len() * N, "one activation for every weight");
+    let (row, row_rest) = row.as_chunks::<N>().0.as_chunks::<LANES>();
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (row, x) in row.iter().zip(x) {
+        for (sum, (number, x)) in sums.iter_mut().zip(row.iter().zip(x)) {
+            *sum += T::to_f32(*number) * x;
+        }
+    }
+    for (sum, (number, x)) in sums.iter_mut().zip(row_rest.iter().zip(x_rest)) {
+        *sum += T::to_f32(*number) * x;
+    }
+    sums.iter().sum()
+}

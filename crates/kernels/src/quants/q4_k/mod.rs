@@ -1,0 +1,56 @@
+//! Q4_K: 256 weights in 4 bits, `w = d · s · q − dmin · m`, with 6-bit `s` and `m` for every 32.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, scalar};
+use crate::registry::QuantOps;
+
+/// A block: two scales, [`scale_min`]'s 12 bytes, then for each 64 weights 32 bytes whose low nibbles are
+/// the first 32 and high nibbles the second.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockQ4K {
+    d: [u8; 2],
+    dmin: [u8; 2],
+    scales: [u8; 12],
+    qs: [u8; 128],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockQ4K {
+    const TYPE: GgmlType = GgmlType::Q4_K;
+
+    #[inline(always)]
+    fn unpack(&self, i: usize) -> Unpacked {
+        let (scale, min) = scale_min(&self.scales, i);
+        let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 2], 4 * (i % 2));
+        Unpacked {
+            quants: qs.map(|q| (q >> shift & 15) as i8),
+            scales: [bits::half(self.d) * f32::from(scale); 2],
+            mins: [bits::half(self.dmin) * f32::from(min); 2],
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+        self.dmin.reverse();
+    }
+}
+
+/// The `i`-th of the eight pairs of 6-bit numbers that Q4_K and Q5_K keep in 12 bytes.
+///
+/// The first four scales are the low bits of bytes 0–3, the first four minima those of bytes 4–7. The
+/// others have their low four bits in bytes 8–11 (scale in the low nibble, minimum in the high one) and
+/// their high two in the top bits that bytes 0–7 left free.
+#[inline(always)]
+pub(super) fn scale_min(packed: &[u8; 12], i: usize) -> (u8, u8) {
+    let j = i % 4;
+    let (scale, min, low) = (packed[j], packed[j + 4], packed[j + 8]);
+    if i < 4 { (scale & 63, min & 63) } else { (low & 15 | scale >> 6 << 4, low >> 4 | min >> 6 << 4) }
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ4K>()
+}

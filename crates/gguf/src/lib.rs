@@ -1,6 +1,37 @@
-//! The GGUF model file format.
+//! The GGUF model file format: a reader that copies nothing and panics on nothing, and a writer.
+//!
+//! [`Gguf::parse`] checks a whole file once; after that, [metadata](Metadata) and [tensors](Tensor) are
+//! views of its bytes that need no further checks. The format is described at
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//!
+//! ```
+//! # use metallic_gguf::{Gguf, Result};
+//! fn describe(bytes: &[u8]) -> Result<()> {
+//!     let model = Gguf::parse(bytes)?;
+//!     let architecture: &str = model.metadata().required("general.architecture")?;
+//!     println!("{architecture}, {} tensors", model.tensors().len());
+//!     for tensor in model.tensors() {
+//!         println!("{} {} {:?}", tensor.name(), tensor.ggml_type(), tensor.shape());
+//!     }
+//!     Ok(())
+//! }
+//! ```
 #![forbid(unsafe_code)]
+mod cursor;
 mod error;
 mod ggml_type;
+mod index;
+mod metadata;
+mod reader;
+pub mod split;
+mod tensor;
+mod value;
+
+pub use cursor::ByteOrder;
 pub use error::{Error, Result};
 pub use ggml_type::GgmlType;
+pub use index::GgufIndex;
+pub use metadata::{FromValue, MAX_LAYERS, Metadata};
+pub use reader::{DEFAULT_ALIGNMENT, Gguf, MAX_ALIGNMENT, MAX_KEY_BYTES};
+pub use tensor::{MAX_DIMS, MAX_TENSOR_NAME_BYTES, Tensor};
+pub use value::{Array, ArrayIter, MAX_ARRAY_DEPTH, Value, ValueType};

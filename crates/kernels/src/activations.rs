@@ -3,6 +3,8 @@
 //! One layout serves all weight formats, so an input is quantized once however many matrices read it.
 //! One scale per 32 values: a scale per 256, as ggml's Q8_K has it, doubles the error and saves 2–4 %.
 
+use crate::isa::Isa;
+
 /// Values in an activation block.
 pub const Q8_LEN: usize = 32;
 
@@ -36,7 +38,7 @@ impl Q8Block {
 ///
 /// # Panics
 /// If `x.len() != 32 * out.len()`.
-pub fn quantize_q8(x: &[f32], out: &mut [Q8Block]) {
+pub fn quantize_q8(_isa: Isa, x: &[f32], out: &mut [Q8Block]) {
     assert_eq!(x.len(), Q8_LEN * out.len(), "one activation block for every 32 values");
     for (x, block) in x.as_chunks::<Q8_LEN>().0.iter().zip(out) {
         *block = quantize_block(x);

@@ -6,11 +6,15 @@ use std::fmt;
 ///
 /// Every format works on every one of them: where a format has no kernel for the one chosen, the
 /// registry takes its scalar kernel.
+///
+/// A value is a proof: only [`Isa::available`] and [`Isa::best`] hand out anything but `Scalar`, so
+/// whoever holds an `Isa` may run its instructions on this CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// Plain Rust: the reference that the others are tested against.
     Scalar,
     /// AVX2 with FMA and F16C (x86-64-v3).
+    #[non_exhaustive]
     Avx2,
 }
 
@@ -40,6 +44,29 @@ impl Isa {
             Isa::Avx2 => "avx2",
         }
     }
+
+    /// Runs `body` compiled for this instruction set, so that one plain loop is vectorised for each.
+    ///
+    /// The compiler neither reorders float additions nor fuses a multiplication with one, so the
+    /// results have the same bits on all of them. `body` must be `#[inline(always)]`, and so must what
+    /// it calls: a call that is not inlined stays in the baseline instruction set.
+    #[inline]
+    pub(crate) fn run<R>(self, body: impl FnOnce() -> R) -> R {
+        match self {
+            Isa::Scalar => body(),
+            // SAFETY: an `Isa::Avx2` only comes from `available`, which found avx2, fma and f16c.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { with_avx2(body) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => body(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
 }
 
 impl fmt::Display for Isa {

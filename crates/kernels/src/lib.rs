@@ -5,12 +5,21 @@
 //! models, files or memory budgets.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod activation;
 pub mod activations;
+pub mod attention;
 pub mod block;
 pub mod isa;
+mod lanes;
+pub mod matmul;
+pub mod norm;
+pub mod pool;
 mod quants;
 pub mod registry;
+pub mod rope;
 
+pub use half::f16;
 pub use isa::Isa;
 pub use metallic_gguf::GgmlType;
+pub use pool::ThreadPool;
 pub use registry::{Dot, QuantOps};

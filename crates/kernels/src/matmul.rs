@@ -1,0 +1,246 @@
+//! Matrices of weight rows times rows of activations.
+//!
+//! Each worker takes one contiguous range of each matrix's rows and walks it from start to end: one
+//! sequential stream a thread is what memory serves fastest. With several tokens it takes the rows a
+//! tile at a time, so that a tile stays in the first-level cache while all tokens meet it.
+//!
+//! Every result is one call of the format's `dot` on one whole row. So its bits depend on that row and
+//! that token alone: not on the number of threads, tokens or rows in the call.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::activations::{Q8_LEN, Q8Block, quantize_q8};
+use crate::isa::Isa;
+use crate::pool::{ThreadPool, part};
+use crate::registry::{Dot, QuantOps};
+
+/// Weight bytes that a worker keeps in its first-level cache while it walks the tokens.
+const TILE_BYTES: usize = 16 << 10;
+
+/// Blocks of activations below which waking the pool costs more than quantizing them.
+const MIN_SHARED_BLOCKS: usize = 512;
+
+/// Rows of weights of one type, borrowed: a whole tensor, or some consecutive rows of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    ops: QuantOps,
+    row_len: usize,
+    row_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Matrix<'a> {
+    /// The rows in `bytes`, each of `row_len` weights.
+    ///
+    /// # Panics
+    /// If `row_len` is zero or not a whole number of blocks, or `bytes` not a whole number of rows. A
+    /// tensor that came out of a validated file passes.
+    pub fn new(ops: QuantOps, row_len: usize, bytes: &'a [u8]) -> Self {
+        let row_bytes = ops.ggml_type.row_bytes(row_len as u64).expect("a row is a whole number of blocks");
+        let row_bytes = usize::try_from(row_bytes).expect("a row fits in memory");
+        assert!(row_bytes > 0 && bytes.len().is_multiple_of(row_bytes), "a matrix is a whole number of rows");
+        Matrix { ops, row_len, row_bytes, bytes }
+    }
+
+    /// The functions that compute on these rows.
+    pub fn ops(&self) -> &QuantOps {
+        &self.ops
+    }
+
+    /// Number of rows: outputs of this matrix.
+    pub fn n_rows(&self) -> usize {
+        self.bytes.len() / self.row_bytes
+    }
+
+    /// Weights in a row: inputs of this matrix.
+    pub fn row_len(&self) -> usize {
+        self.row_len
+    }
+
+    /// The bytes of row `r`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, r: usize) -> &'a [u8] {
+        &self.bytes[r * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// The rows of `range` as a matrix.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn rows(&self, range: Range<usize>) -> Matrix<'a> {
+        let bytes = &self.bytes[range.start * self.row_bytes..range.end * self.row_bytes];
+        Matrix { bytes, ..*self }
+    }
+
+    /// Decodes row `r` to floats.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out.len()` is not the row's length.
+    pub fn decode_row(&self, r: usize, out: &mut [f32]) {
+        (self.ops.decode)(self.row(r), out);
+    }
+}
+
+/// Quantized inputs, kept between calls so that a token allocates nothing.
+#[derive(Debug)]
+pub struct ActivationBuf {
+    isa: Isa,
+    blocks: Vec<Q8Block>,
+}
+
+impl ActivationBuf {
+    /// An empty buffer, filled with the instructions of `isa`.
+    pub fn new(isa: Isa) -> Self {
+        ActivationBuf { isa, blocks: Vec::new() }
+    }
+
+    /// Makes room for `n_rows` rows of `row_len` values, so that later calls up to that size allocate
+    /// nothing.
+    pub fn reserve(&mut self, n_rows: usize, row_len: usize) {
+        let n_blocks = n_rows * row_len.div_ceil(Q8_LEN);
+        if self.blocks.len() < n_blocks {
+            self.blocks.reserve_exact(n_blocks - self.blocks.len());
+            self.blocks.resize(n_blocks, Q8Block::ZERO);
+        }
+    }
+
+    /// Bytes that `reserve(n_rows, row_len)` allocates.
+    pub fn reserved_bytes(n_rows: usize, row_len: usize) -> u64 {
+        (n_rows * row_len.div_ceil(Q8_LEN) * size_of::<Q8Block>()) as u64
+    }
+
+    /// Quantizes `x`, rows of `row_len` values, and returns its blocks.
+    fn quantize(&mut self, pool: &ThreadPool, x: &[f32], row_len: usize) -> &[Q8Block] {
+        assert!(row_len.is_multiple_of(Q8_LEN), "an integer format's rows are whole activation blocks");
+        self.reserve(x.len() / row_len, row_len);
+        let isa = self.isa;
+        let blocks = &mut self.blocks[..x.len() / Q8_LEN];
+        if blocks.len() < MIN_SHARED_BLOCKS {
+            quantize_q8(isa, x, blocks);
+        } else {
+            pool.split_rows(blocks, 1, &|first, blocks| {
+                quantize_q8(isa, &x[first * Q8_LEN..][..blocks.len() * Q8_LEN], blocks);
+            });
+        }
+        blocks
+    }
+}
+
+/// One matrix of a [`matmul`] and where its results go.
+#[derive(Debug)]
+pub struct MatmulJob<'a> {
+    weights: Matrix<'a>,
+    out: Columns<'a>,
+}
+
+impl<'a> MatmulJob<'a> {
+    /// A whole matrix: the output's rows, one a token, are as long as the matrix has rows.
+    pub fn new(weights: Matrix<'a>, out: &'a mut [f32]) -> Self {
+        Self::chunk(weights, out, weights.n_rows(), 0)
+    }
+
+    /// Some rows of a larger matrix of `stride` rows, beginning with its row `first`: token `t`'s result
+    /// for row `r` of `weights` is `out[t * stride + first + r]`.
+    ///
+    /// # Panics
+    /// If an output row of `stride` floats has no room for the results.
+    pub fn chunk(weights: Matrix<'a>, out: &'a mut [f32], stride: usize, first: usize) -> Self {
+        assert!(first + weights.n_rows() <= stride, "results fit in an output row");
+        MatmulJob { weights, out: Columns::new(out, stride, first) }
+    }
+
+    /// Computes the results of `rows` for every token. `x` holds a row of `x_len` items for each token.
+    ///
+    /// # Safety
+    /// No other call at the same time may have any of `rows`.
+    unsafe fn multiply<X>(&self, rows: Range<usize>, x: &[X], x_len: usize, dot: fn(&[u8], &[X]) -> f32) {
+        let tile = (TILE_BYTES / self.weights.row_bytes).max(1);
+        for start in rows.clone().step_by(tile) {
+            let tile = start..(start + tile).min(rows.end);
+            for (token, x) in x.chunks_exact(x_len).enumerate() {
+                // SAFETY: the caller's: nobody else has these rows.
+                let out = unsafe { self.out.row(token, tile.clone()) };
+                for (r, out) in tile.clone().zip(out) {
+                    *out = dot(self.weights.row(r), x);
+                }
+            }
+        }
+    }
+}
+
+/// A matrix's columns of the output rows, which several workers write at once, each its own columns.
+#[derive(Debug)]
+struct Columns<'a> {
+    start: *mut f32,
+    len: usize,
+    stride: usize,
+    first: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it stands for an exclusive borrow of floats, which may move to and be used from any thread;
+// that no float is used by two threads at once is what `row` asks of its callers.
+unsafe impl Send for Columns<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    fn new(out: &'a mut [f32], stride: usize, first: usize) -> Self {
+        Columns { start: out.as_mut_ptr(), len: out.len(), stride, first, borrow: PhantomData }
+    }
+
+    /// The outputs of weight rows `rows` for `token`.
+    ///
+    /// # Safety
+    /// While the result lives, there must be no other for the same token and any of the same rows.
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    unsafe fn row(&self, token: usize, rows: Range<usize>) -> &mut [f32] {
+        let start = token * self.stride + self.first + rows.start;
+        assert!(start + rows.len() <= self.len, "the output has a row for each token");
+        // SAFETY: inside the borrowed slice, by the assertion; unaliased, by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), rows.len()) }
+    }
+}
+
+/// Multiplies each job's matrix with the `n_tokens` rows of `x`, which is quantized at most once.
+///
+/// # Panics
+/// If `x` is not `n_tokens` rows of every job's row length, or a job's output is shorter than that many
+/// rows.
+pub fn matmul(
+    pool: &ThreadPool,
+    jobs: &mut [MatmulJob<'_>],
+    x: &[f32],
+    n_tokens: usize,
+    scratch: &mut ActivationBuf,
+) {
+    if n_tokens == 0 {
+        return;
+    }
+    let row_len = x.len() / n_tokens;
+    for job in jobs.iter() {
+        assert_eq!(
+            x.len(),
+            n_tokens * job.weights.row_len,
+            "the input is n_tokens rows of the matrix's length"
+        );
+    }
+    let integer = jobs.iter().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_)));
+    let quantized = if integer { scratch.quantize(pool, x, row_len) } else { &[] };
+    let jobs = &*jobs;
+    pool.run(&|worker| {
+        for job in jobs {
+            let rows = part(job.weights.n_rows(), 1, worker, pool.n_threads());
+            // SAFETY: `part` gives each worker rows of its own, and `jobs` is borrowed exclusively.
+            unsafe {
+                match job.weights.ops.dot {
+                    Dot::Q8(dot) => job.multiply(rows, quantized, row_len / Q8_LEN, dot),
+                    Dot::F32(dot) => job.multiply(rows, x, row_len, dot),
+                }
+            }
+        }
+    });
+}

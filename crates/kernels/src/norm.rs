@@ -1,0 +1,91 @@
+//! Root-mean-square and layer normalization.
+
+use crate::isa::Isa;
+use crate::lanes;
+use crate::pool::ThreadPool;
+
+/// `out[i] = x[i] / √(mean(x²) + eps) · weight[i]` (Zhang and Sennrich 2019), without the last factor
+/// where there is no weight.
+///
+/// # Panics
+/// If `out` or `weight` are not as long as `x`.
+pub fn rms_norm(isa: Isa, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "output as long as the input");
+    out.copy_from_slice(x);
+    rms_norm_in_place(isa, out, weight, eps);
+}
+
+/// [`rms_norm`] of `x`, written over it.
+///
+/// # Panics
+/// If `weight` is not as long as `x`.
+pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: Option<&[f32]>, eps: f32) {
+    isa.run(
+        #[inline(always)]
+        || {
+            let mean = lanes::sum(x, |x| x * x) / x.len() as f32;
+            scale_and_shift(x, 1.0 / (mean + eps).sqrt(), weight, None);
+        },
+    );
+}
+
+/// [`rms_norm`] of each row of `x`, rows of `row_len` values, shared out among the pool's threads.
+///
+/// # Panics
+/// If `out` is not as long as `x`, or `weight` not as long as a row.
+pub fn rms_norm_rows(
+    pool: &ThreadPool,
+    isa: Isa,
+    x: &[f32],
+    row_len: usize,
+    weight: Option<&[f32]>,
+    eps: f32,
+    out: &mut [f32],
+) {
+    assert_eq!(x.len(), out.len(), "output as long as the input");
+    pool.split_rows(out, row_len, &|first, out| {
+        let x = &x[first * row_len..][..out.len()];
+        for (x, out) in x.chunks_exact(row_len).zip(out.chunks_exact_mut(row_len)) {
+            rms_norm(isa, x, weight, eps, out);
+        }
+    });
+}
+
+/// `out[i] = (x[i] − mean(x)) / √(variance(x) + eps) · weight[i] + bias[i]` (Ba, Kiros and Hinton 2016).
+///
+/// # Panics
+/// If `out`, `weight` or `bias` are not as long as `x`.
+pub fn layer_norm(
+    isa: Isa,
+    x: &[f32],
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    eps: f32,
+    out: &mut [f32],
+) {
+    assert_eq!(x.len(), out.len(), "output as long as the input");
+    isa.run(
+        #[inline(always)]
+        || {
+            let mean = lanes::sum(x, |x| x) / x.len() as f32;
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
+            let variance = lanes::sum(out, |x| x * x) / x.len() as f32;
+            scale_and_shift(out, 1.0 / (variance + eps).sqrt(), weight, bias);
+        },
+    );
+}
+
+#[inline(always)]
+fn scale_and_shift(x: &mut [f32], scale: f32, weight: Option<&[f32]>, bias: Option<&[f32]>) {
+    match weight {
+        Some(weight) => {
+            assert_eq!(x.len(), weight.len(), "a weight for each value");
+            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= scale * w);
+        }
+        None => x.iter_mut().for_each(|x| *x *= scale),
+    }
+    if let Some(bias) = bias {
+        assert_eq!(x.len(), bias.len(), "a bias for each value");
+        x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+    }
+}

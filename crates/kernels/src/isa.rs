@@ -9,6 +9,10 @@ use std::fmt;
 ///
 /// A value is a proof: only [`Isa::available`] and [`Isa::best`] hand out anything but `Scalar`, so
 /// whoever holds an `Isa` may run its instructions on this CPU.
+///
+/// ```compile_fail
+/// let unproven = metallic_kernels::Isa::Avx2;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// Plain Rust: the reference that the others are tested against.

@@ -1,0 +1,227 @@
+//! Row dot products and matrix products: every type on every instruction set against the definition,
+//! and results that depend on nothing but the row and the token.
+
+use metallic_kernels::activations::{Q8Block, quantize_q8};
+use metallic_kernels::matmul::{ActivationBuf, MatmulJob, Matrix, matmul};
+use metallic_kernels::registry::ops;
+use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
+
+mod common;
+use common::{Random, is_sane, random_rows};
+
+/// Types with kernels of their own.
+const TYPES: [GgmlType; 8] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q8_0,
+    GgmlType::Q4_K,
+    GgmlType::Q6_K,
+];
+
+fn row_lengths(ggml_type: GgmlType) -> Vec<usize> {
+    let block = ggml_type.block_len().max(32);
+    [1, 2, 3, 5, 4096 / block].map(|n| n * block).into()
+}
+
+fn quantized(isa: Isa, x: &[f32]) -> Vec<Q8Block> {
+    let mut blocks = vec![Q8Block::ZERO; x.len() / 32];
+    quantize_q8(isa, x, &mut blocks);
+    blocks
+}
+
+/// What `ops.dot` must come near to, and how near: the sum in f64 of decoded weights times the
+/// activations that the kernel is given (for integer formats, after their quantization). The integer
+/// parts are exact, so what remains is the rounding of a short sum of floats: its bound is relative to
+/// the sum of the magnitudes, with a block's weights taken at the size of their largest part, since a
+/// scale and a minimum may cancel.
+fn definition(ops: &QuantOps, row: &[u8], x: &[f32]) -> (f64, f64) {
+    let mut weights = vec![0.0f32; x.len()];
+    (ops.decode)(row, &mut weights);
+    let x: Vec<f64> = match ops.dot {
+        Dot::F32(_) => x.iter().map(|&x| f64::from(x)).collect(),
+        Dot::Q8(_) => quantized(Isa::Scalar, x)
+            .iter()
+            .flat_map(|b| b.quants.map(|q| f64::from(b.scale) * f64::from(q)))
+            .collect(),
+    };
+    let exact = weights.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum();
+    let magnitude: f64 = weights
+        .chunks(32)
+        .zip(x.chunks(32))
+        .map(|(w, x)| {
+            let largest = w.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            f64::from(largest) * x.iter().map(|x| x.abs()).sum::<f64>()
+        })
+        .sum();
+    (exact, 16.0 * f64::from(f32::EPSILON) * magnitude)
+}
+
+fn dot(ops: &QuantOps, isa: Isa, row: &[u8], x: &[f32]) -> f32 {
+    match ops.dot {
+        Dot::F32(dot) => dot(row, x),
+        Dot::Q8(dot) => dot(row, &quantized(isa, x)),
+    }
+}
+
+#[test]
+fn every_dot_is_its_definition() {
+    let mut random = Random(1);
+    for ggml_type in TYPES {
+        for row_len in row_lengths(ggml_type) {
+            for _ in 0..20 {
+                let scalar = ops(ggml_type, Isa::Scalar);
+                let row = random_rows(&scalar, row_len, 1, &mut random);
+                let x = random.floats(row_len);
+                let (exact, bound) = definition(&scalar, &row, &x);
+                for isa in Isa::available() {
+                    let dot = dot(&ops(ggml_type, isa), isa, &row, &x);
+                    let difference = (f64::from(dot) - exact).abs();
+                    assert!(
+                        difference <= bound,
+                        "{ggml_type:?} {isa} {row_len}: {dot} {exact}, bound {bound:e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Bytes and activations at their extremes: no intermediate sum of an integer kernel may wrap or
+/// saturate.
+#[test]
+fn extreme_integers_are_exact() {
+    let mut random = Random(2);
+    for ggml_type in TYPES {
+        let scalar = ops(ggml_type, Isa::Scalar);
+        let row_len = ggml_type.block_len().max(32);
+        for byte in [0x00, 0xff, 0x88, 0x77, 0x80, 0x7f, 0x0f, 0xf0] {
+            let mut row = random_rows(&scalar, row_len, 1, &mut random);
+            for i in 0..row.len() {
+                let before = std::mem::replace(&mut row[i], byte);
+                if !is_sane(&scalar, &row) {
+                    row[i] = before;
+                }
+            }
+            for x in [vec![1.0; row_len], vec![-1.0; row_len]] {
+                let (exact, bound) = definition(&scalar, &row, &x);
+                for isa in Isa::available() {
+                    let dot = dot(&ops(ggml_type, isa), isa, &row, &x);
+                    let difference = (f64::from(dot) - exact).abs();
+                    assert!(difference <= bound, "{ggml_type:?} {isa} {byte:x}: {dot} {exact}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_activations_are_equal_on_every_isa() {
+    let mut random = Random(3);
+    let mut x = random.floats(32 * 40);
+    // Ties, which round to even: the largest is 127, so the step is 1.
+    x[..32].iter_mut().enumerate().for_each(|(i, x)| *x = i as f32 - 15.5);
+    x[31] = 127.0;
+    x[32..64].fill(0.0);
+    x[64..96].fill(-3.0);
+    x[96..128].iter_mut().enumerate().for_each(|(i, x)| *x = 1e-42 * i as f32);
+    x[128..160].iter_mut().for_each(|x| *x *= 1e38);
+    let scalar = quantized(Isa::Scalar, &x);
+    assert_eq!(scalar[0].quants[..4], [-16, -14, -14, -12]);
+    for block in &scalar {
+        let sum = |half: &[i8]| half.iter().map(|&q| i32::from(q)).sum::<i32>();
+        assert_eq!(i32::from(block.sums[0]), sum(&block.quants[..16]));
+        assert_eq!(block.sum(), sum(&block.quants));
+    }
+    for isa in Isa::available() {
+        assert_eq!(quantized(isa, &x), scalar, "{isa}");
+    }
+}
+
+/// Three matrices over one input, of which the second is given in two chunks.
+struct Layer {
+    ops: [QuantOps; 3],
+    rows: [Vec<u8>; 3],
+    n_rows: [usize; 3],
+    row_len: usize,
+}
+
+impl Layer {
+    fn new(ops: [QuantOps; 3], row_len: usize, random: &mut Random) -> Self {
+        let n_rows = [37, 50, 1];
+        let rows = std::array::from_fn(|i| random_rows(&ops[i], row_len, n_rows[i], random));
+        Layer { ops, rows, n_rows, row_len }
+    }
+
+    fn run(&self, pool: &ThreadPool, isa: Isa, x: &[f32], n_tokens: usize) -> [Vec<f32>; 3] {
+        let mut out = self.n_rows.map(|n| vec![f32::NAN; n * n_tokens]);
+        let matrix = |i: usize| Matrix::new(self.ops[i], self.row_len, &self.rows[i]);
+        let mut scratch = ActivationBuf::new(isa);
+        let [a, b, c] = &mut out;
+        let mut jobs = [MatmulJob::new(matrix(0), a), MatmulJob::new(matrix(2), c)];
+        matmul(pool, &mut jobs, x, n_tokens, &mut scratch);
+        for chunk in [0..13, 13..50] {
+            let weights = matrix(1).rows(chunk.clone());
+            matmul(pool, &mut [MatmulJob::chunk(weights, b, 50, chunk.start)], x, n_tokens, &mut scratch);
+        }
+        out
+    }
+}
+
+#[test]
+fn products_are_row_dots_whatever_the_threads_tokens_and_chunks() {
+    let mut random = Random(4);
+    for isa in Isa::available() {
+        for (ggml_type, row_len) in TYPES.into_iter().flat_map(|t| [(t, 256), (t, 2304)]) {
+            let types = [ggml_type, ggml_type, GgmlType::F32];
+            let layer = Layer::new(types.map(|t| ops(t, isa)), row_len, &mut random);
+            for n_tokens in [1, 2, 9] {
+                let x = random.floats(n_tokens * row_len);
+                let expected: [Vec<f32>; 3] = std::array::from_fn(|i| {
+                    let matrix = Matrix::new(layer.ops[i], row_len, &layer.rows[i]);
+                    let of_token =
+                        |x| (0..matrix.n_rows()).map(move |r| dot(matrix.ops(), isa, matrix.row(r), x));
+                    x.chunks_exact(row_len).flat_map(of_token).collect()
+                });
+                for n_threads in 1..=3 {
+                    let pool = ThreadPool::new(n_threads).unwrap();
+                    let out = layer.run(&pool, isa, &x, n_tokens);
+                    assert_eq!(out, expected, "{ggml_type:?} {isa} {n_tokens} tokens {n_threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scratch_reserved_is_scratch_enough() {
+    let pool = ThreadPool::new(1).unwrap();
+    let mut scratch = ActivationBuf::new(Isa::best());
+    scratch.reserve(3, 64);
+    assert_eq!(ActivationBuf::reserved_bytes(3, 64), 6 * size_of::<Q8Block>() as u64);
+    let row = vec![0; GgmlType::Q4_0.block_bytes() * 2];
+    let mut out = [1.0; 3];
+    let matrix = Matrix::new(ops(GgmlType::Q4_0, Isa::best()), 64, &row);
+    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &[1.0; 3 * 64], 3, &mut scratch);
+    assert_eq!(out, [0.0; 3]);
+}
+
+#[test]
+#[should_panic(expected = "results fit in an output row")]
+fn a_chunk_beyond_the_output_row_is_refused() {
+    let row = [0; 128];
+    MatmulJob::chunk(Matrix::new(ops(GgmlType::F32, Isa::Scalar), 32, &row), &mut [0.0; 8], 8, 8);
+}
+
+#[test]
+#[should_panic(expected = "the output has a row for each token")]
+fn an_output_too_short_is_refused() {
+    let row = [0; 128];
+    let matrix = Matrix::new(ops(GgmlType::F32, Isa::Scalar), 32, &row);
+    let mut out = [0.0; 1];
+    let pool = ThreadPool::new(1).unwrap();
+    let mut scratch = ActivationBuf::new(Isa::Scalar);
+    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &[0.0; 64], 2, &mut scratch);
+}

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// An instruction set that some kernels are written for.
+/// An instruction set that some kernels are written for; of those, the ones of the architecture that
+/// this crate is compiled for.
 ///
 /// Every format works on every one of them: where a format has no kernel for the one chosen, the
 /// registry takes its scalar kernel.
@@ -18,6 +19,7 @@ pub enum Isa {
     /// Plain Rust: the reference that the others are tested against.
     Scalar,
     /// AVX2 with FMA and F16C (x86-64-v3).
+    #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx2,
 }
@@ -45,6 +47,7 @@ impl Isa {
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
         }
     }
@@ -61,8 +64,6 @@ impl Isa {
             // SAFETY: an `Isa::Avx2` only comes from `available`, which found avx2, fma and f16c.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { with_avx2(body) },
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => body(),
         }
     }
 }

@@ -17,6 +17,8 @@ pub mod pool;
 mod quants;
 pub mod registry;
 pub mod rope;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use half::f16;
 pub use isa::Isa;

@@ -11,6 +11,9 @@
 //! sequence's table says which page holds its positions `page_len · i ..`. Keys and values have slabs of
 //! their own, with the same pages, for their heads may differ in length.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use std::ops::Range;
 
 use half::f16;
@@ -128,7 +131,15 @@ struct Kernels {
 impl Kernels {
     fn of(isa: Isa) -> Kernels {
         match isa {
-            Isa::Scalar | Isa::Avx2 => Kernels { isa, scores, accumulate },
+            Isa::Scalar => Kernels { isa, scores, accumulate },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Kernels {
+                isa,
+                // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+                scores: |q, keys, out| unsafe { avx2::scores(q, keys, out) },
+                // SAFETY: as above.
+                accumulate: |weights, values, out| unsafe { avx2::accumulate(weights, values, out) },
+            },
         }
     }
 

@@ -1,5 +1,8 @@
 //! Plain numbers, one a block: floats and integers of any width, met by float activations.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use half::{bf16, f16};
 use metallic_gguf::GgmlType;
 
@@ -7,11 +10,20 @@ use crate::isa::Isa;
 use crate::registry::{Dot, Encode, QuantOps};
 
 /// A number of `N` bytes.
-pub(super) trait Number<const N: usize>: 'static {
+pub(super) trait Number<const N: usize>: Sized + 'static {
     /// The type of a row of them.
     const TYPE: GgmlType;
     /// Makes a row from floats, for the types that models are stored in.
     const ENCODE: Option<Encode> = None;
+
+    /// Row × activations on AVX2: the compiler's own vectorisation, unless there is a better one.
+    #[cfg(target_arch = "x86_64")]
+    const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
+        Isa::Avx2.run(
+            #[inline(always)]
+            || dot::<Self, N>(row, x),
+        )
+    };
 
     /// The nearest float.
     fn to_f32(bytes: [u8; N]) -> f32;
@@ -30,6 +42,11 @@ impl Number<4> for f32 {
 impl Number<2> for f16 {
     const TYPE: GgmlType = GgmlType::F16;
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| f16::from_f32(x).to_le_bytes()));
+    #[cfg(target_arch = "x86_64")]
+    const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
+        // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
+        unsafe { avx2::dot_f16(row, x) }
+    };
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
@@ -68,15 +85,20 @@ numbers! {
     i64, 8, I64;
 }
 
-pub(super) fn ops<T: Number<N>, const N: usize>(_isa: Isa) -> QuantOps {
+pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
     const { assert!(N == T::TYPE.block_bytes()) };
-    QuantOps {
+    let scalar = QuantOps {
         ggml_type: T::TYPE,
         isa: Isa::Scalar,
         decode: decode::<T, N>,
         encode: T::ENCODE,
         swap_bytes: |row| row.as_chunks_mut::<N>().0.iter_mut().for_each(|number| number.reverse()),
         dot: Dot::F32(dot::<T, N>),
+    };
+    match isa {
+        Isa::Scalar => scalar,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), ..scalar },
     }
 }
 
@@ -97,6 +119,7 @@ fn encode<const N: usize>(x: &[f32], row: &mut [u8], to_bytes: impl Fn(f32) -> [
 /// Sums kept apart, so that they can share a vector register and their rounding errors stay small.
 const LANES: usize = 16;
 
+#[inline(always)]
 fn dot<T: Number<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
     assert_eq!(row.len(), x.len() * N, "one activation for every weight");
     let (row, row_rest) = row.as_chunks::<N>().0.as_chunks::<LANES>();

@@ -1,12 +1,15 @@
 //! Q4_1: 32 weights in 4 bits, `w = d · q + m`.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Quantize, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
-use crate::registry::QuantOps;
+use crate::registry::{Dot, QuantOps};
 
 /// A block: scale, offset, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
 #[derive(Clone, Copy)]
@@ -47,6 +50,12 @@ impl Quantize for BlockQ4_1 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops_with_encode::<BlockQ4_1>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    let scalar = scalar::ops_with_encode::<BlockQ4_1>();
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { isa, dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

@@ -1,11 +1,14 @@
 //! Q4_K: 256 weights in 4 bits, `w = d · s · q − dmin · m`, with 6-bit `s` and `m` for every 32.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-use crate::registry::QuantOps;
+use crate::registry::{Dot, QuantOps};
 
 /// A block: two scales, [`scale_min`]'s 12 bytes, then for each 64 weights 32 bytes whose low nibbles are
 /// the first 32 and high nibbles the second.
@@ -51,6 +54,12 @@ pub(super) fn scale_min(packed: &[u8; 12], i: usize) -> (u8, u8) {
     if i < 4 { (scale & 63, min & 63) } else { (low & 15 | scale >> 6 << 4, low >> 4 | min >> 6 << 4) }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ4K>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    let scalar = scalar::ops::<BlockQ4K>();
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { isa, dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

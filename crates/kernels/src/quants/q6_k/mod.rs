@@ -1,11 +1,14 @@
 //! Q6_K: 256 weights in 6 bits, `w = d · s · (q − 32)`, with an 8-bit `s` for every 16.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-use crate::registry::QuantOps;
+use crate::registry::{Dot, QuantOps};
 
 /// A block: low four bits, high two bits, sub-scales, scale.
 ///
@@ -48,6 +51,12 @@ unsafe impl QuantBlock for BlockQ6K {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ6K>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    let scalar = scalar::ops::<BlockQ6K>();
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { isa, dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

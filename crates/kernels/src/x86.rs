@@ -1,0 +1,196 @@
+//! What the AVX2 kernels share: loads from references, and the steps that several formats take.
+//!
+//! A load from a reference to as many bytes as the register has is sound for any value, so these are
+//! safe functions; with them the kernels need no `unsafe` of their own.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use crate::activations::Q8Block;
+use crate::block::{QuantBlock, blocks};
+
+/// 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn load_16(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: reads the 16 bytes of the reference, at any alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// 32 bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn load_32(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: reads the 32 bytes of the reference, at any alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// 32 signed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn load_i8(bytes: &[i8; 32]) -> __m256i {
+    // SAFETY: reads the 32 bytes of the reference, at any alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// 8 floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn load_f32(x: &[f32; 8]) -> __m256 {
+    // SAFETY: reads the 8 floats of the reference, at any alignment.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+/// 8 floats from half precision.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn load_f16(x: &[f16; 8]) -> __m256 {
+    // SAFETY: reads the 16 bytes of the reference, at any alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+}
+
+/// Writes 8 floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn store_f32(out: &mut [f32; 8], x: __m256) {
+    // SAFETY: writes the 8 floats of the reference, at any alignment.
+    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x) }
+}
+
+/// Two numbers in half precision as floats, in the lowest two lanes; the others are 0.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn halves(a: [u8; 2], b: [u8; 2]) -> __m128 {
+    let bits = u32::from_le_bytes([a[0], a[1], b[0], b[1]]);
+    _mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))
+}
+
+/// 16 bytes as 32 numbers of 4 bits: the low nibbles, then the high ones.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn nibbles(bytes: &[u8; 16]) -> __m256i {
+    let low = load_16(bytes);
+    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+/// 32 bits, one in each byte: 16 where the bit is set and 0 elsewhere.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn fifth_bits(bits: [u8; 4]) -> __m256i {
+    let all = _mm256_set1_epi32(i32::from_le_bytes(bits));
+    // Byte i of the result looks at byte i / 8 and in it at bit i % 8.
+    let of_each = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, of_each), bit), bit);
+    _mm256_and_si256(set, _mm256_set1_epi8(16))
+}
+
+/// Products of unsigned weights with activations, summed by fours into 8 lanes. Exact for weights up
+/// to 128: a sum of two products then fits in the 16 bits that the instruction has for it.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dot_unsigned(weights: __m256i, x: &Q8Block) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(weights, load_i8(&x.quants));
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+}
+
+/// As [`dot_unsigned`] for signed weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dot_signed(weights: __m256i, x: &Q8Block) -> __m256i {
+    _mm256_madd_epi16(pairs_signed(weights, x), _mm256_set1_epi16(1))
+}
+
+/// Products of signed weights with activations, summed by twos into 16 lanes. The instruction wants one
+/// side unsigned, so the weights' signs are moved to the activations.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn pairs_signed(weights: __m256i, x: &Q8Block) -> __m256i {
+    _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(load_i8(&x.quants), weights))
+}
+
+/// The activations' two sums as 16-bit integers in the lowest lanes; the others are 0.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sums(x: &Q8Block) -> __m128i {
+    let [a, b] = x.sums.map(|sum| u32::from(sum.cast_unsigned()));
+    _mm_cvtsi32_si128((a | b << 16).cast_signed())
+}
+
+/// The sum of 8 lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn sum_f32(x: __m256) -> f32 {
+    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+}
+
+/// Running sums of a row's dot product.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    products: __m256,
+    /// In lane 1; the others are 0.
+    offsets: __m128,
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn zero() -> Sums {
+        Sums { products: _mm256_setzero_ps(), offsets: _mm_setzero_ps() }
+    }
+
+    /// Adds a block without an offset: `dots · scale · x.scale`, with the scale in the lowest lane.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn add(&mut self, dots: __m256i, scale: __m128, x: &Q8Block) {
+        let scale = _mm256_broadcastss_ps(_mm_mul_ss(scale, _mm_set_ss(x.scale)));
+        self.products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, self.products);
+    }
+
+    /// Adds a block with an offset: `(dots · scale + offset · Σ x.quants) · x.scale`, with the scale in
+    /// lane 0, the offset in lane 1.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn add_with_offset(&mut self, dots: __m256i, scale_offset: __m128, x: &Q8Block) {
+        let scaled = _mm_mul_ps(scale_offset, _mm_set1_ps(x.scale));
+        let scale = _mm256_broadcastss_ps(scaled);
+        self.products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, self.products);
+        let sum = _mm_slli_epi64::<32>(_mm_madd_epi16(sums(x), _mm_set1_epi16(1)));
+        self.offsets = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), scaled, self.offsets);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn total(self, other: Sums) -> f32 {
+        let offsets = _mm_add_ps(self.offsets, other.offsets);
+        let products = _mm256_add_ps(self.products, other.products);
+        sum_f32(_mm256_add_ps(products, _mm256_zextps128_ps256(offsets)))
+    }
+}
+
+/// The dot product of a row of blocks of 32 weights: `add` adds one block to the sums. Two blocks are
+/// under way at a time, for a sum can take the next only when the addition before is done.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dot_blocks<B: QuantBlock>(
+    row: &[u8],
+    x: &[Q8Block],
+    add: impl Fn(&mut Sums, &B, &Q8Block),
+) -> f32 {
+    let row = blocks::<B>(row);
+    assert_eq!(x.len(), row.len(), "one activation block for every 32 weights");
+    let ((pairs, last), (x_pairs, x_last)) = (row.as_chunks::<2>(), x.as_chunks::<2>());
+    let (mut even, mut odd) = (Sums::zero(), Sums::zero());
+    for (block, x) in pairs.iter().zip(x_pairs) {
+        add(&mut even, &block[0], &x[0]);
+        add(&mut odd, &block[1], &x[1]);
+    }
+    for (block, x) in last.iter().zip(x_last) {
+        add(&mut even, block, x);
+    }
+    even.total(odd)
+}

@@ -32,6 +32,9 @@ pub(crate) struct Encoding {
 }
 
 impl Encoding {
+    /// Of little-endian versions 2 and 3.
+    pub(crate) const NEWEST: Encoding = Encoding { byte_order: ByteOrder::Little, wide: true };
+
     /// Bytes of a count, a length or a dimension.
     pub(crate) const fn length_bytes(self) -> u64 {
         if self.wide { 8 } else { 4 }

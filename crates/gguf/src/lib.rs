@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 mod cursor;
+mod encode;
 mod error;
 mod ggml_type;
 mod index;
@@ -26,8 +27,10 @@ mod reader;
 pub mod split;
 mod tensor;
 mod value;
+mod writer;
 
 pub use cursor::ByteOrder;
+pub use encode::ArrayBuf;
 pub use error::{Error, Result};
 pub use ggml_type::GgmlType;
 pub use index::GgufIndex;
@@ -35,3 +38,4 @@ pub use metadata::{FromValue, MAX_LAYERS, Metadata};
 pub use reader::{DEFAULT_ALIGNMENT, Gguf, MAX_ALIGNMENT, MAX_KEY_BYTES};
 pub use tensor::{MAX_DIMS, MAX_TENSOR_NAME_BYTES, Tensor};
 pub use value::{Array, ArrayIter, MAX_ARRAY_DEPTH, Value, ValueType};
+pub use writer::{GgufWriter, TensorWriter};

@@ -146,8 +146,7 @@ fn parse(bytes: &[u8]) -> Result<Index> {
 /// Checks the magic, and finds the byte order by the version: no flag says it, but read in the wrong order
 /// every known version has zeros in its low half.
 fn read_version(bytes: &[u8]) -> Result<(u32, Cursor<'_>)> {
-    let little = Encoding { byte_order: ByteOrder::Little, wide: true };
-    let mut cursor = Cursor::new(bytes, little, Place::Header);
+    let mut cursor = Cursor::new(bytes, Encoding::NEWEST, Place::Header);
     let found = cursor.take(MAGIC.len() as u64)?;
     if found != MAGIC {
         return Err(Error::NotGguf { found: found.to_vec(), hint: describe_other_kind(bytes) });

@@ -168,12 +168,12 @@ fn describe_other_kind(bytes: &[u8]) -> &'static str {
         [b'l', b'm', b'g', b'g', ..] | [b't' | b'f', b'j' | b'm', b'g', b'g', ..] => {
             ", a model format from before GGUF: convert the model again"
         }
+        [_, _, _, _, 0, 0, 0, 0, b'{', ..] => ", perhaps a safetensors file: convert it to GGUF",
         [b'P', b'K', 3, 4, ..] => ", a zip archive, perhaps a PyTorch checkpoint: convert it to GGUF",
         [b'v', b'e', b'r', b's', ..] => {
             ", perhaps a Git LFS pointer: fetch the file itself with git lfs pull"
         }
         [b'<', ..] => ", perhaps a web page saved in place of the model",
-        [_, _, _, _, _, _, _, _, b'{', ..] => ", perhaps a safetensors file: convert it to GGUF",
         _ => "",
     }
 }

@@ -139,6 +139,11 @@ impl GgufWriter {
         Ok(())
     }
 
+    /// The number of tensors declared.
+    pub fn n_tensors(&self) -> usize {
+        self.tensors.len()
+    }
+
     /// Divides the file into shards whose tensors take at most `max_bytes` each, except that a shard has at
     /// least one tensor. The first gets all metadata. Write shard `no` under the name that
     /// [`split::shard_name`] gives. A file that needs no dividing is returned as it is.

@@ -1,0 +1,278 @@
+//! The CPU: `metallic-kernels` on a pool of threads.
+
+use std::ops::Range;
+
+use half::f16;
+use metallic_kernels::activation::{self, Activation};
+use metallic_kernels::attention::{AttentionParams, KvPages, KvView};
+use metallic_kernels::matmul::{self, ActivationBuf, Matrix};
+use metallic_kernels::pool::ThreadPool;
+use metallic_kernels::rope::{self, RopeParams};
+use metallic_kernels::{Isa, QuantOps, attention, norm, registry};
+
+use super::{Backend, KvShape, MatmulJob, MatrixData, Span};
+use crate::error::{Error, Result};
+use crate::memory::SharedBytes;
+use crate::model::config::{AttentionConfig, RopeConfig};
+
+/// Values below which an element-wise operation costs less than waking the other threads.
+const MIN_SHARED_VALUES: usize = 16 << 10;
+
+/// Computes with the weights where they lie in memory.
+pub struct Cpu {
+    pool: ThreadPool,
+    isa: Isa,
+    activations: ActivationBuf,
+}
+
+/// A matrix in memory.
+#[derive(Clone)]
+pub struct CpuMatrix {
+    ops: QuantOps,
+    row_len: usize,
+    n_rows: usize,
+    bytes: SharedBytes,
+}
+
+/// Keys and values of one layer, in pages.
+pub struct CpuKvLayer {
+    keys: Vec<f16>,
+    values: Vec<f16>,
+    shape: KvShape,
+}
+
+/// The rotations of one batch: cosines and sines of every row's position.
+pub struct CpuRope {
+    rope: rope::Rope,
+    angles: Vec<f32>,
+}
+
+impl Cpu {
+    /// Starts `n_threads` threads that use the kernels of `isa`.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if the system refuses.
+    pub fn new(n_threads: usize, isa: Isa) -> Result<Self> {
+        let pool = ThreadPool::new(n_threads).map_err(|source| Error::Threads { n_threads, source })?;
+        Ok(Self { pool, isa, activations: ActivationBuf::new(isa) })
+    }
+}
+
+impl CpuMatrix {
+    fn view(&self) -> Matrix<'_> {
+        Matrix::new(self.ops, self.row_len, &self.bytes)
+    }
+}
+
+impl Backend for Cpu {
+    type Buffer = Vec<f32>;
+    type Matrix = CpuMatrix;
+    type KvLayer = CpuKvLayer;
+    type Rope = CpuRope;
+
+    fn description(&self) -> String {
+        format!("CPU, {}, {} threads", self.isa, self.pool.n_threads())
+    }
+
+    fn buffer(&self, what: &'static str, len: usize) -> Result<Vec<f32>> {
+        zeros(what, len)
+    }
+
+    fn matrix(&self, data: MatrixData) -> Result<CpuMatrix> {
+        let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
+        Ok(CpuMatrix { ops: registry::ops(ggml_type, self.isa), row_len, n_rows, bytes })
+    }
+
+    fn matrix_rows(&self, matrix: &CpuMatrix, rows: Range<usize>) -> CpuMatrix {
+        let row_bytes = matrix.bytes.len() / matrix.n_rows;
+        let bytes = matrix.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
+        CpuMatrix { n_rows: rows.len(), bytes, ..*matrix }
+    }
+
+    fn kv_layer(&self, shape: KvShape, n_pages: usize) -> Result<CpuKvLayer> {
+        let values = |length: usize| {
+            let head = shape.page_len.checked_mul(length);
+            let page = head.and_then(|n| n.checked_mul(shape.n_head_kv));
+            page.and_then(|n| n.checked_mul(n_pages)).ok_or(Error::TooLarge { what: "the KV cache" })
+        };
+        let zeros = |length| zeros("the KV cache", values(length)?);
+        Ok(CpuKvLayer { keys: zeros(shape.key_length)?, values: zeros(shape.value_length)?, shape })
+    }
+
+    fn rope(&self, config: &RopeConfig, factors: Option<&[f32]>, max_rows: usize) -> Result<CpuRope> {
+        let params = RopeParams {
+            pairs: config.pairs,
+            n_rot: config.n_rot,
+            base: config.freq_base,
+            scale: config.freq_scale,
+            factors,
+            attn_factor: config.attn_factor,
+            yarn: config.yarn,
+        };
+        let angles = zeros("rotations", config.n_rot * max_rows)?;
+        Ok(CpuRope { rope: rope::Rope::new(&params), angles })
+    }
+
+    fn write(&mut self, values: &[f32], buffer: &mut Vec<f32>) {
+        buffer[..values.len()].copy_from_slice(values);
+    }
+
+    fn read(&mut self, buffer: &Vec<f32>, first: usize, values: &mut [f32]) {
+        values.copy_from_slice(&buffer[first..][..values.len()]);
+    }
+
+    fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Vec<f32>) {
+        let table = table.view();
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.row_len())) {
+            table.decode_row(id as usize, out);
+            if scale != 1.0 {
+                activation::scale(out, scale);
+            }
+        }
+    }
+
+    fn matmul(&mut self, x: &Vec<f32>, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]) {
+        let Some(row_len) = jobs.first().map(|job| job.matrix.row_len) else { return };
+        let mut products: Vec<_> = jobs
+            .iter_mut()
+            .map(|job| matmul::MatmulJob::new(job.matrix.view(), &mut job.out[..n_rows * job.matrix.n_rows]))
+            .collect();
+        matmul::matmul(&self.pool, &mut products, &x[..n_rows * row_len], n_rows, &mut self.activations);
+        drop(products);
+        for job in jobs {
+            let Some(bias) = job.bias else { continue };
+            for row in job.out.chunks_exact_mut(bias.len()).take(n_rows) {
+                activation::add(row, bias);
+            }
+        }
+    }
+
+    fn rms_norm(&mut self, x: &Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32, out: &mut Vec<f32>) {
+        let (width, len) = (weight.len(), n_rows * weight.len());
+        norm::rms_norm_rows(&self.pool, self.isa, &x[..len], width, Some(weight), eps, &mut out[..len]);
+    }
+
+    fn rms_norm_in_place(&mut self, x: &mut Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32) {
+        let isa = self.isa;
+        split_rows(&self.pool, &mut x[..n_rows * weight.len()], weight.len(), &|_, row| {
+            norm::rms_norm_in_place(isa, row, Some(weight), eps);
+        });
+    }
+
+    fn rope_positions(&mut self, rope: &mut CpuRope, positions: &[u32]) {
+        let CpuRope { rope, angles } = rope;
+        for (&position, angles) in positions.iter().zip(angles.chunks_exact_mut(rope.n_rot().max(1))) {
+            rope.angles(position as usize, angles);
+        }
+    }
+
+    fn rotate(&mut self, rope: &CpuRope, x: &mut Vec<f32>, n_rows: usize, n_heads: usize, head_len: usize) {
+        let (width, n_rot) = (n_heads * head_len, rope.rope.n_rot());
+        split_rows(&self.pool, &mut x[..n_rows * width], width, &|row, x| {
+            rope.rope.rotate(&rope.angles[row * n_rot..][..n_rot], x, head_len);
+        });
+    }
+
+    fn store_kv(&mut self, kv: &mut CpuKvLayer, span: &Span<'_>, keys: &Vec<f32>, values: &Vec<f32>) {
+        let KvShape { n_head_kv, page_len, key_length, value_length } = kv.shape;
+        let store = |slab: &mut [f16], rows: &[f32], length: usize| {
+            let width = n_head_kv * length;
+            let rows = &rows[span.first_row * width..][..span.n_rows * width];
+            KvPages { slab, table: span.pages, page_len }.store(span.start, rows, n_head_kv, length);
+        };
+        store(&mut kv.keys, keys, key_length);
+        store(&mut kv.values, values, value_length);
+    }
+
+    fn attention(
+        &mut self,
+        config: &AttentionConfig,
+        kv: &CpuKvLayer,
+        span: &Span<'_>,
+        queries: &Vec<f32>,
+        out: &mut Vec<f32>,
+    ) {
+        let params = AttentionParams {
+            n_head: config.n_head,
+            n_head_kv: config.n_head_kv,
+            head_dim_k: config.key_length,
+            head_dim_v: config.value_length,
+            scale: config.scale,
+            softcap: config.softcap,
+            window: config.window,
+        };
+        let (in_width, out_width) = (config.n_head * config.key_length, config.n_head * config.value_length);
+        let queries = &queries[span.first_row * in_width..][..span.n_rows * in_width];
+        let out = &mut out[span.first_row * out_width..][..span.n_rows * out_width];
+        let page_len = kv.shape.page_len;
+        let view = KvView { keys: &kv.keys, values: &kv.values, table: span.pages, page_len };
+        attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, out);
+    }
+
+    fn activate(&mut self, activation: Activation, x: &mut Vec<f32>, len: usize) {
+        let isa = self.isa;
+        split(&self.pool, &mut x[..len], &|_, x| activation::activate(isa, activation, x));
+    }
+
+    fn gate(&mut self, activation: Activation, gate: &mut Vec<f32>, up: &Vec<f32>, len: usize) {
+        let isa = self.isa;
+        split(&self.pool, &mut gate[..len], &|first, gate| {
+            activation::activate_gated(isa, activation, gate, &up[first..][..gate.len()]);
+        });
+    }
+
+    fn clear(&mut self, x: &mut Vec<f32>, len: usize) {
+        x[..len].fill(0.0);
+    }
+
+    fn add(&mut self, acc: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+        split(&self.pool, &mut acc[..len], &|first, acc| activation::add(acc, &x[first..][..acc.len()]));
+    }
+
+    fn softcap(&mut self, x: &mut Vec<f32>, cap: f32, len: usize) {
+        let isa = self.isa;
+        split(&self.pool, &mut x[..len], &|_, x| activation::softcap(isa, x, cap));
+    }
+
+    fn gather_rows(&mut self, x: &Vec<f32>, rows: &[u32], width: usize, out: &mut Vec<f32>) {
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+            out.copy_from_slice(&x[row as usize * width..][..width]);
+        }
+    }
+
+    fn scatter_add_rows(
+        &mut self,
+        x: &Vec<f32>,
+        rows: &[u32],
+        weights: &[f32],
+        width: usize,
+        acc: &mut Vec<f32>,
+    ) {
+        for ((&row, &weight), x) in rows.iter().zip(weights).zip(x.chunks_exact(width)) {
+            let acc = &mut acc[row as usize * width..][..width];
+            acc.iter_mut().zip(x).for_each(|(acc, x)| *acc += weight * x);
+        }
+    }
+}
+
+/// `work(first, part)` on contiguous parts of `x`, on all threads where it is long enough.
+fn split(pool: &ThreadPool, x: &mut [f32], work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    if x.len() < MIN_SHARED_VALUES { work(0, x) } else { pool.split_rows(x, 1, work) }
+}
+
+/// `work(i, row)` on every row of `x`, on all threads where there are enough.
+fn split_rows(pool: &ThreadPool, x: &mut [f32], width: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    let rows = |first: usize, x: &mut [f32]| {
+        x.chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(first + i, row));
+    };
+    if x.len() < MIN_SHARED_VALUES { rows(0, x) } else { pool.split_rows(x, width, &rows) }
+}
+
+/// A vector of zeros, or an error where there is no memory for it.
+fn zeros<T: Clone + Default>(what: &'static str, len: usize) -> Result<Vec<T>> {
+    let mut vec = Vec::new();
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    vec.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, bytes })?;
+    vec.resize(len, T::default());
+    Ok(vec)
+}

@@ -1,0 +1,161 @@
+//! A place to compute: the coarse operations that a forward pass is made of.
+//!
+//! Operations run in the order of the calls. Activations are row-major: one row a token, `width` values a
+//! row. A backend knows formats only through [`Backend::Matrix`] and nothing of scheduling; the model calls
+//! it and knows nothing of devices.
+
+mod cpu;
+
+pub use cpu::Cpu;
+use metallic_gguf::GgmlType;
+
+use crate::error::Result;
+use crate::memory::SharedBytes;
+use crate::model::config::{Activation, AttentionConfig, RopeConfig};
+
+/// A matrix as it lies in a file: `n_rows` rows of `row_len` weights of one type, little-endian.
+#[derive(Clone, Debug)]
+pub struct MatrixData {
+    /// Type of the weights.
+    pub ggml_type: GgmlType,
+    /// Weights in a row: the width of the input.
+    pub row_len: usize,
+    /// Rows: the width of the output.
+    pub n_rows: usize,
+    /// The rows, one after another.
+    pub bytes: SharedBytes,
+}
+
+/// What the keys and values of one layer look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Key and value heads.
+    pub n_head_kv: usize,
+    /// Values in a key.
+    pub key_length: usize,
+    /// Values in a value vector.
+    pub value_length: usize,
+    /// Positions in a page.
+    pub page_len: usize,
+}
+
+/// Consecutive positions of one sequence in a batch, and where its keys and values are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// First row of the batch that belongs to it.
+    pub first_row: usize,
+    /// Rows of the batch.
+    pub n_rows: usize,
+    /// Position of the first row in the sequence.
+    pub start: usize,
+    /// The pages of the sequence, in order of position.
+    pub pages: &'a [u32],
+}
+
+/// One product of a group that shares an input.
+pub struct MatmulJob<'a, B: Backend + ?Sized> {
+    /// The weights.
+    pub matrix: &'a B::Matrix,
+    /// Added to every row of the output; as long as the matrix has rows.
+    pub bias: Option<&'a B::Buffer>,
+    /// `n_rows(x) × n_rows(matrix)` values.
+    pub out: &'a mut B::Buffer,
+}
+
+/// A place to compute.
+///
+/// Sizes are checked when a model is loaded; an operation whose buffers are too short panics.
+pub trait Backend {
+    /// Activations or a vector of weights: `f32` values.
+    type Buffer;
+    /// A matrix of weights in its own type. Cloning shares the weights.
+    type Matrix: Clone;
+    /// Keys and values of one layer.
+    type KvLayer;
+    /// The rotations of one [`RopeConfig`].
+    type Rope;
+
+    /// One line for logs: what computes, with what.
+    fn description(&self) -> String;
+
+    /// A buffer of `len` zeros; `what` names it in errors.
+    fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
+    /// Makes a matrix ready to multiply with.
+    fn matrix(&self, data: MatrixData) -> Result<Self::Matrix>;
+    /// Consecutive rows of a matrix, as a matrix; shares the weights.
+    fn matrix_rows(&self, matrix: &Self::Matrix, rows: std::ops::Range<usize>) -> Self::Matrix;
+    /// Room for `n_pages` pages of keys and values.
+    fn kv_layer(&self, shape: KvShape, n_pages: usize) -> Result<Self::KvLayer>;
+    /// The rotations of `config`, with one factor for each pair of values where the model has them.
+    fn rope(&self, config: &RopeConfig, factors: Option<&[f32]>, max_rows: usize) -> Result<Self::Rope>;
+
+    /// Copies `values` to the start of `buffer`.
+    fn write(&mut self, values: &[f32], buffer: &mut Self::Buffer);
+    /// Copies from `buffer`, beginning with its value number `first`.
+    fn read(&mut self, buffer: &Self::Buffer, first: usize, values: &mut [f32]);
+
+    /// `out[i] = scale · table[ids[i]]`.
+    fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer);
+    /// `out[t] = matrix · x[t] + bias` for each job and each of `n_rows` rows of `x`.
+    fn matmul(&mut self, x: &Self::Buffer, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]);
+    /// Root-mean-square norm of each row of `x`; a row is as long as `weight`.
+    fn rms_norm(
+        &mut self,
+        x: &Self::Buffer,
+        n_rows: usize,
+        weight: &Self::Buffer,
+        eps: f32,
+        out: &mut Self::Buffer,
+    );
+    /// The same in place.
+    fn rms_norm_in_place(&mut self, x: &mut Self::Buffer, n_rows: usize, weight: &Self::Buffer, eps: f32);
+    /// Prepares the rotations for a batch: one position a row.
+    fn rope_positions(&mut self, rope: &mut Self::Rope, positions: &[u32]);
+    /// Rotates every head of every row.
+    fn rotate(
+        &mut self,
+        rope: &Self::Rope,
+        x: &mut Self::Buffer,
+        n_rows: usize,
+        n_heads: usize,
+        head_len: usize,
+    );
+    /// Writes the keys and values of a span's rows to its pages.
+    fn store_kv(
+        &mut self,
+        kv: &mut Self::KvLayer,
+        span: &Span<'_>,
+        keys: &Self::Buffer,
+        values: &Self::Buffer,
+    );
+    /// Causal attention of a span's rows over all positions of its sequence up to each row's own.
+    fn attention(
+        &mut self,
+        config: &AttentionConfig,
+        kv: &Self::KvLayer,
+        span: &Span<'_>,
+        queries: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// `x = activation(x)`, over the first `len` values.
+    fn activate(&mut self, activation: Activation, x: &mut Self::Buffer, len: usize);
+    /// `gate = activation(gate) · up`, over the first `len` values.
+    fn gate(&mut self, activation: Activation, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
+    /// `x = 0`, over the first `len` values.
+    fn clear(&mut self, x: &mut Self::Buffer, len: usize);
+    /// `acc += x`, over the first `len` values.
+    fn add(&mut self, acc: &mut Self::Buffer, x: &Self::Buffer, len: usize);
+    /// `x = cap · tanh(x / cap)`, over the first `len` values.
+    fn softcap(&mut self, x: &mut Self::Buffer, cap: f32, len: usize);
+    /// `out[i] = x[rows[i]]`, rows of `width` values.
+    fn gather_rows(&mut self, x: &Self::Buffer, rows: &[u32], width: usize, out: &mut Self::Buffer);
+    /// `acc[rows[i]] += weights[i] · x[i]`, rows of `width` values.
+    fn scatter_add_rows(
+        &mut self,
+        x: &Self::Buffer,
+        rows: &[u32],
+        weights: &[f32],
+        width: usize,
+        acc: &mut Self::Buffer,
+    );
+}

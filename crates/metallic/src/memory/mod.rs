@@ -1,0 +1,8 @@
+//! Where bytes live: the files they come from, and the plan that is made before anything is allocated.
+
+mod plan;
+mod source;
+
+pub(crate) use plan::WeightBytes;
+pub use plan::{LedgerLine, MemoryPlan, PlanRequest};
+pub use source::{GgufFile, SharedBytes};

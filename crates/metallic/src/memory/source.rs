@@ -1,0 +1,175 @@
+//! Model files as bytes: mapped, shared, never copied.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
+use metallic_kernels::{Isa, registry};
+
+use crate::backend::MatrixData;
+use crate::error::{Error, Result};
+
+/// A GGUF model on disk: the maps of all its shards, and what parsing them proved.
+///
+/// The files must not be changed or truncated while they are mapped: as with every map, the process would
+/// read the new bytes, or be stopped by a bus error.
+pub struct GgufFile {
+    path: PathBuf,
+    shards: Vec<Arc<Mmap>>,
+    index: GgufIndex,
+}
+
+impl GgufFile {
+    /// Maps and parses a model. Of a split model, `path` may be any shard: the others are found by name, in
+    /// the same folder.
+    ///
+    /// # Errors
+    /// [`Error::Open`] names a file that can't be read, [`Error::Format`] one that is malformed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let paths = shard_paths(path);
+        let shards = paths.iter().map(|path| map(path)).collect::<Result<Vec<_>>>()?;
+        let malformed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Format { path, source }
+        };
+        let index = {
+            let parsed =
+                paths.iter().zip(&shards).map(|(path, map)| Gguf::parse(map).map_err(malformed(path)));
+            split::join(parsed.collect::<Result<_>>()?).map_err(malformed(path))?.index()
+        };
+        Ok(Self { path: path.to_owned(), shards, index })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Metadata and tensors.
+    pub fn gguf(&self) -> Gguf<'_> {
+        let files = self.shards.iter().map(|map| &map[..]);
+        self.index.view(files).expect("the maps that were parsed")
+    }
+
+    /// Bytes of all files.
+    pub fn n_bytes(&self) -> u64 {
+        self.shards.iter().map(|map| map.len() as u64).sum()
+    }
+
+    /// A tensor of this file as a matrix, in little-endian order: where it lies in the file, or swapped into
+    /// a copy if the file is big-endian. Dimensions after the first count as rows.
+    ///
+    /// # Errors
+    /// A size beyond the address space, or no memory for the copy.
+    pub fn matrix(&self, tensor: &Tensor<'_>) -> Result<MatrixData> {
+        let what = "a tensor";
+        let size = |n: u64| usize::try_from(n).map_err(|_| Error::TooLarge { what });
+        let ggml_type = tensor.ggml_type();
+        let bytes = match tensor.byte_order() {
+            ByteOrder::Little => {
+                let start = size(tensor.file_offset())?;
+                let range = start..start + size(tensor.n_bytes())?;
+                SharedBytes { owner: Arc::clone(&self.shards[tensor.shard()]) as _, range }
+            }
+            ByteOrder::Big => {
+                let mut copy = Vec::new();
+                let out_of_memory = |_| Error::OutOfMemory { what, bytes: tensor.n_bytes() };
+                copy.try_reserve_exact(tensor.data().len()).map_err(out_of_memory)?;
+                copy.extend_from_slice(tensor.data());
+                (registry::ops(ggml_type, Isa::Scalar).swap_bytes)(&mut copy);
+                SharedBytes::new(copy)
+            }
+        };
+        Ok(MatrixData { ggml_type, row_len: size(tensor.row_len())?, n_rows: size(tensor.n_rows())?, bytes })
+    }
+
+    /// The elements of a tensor of this file as floats, whatever its type.
+    ///
+    /// # Errors
+    /// As [`GgufFile::matrix`].
+    pub fn floats(&self, tensor: &Tensor<'_>) -> Result<Vec<f32>> {
+        let matrix = self.matrix(tensor)?;
+        let mut floats = vec![0.0; matrix.row_len * matrix.n_rows];
+        (registry::ops(matrix.ggml_type, Isa::Scalar).decode)(&matrix.bytes, &mut floats);
+        Ok(floats)
+    }
+
+    /// Tells the system that all of the file will be read soon, so that it reads ahead.
+    pub(crate) fn will_need(&self) {
+        #[cfg(unix)]
+        for map in &self.shards {
+            if let Err(error) = map.advise(memmap2::Advice::WillNeed) {
+                tracing::debug!(%error, "no readahead of the mapped model");
+            }
+        }
+    }
+}
+
+/// All shards of the model that `path` belongs to, in order; `path` alone if its name is not a shard's.
+fn shard_paths(path: &Path) -> Vec<PathBuf> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(split::parse_shard_name);
+    match name {
+        Some(name) => (0..name.count)
+            .map(|no| path.with_file_name(split::shard_name(name.prefix, no, name.count)))
+            .collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+fn map(path: &Path) -> Result<Arc<Mmap>> {
+    let open = || {
+        let file = File::open(path)?;
+        if file.metadata()?.is_dir() {
+            return Err(std::io::Error::new(ErrorKind::IsADirectory, "it is a directory, not a file"));
+        }
+        // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
+        // here: it is the documented condition of `GgufFile`, as for every program that maps files.
+        unsafe { Mmap::map(&file) }
+    };
+    open().map(Arc::new).map_err(|source| Error::Open { path: path.to_owned(), source })
+}
+
+/// Bytes that several owners share: part of a mapped file, or a copy.
+#[derive(Clone)]
+pub struct SharedBytes {
+    owner: Arc<dyn Deref<Target = [u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl SharedBytes {
+    /// All bytes of `owner`.
+    pub fn new(owner: Vec<u8>) -> Self {
+        let range = 0..owner.len();
+        Self { owner: Arc::new(owner), range }
+    }
+
+    /// A part of these bytes.
+    ///
+    /// # Panics
+    /// If `range` reaches past the end.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.range.len(), "a part of the bytes");
+        let start = self.range.start;
+        Self { owner: Arc::clone(&self.owner), range: start + range.start..start + range.end }
+    }
+}
+
+impl Deref for SharedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.owner[self.range.clone()]
+    }
+}
+
+impl std::fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SharedBytes({} bytes)", self.range.len())
+    }
+}

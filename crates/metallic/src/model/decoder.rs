@@ -1,0 +1,177 @@
+//! The one forward pass: embedding, layers, output head.
+
+use super::attention::Attention;
+use super::config::{ModelConfig, RopeConfig};
+use super::kv_cache::PAGE_LEN;
+use super::scratch::{MAX_LOGIT_ROWS, Scratch, ScratchSizes};
+use super::weights::{LayerWeights, Weights};
+use super::{ffn, moe};
+use crate::backend::{Backend, KvShape, Span};
+use crate::error::Result;
+
+/// The rows of one forward pass.
+pub(crate) struct Batch<'a> {
+    /// Token of each row.
+    pub(crate) ids: &'a [u32],
+    /// Position of each row in its sequence.
+    pub(crate) positions: &'a [u32],
+    /// Which rows belong to which sequence.
+    pub(crate) spans: Vec<Span<'a>>,
+    /// Rows whose logits are wanted, in order.
+    pub(crate) output_rows: &'a [u32],
+}
+
+/// Takes the logits of one row: its place in `output_rows`, and the values, free to be changed.
+pub(crate) type LogitSink<'a> = &'a mut dyn FnMut(usize, &mut [f32]);
+
+/// What the engine sees of a model: the backend's type ends here.
+pub(crate) trait Stage: Send {
+    /// Runs a batch and hands out the logits asked for.
+    fn forward(&mut self, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()>;
+    /// One line for logs: what computes, with what.
+    fn description(&self) -> String;
+}
+
+/// All layers of a model on one backend.
+pub(crate) struct Decoder<B: Backend> {
+    backend: B,
+    config: ModelConfig,
+    weights: Weights<B::Matrix, B::Buffer>,
+    kv: Vec<B::KvLayer>,
+    ropes: Ropes<B>,
+    scratch: Scratch<B>,
+    routing: moe::Routing,
+    logits: Vec<f32>,
+}
+
+/// The distinct rotations of a model, and which layer uses which.
+struct Ropes<B: Backend> {
+    distinct: Vec<B::Rope>,
+    of_layer: Vec<usize>,
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Allocates everything that the plan lists but the weights.
+    pub(crate) fn new(
+        mut backend: B,
+        config: ModelConfig,
+        weights: Weights<B::Matrix, B::Buffer>,
+        n_pages: usize,
+        n_batch: usize,
+    ) -> Result<Self> {
+        let factors = weights.rope_factors.as_ref().map(|buffer| {
+            let mut factors = vec![0.0; config.layers[0].attention.rope.n_rot / 2];
+            backend.read(buffer, 0, &mut factors);
+            factors
+        });
+        let kv = config
+            .layers
+            .iter()
+            .map(|layer| {
+                let shape = KvShape {
+                    n_head_kv: layer.attention.n_head_kv,
+                    key_length: layer.attention.key_length,
+                    value_length: layer.attention.value_length,
+                    page_len: PAGE_LEN,
+                };
+                backend.kv_layer(shape, n_pages)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            ropes: Ropes::new(&backend, &config, factors.as_deref(), n_batch)?,
+            scratch: Scratch::new(&backend, &ScratchSizes::new(&config, n_batch)?)?,
+            kv,
+            routing: moe::Routing::default(),
+            logits: vec![0.0; config.n_vocab],
+            backend,
+            config,
+            weights,
+        })
+    }
+
+    fn layer(&mut self, index: usize, batch: &Batch<'_>) {
+        let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
+        let LayerWeights { attention_norm, post_attention_norm, ffn_norm, post_ffn_norm, .. } = weights;
+        let (n_rows, n_embd, eps) = (batch.ids.len(), self.config.n_embd, self.config.norm_eps);
+        let (backend, scratch) = (&mut self.backend, &mut self.scratch);
+        let rope = &self.ropes.distinct[self.ropes.of_layer[index]];
+
+        backend.rms_norm(&scratch.hidden, n_rows, attention_norm, eps, &mut scratch.normed);
+        let attention = Attention {
+            config: &config.attention,
+            weights: &weights.attention,
+            norm_eps: eps,
+            rope,
+            kv: &mut self.kv[index],
+        };
+        attention.forward(backend, batch, scratch);
+        if let Some(norm) = post_attention_norm {
+            backend.rms_norm_in_place(&mut scratch.update, n_rows, norm, eps);
+        }
+        backend.add(&mut scratch.hidden, &scratch.update, n_rows * n_embd);
+
+        backend.rms_norm(&scratch.hidden, n_rows, ffn_norm, eps, &mut scratch.normed);
+        ffn::forward(backend, &config.ffn, &weights.ffn, n_rows, &mut self.routing, scratch);
+        if let Some(norm) = post_ffn_norm {
+            backend.rms_norm_in_place(&mut scratch.update, n_rows, norm, eps);
+        }
+        backend.add(&mut scratch.hidden, &scratch.update, n_rows * n_embd);
+    }
+
+    /// Logits of the rows asked for, a few rows at a time.
+    fn head(&mut self, output_rows: &[u32], sink: LogitSink<'_>) {
+        let ModelConfig { n_embd, n_vocab, norm_eps, logit_softcap, .. } = self.config;
+        let (backend, weights) = (&mut self.backend, &self.weights);
+        let Scratch { hidden, output_hidden, logits, .. } = &mut self.scratch;
+        for (group, rows) in output_rows.chunks(MAX_LOGIT_ROWS).enumerate() {
+            backend.gather_rows(hidden, rows, n_embd, output_hidden);
+            backend.rms_norm_in_place(output_hidden, rows.len(), &weights.output_norm, norm_eps);
+            backend.matmul(output_hidden, rows.len(), &mut [weights.output.job(&mut *logits)]);
+            if let Some(cap) = logit_softcap {
+                backend.softcap(logits, cap, rows.len() * n_vocab);
+            }
+            for row in 0..rows.len() {
+                backend.read(logits, row * n_vocab, &mut self.logits);
+                sink(group * MAX_LOGIT_ROWS + row, &mut self.logits);
+            }
+        }
+    }
+}
+
+impl<B: Backend> Stage for Decoder<B>
+where
+    Self: Send,
+{
+    fn forward(&mut self, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()> {
+        let Self { backend, config, weights, ropes, scratch, .. } = self;
+        for rope in &mut ropes.distinct {
+            backend.rope_positions(rope, batch.positions);
+        }
+        backend.embed(&weights.token_embedding, batch.ids, config.embedding_scale, &mut scratch.hidden);
+        for index in 0..self.config.layers.len() {
+            self.layer(index, batch);
+        }
+        self.head(batch.output_rows, sink);
+        Ok(())
+    }
+
+    fn description(&self) -> String {
+        self.backend.description()
+    }
+}
+
+impl<B: Backend> Ropes<B> {
+    fn new(backend: &B, config: &ModelConfig, factors: Option<&[f32]>, n_batch: usize) -> Result<Self> {
+        let mut configs: Vec<&RopeConfig> = Vec::new();
+        let mut of_layer = Vec::with_capacity(config.layers.len());
+        for layer in &config.layers {
+            let rope = &layer.attention.rope;
+            of_layer.push(configs.iter().position(|known| *known == rope).unwrap_or_else(|| {
+                configs.push(rope);
+                configs.len() - 1
+            }));
+        }
+        let distinct = configs.iter().map(|config| backend.rope(config, factors, n_batch));
+        Ok(Self { distinct: distinct.collect::<Result<_>>()?, of_layer })
+    }
+}

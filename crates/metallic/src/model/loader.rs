@@ -1,0 +1,208 @@
+//! From a file to a model: hyper-parameters, plan, weights.
+
+use metallic_gguf::{ByteOrder, Tensor};
+use metallic_kernels::Isa;
+use tracing::{debug, info};
+
+use super::arch;
+use super::decoder::Decoder;
+use super::weights::{self, WeightSource};
+use super::{Model, config::ModelConfig};
+use crate::backend::{Backend, Cpu};
+use crate::error::Result;
+use crate::memory::{GgufFile, MemoryPlan, PlanRequest, WeightBytes};
+
+/// Longest context that is allocated unless a longer one is asked for, in tokens.
+pub const DEFAULT_MAX_CONTEXT: usize = 4096;
+/// Rows of a forward pass unless another number is asked for.
+pub const DEFAULT_BATCH: usize = 512;
+
+/// Loads a model from a file, step by step.
+pub struct GgufLoader<'p> {
+    file: GgufFile,
+    n_ctx: Option<usize>,
+    n_sequences: usize,
+    n_batch: usize,
+    n_threads: usize,
+    isa: Isa,
+    progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
+}
+
+impl<'p> GgufLoader<'p> {
+    /// A loader with the defaults: one sequence of the file's context length but at most
+    /// [`DEFAULT_MAX_CONTEXT`], batches of [`DEFAULT_BATCH`], as many threads as the process may use at once.
+    pub fn new(file: GgufFile) -> Self {
+        Self {
+            file,
+            n_ctx: None,
+            n_sequences: 1,
+            n_batch: DEFAULT_BATCH,
+            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            isa: Isa::best(),
+            progress: None,
+        }
+    }
+
+    /// Positions that each sequence may hold.
+    #[must_use]
+    pub fn context_length(mut self, n_ctx: usize) -> Self {
+        self.n_ctx = Some(n_ctx.max(1));
+        self
+    }
+
+    /// Sequences that may be cached at the same time.
+    #[must_use]
+    pub fn sequences(mut self, n_sequences: usize) -> Self {
+        self.n_sequences = n_sequences.max(1);
+        self
+    }
+
+    /// Rows of a forward pass: prompts are read in pieces of this size.
+    #[must_use]
+    pub fn batch(mut self, n_batch: usize) -> Self {
+        self.n_batch = n_batch.max(1);
+        self
+    }
+
+    /// Threads that compute.
+    #[must_use]
+    pub fn threads(mut self, n_threads: usize) -> Self {
+        self.n_threads = n_threads.max(1);
+        self
+    }
+
+    /// Instruction set of the kernels; must be one of [`Isa::available`].
+    #[must_use]
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = isa;
+        self
+    }
+
+    /// Called with bytes done and bytes in all while weights are made ready.
+    #[must_use]
+    pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'p) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// What the model will hold in memory, without loading it.
+    ///
+    /// # Errors
+    /// As [`GgufLoader::load`], as far as the file's header can tell.
+    pub fn plan(&self) -> Result<(ModelConfig, MemoryPlan)> {
+        let gguf = self.file.gguf();
+        let config = arch::read_config(&gguf)?;
+        let mut census = Census::default();
+        weights::build(&gguf, &config, &mut census)?;
+        for name in census.unused(&self.file) {
+            debug!(tensor = name, "not used by this architecture");
+        }
+        let n_ctx = self.n_ctx.unwrap_or(config.context_length.min(DEFAULT_MAX_CONTEXT));
+        let request = PlanRequest {
+            n_ctx,
+            n_sequences: self.n_sequences,
+            n_batch: self.n_batch.min(n_ctx.saturating_mul(self.n_sequences)),
+        };
+        let plan = MemoryPlan::new(&config, census.bytes, request)?;
+        Ok((config, plan))
+    }
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// What is wrong with the file for this architecture, or what could not be allocated.
+    pub fn load(mut self) -> Result<Model> {
+        let (config, plan) = self.plan()?;
+        let backend = Cpu::new(self.n_threads, self.isa)?;
+        let mut load = Load {
+            backend,
+            file: &self.file,
+            progress: self.progress.as_mut(),
+            done: 0,
+            total: plan.mapped_bytes(),
+        };
+        let weights = weights::build(&self.file.gguf(), &config, &mut load)?;
+        let backend = load.backend;
+        self.file.will_need();
+
+        info!(
+            architecture = config.architecture,
+            compute = backend.description(),
+            n_ctx = plan.request.n_ctx,
+            n_batch = plan.request.n_batch,
+            mapped_bytes = plan.mapped_bytes(),
+            allocated_bytes = plan.allocated_bytes(),
+            "loaded"
+        );
+        for line in &plan.ledger {
+            debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
+        }
+        let stage = Decoder::new(backend, config.clone(), weights, plan.n_pages, plan.request.n_batch)?;
+        Ok(Model::new(config, plan, Box::new(stage)))
+    }
+}
+
+/// The first pass over the weights: which there are, and how large.
+#[derive(Default)]
+struct Census {
+    bytes: WeightBytes,
+    used: std::collections::HashSet<String>,
+}
+
+impl Census {
+    fn unused<'a>(&'a self, file: &'a GgufFile) -> impl Iterator<Item = String> + 'a {
+        let names = file.gguf().tensors().map(|tensor| tensor.name().to_owned()).collect::<Vec<_>>();
+        names.into_iter().filter(|name| !self.used.contains(name))
+    }
+}
+
+impl WeightSource for Census {
+    type Matrix = ();
+    type Vector = ();
+
+    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<()> {
+        self.used.insert(tensor.name().to_owned());
+        if tensor.byte_order() == ByteOrder::Little {
+            self.bytes.mapped += tensor.n_bytes();
+        } else {
+            self.bytes.copied += tensor.n_bytes();
+        }
+        Ok(())
+    }
+
+    fn vector(&mut self, tensor: Tensor<'_>) -> Result<()> {
+        self.used.insert(tensor.name().to_owned());
+        self.bytes.vectors += tensor.n_elements() * 4;
+        Ok(())
+    }
+}
+
+/// The second pass: every tensor to the backend.
+struct Load<'a, 'p, B> {
+    backend: B,
+    file: &'a GgufFile,
+    progress: Option<&'a mut Box<dyn FnMut(u64, u64) + 'p>>,
+    done: u64,
+    total: u64,
+}
+
+impl<B: Backend> WeightSource for Load<'_, '_, B> {
+    type Matrix = B::Matrix;
+    type Vector = B::Buffer;
+
+    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<B::Matrix> {
+        let matrix = self.backend.matrix(self.file.matrix(&tensor)?)?;
+        self.done += tensor.n_bytes();
+        if let Some(progress) = &mut self.progress {
+            progress(self.done, self.total);
+        }
+        Ok(matrix)
+    }
+
+    fn vector(&mut self, tensor: Tensor<'_>) -> Result<B::Buffer> {
+        let values = self.file.floats(&tensor)?;
+        let mut buffer = self.backend.buffer("a vector of weights", values.len())?;
+        self.backend.write(&values, &mut buffer);
+        Ok(buffer)
+    }
+}

@@ -1,0 +1,213 @@
+//! A language model: hyper-parameters, weights and the forward pass.
+//!
+//! One forward pass serves every architecture: [`arch`] reads metadata into a [`ModelConfig`] of independent
+//! features, `weights` finds the tensors, and `decoder` runs the layers on a [`Backend`](crate::backend).
+
+mod arch;
+mod attention;
+pub mod config;
+mod decoder;
+mod ffn;
+pub(crate) mod kv_cache;
+mod loader;
+mod moe;
+pub(crate) mod scratch;
+mod weights;
+
+use std::ops::Range;
+
+pub use arch::{read_config, supported as supported_architectures};
+pub use config::ModelConfig;
+pub use kv_cache::SequenceId;
+pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, GgufLoader};
+
+use crate::backend::Span;
+use crate::error::{Error, Result};
+use crate::memory::MemoryPlan;
+use decoder::{Batch, Stage};
+use kv_cache::PageTable;
+
+/// A model that is ready to run, with the keys and values of the sequences it has seen.
+pub struct Model {
+    config: ModelConfig,
+    plan: MemoryPlan,
+    stage: Box<dyn Stage>,
+    pages: PageTable,
+    rows: Rows,
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Clone, Debug)]
+pub struct Piece<'a> {
+    /// Whose they are.
+    pub sequence: SequenceId,
+    /// Position of the first. What the sequence holds from there on is written over.
+    pub start: usize,
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// Which of the tokens' logits are wanted.
+    pub logits: Range<usize>,
+}
+
+/// Which token a row of logits follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogitsOf {
+    /// Index of the piece.
+    pub piece: usize,
+    /// Position of the token in its sequence.
+    pub position: usize,
+}
+
+/// The rows of a batch, in buffers that are used again.
+#[derive(Default)]
+struct Rows {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    outputs: Vec<u32>,
+    outputs_of: Vec<LogitsOf>,
+}
+
+impl Model {
+    fn new(config: ModelConfig, plan: MemoryPlan, stage: Box<dyn Stage>) -> Self {
+        let pages = PageTable::new(plan.n_pages);
+        Self { config, plan, stage, pages, rows: Rows::default() }
+    }
+
+    /// The hyper-parameters.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What the model holds in memory.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// Positions that a sequence may hold.
+    pub fn n_ctx(&self) -> usize {
+        self.plan.request.n_ctx
+    }
+
+    /// Rows that a forward pass may have.
+    pub fn n_batch(&self) -> usize {
+        self.plan.request.n_batch
+    }
+
+    /// One line for logs: what computes, with what.
+    pub fn description(&self) -> String {
+        self.stage.description()
+    }
+
+    /// A new, empty sequence.
+    pub fn create_sequence(&mut self) -> SequenceId {
+        self.pages.create()
+    }
+
+    /// Forgets what a sequence holds from position `len` on.
+    pub fn truncate_sequence(&mut self, id: SequenceId, len: usize) {
+        self.pages.truncate(id, len);
+    }
+
+    /// Forgets a sequence.
+    pub fn release_sequence(&mut self, id: SequenceId) {
+        self.pages.release(id);
+    }
+
+    /// Runs one batch and hands the logits asked for to `sink`, in order of pieces and positions.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, a position outside the context, or no free page for a sequence. The
+    /// sequences then hold what they held before.
+    ///
+    /// # Panics
+    /// If there are more rows than [`Model::n_batch`], no rows, or logits asked for of no token.
+    pub fn forward(
+        &mut self,
+        pieces: &[Piece<'_>],
+        sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
+    ) -> Result<()> {
+        let n_rows: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
+        assert!((1..=self.n_batch()).contains(&n_rows), "{n_rows} rows in a batch of {}", self.n_batch());
+        for piece in pieces {
+            self.check(piece)?;
+        }
+        for piece in pieces {
+            self.pages.reserve(piece.sequence, piece.start + piece.tokens.len())?;
+        }
+        let spans = self.rows.fill(pieces, &self.pages);
+        let batch = Batch {
+            ids: &self.rows.ids,
+            positions: &self.rows.positions,
+            spans,
+            output_rows: &self.rows.outputs,
+        };
+        let outputs_of = &self.rows.outputs_of;
+        self.stage.forward(&batch, &mut |output, logits| sink(outputs_of[output], logits))
+    }
+
+    fn check(&self, piece: &Piece<'_>) -> Result<()> {
+        assert!(piece.logits.end <= piece.tokens.len(), "logits of a token that is not there");
+        let (n_ctx, n_vocab) = (self.n_ctx(), self.config.n_vocab);
+        let end = piece.start.saturating_add(piece.tokens.len());
+        if end > n_ctx {
+            return Err(Error::PromptTooLong { n_prompt: end, n_ctx });
+        }
+        match piece.tokens.iter().find(|&&id| id as usize >= n_vocab) {
+            Some(&id) => Err(Error::TokenOutOfRange { id, n_vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `tokens` as a sequence of their own, in as many batches as it takes, and hands the logits of the
+    /// positions in `wanted` to `sink`.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn evaluate(
+        &mut self,
+        tokens: &[u32],
+        wanted: Range<usize>,
+        sink: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        let sequence = self.create_sequence();
+        let n_batch = self.n_batch();
+        let mut run = || {
+            for (i, tokens) in tokens.chunks(n_batch).enumerate() {
+                let start = i * n_batch;
+                let inside = |position: usize| position.saturating_sub(start).min(tokens.len());
+                let logits = inside(wanted.start)..inside(wanted.end);
+                let piece = Piece { sequence, start, tokens, logits };
+                self.forward(&[piece], &mut |of, logits| sink(of.position, logits))?;
+            }
+            Ok(())
+        };
+        let result = run();
+        self.release_sequence(sequence);
+        result
+    }
+}
+
+impl Rows {
+    fn fill<'p>(&mut self, pieces: &[Piece<'_>], pages: &'p PageTable) -> Vec<Span<'p>> {
+        self.ids.clear();
+        self.positions.clear();
+        self.outputs.clear();
+        self.outputs_of.clear();
+        let mut spans = Vec::with_capacity(pieces.len());
+        for (index, piece) in pieces.iter().enumerate() {
+            let first_row = self.ids.len();
+            self.ids.extend(piece.tokens);
+            self.positions.extend((piece.start..).take(piece.tokens.len()).map(|position| position as u32));
+            self.outputs.extend(piece.logits.clone().map(|i| (first_row + i) as u32));
+            self.outputs_of
+                .extend(piece.logits.clone().map(|i| LogitsOf { piece: index, position: piece.start + i }));
+            spans.push(Span {
+                first_row,
+                n_rows: piece.tokens.len(),
+                start: piece.start,
+                pages: pages.pages(piece.sequence),
+            });
+        }
+        spans
+    }
+}

@@ -1,0 +1,120 @@
+//! A mixture of experts: each token is sent to the few experts that its router scores highest.
+//!
+//! The rows that chose an expert are gathered, so its weights are read once a batch. A row's experts are
+//! summed in the order of their numbers, whatever else is in the batch.
+
+use super::config::{ExpertsConfig, FfnConfig};
+use super::scratch::Scratch;
+use super::weights::ExpertWeights;
+use crate::backend::{Backend, MatmulJob};
+
+/// From `scratch.normed` to `scratch.update`.
+pub(super) fn forward<B: Backend>(
+    backend: &mut B,
+    config: &FfnConfig,
+    weights: &ExpertWeights<B::Matrix>,
+    n_rows: usize,
+    routing: &mut Routing,
+    scratch: &mut Scratch<B>,
+) {
+    let Scratch { normed, update, gate, up, router, expert_input, expert_output, .. } = scratch;
+    let (n_ff, n_embd) = (config.n_ff, weights.n_embd);
+
+    backend.matmul(
+        normed,
+        n_rows,
+        &mut [MatmulJob { matrix: &weights.router, bias: None, out: &mut *router }],
+    );
+    routing.scores.resize(n_rows * weights.config.n_expert, 0.0);
+    backend.read(router, 0, &mut routing.scores);
+    routing.choose(&weights.config);
+
+    backend.clear(update, n_rows * n_embd);
+    for expert in 0..weights.config.n_expert {
+        let Chosen { rows, weights: shares } = &routing.chosen[expert];
+        if rows.is_empty() {
+            continue;
+        }
+        let inner = expert * n_ff..(expert + 1) * n_ff;
+        let outer = expert * n_embd..(expert + 1) * n_embd;
+        let (gate_rows, up_rows) =
+            (backend.matrix_rows(&weights.gate, inner.clone()), backend.matrix_rows(&weights.up, inner));
+        let down_rows = backend.matrix_rows(&weights.down, outer);
+
+        backend.gather_rows(normed, rows, n_embd, expert_input);
+        let mut jobs = [
+            MatmulJob { matrix: &gate_rows, bias: None, out: &mut *gate },
+            MatmulJob { matrix: &up_rows, bias: None, out: &mut *up },
+        ];
+        backend.matmul(expert_input, rows.len(), &mut jobs);
+        backend.gate(config.activation, gate, up, rows.len() * n_ff);
+        let mut job = [MatmulJob { matrix: &down_rows, bias: None, out: &mut *expert_output }];
+        backend.matmul(gate, rows.len(), &mut job);
+        backend.scatter_add_rows(expert_output, rows, shares, n_embd, update);
+    }
+}
+
+/// Which rows go to which expert, in buffers that are used again.
+#[derive(Default)]
+pub(super) struct Routing {
+    scores: Vec<f32>,
+    order: Vec<u32>,
+    chosen: Vec<Chosen>,
+}
+
+/// The rows that one expert works on, and its share in each.
+#[derive(Default, Debug, PartialEq)]
+struct Chosen {
+    rows: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl Routing {
+    /// Softmax over all scores of a row, then the best `n_used`, their shares normalised to sum to one.
+    fn choose(&mut self, config: &ExpertsConfig) {
+        self.chosen.resize_with(config.n_expert, Chosen::default);
+        for chosen in &mut self.chosen {
+            chosen.rows.clear();
+            chosen.weights.clear();
+        }
+        for (row, scores) in self.scores.chunks_exact(config.n_expert).enumerate() {
+            self.order.clear();
+            self.order.extend(0..config.n_expert as u32);
+            // Ties go to the lower number, so that the choice never depends on the sort.
+            self.order
+                .sort_unstable_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b)));
+            let used = &self.order[..config.n_used];
+            // The softmax's denominator cancels in the normalisation.
+            let best = scores[used[0] as usize];
+            let share = |expert: u32| (scores[expert as usize] - best).exp();
+            let sum: f32 = used.iter().map(|&expert| share(expert)).sum();
+            for &expert in used {
+                let chosen = &mut self.chosen[expert as usize];
+                chosen.rows.push(row as u32);
+                chosen.weights.push(share(expert) / sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_to_their_best_experts_with_shares_that_sum_to_one() {
+        let mut routing = Routing {
+            // Two rows of three scores whose exponentials are 1, 3, 2 and 4, 1, 1.
+            scores: [1.0f32, 3.0, 2.0, 4.0, 1.0, 1.0].map(f32::ln).to_vec(),
+            ..Routing::default()
+        };
+        routing.choose(&ExpertsConfig { n_expert: 3, n_used: 2 });
+        let rows = |expert: usize| routing.chosen[expert].rows.clone();
+        assert_eq!([rows(0), rows(1), rows(2)], [vec![1], vec![0, 1], vec![0]]);
+        let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a} {b}");
+        close(routing.chosen[1].weights[0], 0.6);
+        close(routing.chosen[2].weights[0], 0.4);
+        close(routing.chosen[0].weights[0], 0.8);
+        close(routing.chosen[1].weights[1], 0.2);
+    }
+}

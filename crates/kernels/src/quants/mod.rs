@@ -1,17 +1,43 @@
 //! One folder a format; this file is the list of them.
+//!
+//! Beside the formats: [`scalar`] has the operations they share, [`bits`] the layouts, [`codebooks`] the
+//! tables of the IQ formats and [`rounding`] the way from floats to integers.
 
 mod bits;
+mod codebooks;
+mod rounding;
+mod scalar;
+
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod nvfp4;
 mod plain;
+mod q1_0;
+mod q2_0;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
 mod q5_0;
+mod q5_1;
+mod q5_k;
 mod q6_k;
 mod q8_0;
-mod rounding;
-mod scalar;
+mod q8_1;
+mod q8_k;
+mod tq1_0;
+mod tq2_0;
 
-use half::f16;
+use half::{bf16, f16};
 use metallic_gguf::GgmlType;
 
 use crate::isa::Isa;
@@ -25,9 +51,35 @@ pub(crate) fn ops(ggml_type: GgmlType, isa: Isa) -> QuantOps {
         GgmlType::Q4_0 => q4_0::ops(isa),
         GgmlType::Q4_1 => q4_1::ops(isa),
         GgmlType::Q5_0 => q5_0::ops(isa),
+        GgmlType::Q5_1 => q5_1::ops(isa),
         GgmlType::Q8_0 => q8_0::ops(isa),
+        GgmlType::Q8_1 => q8_1::ops(isa),
+        GgmlType::Q2_K => q2_k::ops(isa),
+        GgmlType::Q3_K => q3_k::ops(isa),
         GgmlType::Q4_K => q4_k::ops(isa),
+        GgmlType::Q5_K => q5_k::ops(isa),
         GgmlType::Q6_K => q6_k::ops(isa),
-        _ => unimplemented!(),
+        GgmlType::Q8_K => q8_k::ops(isa),
+        GgmlType::IQ2_XXS => iq2_xxs::ops(isa),
+        GgmlType::IQ2_XS => iq2_xs::ops(isa),
+        GgmlType::IQ3_XXS => iq3_xxs::ops(isa),
+        GgmlType::IQ1_S => iq1_s::ops(isa),
+        GgmlType::IQ4_NL => iq4_nl::ops(isa),
+        GgmlType::IQ3_S => iq3_s::ops(isa),
+        GgmlType::IQ2_S => iq2_s::ops(isa),
+        GgmlType::IQ4_XS => iq4_xs::ops(isa),
+        GgmlType::I8 => plain::ops::<i8, 1>(isa),
+        GgmlType::I16 => plain::ops::<i16, 2>(isa),
+        GgmlType::I32 => plain::ops::<i32, 4>(isa),
+        GgmlType::I64 => plain::ops::<i64, 8>(isa),
+        GgmlType::F64 => plain::ops::<f64, 8>(isa),
+        GgmlType::IQ1_M => iq1_m::ops(isa),
+        GgmlType::BF16 => plain::ops::<bf16, 2>(isa),
+        GgmlType::TQ1_0 => tq1_0::ops(isa),
+        GgmlType::TQ2_0 => tq2_0::ops(isa),
+        GgmlType::MXFP4 => mxfp4::ops(isa),
+        GgmlType::NVFP4 => nvfp4::ops(isa),
+        GgmlType::Q1_0 => q1_0::ops(isa),
+        GgmlType::Q2_0 => q2_0::ops(isa),
     }
 }

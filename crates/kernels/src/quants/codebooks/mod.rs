@@ -1,0 +1,63 @@
+//! The codebooks of the IQ formats: what a code stands for, 8 (or in IQ3 formats 4) weights at a time.
+//!
+//! [`packed`] keeps each weight as the number of its level; the tables here are spread out at compile
+//! time, so that a look-up is one load.
+
+mod packed;
+
+/// IQ2_XXS, 8-bit codes.
+pub(super) static IQ2_XXS: [[i8; 8]; 256] = spread(packed::IQ2_XXS, IQ2_LEVELS);
+/// IQ2_XS, 9-bit codes.
+pub(super) static IQ2_XS: [[i8; 8]; 512] = spread(packed::IQ2_XS, IQ2_LEVELS);
+/// IQ2_S, 10-bit codes.
+pub(super) static IQ2_S: [[i8; 8]; 1024] = spread(packed::IQ2_S, IQ2_LEVELS);
+/// IQ3_XXS, 8-bit codes.
+pub(super) static IQ3_XXS: [[i8; 4]; 256] = spread(packed::IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]);
+/// IQ3_S, 9-bit codes.
+pub(super) static IQ3_S: [[i8; 4]; 512] = spread(packed::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
+/// IQ1_S and IQ1_M, 11-bit codes: eight times the ternary weights.
+pub(super) static IQ1: [[i8; 8]; 2048] = spread(packed::IQ1, [-8, 0, 8]);
+
+const IQ2_LEVELS: [i8; 3] = [8, 25, 43];
+
+/// From the numbers of levels, `16 / LEN` bits each and the first weight lowest, to the levels.
+const fn spread<const LEN: usize, const CODES: usize, const LEVELS: usize>(
+    packed: [u16; CODES],
+    levels: [i8; LEVELS],
+) -> [[i8; LEN]; CODES] {
+    let bits = 16 / LEN;
+    let mut out = [[0; LEN]; CODES];
+    let mut code = 0;
+    while code < CODES {
+        let mut i = 0;
+        while i < LEN {
+            out[code][i] = levels[(packed[code] >> (i * bits)) as usize & ((1 << bits) - 1)];
+            i += 1;
+        }
+        code += 1;
+    }
+    out
+}
+
+/// Signs of 8 weights from the 7 that are stored in the low bits: the eighth makes the number of minuses
+/// even.
+#[inline(always)]
+pub(super) fn eight_signs(seven: u32) -> u8 {
+    let seven = seven as u8 & 0x7f;
+    seven | ((seven.count_ones() & 1) << 7) as u8
+}
+
+/// The magnitudes, negated where the bit of `signs` is set.
+#[inline(always)]
+pub(super) fn with_signs(magnitudes: [i8; 8], signs: u8) -> [i8; 8] {
+    std::array::from_fn(|i| {
+        let minus = -((signs >> i & 1) as i8);
+        (magnitudes[i] ^ minus) - minus
+    })
+}
+
+/// Two fours as an eight.
+#[inline(always)]
+pub(super) fn join(a: [i8; 4], b: [i8; 4]) -> [i8; 8] {
+    std::array::from_fn(|i| if i < 4 { a[i] } else { b[i - 4] })
+}

@@ -1,0 +1,42 @@
+//! IQ4_NL: 32 weights in 4 bits, `w = d · level(q)`, with levels denser about 0.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, scalar};
+use crate::registry::QuantOps;
+
+/// A block: scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockIQ4_NL {
+    d: [u8; 2],
+    qs: [u8; 16],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockIQ4_NL {
+    const TYPE: GgmlType = GgmlType::IQ4_NL;
+
+    #[inline(always)]
+    fn unpack(&self, _i: usize) -> Unpacked {
+        Unpacked {
+            quants: bits::nibbles(&self.qs).map(|q| LEVELS[usize::from(q)]),
+            scales: [bits::half(self.d); 2],
+            mins: [0.0; 2],
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+    }
+}
+
+/// What the 4-bit codes of IQ4_NL and IQ4_XS stand for.
+pub(super) const LEVELS: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ4_NL>()
+}

@@ -1,0 +1,45 @@
+//! IQ4_XS: 256 weights at 4.25 bits, `w = d · (s − 32) · level(q)`, with a 6-bit `s` for every 32.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, iq4_nl::LEVELS, scalar};
+use crate::registry::QuantOps;
+
+/// A block: scale, the high two bits of the `s` (one 16-bit field, lowest first), their low four bits, then
+/// for each 32 weights 16 bytes as in IQ4_NL, whose levels these are too.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockIQ4_XS {
+    d: [u8; 2],
+    scales_h: [u8; 2],
+    scales_l: [u8; 4],
+    qs: [[u8; 16]; 8],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockIQ4_XS {
+    const TYPE: GgmlType = GgmlType::IQ4_XS;
+
+    #[inline(always)]
+    fn unpack(&self, i: usize) -> Unpacked {
+        let low = self.scales_l[i / 2] >> (4 * (i % 2)) & 15;
+        let high = (u16::from_le_bytes(self.scales_h) >> (2 * i) & 3) as u8;
+        let s = (low | high << 4) as i8 - 32;
+        Unpacked {
+            quants: bits::nibbles(&self.qs[i]).map(|q| LEVELS[usize::from(q)]),
+            scales: [bits::half(self.d) * f32::from(s); 2],
+            mins: [0.0; 2],
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+        self.scales_h.reverse();
+    }
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ4_XS>()
+}

@@ -1,0 +1,48 @@
+//! MXFP4: 32 weights as 4-bit floats (E2M1) with a power of two for a scale (E8M0).
+//!
+//! Source: OCP Microscaling Formats (MX) Specification, version 1.0.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, scalar};
+use crate::registry::QuantOps;
+
+/// A block: exponent of the scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockMXFP4 {
+    e: u8,
+    qs: [u8; 16],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockMXFP4 {
+    const TYPE: GgmlType = GgmlType::MXFP4;
+
+    #[inline(always)]
+    fn unpack(&self, _i: usize) -> Unpacked {
+        Unpacked {
+            quants: bits::nibbles(&self.qs).map(|q| DOUBLED_E2M1[usize::from(q)]),
+            scales: [half_e8m0(self.e); 2],
+            mins: [0.0; 2],
+        }
+    }
+
+    /// All fields are single bytes.
+    fn swap_bytes(&mut self) {}
+}
+
+/// Twice the values of the 16 E2M1 floats, which makes integers of them.
+pub(super) const DOUBLED_E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// Half of 2^(e − 127). The two smallest are subnormal floats. E8M0 has a NaN, 255; ggml takes it as 2^128.
+#[inline(always)]
+fn half_e8m0(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockMXFP4>()
+}

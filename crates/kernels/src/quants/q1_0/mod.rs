@@ -1,0 +1,39 @@
+//! Q1_0: 128 weights in 1 bit, `w = d` where the bit is set and `−d` where not.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, scalar};
+use crate::registry::QuantOps;
+
+/// A block: scale, then the bits, lowest first.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockQ1_0 {
+    d: [u8; 2],
+    qs: [u8; 16],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockQ1_0 {
+    const TYPE: GgmlType = GgmlType::Q1_0;
+
+    #[inline(always)]
+    fn unpack(&self, i: usize) -> Unpacked {
+        let bits = u32::from_le_bytes(self.qs.as_chunks::<4>().0[i]);
+        Unpacked {
+            quants: std::array::from_fn(|j| 2 * (bits >> j & 1) as i8 - 1),
+            scales: [bits::half(self.d); 2],
+            mins: [0.0; 2],
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+    }
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ1_0>()
+}

@@ -1,0 +1,46 @@
+//! Q2_K: 256 weights in 2 bits, `w = d · s · q − dmin · m`, with 4-bit `s` and `m` for every 16.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, scalar};
+use crate::registry::QuantOps;
+
+/// A block: a byte for every 16 weights with `s` in its low nibble and `m` in its high one; quants; scales.
+///
+/// Each 128 weights take 32 bytes of `qs`: four runs of 32, two bits each, the first run lowest.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockQ2K {
+    scales: [u8; 16],
+    qs: [u8; 64],
+    d: [u8; 2],
+    dmin: [u8; 2],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockQ2K {
+    const TYPE: GgmlType = GgmlType::Q2_K;
+
+    #[inline(always)]
+    fn unpack(&self, i: usize) -> Unpacked {
+        let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 4], 2 * (i % 4));
+        let (d, dmin) = (bits::half(self.d), bits::half(self.dmin));
+        let packed = self.scales.as_chunks::<2>().0[i];
+        Unpacked {
+            quants: qs.map(|q| (q >> shift & 3) as i8),
+            scales: packed.map(|byte| d * f32::from(byte & 15)),
+            mins: packed.map(|byte| dmin * f32::from(byte >> 4)),
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+        self.dmin.reverse();
+    }
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ2K>()
+}

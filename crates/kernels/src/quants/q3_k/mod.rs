@@ -1,0 +1,54 @@
+//! Q3_K: 256 weights in 3 bits, `w = d · (s − 32) · (q − 4)`, with a 6-bit `s` for every 16.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, scalar};
+use crate::registry::QuantOps;
+
+/// A block: the third bits, the low two, sub-scales, scale.
+///
+/// `qs` is as in Q2_K. Bit `i` of `hmask[j]` belongs to weight `32 i + j`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockQ3K {
+    hmask: [u8; 32],
+    qs: [u8; 64],
+    scales: [u8; 12],
+    d: [u8; 2],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockQ3K {
+    const TYPE: GgmlType = GgmlType::Q3_K;
+
+    #[inline(always)]
+    fn unpack(&self, i: usize) -> Unpacked {
+        let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 4], 2 * (i % 4));
+        let mut quants = [0; 32];
+        for (q, (low, high)) in quants.iter_mut().zip(qs.iter().zip(&self.hmask)) {
+            *q = (low >> shift & 3 | (high >> i & 1) << 2) as i8 - 4;
+        }
+        let d = bits::half(self.d);
+        let scale = |j| d * f32::from(sub_scale(&self.scales, j));
+        Unpacked { quants, scales: [scale(2 * i), scale(2 * i + 1)], mins: [0.0; 2] }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+    }
+}
+
+/// The `j`-th of sixteen 6-bit numbers, less 32: four low bits in a nibble of bytes 0–7 (low nibbles
+/// first), two high bits in bytes 8–11 (lowest pair of each byte first).
+#[inline(always)]
+fn sub_scale(packed: &[u8; 12], j: usize) -> i8 {
+    let low = packed[j % 8] >> (4 * (j / 8)) & 15;
+    let high = packed[8 + j % 4] >> (2 * (j / 4)) & 3;
+    (low | high << 4) as i8 - 32
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ3K>()
+}

@@ -1,0 +1,55 @@
+//! Q5_1: 32 weights in 5 bits, `w = d · q + m`.
+
+use half::f16;
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Quantize, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, rounding, scalar};
+use crate::registry::QuantOps;
+
+/// A block: scale, offset, the fifth bits (one 32-bit field), then the low four as in Q4_1.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockQ5_1 {
+    d: [u8; 2],
+    m: [u8; 2],
+    qh: [u8; 4],
+    qs: [u8; 16],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockQ5_1 {
+    const TYPE: GgmlType = GgmlType::Q5_1;
+
+    #[inline(always)]
+    fn unpack(&self, _i: usize) -> Unpacked {
+        Unpacked {
+            quants: bits::five_bits(&self.qs, self.qh).map(|q| q as i8),
+            scales: [bits::half(self.d); 2],
+            mins: [-bits::half(self.m); 2],
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+        self.m.reverse();
+        self.qh.reverse();
+    }
+}
+
+impl Quantize for BlockQ5_1 {
+    fn quantize(x: &[f32]) -> Self {
+        let (d, m, quants) = rounding::unsigned(x, 31);
+        Self {
+            d: f16::from_f32(d).to_le_bytes(),
+            m: f16::from_f32(m).to_le_bytes(),
+            qh: bits::fifth_bits(&quants),
+            qs: bits::pack_nibbles(&quants),
+        }
+    }
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops_with_encode::<BlockQ5_1>()
+}

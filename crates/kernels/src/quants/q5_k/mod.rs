@@ -1,0 +1,48 @@
+//! Q5_K: 256 weights in 5 bits, `w = d · s · q − dmin · m`, with 6-bit `s` and `m` for every 32.
+
+use metallic_gguf::GgmlType;
+
+use crate::block::{QuantBlock, Unpacked};
+use crate::isa::Isa;
+use crate::quants::{bits, q4_k, scalar};
+use crate::registry::QuantOps;
+
+/// A block: as Q4_K, and before the nibbles the fifth bits: bit `i` of `qh[j]` belongs to weight `32 i + j`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct BlockQ5K {
+    d: [u8; 2],
+    dmin: [u8; 2],
+    scales: [u8; 12],
+    qh: [u8; 32],
+    qs: [u8; 128],
+}
+
+// SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
+unsafe impl QuantBlock for BlockQ5K {
+    const TYPE: GgmlType = GgmlType::Q5_K;
+
+    #[inline(always)]
+    fn unpack(&self, i: usize) -> Unpacked {
+        let (scale, min) = q4_k::scale_min(&self.scales, i);
+        let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 2], 4 * (i % 2));
+        let mut quants = [0; 32];
+        for (q, (low, high)) in quants.iter_mut().zip(qs.iter().zip(&self.qh)) {
+            *q = (low >> shift & 15 | (high >> i & 1) << 4) as i8;
+        }
+        Unpacked {
+            quants,
+            scales: [bits::half(self.d) * f32::from(scale); 2],
+            mins: [bits::half(self.dmin) * f32::from(min); 2],
+        }
+    }
+
+    fn swap_bytes(&mut self) {
+        self.d.reverse();
+        self.dmin.reverse();
+    }
+}
+
+pub(super) fn ops(_isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ5K>()
+}

@@ -18,8 +18,8 @@ pub(super) fn signed(x: &[f32], offset: u8) -> (f32, [u8; 32]) {
 
 /// Numbers from 0 to `top` with `x ≈ d · q + min`.
 pub(super) fn unsigned(x: &[f32], top: u8) -> (f32, f32, [u8; 32]) {
-    let min = x.iter().copied().fold(f32::INFINITY, f32::min);
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let min = x.iter().fold(x[0], |min, &v| if v < min { v } else { min });
+    let max = x.iter().fold(x[0], |max, &v| if v > max { v } else { max });
     let d = (max - min) / f32::from(top);
     let inverse = inverse(d);
     (d, min, std::array::from_fn(|i| (((x[i] - min) * inverse + 0.5) as u8).min(top)))

@@ -7,5 +7,6 @@ pub mod model;
 
 pub use error::{Error, Result};
 pub use memory::{GgufFile, MemoryPlan};
+pub use metallic_gguf as gguf;
 pub use metallic_kernels::{GgmlType, Isa};
 pub use model::{GgufLoader, Model};

@@ -32,18 +32,25 @@ pub(super) fn scores(q: &[f32], keys: &[f16], scores: &mut [f32]) {
 fn dots<const N: usize>(q: &[f32], keys: &[f16]) -> [f32; N] {
     let (q, q_rest) = q.as_chunks::<8>();
     let key_len = 8 * q.len() + q_rest.len();
-    let keys: [&[f16]; N] = std::array::from_fn(|i| &keys[i * key_len..][..key_len]);
+    let mut split = [(&[] as &[[f16; 8]], &[] as &[f16]); N];
+    for (split, key) in split.iter_mut().zip(keys.chunks_exact(key_len)) {
+        *split = key.as_chunks::<8>();
+    }
     let mut sums = [_mm256_setzero_ps(); N];
     for (i, q) in q.iter().enumerate() {
         let q = load_f32(q);
-        for (sum, key) in sums.iter_mut().zip(&keys) {
-            *sum = _mm256_fmadd_ps(load_f16(&key.as_chunks::<8>().0[i]), q, *sum);
+        for (sum, (key, _)) in sums.iter_mut().zip(&split) {
+            *sum = _mm256_fmadd_ps(load_f16(&key[i]), q, *sum);
         }
     }
-    std::array::from_fn(|i| {
-        let rest = keys[i].as_chunks::<8>().1.iter().zip(q_rest);
-        sum_f32(sums[i]) + rest.map(|(k, q)| k.to_f32() * q).sum::<f32>()
-    })
+    let mut dots = [0.0; N];
+    for ((dot, sum), (_, rest)) in dots.iter_mut().zip(sums).zip(split) {
+        *dot = sum_f32(sum);
+        for (k, q) in rest.iter().zip(q_rest) {
+            *dot += k.to_f32() * q;
+        }
+    }
+    dots
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -74,12 +81,17 @@ fn columns<const N: usize>(
     first: usize,
     out: &mut [[f32; 8]],
 ) {
-    let mut sums: [__m256; N] = std::array::from_fn(|i| load_f32(&out[i]));
+    let mut sums = [_mm256_setzero_ps(); N];
+    for (sum, out) in sums.iter_mut().zip(&*out) {
+        *sum = load_f32(out);
+    }
     for (value, weight) in values.chunks_exact(row_len).zip(weights) {
         let weight = _mm256_set1_ps(*weight);
         for (sum, value) in sums.iter_mut().zip(value[first..].as_chunks::<8>().0) {
             *sum = _mm256_fmadd_ps(weight, load_f16(value), *sum);
         }
     }
-    sums.into_iter().zip(out).for_each(|(sum, out)| store_f32(out, sum));
+    for (sum, out) in sums.into_iter().zip(out) {
+        store_f32(out, sum);
+    }
 }

@@ -4,12 +4,12 @@ use std::arch::x86_64::{_mm256_set1_epi8, _mm256_sub_epi8};
 
 use super::BlockQ4_0;
 use crate::activations::Q8Block;
-use crate::x86::{dot_blocks, dot_signed, halves, nibbles};
+use crate::x86::{dot_blocks, dot_signed, half, nibbles};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
     dot_blocks(row, x, |sums, block: &BlockQ4_0, x| {
         let weights = _mm256_sub_epi8(nibbles(&block.qs), _mm256_set1_epi8(8));
-        sums.add(dot_signed(weights, x), halves(block.d, [0; 2]), x);
+        sums.add(dot_signed(weights, x), half(block.d), x);
     })
 }

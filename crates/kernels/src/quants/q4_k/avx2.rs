@@ -32,7 +32,9 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::quants) fn scale_offsets(d_dmin: __m128, packed: &[u8; 12]) -> [__m128; 8] {
-    let [a, b, c] = [0, 4, 8].map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|j| packed[i + j])));
+    let fours = packed.as_chunks::<4>().0;
+    let (a, b, c) =
+        (u32::from_le_bytes(fours[0]), u32::from_le_bytes(fours[1]), u32::from_le_bytes(fours[2]));
     let scales = [a & 0x3f3f_3f3f, c & 0x0f0f_0f0f | (a >> 6 & 0x0303_0303) << 4];
     let mins = [b & 0x3f3f_3f3f, c >> 4 & 0x0f0f_0f0f | (b >> 6 & 0x0303_0303) << 4];
     let d = _mm_mul_ps(d_dmin, _mm_setr_ps(1.0, -1.0, 0.0, 0.0));

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::BlockQ6K;
 use crate::activations::Q8Block;
 use crate::block::blocks;
-use crate::x86::{Sums, halves, load_32, pairs_signed};
+use crate::x86::{Sums, half, load_32, pairs_signed};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
@@ -14,7 +14,7 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
     assert_eq!(x.len(), row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = (Sums::zero(), Sums::zero());
     for (block, x) in row.iter().zip(x) {
-        let d = halves(block.d, [0; 2]);
+        let d = half(block.d);
         let halves = block.ql.as_chunks::<64>().0.iter().zip(block.qh.as_chunks::<32>().0);
         let scales = block.scales.as_chunks::<8>().0.iter().zip(x.as_chunks::<4>().0);
         for ((ql, qh), (scales, x)) in halves.zip(scales) {

@@ -2,11 +2,11 @@
 
 use super::BlockQ8_0;
 use crate::activations::Q8Block;
-use crate::x86::{dot_blocks, dot_signed, halves, load_i8};
+use crate::x86::{dot_blocks, dot_signed, half, load_i8};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
     dot_blocks(row, x, |sums, block: &BlockQ8_0, x| {
-        sums.add(dot_signed(load_i8(&block.qs), x), halves(block.d, [0; 2]), x);
+        sums.add(dot_signed(load_i8(&block.qs), x), half(block.d), x);
     })
 }

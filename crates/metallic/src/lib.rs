@@ -4,6 +4,7 @@ pub mod backend;
 mod error;
 pub mod memory;
 pub mod model;
+pub mod sampling;
 
 pub use error::{Error, Result};
 pub use memory::{GgufFile, MemoryPlan};

@@ -1,0 +1,138 @@
+//! Filters: which tokens stay, likeliest first.
+
+use super::Candidate;
+
+fn likelier(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    // Ties go to the lower id, so that the order never depends on the sort.
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+/// Collects the `k` likeliest tokens, or all for 0; never none. One pass over the vocabulary, then a partial
+/// selection, so that only the survivors are sorted.
+pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    candidates.extend(logits.iter().enumerate().map(|(id, &logit)| Candidate {
+        id: id as u32,
+        logit: if logit.is_nan() { f32::NEG_INFINITY } else { logit },
+    }));
+    if (1..candidates.len()).contains(&k) {
+        candidates.select_nth_unstable_by(k - 1, likelier);
+        candidates.truncate(k);
+    }
+    candidates.sort_unstable_by(likelier);
+}
+
+/// Probabilities of `candidates`, which come likeliest first.
+pub(super) fn softmax(candidates: &[Candidate], temperature: f32, probabilities: &mut Vec<f32>) {
+    let largest = candidates[0].logit;
+    // Where the largest is infinite, only its equals have a chance (and differences are not numbers).
+    let weight = |c: &Candidate| {
+        if c.logit == largest { 1.0 } else { ((c.logit - largest) / temperature).exp() }
+    };
+    probabilities.clear();
+    probabilities.extend(candidates.iter().map(weight));
+    let sum: f32 = probabilities.iter().sum();
+    probabilities.iter_mut().for_each(|p| *p /= sum);
+}
+
+/// Keeps the likeliest until their probabilities reach `p`.
+pub(super) fn top_p(p: f32, candidates: &mut Vec<Candidate>, probabilities: &mut Vec<f32>) {
+    if p >= 1.0 {
+        return;
+    }
+    softmax(candidates, 1.0, probabilities);
+    candidates.truncate(n_to_reach(p, probabilities.iter().copied()));
+}
+
+/// Keeps those at least `p` times as likely as the likeliest.
+pub(super) fn min_p(p: f32, candidates: &mut Vec<Candidate>) {
+    if p <= 0.0 {
+        return;
+    }
+    let threshold = candidates[0].logit + p.ln();
+    let kept = candidates.iter().take_while(|c| c.logit >= threshold).count();
+    candidates.truncate(kept.max(1));
+}
+
+/// Keeps those whose surprise `−ln p` is nearest the expected surprise until their probabilities reach `p`.
+pub(super) fn typical(p: f32, candidates: &mut Vec<Candidate>, probabilities: &mut Vec<f32>) {
+    softmax(candidates, 1.0, probabilities);
+    let surprise = |p: f32| if p > 0.0 { -p.ln() } else { f32::INFINITY };
+    let expected: f32 = probabilities.iter().filter(|p| **p > 0.0).map(|&p| p * surprise(p)).sum();
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    let distance = |i: usize| (surprise(probabilities[i]) - expected).abs();
+    order.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+    order.truncate(n_to_reach(p, order.iter().map(|&i| probabilities[i])));
+    order.sort_unstable(); // likeliest first again
+    let kept: Vec<Candidate> = order.iter().map(|&i| candidates[i]).collect();
+    candidates.clear();
+    candidates.extend(kept);
+}
+
+/// How many of `probabilities` it takes to reach `p`: at least one.
+fn n_to_reach(p: f32, probabilities: impl Iterator<Item = f32>) -> usize {
+    let (mut sum, mut n) = (0.0, 0);
+    for probability in probabilities {
+        sum += probability;
+        n += 1;
+        if sum >= p {
+            break;
+        }
+    }
+    n
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Candidates whose softmax gives these probabilities, likeliest first.
+    fn of(probabilities: &[f32]) -> Vec<Candidate> {
+        let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+        let mut candidates = Vec::new();
+        top_k(&logits, 0, &mut candidates);
+        candidates
+    }
+
+    fn ids(candidates: &[Candidate]) -> Vec<u32> {
+        candidates.iter().map(|c| c.id).collect()
+    }
+
+    #[test]
+    fn top_k_keeps_the_likeliest_in_order() {
+        let mut candidates = Vec::new();
+        top_k(&[0.1, 3.0, -1.0, 3.0, f32::NAN, 2.0], 3, &mut candidates);
+        assert_eq!(ids(&candidates), [1, 3, 5]);
+        top_k(&[1.0, 2.0], 5, &mut candidates);
+        assert_eq!(ids(&candidates), [1, 0]);
+    }
+
+    #[test]
+    fn top_p_keeps_the_fewest_that_reach_it() {
+        for (p, expected) in [(0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (0.999, 4), (0.0, 1), (1.0, 4)] {
+            let mut candidates = of(&[0.5, 0.3, 0.15, 0.05]);
+            top_p(p, &mut candidates, &mut Vec::new());
+            assert_eq!(candidates.len(), expected, "{p}");
+        }
+    }
+
+    #[test]
+    fn min_p_is_relative_to_the_likeliest() {
+        for (p, expected) in [(0.09, 4), (0.11, 3), (0.31, 2), (0.61, 1), (1.0, 1), (0.0, 4)] {
+            let mut candidates = of(&[0.5, 0.3, 0.15, 0.05]);
+            min_p(p, &mut candidates);
+            assert_eq!(candidates.len(), expected, "{p}");
+        }
+    }
+
+    #[test]
+    fn typical_drops_the_too_likely_as_well() {
+        // Expected surprise 1.142; those of the tokens are 0.693, 1.204, 1.897 and 2.996: nearest come
+        // token 1 (0.3), then 0 (0.8 together), then 2.
+        for (p, expected) in [(0.2, vec![1]), (0.5, vec![0, 1]), (0.9, vec![0, 1, 2])] {
+            let mut candidates = of(&[0.5, 0.3, 0.15, 0.05]);
+            typical(p, &mut candidates, &mut Vec::new());
+            assert_eq!(ids(&candidates), expected, "{p}");
+        }
+    }
+}

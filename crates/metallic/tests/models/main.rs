@@ -1,5 +1,7 @@
 //! Whole models against answers that were computed elsewhere.
 
 mod architectures;
+mod consistency;
+mod containers;
 mod oracles;
 mod real_models;

@@ -50,6 +50,13 @@ impl Oracles {
         names.sort();
         names
     }
+
+    /// Names of the models whose architecture runs.
+    pub(crate) fn supported(&self) -> Vec<String> {
+        let supported = metallic::model::supported_architectures();
+        let runs = |name: &String| name.rsplit_once('-').is_some_and(|(arch, _)| supported.contains(&arch));
+        self.architectures().into_iter().filter(runs).collect()
+    }
 }
 
 /// Normalised mean squared error: Σ(a−b)² / Σb².

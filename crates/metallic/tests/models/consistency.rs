@@ -1,0 +1,101 @@
+//! The same tokens give the same bits, however they are divided among batches, sequences and threads.
+
+use metallic::model::Piece;
+use metallic::{GgufFile, GgufLoader, Model};
+
+use crate::oracles::Oracles;
+
+/// Every oracle of an architecture that runs.
+fn for_each_model(check: impl Fn(&str, &dyn Fn() -> GgufLoader<'static>, &[u32])) {
+    let Some(oracles) = Oracles::find() else { return };
+    let tokens = oracles.tokens();
+    let names = oracles.supported();
+    assert!(names.len() >= 5);
+    for name in names {
+        let path = oracles.path(&format!("archs/{name}.gguf"));
+        let loader = || GgufLoader::new(GgufFile::open(&path).expect("an oracle")).threads(2);
+        check(&name, &loader, &tokens);
+    }
+}
+
+fn at_once(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+    let mut all = Vec::new();
+    model.evaluate(tokens, 0..tokens.len(), &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
+    all
+}
+
+#[test]
+fn prompts_in_pieces_equal_prompts_at_once() {
+    for_each_model(|name, loader, tokens| {
+        let expected = at_once(&mut loader().load().expect("a model"), tokens);
+        for n_batch in [1, 7, 32] {
+            let found = at_once(&mut loader().batch(n_batch).load().expect("a model"), tokens);
+            assert!(found == expected, "{name} in batches of {n_batch}");
+        }
+    });
+}
+
+#[test]
+fn threads_do_not_matter() {
+    for_each_model(|name, loader, tokens| {
+        let expected = at_once(&mut loader().threads(1).load().expect("a model"), tokens);
+        let found = at_once(&mut loader().threads(3).load().expect("a model"), tokens);
+        assert!(found == expected, "{name}");
+    });
+}
+
+#[test]
+fn sequences_in_one_batch_equal_each_alone() {
+    for_each_model(|name, loader, tokens| {
+        let mut model = loader().sequences(3).load().expect("a model");
+        let texts = [&tokens[..20], &tokens[20..33], &tokens[33..]];
+        let alone = texts.map(|text| at_once(&mut model, text));
+
+        let sequences = texts.map(|_| model.create_sequence());
+        let mut together = [const { Vec::new() }; 3];
+        // The first 10 tokens of each, then one each until the shortest ends, then the rest.
+        let mut starts = [0; 3];
+        let mut n_tokens = 10;
+        while starts.iter().zip(&texts).any(|(start, text)| *start < text.len()) {
+            let pieces: Vec<(usize, Piece<'_>)> = (0..3)
+                .filter(|&i| starts[i] < texts[i].len())
+                .map(|i| {
+                    let end = (starts[i] + n_tokens).min(texts[i].len());
+                    let tokens = &texts[i][starts[i]..end];
+                    (i, Piece { sequence: sequences[i], start: starts[i], tokens, logits: 0..tokens.len() })
+                })
+                .collect();
+            let batch: Vec<Piece<'_>> = pieces.iter().map(|(_, piece)| piece.clone()).collect();
+            let sink = &mut |of: metallic::model::LogitsOf, logits: &mut [f32]| {
+                together[pieces[of.piece].0].extend_from_slice(logits);
+            };
+            model.forward(&batch, sink).expect("a forward pass");
+            for (i, piece) in &pieces {
+                starts[*i] += piece.tokens.len();
+            }
+            n_tokens = if starts[0] < 14 { 1 } else { 48 };
+        }
+        for i in 0..3 {
+            assert!(together[i] == alone[i], "{name}: sequence {i}");
+        }
+    });
+}
+
+#[test]
+fn a_sequence_that_was_cut_back_goes_on_as_if_nothing_had_been() {
+    for_each_model(|name, loader, tokens| {
+        let mut model = loader().load().expect("a model");
+        let expected = at_once(&mut model, tokens);
+        let sequence = model.create_sequence();
+        let other: Vec<u32> = tokens.iter().rev().copied().collect();
+        let mut found = Vec::new();
+        let whole = Piece { sequence, start: 0, tokens, logits: 0..0 };
+        model.forward(&[whole], &mut |_, _| {}).expect("a forward pass");
+        let wrong = Piece { sequence, start: 30, tokens: &other[..10], logits: 0..0 };
+        model.forward(&[wrong], &mut |_, _| {}).expect("a forward pass");
+        model.truncate_sequence(sequence, 30);
+        let right = Piece { sequence, start: 30, tokens: &tokens[30..], logits: 0..tokens.len() - 30 };
+        model.forward(&[right], &mut |_, logits| found.extend_from_slice(logits)).expect("a forward pass");
+        assert!(found == expected[expected.len() - found.len()..], "{name}");
+    });
+}

@@ -303,22 +303,14 @@ impl DataSection {
         };
         let start = self.start.checked_add(offset).ok_or_else(outside)?;
         let end = start.checked_add(geometry.n_bytes).ok_or_else(outside)?;
-        let data = if geometry.n_bytes == 0 {
-            // Padding at the end of the file may be missing, and a tensor without bytes may follow it.
-            let padded = self.file_bytes.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
-            if end > padded { None } else { Some(0..0) }
-        } else if end > self.file_bytes {
-            None
-        } else {
-            usize::try_from(start).ok().zip(usize::try_from(end).ok()).map(|(start, end)| start..end)
-        };
-        Ok(TensorInfo {
-            name: name_end - name.len()..name_end,
-            geometry,
-            shard: 0,
-            file_offset: start,
-            data: data.ok_or_else(outside)?,
-        })
+        // Padding at the end of the file may be missing, and a tensor without bytes may follow it.
+        let missing = if geometry.n_bytes == 0 { alignment - 1 } else { 0 };
+        if end > self.file_bytes.saturating_add(missing) {
+            return Err(outside());
+        }
+        let in_file = |at: u64| usize::try_from(at.min(self.file_bytes)).map_err(|_| outside());
+        let data = in_file(start)?..in_file(end)?;
+        Ok(TensorInfo { name: name_end - name.len()..name_end, geometry, shard: 0, data })
     }
 }
 

@@ -68,9 +68,7 @@ pub(crate) struct TensorInfo {
     pub(crate) name: Range<usize>,
     pub(crate) geometry: Geometry,
     pub(crate) shard: usize,
-    /// From the start of the file.
-    pub(crate) file_offset: u64,
-    /// Where the data are in the file; empty for a tensor of zero size.
+    /// Where the data are in the file.
     pub(crate) data: Range<usize>,
 }
 
@@ -84,7 +82,7 @@ impl TensorInfo {
             name: self.name(file),
             geometry: self.geometry,
             shard: self.shard,
-            file_offset: self.file_offset,
+            file_offset: self.data.start as u64,
             data: file.get(self.data.clone()).unwrap_or_default(),
             byte_order,
         }
@@ -156,7 +154,8 @@ impl<'a> Tensor<'a> {
         self.shard
     }
 
-    /// Where the data start, in bytes from the start of their file.
+    /// Where the data start, in bytes from the start of their file: a multiple of the file's alignment (a
+    /// tensor of zero size may be at the very end instead), with all data inside the file.
     pub fn file_offset(&self) -> u64 {
         self.file_offset
     }

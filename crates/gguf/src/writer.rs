@@ -92,12 +92,12 @@ impl GgufWriter {
     /// # Errors
     /// What [`Gguf::parse`](crate::Gguf::parse) would say of the key or the value.
     pub fn set<'v>(&mut self, key: &str, value: impl Into<Value<'v>>) -> Result<&mut Self> {
-        let mut value = value.into();
+        let (mut value, mut alignment) = (value.into(), self.alignment);
         check_key(key.len() as u64, self.keys.len() as u64)?;
         if key == ALIGNMENT_KEY {
-            let alignment = u32::from_value(key, value)?;
-            self.alignment = check_alignment(alignment.into())?;
-            value = alignment.into();
+            let stated = u32::from_value(key, value)?;
+            alignment = check_alignment(stated.into())?;
+            value = stated.into();
         }
         let mut encoded = Vec::new();
         value.encode(&mut encoded);
@@ -106,6 +106,7 @@ impl GgufWriter {
         Value::read(&mut cursor, key, value.value_type(), 0)?;
         let at = self.keys.len();
         insert_unique(&mut self.keys, key, at).ok_or_else(|| Error::DuplicateKey { key: key.to_owned() })?;
+        self.alignment = alignment;
         encode_string(key.as_bytes(), &mut self.metadata);
         self.metadata.extend(value.value_type().id().to_le_bytes());
         self.metadata.append(&mut encoded);
@@ -157,7 +158,7 @@ impl GgufWriter {
         let count: u16 = narrow(split::COUNT_KEY, groups.len())?;
         let mut later = GgufWriter::new();
         later.set(ALIGNMENT_KEY, self.alignment)?;
-        let first = GgufWriter { names: ByName::new(), data_bytes: 0, ..self };
+        let first = GgufWriter { names: ByName::new(), data_bytes: 0, ..self }; // its tensors are in `groups`
         let mut shards = vec![later; groups.len()];
         if let Some(shard) = shards.first_mut() {
             *shard = first;

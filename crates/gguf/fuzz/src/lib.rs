@@ -13,13 +13,13 @@ pub fn parse(data: &[u8]) {
         assert_eq!(tensor.n_elements(), tensor.row_len() * tensor.n_rows(), "{tensor:?}");
         assert_eq!(tensor.n_elements(), tensor.shape().iter().product::<u64>(), "{tensor:?}");
         assert_eq!(tensor.data().len() as u64, tensor.n_bytes(), "{tensor:?}");
-        assert_eq!(tensor.file_offset() % gguf.alignment(), 0, "{tensor:?}");
         let found = gguf.tensor(tensor.name()).expect("its name finds a tensor");
         assert_eq!(found.file_offset(), tensor.file_offset(), "{tensor:?}");
-        if !tensor.data().is_empty() {
-            let start = tensor.file_offset() as usize;
-            assert_eq!(tensor.data(), &data[start..start + tensor.data().len()]);
-            extents.push(start..start + tensor.data().len());
+        let extent = tensor.file_offset() as usize..(tensor.file_offset() + tensor.n_bytes()) as usize;
+        assert_eq!(tensor.data(), &data[extent.clone()], "{tensor:?}");
+        if !extent.is_empty() {
+            assert_eq!(tensor.file_offset() % gguf.alignment(), 0, "{tensor:?}");
+            extents.push(extent);
         }
     }
     extents.sort_by_key(|extent| extent.start);

@@ -3,6 +3,7 @@
 
 mod getters;
 mod malformed;
+mod oracles;
 mod python;
 mod raw;
 mod reading;

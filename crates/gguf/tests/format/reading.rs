@@ -114,6 +114,7 @@ fn a_tensor_of_zero_size_shares_its_neighbours_offset() {
             (tensor.n_elements(), tensor.n_rows(), tensor.n_bytes(), tensor.data()),
             (0, 0, 0, &[][..])
         );
+        assert!(tensor.file_offset() as usize <= bytes.len(), "{name}");
     }
     assert_eq!(gguf.tensor("some").unwrap().data(), [9; 8]);
 }

@@ -10,7 +10,7 @@ use crate::raw::{ARRAY, BOOL, F32, RawFile, STRING, U32, encodings, tensor_type}
 #[allow(unreachable_pub)] // a crate of its own there
 mod fuzz;
 
-fn replay(bytes: &[u8]) {
+pub(crate) fn replay(bytes: &[u8]) {
     fuzz::parse(bytes);
     fuzz::getters(bytes);
 }

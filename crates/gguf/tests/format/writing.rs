@@ -194,6 +194,8 @@ fn nothing_malformed_is_written() {
     assert!(matches!(file.set(&long, 2_u32), Err(Error::KeyTooLong { bytes: 65_536, .. })));
     assert!(matches!(file.set("general.alignment", 12_u32), Err(Error::BadAlignment { alignment: 12, .. })));
     assert!(matches!(file.set("general.alignment", "32"), Err(Error::WrongType { .. })));
+    file.set("general.alignment", 64_u64).unwrap();
+    assert!(matches!(file.set("general.alignment", 128_u32), Err(Error::DuplicateKey { .. })));
     let mixed = ArrayBuf::new(ValueType::U8, [1_u32]).unwrap_err();
     assert_eq!(mixed, Error::MixedArray { expected: "u8", found: "u32" });
     let mut nested = ArrayBuf::new::<u8>(ValueType::U8, []).unwrap();
@@ -213,7 +215,8 @@ fn nothing_malformed_is_written() {
 
     let bytes = write_data(file, &[("t".into(), 18)]);
     let gguf = Gguf::parse(&bytes).unwrap();
-    assert_eq!((gguf.metadata().len(), gguf.tensors().len()), (1, 1), "what was refused left no trace");
+    assert_eq!((gguf.metadata().len(), gguf.tensors().len()), (2, 1), "what was refused left no trace");
+    assert_eq!((gguf.alignment(), gguf.metadata().get("general.alignment")), (64, Some(Value::U32(64))));
 }
 
 #[test]

@@ -2,7 +2,12 @@
 //!
 //! [`Gguf::parse`] checks a whole file once; after that, [metadata](Metadata) and [tensors](Tensor) are
 //! views of its bytes that need no further checks. The format is described at
-//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Versions 1 to 3 are read, in both byte
+//! orders; the data of tensors are lent as they are in the file.
+//!
+//! The crate knows bytes, not files: whoever maps a file keeps the map and a [`GgufIndex`], and makes a
+//! [`Gguf`] whenever one is wanted. [`split::join`] puts a model in several files together, [`GgufWriter`]
+//! writes one.
 //!
 //! ```
 //! # use metallic_gguf::{Gguf, Result};

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use metallic_gguf::{Array, Gguf};
+use metallic_gguf::{Array, Gguf, GgufWriter};
 
 use crate::robustness::replay;
 
@@ -33,8 +33,25 @@ fn models_of_many_architectures() {
         // Written without gaps, so the last tensor ends the file, but for padding.
         let end = gguf.tensors().map(|tensor| tensor.file_offset() + tensor.n_bytes()).max().unwrap();
         assert_eq!(end.next_multiple_of(gguf.alignment()), bytes.len() as u64, "{path}");
+        assert!(copy(&gguf) == bytes, "{path}: a copy differs");
         replay(&bytes);
     }
+}
+
+/// Everything in a model, written anew.
+fn copy(gguf: &Gguf<'_>) -> Vec<u8> {
+    let mut file = GgufWriter::new();
+    for (key, value) in gguf.metadata().iter() {
+        file.set(key, value).unwrap();
+    }
+    for tensor in gguf.tensors() {
+        file.tensor(tensor.name(), tensor.ggml_type(), tensor.shape()).unwrap();
+    }
+    let mut data = file.begin(Vec::new()).unwrap();
+    for tensor in gguf.tensors() {
+        data.write(tensor.name(), tensor.data()).unwrap();
+    }
+    data.finish().unwrap()
 }
 
 #[test]

@@ -38,11 +38,16 @@ impl Q8Block {
 ///
 /// # Panics
 /// If `x.len() != 32 * out.len()`.
-pub fn quantize_q8(_isa: Isa, x: &[f32], out: &mut [Q8Block]) {
+pub fn quantize_q8(isa: Isa, x: &[f32], out: &mut [Q8Block]) {
     assert_eq!(x.len(), Q8_LEN * out.len(), "one activation block for every 32 values");
-    for (x, block) in x.as_chunks::<Q8_LEN>().0.iter().zip(out) {
-        *block = quantize_block(x);
-    }
+    isa.run(
+        #[inline(always)]
+        || {
+            for (x, block) in x.as_chunks::<Q8_LEN>().0.iter().zip(out) {
+                *block = quantize_block(x);
+            }
+        },
+    );
 }
 
 #[inline(always)]

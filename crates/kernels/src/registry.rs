@@ -23,7 +23,7 @@ pub enum Dot {
 pub struct QuantOps {
     /// The type.
     pub ggml_type: GgmlType,
-    /// The instruction set that `dot` is written for; `Scalar` where there is no faster kernel.
+    /// The instruction set that `decode` and `dot` are written for or, as plain loops, compiled for.
     pub isa: Isa,
     /// Decodes a row of little-endian blocks to floats: `(row, out)`.
     pub decode: fn(&[u8], &mut [f32]),
@@ -35,7 +35,7 @@ pub struct QuantOps {
     pub dot: Dot,
 }
 
-/// The functions for `ggml_type`, on `isa` where the format has a kernel for it and scalar otherwise.
+/// The functions for `ggml_type` on `isa`: kernels written for it, or else plain loops compiled for it.
 pub fn ops(ggml_type: GgmlType, isa: Isa) -> QuantOps {
     quants::ops(ggml_type, isa)
 }

@@ -1,4 +1,5 @@
-//! The row operations of every quantized format, in plain Rust, from what [`QuantBlock`] says of a block.
+//! The row operations of every quantized format, from what [`QuantBlock`] says of a block: plain loops,
+//! compiled once for each instruction set.
 
 use crate::activations::{Q8_LEN, Q8Block};
 use crate::block::{QuantBlock, Quantize, blocks, blocks_mut};
@@ -6,22 +7,37 @@ use crate::isa::Isa;
 use crate::registry::{Dot, QuantOps};
 
 /// The operations of a format that can't be made from floats.
-pub(super) const fn ops<B: QuantBlock>() -> QuantOps {
-    QuantOps {
-        ggml_type: B::TYPE,
-        isa: Isa::Scalar,
-        decode: decode::<B>,
-        encode: None,
-        swap_bytes: swap_bytes::<B>,
-        dot: Dot::Q8(dot::<B>),
-    }
+pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
+    let (decode, dot): (Decode, DotQ8) = match isa {
+        Isa::Scalar => (decode::<B>, dot::<B>),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => (
+            |row, out| {
+                Isa::Avx2.run(
+                    #[inline(always)]
+                    || decode::<B>(row, out),
+                )
+            },
+            |row, x| {
+                Isa::Avx2.run(
+                    #[inline(always)]
+                    || dot::<B>(row, x),
+                )
+            },
+        ),
+    };
+    QuantOps { ggml_type: B::TYPE, isa, decode, encode: None, swap_bytes: swap_bytes::<B>, dot: Dot::Q8(dot) }
 }
 
 /// The operations of a format that can.
-pub(super) const fn ops_with_encode<B: Quantize>() -> QuantOps {
-    QuantOps { encode: Some(encode::<B>), ..ops::<B>() }
+pub(super) fn ops_with_encode<B: Quantize>(isa: Isa) -> QuantOps {
+    QuantOps { encode: Some(encode::<B>), ..ops::<B>(isa) }
 }
 
+type Decode = fn(&[u8], &mut [f32]);
+type DotQ8 = fn(&[u8], &[Q8Block]) -> f32;
+
+#[inline(always)]
 fn decode<B: QuantBlock>(row: &[u8], out: &mut [f32]) {
     let row = blocks::<B>(row);
     assert_eq!(out.len(), row.len() * B::TYPE.block_len(), "output length is the row's length");
@@ -32,6 +48,7 @@ fn decode<B: QuantBlock>(row: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block]) -> f32 {
     let (row, per_block) = (blocks::<B>(row), B::TYPE.block_len() / Q8_LEN);
     assert_eq!(x.len(), row.len() * per_block, "one activation block for every 32 weights");

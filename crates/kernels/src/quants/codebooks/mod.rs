@@ -5,6 +5,8 @@
 
 mod packed;
 
+use super::bits;
+
 /// IQ2_XXS, 8-bit codes.
 pub(super) static IQ2_XXS: [[i8; 8]; 256] = spread(packed::IQ2_XXS, IQ2_LEVELS);
 /// IQ2_XS, 9-bit codes.
@@ -39,25 +41,26 @@ const fn spread<const LEN: usize, const CODES: usize, const LEVELS: usize>(
     out
 }
 
-/// Signs of 8 weights from the 7 that are stored in the low bits: the eighth makes the number of minuses
-/// even.
+/// Signs of 8 weights from the 7 that are stored: the eighth makes the number of minuses even.
 #[inline(always)]
-pub(super) fn eight_signs(seven: u32) -> u8 {
-    let seven = seven as u8 & 0x7f;
+pub(super) fn eight_signs(seven: u8) -> u8 {
     seven | ((seven.count_ones() & 1) << 7) as u8
 }
 
-/// The magnitudes, negated where the bit of `signs` is set.
+/// Signs of 32 weights from four times seven, lowest first.
 #[inline(always)]
-pub(super) fn with_signs(magnitudes: [i8; 8], signs: u8) -> [i8; 8] {
-    std::array::from_fn(|i| {
-        let minus = -((signs >> i & 1) as i8);
-        (magnitudes[i] ^ minus) - minus
-    })
+pub(super) fn signs_of_28(word: u32) -> [u8; 4] {
+    std::array::from_fn(|k| eight_signs((word >> (7 * k) & 0x7f) as u8))
 }
 
-/// Two fours as an eight.
+/// Negates the weights whose sign bit is set; they must be positive.
+///
+/// Eight at a time: −w is !w + 1, and as no byte is 0 the addition never carries into the next.
 #[inline(always)]
-pub(super) fn join(a: [i8; 4], b: [i8; 4]) -> [i8; 8] {
-    std::array::from_fn(|i| if i < 4 { a[i] } else { b[i - 4] })
+pub(super) fn negate(weights: &mut [i8; 32], signs: [u8; 4]) {
+    for (weights, signs) in weights.as_chunks_mut::<8>().0.iter_mut().zip(signs) {
+        let minus = bits::mask(signs);
+        let flipped = u64::from_le_bytes(weights.map(|w| w as u8)) ^ minus;
+        *weights = (flipped + (minus & u64::from_le_bytes([1; 8]))).to_le_bytes().map(|w| w as i8);
+    }
 }

@@ -47,6 +47,6 @@ unsafe impl QuantBlock for BlockIQ1_M {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ1_M>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ1_M>(isa)
 }

@@ -42,6 +42,6 @@ unsafe impl QuantBlock for BlockIQ1_S {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ1_S>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ1_S>(isa)
 }

@@ -29,8 +29,9 @@ unsafe impl QuantBlock for BlockIQ2_S {
         for (k, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let high = usize::from(self.qh[i] >> (2 * k) & 3);
             let code = usize::from(self.qs[4 * i + k]) | high << 8;
-            *quants = codebooks::with_signs(codebooks::IQ2_S[code], self.signs[4 * i + k]);
+            *quants = codebooks::IQ2_S[code];
         }
+        codebooks::negate(&mut quants, self.signs.as_chunks::<4>().0[i]);
         let (d, packed) = (bits::half(self.d), self.scales[i]);
         let scales = [packed & 15, packed >> 4].map(|s| d * (0.5 + f32::from(s)) * 0.25);
         Unpacked { quants, scales, mins: [0.0; 2] }
@@ -41,6 +42,6 @@ unsafe impl QuantBlock for BlockIQ2_S {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ2_S>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ2_S>(isa)
 }

@@ -27,9 +27,9 @@ unsafe impl QuantBlock for BlockIQ2_XS {
         let words = self.qs.as_chunks::<4>().0[i].map(u16::from_le_bytes);
         let mut quants = [0; 32];
         for (quants, word) in quants.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            let signs = codebooks::eight_signs(u32::from(word >> 9));
-            *quants = codebooks::with_signs(codebooks::IQ2_XS[usize::from(word & 511)], signs);
+            *quants = codebooks::IQ2_XS[usize::from(word & 511)];
         }
+        codebooks::negate(&mut quants, words.map(|word| codebooks::eight_signs((word >> 9) as u8)));
         let (d, packed) = (bits::half(self.d), self.scales[i]);
         let scales = [packed & 15, packed >> 4].map(|s| d * (0.5 + f32::from(s)) * 0.25);
         Unpacked { quants, scales, mins: [0.0; 2] }
@@ -41,6 +41,6 @@ unsafe impl QuantBlock for BlockIQ2_XS {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ2_XS>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ2_XS>(isa)
 }

@@ -24,13 +24,13 @@ unsafe impl QuantBlock for BlockIQ2_XXS {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let [codes, signs] = self.qs[i].map(u32::from_le_bytes);
+        let [codes, signs] = self.qs[i];
         let mut quants = [0; 32];
-        for (k, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let code = (codes >> (8 * k)) as usize & 0xff;
-            let signs = codebooks::eight_signs(signs >> (7 * k));
-            *quants = codebooks::with_signs(codebooks::IQ2_XXS[code], signs);
+        for (quants, code) in quants.as_chunks_mut::<8>().0.iter_mut().zip(codes) {
+            *quants = codebooks::IQ2_XXS[usize::from(code)];
         }
+        let signs = u32::from_le_bytes(signs);
+        codebooks::negate(&mut quants, codebooks::signs_of_28(signs));
         let scale = bits::half(self.d) * (0.5 + (signs >> 28) as f32) * 0.25;
         Unpacked { quants, scales: [scale; 2], mins: [0.0; 2] }
     }
@@ -41,6 +41,6 @@ unsafe impl QuantBlock for BlockIQ2_XXS {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ2_XXS>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ2_XXS>(isa)
 }

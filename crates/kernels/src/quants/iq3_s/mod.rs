@@ -25,13 +25,12 @@ unsafe impl QuantBlock for BlockIQ3_S {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let (codes, high) = (&self.qs.as_chunks::<8>().0[i], self.qh[i]);
-        let grid = |j: usize| codebooks::IQ3_S[usize::from(codes[j]) | usize::from(high >> j & 1) << 8];
         let mut quants = [0; 32];
-        for (k, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let magnitudes = codebooks::join(grid(2 * k), grid(2 * k + 1));
-            *quants = codebooks::with_signs(magnitudes, self.signs[4 * i + k]);
+        for (k, quants) in quants.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let high = usize::from(self.qh[i] >> k & 1);
+            *quants = codebooks::IQ3_S[usize::from(self.qs[8 * i + k]) | high << 8];
         }
+        codebooks::negate(&mut quants, self.signs.as_chunks::<4>().0[i]);
         let s = self.scales[i / 2] >> (4 * (i % 2)) & 15;
         Unpacked { quants, scales: [bits::half(self.d) * f32::from(2 * s + 1); 2], mins: [0.0; 2] }
     }
@@ -41,6 +40,6 @@ unsafe impl QuantBlock for BlockIQ3_S {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ3_S>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ3_S>(isa)
 }

@@ -23,14 +23,12 @@ unsafe impl QuantBlock for BlockIQ3_XXS {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let codes = &self.qs.as_chunks::<8>().0[i];
-        let signs = u32::from_le_bytes(self.signs[i]);
         let mut quants = [0; 32];
-        for (k, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let [a, b] = [codes[2 * k], codes[2 * k + 1]].map(|code| codebooks::IQ3_XXS[usize::from(code)]);
-            let signs = codebooks::eight_signs(signs >> (7 * k));
-            *quants = codebooks::with_signs(codebooks::join(a, b), signs);
+        for (quants, &code) in quants.as_chunks_mut::<4>().0.iter_mut().zip(&self.qs[8 * i..]) {
+            *quants = codebooks::IQ3_XXS[usize::from(code)];
         }
+        let signs = u32::from_le_bytes(self.signs[i]);
+        codebooks::negate(&mut quants, codebooks::signs_of_28(signs));
         let scale = bits::half(self.d) * (0.5 + (signs >> 28) as f32) * 0.5;
         Unpacked { quants, scales: [scale; 2], mins: [0.0; 2] }
     }
@@ -41,6 +39,6 @@ unsafe impl QuantBlock for BlockIQ3_XXS {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ3_XXS>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ3_XXS>(isa)
 }

@@ -21,11 +21,7 @@ unsafe impl QuantBlock for BlockIQ4_NL {
 
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
-        Unpacked {
-            quants: bits::nibbles(&self.qs).map(|q| LEVELS[usize::from(q)]),
-            scales: [bits::half(self.d); 2],
-            mins: [0.0; 2],
-        }
+        Unpacked { quants: bits::levels(&self.qs, &LEVELS), scales: [bits::half(self.d); 2], mins: [0.0; 2] }
     }
 
     fn swap_bytes(&mut self) {
@@ -37,6 +33,6 @@ unsafe impl QuantBlock for BlockIQ4_NL {
 pub(super) const LEVELS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ4_NL>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ4_NL>(isa)
 }

@@ -28,7 +28,7 @@ unsafe impl QuantBlock for BlockIQ4_XS {
         let high = (u16::from_le_bytes(self.scales_h) >> (2 * i) & 3) as u8;
         let s = (low | high << 4) as i8 - 32;
         Unpacked {
-            quants: bits::nibbles(&self.qs[i]).map(|q| LEVELS[usize::from(q)]),
+            quants: bits::levels(&self.qs[i], &LEVELS),
             scales: [bits::half(self.d) * f32::from(s); 2],
             mins: [0.0; 2],
         }
@@ -40,6 +40,6 @@ unsafe impl QuantBlock for BlockIQ4_XS {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ4_XS>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockIQ4_XS>(isa)
 }

@@ -24,7 +24,7 @@ unsafe impl QuantBlock for BlockMXFP4 {
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
         Unpacked {
-            quants: bits::nibbles(&self.qs).map(|q| DOUBLED_E2M1[usize::from(q)]),
+            quants: bits::levels(&self.qs, &DOUBLED_E2M1),
             scales: [half_e8m0(self.e); 2],
             mins: [0.0; 2],
         }
@@ -43,6 +43,6 @@ fn half_e8m0(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockMXFP4>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockMXFP4>(isa)
 }

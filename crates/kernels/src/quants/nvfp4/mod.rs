@@ -48,6 +48,6 @@ fn half_e4m3(bits: u8) -> f32 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockNVFP4>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockNVFP4>(isa)
 }

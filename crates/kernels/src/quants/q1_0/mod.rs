@@ -21,12 +21,12 @@ unsafe impl QuantBlock for BlockQ1_0 {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let bits = u32::from_le_bytes(self.qs.as_chunks::<4>().0[i]);
-        Unpacked {
-            quants: std::array::from_fn(|j| 2 * (bits >> j & 1) as i8 - 1),
-            scales: [bits::half(self.d); 2],
-            mins: [0.0; 2],
+        let mut quants = [0; 32];
+        for (quants, &bits) in quants.as_chunks_mut::<8>().0.iter_mut().zip(&self.qs[4 * i..]) {
+            let minus_or_one = !bits::mask(bits) | u64::from_le_bytes([1; 8]);
+            *quants = minus_or_one.to_le_bytes().map(|q| q as i8);
         }
+        Unpacked { quants, scales: [bits::half(self.d); 2], mins: [0.0; 2] }
     }
 
     fn swap_bytes(&mut self) {
@@ -34,6 +34,6 @@ unsafe impl QuantBlock for BlockQ1_0 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ1_0>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ1_0>(isa)
 }

@@ -34,6 +34,6 @@ unsafe impl QuantBlock for BlockQ2_0 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ2_0>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ2_0>(isa)
 }

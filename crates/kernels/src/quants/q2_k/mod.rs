@@ -41,6 +41,6 @@ unsafe impl QuantBlock for BlockQ2K {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ2K>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ2K>(isa)
 }

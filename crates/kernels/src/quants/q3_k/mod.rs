@@ -49,6 +49,6 @@ fn sub_scale(packed: &[u8; 12], j: usize) -> i8 {
     (low | high << 4) as i8 - 32
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ3K>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ3K>(isa)
 }

@@ -25,11 +25,7 @@ unsafe impl QuantBlock for BlockQ4_0 {
 
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
-        Unpacked {
-            quants: bits::nibbles(&self.qs).map(|q| q as i8 - 8),
-            scales: [bits::half(self.d); 2],
-            mins: [0.0; 2],
-        }
+        Unpacked { quants: bits::nibbles(&self.qs, 8), scales: [bits::half(self.d); 2], mins: [0.0; 2] }
     }
 
     fn swap_bytes(&mut self) {
@@ -45,7 +41,7 @@ impl Quantize for BlockQ4_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops_with_encode::<BlockQ4_0>();
+    let scalar = scalar::ops_with_encode::<BlockQ4_0>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

@@ -27,7 +27,7 @@ unsafe impl QuantBlock for BlockQ4_1 {
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
         Unpacked {
-            quants: bits::nibbles(&self.qs).map(|q| q as i8),
+            quants: bits::nibbles(&self.qs, 0),
             scales: [bits::half(self.d); 2],
             mins: [-bits::half(self.m); 2],
         }
@@ -51,7 +51,7 @@ impl Quantize for BlockQ4_1 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops_with_encode::<BlockQ4_1>();
+    let scalar = scalar::ops_with_encode::<BlockQ4_1>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

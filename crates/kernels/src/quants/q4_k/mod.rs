@@ -55,7 +55,7 @@ pub(super) fn scale_min(packed: &[u8; 12], i: usize) -> (u8, u8) {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ4K>();
+    let scalar = scalar::ops::<BlockQ4K>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

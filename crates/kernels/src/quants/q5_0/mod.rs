@@ -27,7 +27,7 @@ unsafe impl QuantBlock for BlockQ5_0 {
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
         Unpacked {
-            quants: bits::five_bits(&self.qs, self.qh).map(|q| q as i8 - 16),
+            quants: bits::five_bits(&self.qs, self.qh, 16),
             scales: [bits::half(self.d); 2],
             mins: [0.0; 2],
         }
@@ -51,7 +51,7 @@ impl Quantize for BlockQ5_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops_with_encode::<BlockQ5_0>();
+    let scalar = scalar::ops_with_encode::<BlockQ5_0>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

@@ -25,7 +25,7 @@ unsafe impl QuantBlock for BlockQ5_1 {
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
         Unpacked {
-            quants: bits::five_bits(&self.qs, self.qh).map(|q| q as i8),
+            quants: bits::five_bits(&self.qs, self.qh, 0),
             scales: [bits::half(self.d); 2],
             mins: [-bits::half(self.m); 2],
         }
@@ -50,6 +50,6 @@ impl Quantize for BlockQ5_1 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops_with_encode::<BlockQ5_1>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops_with_encode::<BlockQ5_1>(isa)
 }

@@ -43,6 +43,6 @@ unsafe impl QuantBlock for BlockQ5K {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ5K>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockQ5K>(isa)
 }

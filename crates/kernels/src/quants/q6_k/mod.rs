@@ -52,7 +52,7 @@ unsafe impl QuantBlock for BlockQ6K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ6K>();
+    let scalar = scalar::ops::<BlockQ6K>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

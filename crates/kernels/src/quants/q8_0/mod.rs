@@ -41,7 +41,7 @@ impl Quantize for BlockQ8_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops_with_encode::<BlockQ8_0>();
+    let scalar = scalar::ops_with_encode::<BlockQ8_0>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

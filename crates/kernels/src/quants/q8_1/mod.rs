@@ -40,6 +40,6 @@ impl Quantize for BlockQ8_1 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops_with_encode::<BlockQ8_1>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops_with_encode::<BlockQ8_1>(isa)
 }

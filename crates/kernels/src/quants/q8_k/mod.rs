@@ -43,6 +43,6 @@ impl Quantize for BlockQ8K {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops_with_encode::<BlockQ8K>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops_with_encode::<BlockQ8K>(isa)
 }

@@ -62,6 +62,6 @@ fn digits(bytes: &[u8], n: usize, out: &mut [i8]) {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockTQ1_0>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockTQ1_0>(isa)
 }

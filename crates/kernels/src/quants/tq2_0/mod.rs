@@ -34,6 +34,6 @@ unsafe impl QuantBlock for BlockTQ2_0 {
     }
 }
 
-pub(super) fn ops(_isa: Isa) -> QuantOps {
-    scalar::ops::<BlockTQ2_0>()
+pub(super) fn ops(isa: Isa) -> QuantOps {
+    scalar::ops::<BlockTQ2_0>(isa)
 }

@@ -6,7 +6,7 @@ use std::fmt;
 /// this crate is compiled for.
 ///
 /// Every format works on every one of them: where a format has no kernel for the one chosen, the
-/// registry takes its scalar kernel.
+/// registry takes its plain loops, compiled for it.
 ///
 /// A value is a proof: only [`Isa::available`] and [`Isa::best`] hand out anything but `Scalar`, so
 /// whoever holds an `Isa` may run its instructions on this CPU.

@@ -69,7 +69,7 @@ fn dot(ops: &QuantOps, isa: Isa, row: &[u8], x: &[f32]) -> f32 {
 #[test]
 fn every_dot_is_its_definition() {
     let mut random = Random(1);
-    for ggml_type in TYPES {
+    for &ggml_type in GgmlType::ALL {
         for row_len in row_lengths(ggml_type) {
             for _ in 0..20 {
                 let scalar = ops(ggml_type, Isa::Scalar);
@@ -94,7 +94,7 @@ fn every_dot_is_its_definition() {
 #[test]
 fn extreme_integers_are_exact() {
     let mut random = Random(2);
-    for ggml_type in TYPES {
+    for &ggml_type in GgmlType::ALL {
         let scalar = ops(ggml_type, Isa::Scalar);
         let row_len = ggml_type.block_len().max(32);
         for byte in [0x00, 0xff, 0x88, 0x77, 0x80, 0x7f, 0x0f, 0xf0] {

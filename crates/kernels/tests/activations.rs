@@ -1,0 +1,105 @@
+//! Activations in 8 bits: what is kept of them, what a dot product loses by it, and odd values.
+
+use metallic_kernels::activations::{Q8Block, quantize_q8};
+use metallic_kernels::{Dot, GgmlType, Isa, registry};
+
+mod common;
+use common::{Random, random_rows};
+
+/// On every instruction set; they must agree in every bit.
+fn quantized(x: &[f32]) -> Vec<Q8Block> {
+    let on = |isa| {
+        let mut blocks = vec![Q8Block::ZERO; x.len() / 32];
+        quantize_q8(isa, x, &mut blocks);
+        blocks
+    };
+    let bits = |b: &Q8Block| (b.scale.to_bits(), b.sums, b.quants);
+    let scalar = on(Isa::Scalar);
+    for isa in Isa::available() {
+        assert!(scalar.iter().map(bits).eq(on(isa).iter().map(bits)), "{isa}");
+    }
+    scalar
+}
+
+#[test]
+fn values_are_kept_to_half_a_step() {
+    for magnitude in [1e-30, 1e-3, 1.0, 5e4, 1e37] {
+        let x: Vec<f32> = Random(1).floats(32 * 500).iter().map(|x| x * magnitude).collect();
+        for (block, x) in quantized(&x).iter().zip(x.as_chunks::<32>().0) {
+            let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+            assert_eq!(block.scale, largest / 127.0);
+            let sum = |half: &[i8]| half.iter().map(|&q| i16::from(q)).sum::<i16>();
+            assert_eq!(block.sums, [sum(&block.quants[..16]), sum(&block.quants[16..])]);
+            assert_eq!(block.sum(), block.quants.iter().map(|&q| i32::from(q)).sum());
+            for (&q, &x) in block.quants.iter().zip(x) {
+                let error = (f64::from(block.scale) * f64::from(q) - f64::from(x)).abs();
+                assert!(error <= 0.50001 * f64::from(block.scale), "{x} became {q} · {}", block.scale);
+                assert!(q >= -127);
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_go_to_even() {
+    let mut x = [0.0; 32];
+    x[..9].copy_from_slice(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, -125.5]);
+    let block = quantized(&x)[0];
+    assert_eq!(block.scale, 1.0);
+    assert_eq!(block.quants[..9], [127, 0, 2, 2, 0, -2, -2, 126, -126]);
+}
+
+#[test]
+fn zeros_and_what_is_as_small_become_zeros() {
+    for tiny in [0.0, -0.0, 1e-45, -1e-38, 126.0 * f32::MIN_POSITIVE] {
+        assert_eq!(quantized(&[tiny; 32]), [Q8Block::ZERO], "{tiny:e}");
+    }
+    assert_eq!(quantized(&[128.0 * f32::MIN_POSITIVE; 32])[0].quants, [127; 32]);
+}
+
+#[test]
+fn values_that_are_not_finite_show_in_every_product() {
+    for odd in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for place in [0, 17, 31] {
+            let mut x = Random(2).floats(32);
+            x[place] = odd;
+            let block = quantized(&x);
+            assert!(!block[0].scale.is_finite());
+            let ops = registry::ops(GgmlType::Q8_0, Isa::best());
+            let row = random_rows(&ops, 32, 1, &mut Random(3));
+            let Dot::Q8(dot) = ops.dot else { unreachable!("Q8_0 has an integer dot product") };
+            assert!(!dot(&row, &block).is_finite());
+        }
+    }
+}
+
+/// Each activation is off by at most half a step of its block, so the product is by at most half a step
+/// times the weights' magnitudes; the rest is rounding to f32.
+#[test]
+fn a_dot_product_loses_no_more_than_its_activations_do() {
+    let mut random = Random(4);
+    for &ggml_type in GgmlType::ALL {
+        let n = ggml_type.block_len().max(32) * 3;
+        for ops in Isa::available().into_iter().map(|isa| registry::ops(ggml_type, isa)) {
+            let Dot::Q8(dot) = ops.dot else { continue };
+            for _ in 0..50 {
+                let row = random_rows(&ops, n, 1, &mut random);
+                let x = random.floats(n);
+                let blocks = quantized(&x);
+                let mut weights = vec![0.0; n];
+                (ops.decode)(&row, &mut weights);
+                let exact: f64 = weights.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+                let bound: f64 = weights
+                    .chunks(32)
+                    .zip(&blocks)
+                    .map(|(w, b)| {
+                        let half_step = 0.5 * f64::from(b.scale);
+                        half_step * w.iter().map(|&w| f64::from(w).abs()).sum::<f64>()
+                    })
+                    .sum();
+                let difference = (f64::from(dot(&row, &blocks)) - exact).abs();
+                assert!(difference <= 1.001 * bound, "{ggml_type} {}: {difference:e} > {bound:e}", ops.isa);
+            }
+        }
+    }
+}

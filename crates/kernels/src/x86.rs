@@ -64,6 +64,14 @@ pub(crate) fn store_f32(out: &mut [f32; 8], x: __m256) {
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x) }
 }
 
+/// Writes 32 signed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn store_i8(out: &mut [i8; 32], x: __m256i) {
+    // SAFETY: writes the 32 bytes of the reference, at any alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), x) }
+}
+
 /// A number in half precision as a float in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

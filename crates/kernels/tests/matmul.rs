@@ -9,18 +9,6 @@ use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
 mod common;
 use common::{Random, is_sane, random_rows};
 
-/// Types with kernels of their own.
-const TYPES: [GgmlType; 8] = [
-    GgmlType::F32,
-    GgmlType::F16,
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q8_0,
-    GgmlType::Q4_K,
-    GgmlType::Q6_K,
-];
-
 fn row_lengths(ggml_type: GgmlType) -> Vec<usize> {
     let block = ggml_type.block_len().max(32);
     [1, 2, 3, 5, 4096 / block].map(|n| n * block).into()
@@ -177,7 +165,7 @@ impl Layer {
 fn products_are_row_dots_whatever_the_threads_tokens_and_chunks() {
     let mut random = Random(4);
     for isa in Isa::available() {
-        for (ggml_type, row_len) in TYPES.into_iter().flat_map(|t| [(t, 256), (t, 2304)]) {
+        for (ggml_type, row_len) in GgmlType::ALL.iter().flat_map(|&t| [(t, 256), (t, 2304)]) {
             let types = [ggml_type, ggml_type, GgmlType::F32];
             let layer = Layer::new(types.map(|t| ops(t, isa)), row_len, &mut random);
             for n_tokens in [1, 2, 9] {

@@ -57,6 +57,11 @@ impl Number<2> for f16 {
 impl Number<2> for bf16 {
     const TYPE: GgmlType = GgmlType::BF16;
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| bf16::from_f32(x).to_le_bytes()));
+    #[cfg(target_arch = "x86_64")]
+    const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
+        // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
+        unsafe { avx2::dot_bf16(row, x) }
+    };
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {

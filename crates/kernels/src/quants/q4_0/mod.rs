@@ -46,6 +46,6 @@ pub(super) fn ops(isa: Isa) -> QuantOps {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => QuantOps { isa, dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
     }
 }

@@ -10,11 +10,10 @@ use crate::x86::{Sums, dot_unsigned, halves, load_32};
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
     let row = blocks::<BlockQ4K>(row);
-    let x = x.as_chunks::<8>().0;
-    assert_eq!(x.len(), row.len(), "eight activation blocks for every 256 weights");
+    assert_eq!(x.len(), 8 * row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = (Sums::zero(), Sums::zero());
     let low = _mm256_set1_epi8(15);
-    for (block, x) in row.iter().zip(x) {
+    for (block, x) in row.iter().zip(x.as_chunks::<8>().0) {
         let scales = scale_offsets(halves(block.d, block.dmin), &block.scales);
         for (i, qs) in block.qs.as_chunks::<32>().0.iter().enumerate() {
             let qs = load_32(qs);

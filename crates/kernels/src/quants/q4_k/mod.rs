@@ -1,7 +1,7 @@
 //! Q4_K: 256 weights in 4 bits, `w = d · s · q − dmin · m`, with 6-bit `s` and `m` for every 32.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 
 use metallic_gguf::GgmlType;
 
@@ -60,6 +60,6 @@ pub(super) fn ops(isa: Isa) -> QuantOps {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => QuantOps { isa, dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
     }
 }

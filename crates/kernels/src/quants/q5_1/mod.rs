@@ -1,12 +1,15 @@
 //! Q5_1: 32 weights in 5 bits, `w = d · q + m`.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Quantize, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
-use crate::registry::QuantOps;
+use crate::registry::{Dot, QuantOps};
 
 /// A block: scale, offset, the fifth bits (one 32-bit field), then the low four as in Q4_1.
 #[derive(Clone, Copy)]
@@ -51,5 +54,11 @@ impl Quantize for BlockQ5_1 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops_with_encode::<BlockQ5_1>(isa)
+    let scalar = scalar::ops_with_encode::<BlockQ5_1>(isa);
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

@@ -1,11 +1,14 @@
 //! Q5_K: 256 weights in 5 bits, `w = d · s · q − dmin · m`, with 6-bit `s` and `m` for every 32.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, q4_k, scalar};
-use crate::registry::QuantOps;
+use crate::registry::{Dot, QuantOps};
 
 /// A block: as Q4_K, and before the nibbles the fifth bits: bit `i` of `qh[j]` belongs to weight `32 i + j`.
 #[derive(Clone, Copy)]
@@ -44,5 +47,11 @@ unsafe impl QuantBlock for BlockQ5K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ5K>(isa)
+    let scalar = scalar::ops::<BlockQ5K>(isa);
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

@@ -10,10 +10,9 @@ use crate::x86::{Sums, half, load_32, pairs_signed};
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
     let row = blocks::<BlockQ6K>(row);
-    let x = x.as_chunks::<8>().0;
-    assert_eq!(x.len(), row.len(), "eight activation blocks for every 256 weights");
+    assert_eq!(x.len(), 8 * row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = (Sums::zero(), Sums::zero());
-    for (block, x) in row.iter().zip(x) {
+    for (block, x) in row.iter().zip(x.as_chunks::<8>().0) {
         let d = half(block.d);
         let halves = block.ql.as_chunks::<64>().0.iter().zip(block.qh.as_chunks::<32>().0);
         let scales = block.scales.as_chunks::<8>().0.iter().zip(x.as_chunks::<4>().0);

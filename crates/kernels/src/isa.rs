@@ -27,15 +27,17 @@ pub enum Isa {
 impl Isa {
     /// Those this CPU can run, slowest first. Never empty.
     pub fn available() -> Vec<Isa> {
-        let mut list = vec![Isa::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
-            list.push(Isa::Avx2);
-        }
-        list
+        let candidates = [
+            (Isa::Scalar, true),
+            #[cfg(target_arch = "x86_64")]
+            (
+                Isa::Avx2,
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c"),
+            ),
+        ];
+        candidates.into_iter().filter(|(_, can_run)| *can_run).map(|(isa, _)| isa).collect()
     }
 
     /// The fastest this CPU can run.

@@ -9,7 +9,9 @@ use metallic_gguf::GgmlType;
 use crate::block::{QuantBlock, Quantize, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
-use crate::registry::{Dot, QuantOps};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
+use crate::registry::QuantOps;
 
 /// A block: scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
 #[derive(Clone, Copy)]

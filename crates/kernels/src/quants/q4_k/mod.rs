@@ -8,7 +8,9 @@ use metallic_gguf::GgmlType;
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-use crate::registry::{Dot, QuantOps};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
+use crate::registry::QuantOps;
 
 /// A block: two scales, [`scale_min`]'s 12 bytes, then for each 64 weights 32 bytes whose low nibbles are
 /// the first 32 and high nibbles the second.

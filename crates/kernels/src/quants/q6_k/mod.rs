@@ -8,7 +8,9 @@ use metallic_gguf::GgmlType;
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-use crate::registry::{Dot, QuantOps};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
+use crate::registry::QuantOps;
 
 /// A block: low four bits, high two bits, sub-scales, scale.
 ///

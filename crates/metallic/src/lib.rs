@@ -5,6 +5,7 @@ mod error;
 pub mod memory;
 pub mod model;
 pub mod sampling;
+pub mod text;
 
 pub use error::{Error, Result};
 pub use memory::{GgufFile, MemoryPlan};

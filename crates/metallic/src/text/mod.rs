@@ -1,0 +1,17 @@
+//! Text in and out: tokenizers, chat templates, and decoding of tokens as they arrive.
+
+mod bpe;
+mod byte_level;
+mod error;
+mod merge;
+mod pre_types;
+mod pretokenize;
+mod special;
+mod spm;
+mod stop_tokens;
+mod tokenizer;
+mod vocabulary;
+
+pub use error::TokenizerError;
+pub use tokenizer::{EncodeOptions, MAX_TEXT_BYTES, Tokenizer};
+pub use vocabulary::TokenType;

@@ -1,0 +1,247 @@
+//! What each value of `tokenizer.ggml.pre` stands for.
+//!
+//! The patterns are those of the publishers' `tokenizer.json` files. Where a publisher chains several, each
+//! splits what the one before has left.
+
+/// How the texts for a family of vocabularies are split into words.
+pub(super) struct PreType {
+    /// The values of `tokenizer.ggml.pre` that mean this.
+    pub(super) names: &'static [&'static str],
+    /// Applied one after the other.
+    pub(super) steps: &'static [Step],
+    /// Whether a word that is a token is that token, even if merging would not make it.
+    pub(super) ignore_merges: bool,
+    /// Whether texts start with BOS, if the file does not say.
+    pub(super) add_bos: bool,
+}
+
+/// One way to split a text.
+pub(super) enum Step {
+    /// Each match is a word, and each gap between matches.
+    Isolate(&'static str),
+    /// The same, where the pattern ends with `|\s+(?!\S)|\s+`, which is left out here.
+    IsolateWithSpaces(&'static str),
+}
+
+use Step::{Isolate, IsolateWithSpaces};
+
+const GPT2: Step = IsolateWithSpaces(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
+const LLAMA3: Step = IsolateWithSpaces(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
+);
+const QWEN2: Step = IsolateWithSpaces(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
+);
+const DEEPSEEK3: Step = IsolateWithSpaces(concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+",
+));
+const GPT4O: Step = IsolateWithSpaces(concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+",
+));
+const DIGIT: Step = Isolate(r"\p{N}");
+const UP_TO_3_DIGITS: Step = Isolate(r"\p{N}{1,3}");
+const LINES: Step = Isolate(r"[^\n]+|\n+");
+
+const PLAIN: PreType = PreType { names: &[], steps: &[], ignore_merges: false, add_bos: false };
+
+/// For files that name no type, or an unknown one.
+pub(super) const DEFAULT: PreType = PreType {
+    names: &["default"],
+    steps: &[Isolate(r"[\p{P}\$\+<=>\^~\|]+"), GPT2, Isolate(r"\p{N}+"), Isolate("[0-9][0-9][0-9]")],
+    ..PLAIN
+};
+
+/// Every type that is known.
+pub(super) const PRE_TYPES: &[PreType] = &[
+    DEFAULT,
+    PreType {
+        names: &[
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
+            "mellum",
+            "modern-bert",
+            "gigachat",
+            "a.x-4.0",
+            "jina-es",
+            "jina-de",
+            "jina-v2-es",
+            "jina-v2-de",
+            "jina-v1-en",
+            "jina-v2-code",
+            "roberta-bpe",
+        ],
+        steps: &[GPT2],
+        ..PLAIN
+    },
+    PreType {
+        names: &[
+            "llama3",
+            "llama-v3",
+            "llama-bpe",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
+        steps: &[LLAMA3],
+        ignore_merges: true,
+        add_bos: true,
+    },
+    PreType { names: &["dbrx", "smaug-bpe", "chatglm-bpe"], steps: &[LLAMA3], ..PLAIN },
+    PreType { names: &["glm4", "glm5"], steps: &[LLAMA3], ignore_merges: true, ..PLAIN },
+    PreType {
+        names: &[
+            "qwen2",
+            "stablelm2",
+            "deepseek-r1-qwen",
+            "kormo",
+            "f2llmv2",
+            "megrez",
+            "hunyuan",
+            "solar-open",
+            "grok-2",
+        ],
+        steps: &[QWEN2],
+        ..PLAIN
+    },
+    PreType {
+        names: &["qwen35"],
+        steps: &[IsolateWithSpaces(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+            r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+",
+        ))],
+        ..PLAIN
+    },
+    PreType { names: &["laguna"], steps: &[LINES, QWEN2], ..PLAIN },
+    PreType {
+        names: &["ufakzeka"],
+        steps: &[IsolateWithSpaces(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+")],
+        ..PLAIN
+    },
+    PreType {
+        names: &["seed-coder"],
+        steps: &[IsolateWithSpaces(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+",
+        )],
+        ..PLAIN
+    },
+    PreType {
+        names: &["bailingmoe", "bailingmoe2", "llada-moe"],
+        steps: &[IsolateWithSpaces(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]",
+        )],
+        ..PLAIN
+    },
+    PreType {
+        names: &["minicpm5"],
+        steps: &[
+            UP_TO_3_DIGITS,
+            IsolateWithSpaces(concat!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+",
+                r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
+            )),
+        ],
+        ignore_merges: true,
+        ..PLAIN
+    },
+    PreType {
+        names: &["exaone-moe"],
+        steps: &[IsolateWithSpaces(concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}",
+            r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]",
+        ))],
+        ..PLAIN
+    },
+    PreType {
+        names: &[
+            "starcoder",
+            "refact",
+            "command-r",
+            "smollm",
+            "codeshell",
+            "exaone",
+            "minerva-7b",
+            "mellum2",
+        ],
+        steps: &[DIGIT, GPT2],
+        ..PLAIN
+    },
+    PreType {
+        names: &["falcon"],
+        steps: &[Isolate(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, Isolate("[0-9][0-9][0-9]")],
+        ..PLAIN
+    },
+    PreType {
+        names: &["deepseek-llm"],
+        steps: &[
+            Isolate(r"[\r\n]"),
+            // The cased letters. Those that Unicode normalisation would replace are written as numbers.
+            Isolate(concat!(
+                r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗ",
+                r"ὙὛὝὟ-\x{1F7D}ᾀ-ᾴᾶ-ᾼ\x{1FBE}ῂ-ῄῆ-ῌῐ-\x{1FD3}ῖ-\x{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\x{2126}ℨ\x{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿ",
+                r"ﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
+            )),
+            Isolate(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
+            Isolate(r"\s+$"),
+            Isolate("[一-龥ࠀ-一가-퟿]+"),
+            Isolate(r"\p{N}+"),
+        ],
+        ..PLAIN
+    },
+    PreType {
+        names: &["deepseek-coder"],
+        steps: &[
+            Isolate(r"[\r\n]"),
+            Isolate(r"\s?\p{L}+"),
+            Isolate(r"\s?\p{P}+"),
+            Isolate("[一-龥ࠀ-一가-퟿]+"),
+            DIGIT,
+        ],
+        ..PLAIN
+    },
+    PreType {
+        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
+        steps: &[UP_TO_3_DIGITS, Isolate("[一-龥぀-ゟ゠-ヿ]+"), DEEPSEEK3],
+        ..PLAIN
+    },
+    PreType { names: &["poro-chat", "bloom", "gpt3-finnish"], steps: &[BLOOM], ..PLAIN },
+    PreType { names: &["viking"], steps: &[BLOOM, DIGIT], ..PLAIN },
+    PreType {
+        names: &["tekken"],
+        steps: &[IsolateWithSpaces(concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+            r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+",
+        ))],
+        ignore_merges: true,
+        add_bos: true,
+    },
+    PreType { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], steps: &[GPT4O], ..PLAIN },
+    PreType {
+        names: &["kimi-k2"],
+        steps: &[IsolateWithSpaces(concat!(
+            r"\p{Han}+",
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+",
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
+        ))],
+        ..PLAIN
+    },
+    // Vocabularies of text rather than bytes, whose pieces reach over words but not over lines.
+    PreType { names: &["gemma4", "granite-embed-multi-311m", "sarvam-moe"], steps: &[LINES], ..PLAIN },
+];
+
+const BLOOM: Step = Isolate(r" ?[^(\s|.,!?…。，、।۔،)]+");

@@ -1,0 +1,125 @@
+//! SentencePiece's byte-pair encoding: a pair merges if it is a piece, in the order of the pieces' scores.
+
+use metallic_gguf::{Array, Metadata};
+
+use super::error::TokenizerError;
+use super::merge::{MergeRules, Merger};
+use super::vocabulary::{TokenType, Vocabulary, check_len};
+
+/// A vocabulary whose pieces have scores (`tokenizer.ggml.scores`).
+pub(super) struct Spm {
+    /// By id; a higher score is a lower rank.
+    ranks: Vec<u32>,
+    /// Whether a piece exists in which a space follows this byte.
+    goes_on_with_space: [bool; 256],
+    /// Whether a text is encoded as if it began with a space.
+    pub(super) add_space_prefix: bool,
+    /// What stands for a character that no token can express.
+    unknown: Option<u32>,
+}
+
+impl Spm {
+    /// Reads the scores for a vocabulary.
+    pub(super) fn read(
+        metadata: &Metadata<'_>,
+        vocabulary: &Vocabulary,
+        unknown: Option<u32>,
+    ) -> Result<Self, TokenizerError> {
+        const SCORES: &str = "tokenizer.ggml.scores";
+        let array: Array<'_> = metadata.required(SCORES)?;
+        check_len(SCORES, vocabulary.len(), array.len())?;
+        let rank = |(id, score): (usize, metallic_gguf::Result<f32>)| {
+            rank_of(score?).ok_or(TokenizerError::BadScore { id })
+        };
+        let ranks = array.values::<f32>().enumerate().map(rank).collect::<Result<_, _>>()?;
+        let mut goes_on_with_space = [false; 256];
+        for (_, of, piece) in vocabulary.iter() {
+            if matches!(of, TokenType::Normal | TokenType::UserDefined) {
+                for pair in piece.windows(2).filter(|pair| pair[1] == b' ') {
+                    goes_on_with_space[usize::from(pair[0])] = true;
+                }
+            }
+        }
+        let add_space_prefix = metadata.optional("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        Ok(Spm { ranks, goes_on_with_space, add_space_prefix, unknown })
+    }
+
+    /// Appends the ids of a text that has no special tokens. `starts` says whether the text begins here or
+    /// after a special token, where the space prefix belongs.
+    pub(super) fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        starts: bool,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        let mut normalised = String::with_capacity(text.len() + 1);
+        if starts && self.add_space_prefix {
+            normalised.push(' ');
+        }
+        for (i, part) in text.split('▁').enumerate() {
+            normalised.push_str(if i > 0 { " " } else { "" });
+            normalised.push_str(part);
+        }
+        let mut merger = Merger::new(Rules { spm: self, vocabulary });
+        let mut rest = normalised.as_bytes();
+        while !rest.is_empty() {
+            let (word, after) = rest.split_at(self.word_len(rest));
+            merger.encode(word, out)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// The length of a first part of the text that no piece reaches out of, so that it can be encoded on its
+    /// own: up to a space that follows something which no piece has before a space.
+    fn word_len(&self, text: &[u8]) -> usize {
+        let ends = |at: usize| text[at] == b' ' && !self.goes_on_with_space[usize::from(text[at - 1])];
+        (1..text.len()).find(|&at| ends(at)).unwrap_or(text.len())
+    }
+}
+
+/// A number that is smaller for a higher score and equal for equal ones. `None` for NaN.
+fn rank_of(score: f32) -> Option<u32> {
+    let bits = (score + 0.0).to_bits(); // the sum makes -0 and 0 one
+    let ascending = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+    (!score.is_nan()).then_some(!ascending)
+}
+
+struct Rules<'a> {
+    spm: &'a Spm,
+    vocabulary: &'a Vocabulary,
+}
+
+impl MergeRules for Rules<'_> {
+    fn first_symbol(&self, rest: &[u8]) -> (usize, u32) {
+        self.vocabulary.first_char(rest)
+    }
+
+    fn merge(&self, _: u32, _: u32, joined: &[u8]) -> Option<(u32, u32)> {
+        let id = self.vocabulary.find(joined)?;
+        Some((self.spm.ranks[id as usize], id))
+    }
+
+    fn whole_word(&self, _: &[u8]) -> Option<u32> {
+        None
+    }
+
+    fn fall_back(&self, symbol: &[u8], out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        self.vocabulary.fall_back(symbol, self.spm.unknown, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_order_scores_from_high_to_low() {
+        let scores = [f32::INFINITY, 3.5, 1e-30, 0.0, -1e-30, -2.0, -1e30, f32::NEG_INFINITY];
+        let ranks: Vec<_> = scores.iter().map(|&s| rank_of(s).unwrap()).collect();
+        assert!(ranks.windows(2).all(|pair| pair[0] < pair[1]), "{ranks:?}");
+        assert_eq!(rank_of(-0.0), rank_of(0.0));
+        assert_eq!(rank_of(f32::NAN), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! From text to token ids and back, as a file's metadata say.
+
+use metallic_gguf::{Gguf, Metadata};
+
+use super::bpe::Bpe;
+use super::error::TokenizerError;
+use super::pretokenize::PreTokenizer;
+use super::special::{Part, SpecialTokens};
+use super::spm::Spm;
+use super::stop_tokens;
+use super::vocabulary::{Alphabet, TokenType, Vocabulary};
+
+/// The longest text that is encoded at once. It bounds memory: one word of this length takes about 3 GB.
+/// It is far more than any context holds.
+pub const MAX_TEXT_BYTES: usize = 64 << 20;
+
+/// The values of `tokenizer.ggml.model` that have a tokenizer here.
+const SUPPORTED: &str = "gpt2, llama, gemma4";
+
+/// A vocabulary and the rules by which text becomes its tokens.
+///
+/// Ids are `u32`, from 0 to [`n_vocab`](Tokenizer::n_vocab) − 1. Encoding gives exactly what the vocabulary's
+/// publisher's tokenizer gives.
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    model: Model,
+    special: SpecialTokens,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+    stop_tokens: Vec<u32>,
+}
+
+enum Model {
+    Bpe(Bpe),
+    Spm(Spm),
+}
+
+/// What [`Tokenizer::encode`] does beside the text itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Whether BOS and EOS are added where the vocabulary wants them.
+    pub add_special: bool,
+    /// Whether the names of control tokens in the text, such as `<|im_start|>`, become these tokens. For text
+    /// from outside this must be off; for a rendered chat template it must be on.
+    pub parse_special: bool,
+}
+
+impl Default for EncodeOptions {
+    /// BOS and EOS as the vocabulary wants them; control tokens are not parsed.
+    fn default() -> Self {
+        EncodeOptions { add_special: true, parse_special: false }
+    }
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a file (the keys `tokenizer.ggml.*`).
+    ///
+    /// A pre-tokenizer that is not known is logged as a warning that names it, and the default is used.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnsupportedModel`] if the file's tokenizer is of a kind that is not known here (the
+    /// model can still run on ids), and one variant for each way in which the data can be wrong.
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, TokenizerError> {
+        Tokenizer::from_metadata(&gguf.metadata())
+    }
+
+    fn from_metadata(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {
+        let model: &str = metadata.required("tokenizer.ggml.model")?;
+        let (alphabet, pre) = match model {
+            "gpt2" => (Alphabet::ByteLevel, metadata.optional::<&str>("tokenizer.ggml.pre")?),
+            "gemma4" => (Alphabet::SentencePiece, Some("gemma4")),
+            "llama" => (Alphabet::SentencePiece, None),
+            _ => {
+                return Err(TokenizerError::UnsupportedModel {
+                    model: model.to_owned(),
+                    supported: SUPPORTED,
+                });
+            }
+        };
+        let vocabulary = Vocabulary::read(metadata, alphabet)?;
+        let id = |key| read_id(metadata, &vocabulary, key);
+        let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+        let unknown = id("tokenizer.ggml.unknown_token_id")?;
+        let (model, add_bos) = if model == "llama" {
+            (Model::Spm(Spm::read(metadata, &vocabulary, unknown)?), true)
+        } else {
+            let pre_tokenizer = PreTokenizer::new(pre);
+            let add_bos = pre_tokenizer.add_bos;
+            (Model::Bpe(Bpe::read(metadata, &vocabulary, alphabet, pre_tokenizer, unknown)?), add_bos)
+        };
+        Ok(Tokenizer {
+            special: SpecialTokens::new(&vocabulary)?,
+            stop_tokens: stop_tokens::read(metadata, &vocabulary)?,
+            model,
+            bos,
+            eos,
+            add_bos: metadata.optional("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
+            add_eos: metadata.optional("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            vocabulary,
+        })
+    }
+
+    /// The ids that a text becomes.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TextTooLong`] above [`MAX_TEXT_BYTES`]; [`TokenizerError::NoToken`] if the vocabulary
+    /// can't express a character, which the vocabularies of real models can.
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(TokenizerError::TextTooLong { n_bytes: text.len(), limit: MAX_TEXT_BYTES });
+        }
+        let mut ids = Vec::with_capacity(text.len() / 4 + 2);
+        if options.add_special && self.add_bos {
+            ids.extend(self.bos);
+        }
+        let mut starts = true;
+        for part in self.special.split(text, options.parse_special) {
+            match part {
+                Part::Token(id) => ids.push(id),
+                Part::Text(text) => match &self.model {
+                    Model::Bpe(bpe) => bpe.encode(&self.vocabulary, text, &mut ids)?,
+                    Model::Spm(spm) => spm.encode(&self.vocabulary, text, starts, &mut ids)?,
+                },
+            }
+            starts = matches!(part, Part::Token(_));
+        }
+        if options.add_special && self.add_eos {
+            ids.extend(self.eos);
+        }
+        Ok(ids)
+    }
+
+    /// The text of some ids from the beginning of a text on, without control tokens. What is not UTF-8 becomes
+    /// U+FFFD; ids that the vocabulary does not have are left out.
+    ///
+    /// For ids that arrive one by one, use [`StreamDecoder`](super::StreamDecoder).
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids.iter().filter(|&&id| !self.is_control(id)) {
+            bytes.extend_from_slice(self.piece(id).unwrap_or_default());
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let prefix = if self.adds_space_prefix() { " " } else { "" };
+        text.strip_prefix(prefix).unwrap_or(&text).to_owned()
+    }
+
+    /// The bytes that a token stands for, which need not be UTF-8; of a control token, its name. `None` if
+    /// there is no such token.
+    pub fn piece(&self, id: u32) -> Option<&[u8]> {
+        self.vocabulary.piece(id)
+    }
+
+    /// What a token is for. `None` if there is no such token.
+    pub fn token_type(&self, id: u32) -> Option<TokenType> {
+        self.vocabulary.token_type(id)
+    }
+
+    /// Whether a token is a mark that is no part of the text, such as BOS.
+    pub fn is_control(&self, id: u32) -> bool {
+        matches!(self.token_type(id), Some(TokenType::Control | TokenType::Unknown))
+    }
+
+    /// The number of tokens.
+    pub fn n_vocab(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether [`encode`](Tokenizer::encode) puts BOS before a text.
+    pub fn adds_bos(&self) -> bool {
+        self.add_bos && self.bos.is_some()
+    }
+
+    /// The tokens after which a model has nothing more to say, in ascending order: EOS, the end of a turn, the
+    /// end of a message.
+    pub fn stop_tokens(&self) -> &[u32] {
+        &self.stop_tokens
+    }
+
+    /// Whether a text is encoded as if it began with a space, which decoding takes away again.
+    pub(super) fn adds_space_prefix(&self) -> bool {
+        matches!(&self.model, Model::Spm(spm) if spm.add_space_prefix)
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("n_vocab", &self.n_vocab())
+            .field("bos", &self.bos)
+            .field("eos", &self.eos)
+            .field("stop_tokens", &self.stop_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The token that a key names, which must exist if the key does.
+pub(super) fn read_id(
+    metadata: &Metadata<'_>,
+    vocabulary: &Vocabulary,
+    key: &'static str,
+) -> Result<Option<u32>, TokenizerError> {
+    match metadata.optional::<u32>(key)? {
+        Some(id) if id as usize >= vocabulary.len() => {
+            Err(TokenizerError::IdOutOfRange { key, id, n_tokens: vocabulary.len() })
+        }
+        found => Ok(found),
+    }
+}

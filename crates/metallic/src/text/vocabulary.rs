@@ -1,0 +1,237 @@
+//! The tokens of a vocabulary: their bytes, their types, and the search for a piece's id.
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use metallic_gguf::{Array, Metadata};
+use std::hash::BuildHasher;
+
+use super::byte_level;
+use super::error::TokenizerError;
+
+/// Stands for "no token" where an id is expected; never a valid id.
+pub(super) const NO_TOKEN: u32 = u32::MAX;
+
+/// What a token is for, as `tokenizer.ggml.token_type` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenType {
+    /// A piece of text.
+    Normal,
+    /// What stands for text that the vocabulary can't express.
+    Unknown,
+    /// A mark such as the beginning of a text; it has no text of its own.
+    Control,
+    /// A piece that is kept whole wherever its text occurs.
+    UserDefined,
+    /// A number without a use.
+    Unused,
+    /// One byte.
+    Byte,
+}
+
+impl TokenType {
+    fn from_id(id: i64) -> Option<Self> {
+        Some(match id {
+            1 => TokenType::Normal,
+            2 => TokenType::Unknown,
+            3 => TokenType::Control,
+            4 => TokenType::UserDefined,
+            5 => TokenType::Unused,
+            6 => TokenType::Byte,
+            _ => return None,
+        })
+    }
+}
+
+/// How a vocabulary writes the bytes of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alphabet {
+    /// One printable character for each byte: see [`byte_level`].
+    ByteLevel,
+    /// As text, with `▁` (U+2581) for a space: SentencePiece.
+    SentencePiece,
+}
+
+impl Alphabet {
+    /// Appends the bytes that a piece stands for. `false` if text can't become this piece, because it has
+    /// characters that the alphabet has not.
+    pub(super) fn decode_into(self, piece: &str, out: &mut Vec<u8>) -> bool {
+        match self {
+            Alphabet::ByteLevel => byte_level::decode_into(piece, out),
+            Alphabet::SentencePiece => {
+                for (i, part) in piece.split('▁').enumerate() {
+                    if i > 0 {
+                        out.push(b' ');
+                    }
+                    out.extend_from_slice(part.as_bytes());
+                }
+                true
+            }
+        }
+    }
+}
+
+/// The tokens, by id and by piece.
+pub(super) struct Vocabulary {
+    /// The bytes of all tokens, one after the other.
+    bytes: Vec<u8>,
+    /// Where in `bytes` each token ends.
+    ends: Vec<usize>,
+    types: Vec<TokenType>,
+    /// Ids of the pieces that text can become, by their bytes.
+    pieces: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// The token of type `Byte` for each byte.
+    byte_tokens: [u32; 256],
+}
+
+impl Vocabulary {
+    /// Reads `tokenizer.ggml.tokens` and `tokenizer.ggml.token_type`.
+    pub(super) fn read(metadata: &Metadata<'_>, alphabet: Alphabet) -> Result<Self, TokenizerError> {
+        let tokens: Array<'_> = metadata.required("tokenizer.ggml.tokens")?;
+        let n_tokens = tokens.len();
+        if n_tokens == 0 || n_tokens >= NO_TOKEN as usize {
+            return Err(TokenizerError::BadSize { n_tokens });
+        }
+        let types = read_types(metadata, n_tokens)?;
+        let mut vocabulary = Vocabulary {
+            bytes: Vec::new(),
+            ends: Vec::with_capacity(n_tokens),
+            types,
+            pieces: HashTable::with_capacity(n_tokens),
+            hasher: DefaultHashBuilder::default(),
+            byte_tokens: [NO_TOKEN; 256],
+        };
+        let (mut normal, mut user_defined) = (Vec::with_capacity(n_tokens), Vec::new());
+        for (id, text) in tokens.strings()?.enumerate() {
+            let text = std::str::from_utf8(text)
+                .map_err(|_| TokenizerError::PieceNotUtf8 { id, text: text.to_vec() })?;
+            if vocabulary.push(id as u32, text, alphabet)? {
+                let is_normal = vocabulary.types[id] == TokenType::Normal;
+                if is_normal { &mut normal } else { &mut user_defined }.push(id as u32);
+            }
+        }
+        // Where two tokens have the same bytes, the one of ordinary text is what text becomes.
+        normal.append(&mut user_defined);
+        vocabulary.enter(&normal);
+        Ok(vocabulary)
+    }
+
+    /// Adds the next token. The answer is whether text can become this token.
+    fn push(&mut self, id: u32, text: &str, alphabet: Alphabet) -> Result<bool, TokenizerError> {
+        let of = self.types[id as usize];
+        let reachable = match of {
+            TokenType::Normal | TokenType::Unused => alphabet.decode_into(text, &mut self.bytes),
+            // Files differ in whether spaces of these are written as in other pieces.
+            TokenType::UserDefined if alphabet == Alphabet::SentencePiece => {
+                alphabet.decode_into(text, &mut self.bytes)
+            }
+            TokenType::Unknown | TokenType::Control | TokenType::UserDefined => {
+                self.bytes.extend_from_slice(text.as_bytes());
+                true
+            }
+            TokenType::Byte => {
+                let bad = || TokenizerError::BadByteToken { id: id as usize, text: text.to_owned() };
+                let byte = parse_byte(text).ok_or_else(bad)?;
+                self.byte_tokens[usize::from(byte)] = id;
+                self.bytes.push(byte);
+                true
+            }
+        };
+        self.ends.push(self.bytes.len());
+        Ok(reachable && matches!(of, TokenType::Normal | TokenType::UserDefined))
+    }
+
+    /// Makes pieces findable. Of those with the same bytes, the first is found.
+    fn enter(&mut self, ids: &[u32]) {
+        let Vocabulary { bytes, ends, pieces, hasher, .. } = self;
+        let piece = |id: u32| slice(bytes, ends, id as usize);
+        for &id in ids {
+            let same = |&other: &u32| piece(other) == piece(id);
+            pieces
+                .entry(hasher.hash_one(piece(id)), same, |&other| hasher.hash_one(piece(other)))
+                .or_insert(id);
+        }
+    }
+
+    /// The number of tokens.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The bytes of a token; of control tokens, their name.
+    pub(super) fn piece(&self, id: u32) -> Option<&[u8]> {
+        ((id as usize) < self.len()).then(|| slice(&self.bytes, &self.ends, id as usize))
+    }
+
+    /// The type of a token.
+    pub(super) fn token_type(&self, id: u32) -> Option<TokenType> {
+        self.types.get(id as usize).copied()
+    }
+
+    /// The token that text of these bytes becomes, if it becomes one.
+    pub(super) fn find(&self, piece: &[u8]) -> Option<u32> {
+        let same = |&id: &u32| slice(&self.bytes, &self.ends, id as usize) == piece;
+        self.pieces.find(self.hasher.hash_one(piece), same).copied()
+    }
+
+    /// The length of the character that `text`, which is UTF-8 and not empty, starts with, and its id.
+    pub(super) fn first_char(&self, text: &[u8]) -> (usize, u32) {
+        let is_start = |byte: &u8| !matches!(byte, 0x80..=0xBF);
+        let len = text[1..].iter().position(is_start).map_or(text.len(), |more| 1 + more);
+        (len, self.find(&text[..len]).unwrap_or(NO_TOKEN))
+    }
+
+    /// Appends what stands for a symbol that no piece is: its bytes if the vocabulary has tokens for them,
+    /// otherwise the unknown token.
+    pub(super) fn fall_back(
+        &self,
+        symbol: &[u8],
+        unknown: Option<u32>,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        let start = out.len();
+        for &byte in symbol {
+            let id = self.byte_tokens[usize::from(byte)];
+            if id == NO_TOKEN {
+                out.truncate(start);
+                out.push(unknown.ok_or(TokenizerError::NoToken { byte })?);
+                break;
+            }
+            out.push(id);
+        }
+        Ok(())
+    }
+
+    /// Ids, types and bytes of all tokens.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, TokenType, &[u8])> {
+        (0..self.len()).map(|id| (id as u32, self.types[id], slice(&self.bytes, &self.ends, id)))
+    }
+}
+
+fn slice<'a>(bytes: &'a [u8], ends: &[usize], id: usize) -> &'a [u8] {
+    let start = if id == 0 { 0 } else { ends[id - 1] };
+    &bytes[start..ends[id]]
+}
+
+fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>, TokenizerError> {
+    const KEY: &str = "tokenizer.ggml.token_type";
+    let Some(array) = metadata.optional::<Array<'_>>(KEY)? else {
+        return Ok(vec![TokenType::Normal; n_tokens]);
+    };
+    check_len(KEY, n_tokens, array.len())?;
+    let read = |(id, found): (usize, metallic_gguf::Result<i64>)| {
+        let found = found?;
+        TokenType::from_id(found).ok_or(TokenizerError::BadTokenType { id, found })
+    };
+    array.values::<i64>().enumerate().map(read).collect()
+}
+
+/// An array of one entry a token must have as many as there are tokens.
+pub(super) fn check_len(key: &'static str, n_tokens: usize, found: usize) -> Result<(), TokenizerError> {
+    if found == n_tokens { Ok(()) } else { Err(TokenizerError::LengthMismatch { key, n_tokens, found }) }
+}
+
+fn parse_byte(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| u8::from_str_radix(digits, 16).ok())?
+}

@@ -1,0 +1,126 @@
+//! Token ids against those of the vocabularies' publishers.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use metallic::text::{EncodeOptions, Tokenizer, TokenizerError};
+use metallic_gguf::Gguf;
+use serde::Deserialize;
+
+use crate::oracles::{Oracles, model};
+
+const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+
+/// The vocabularies among the oracles whose kind of tokenizer is not there yet.
+const NOT_YET: &[&str] = &["bert-bge", "nomic-bert-moe"];
+
+fn names(oracles: &Oracles) -> Vec<String> {
+    let files = std::fs::read_dir(oracles.path("tokenizers")).expect("a folder of vocabularies");
+    let name = |file: &str| Some(file.strip_prefix("ggml-vocab-")?.strip_suffix(".gguf")?.to_owned());
+    let files = files.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = files.filter_map(|file| name(&file)).collect();
+    names.sort();
+    names
+}
+
+/// Texts and their ids. Four vocabularies have none.
+fn cases(oracles: &Oracles, name: &str) -> Vec<(String, Vec<u32>)> {
+    if !oracles.path(&format!("tokenizers/ggml-vocab-{name}.gguf.inp")).exists() {
+        return Vec::new();
+    }
+    let read = |ending| oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf.{ending}"));
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let (texts, ids) = (text(read("inp")), text(read("out")));
+    let parse = |line: &str| line.split_whitespace().map(|id| id.parse().expect("an id")).collect();
+    let ids: Vec<_> = ids.lines().map(parse).collect();
+    let separator = "\n__ggml_vocab_test__\n";
+    let texts = texts.strip_suffix(separator).unwrap_or(&texts).split(separator);
+    let texts: Vec<_> = texts.map(str::to_owned).collect();
+    assert_eq!(texts.len(), ids.len());
+    texts.into_iter().zip(ids).collect()
+}
+
+#[test]
+fn ids_are_the_publishers() {
+    let Some(oracles) = Oracles::find() else { return };
+    for name in names(&oracles) {
+        let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
+        let gguf = Gguf::parse(&bytes).expect("a valid file");
+        let tokenizer = match Tokenizer::from_gguf(&gguf) {
+            Err(e @ TokenizerError::UnsupportedModel { .. }) if NOT_YET.contains(&&*name) => {
+                println!("{name}: not yet: {e}");
+                continue;
+            }
+            other => other.expect("a valid tokenizer"),
+        };
+        assert!(!NOT_YET.contains(&&*name), "{name} works: take it off the list");
+        let cases = cases(&oracles, &name);
+        for (text, ids) in &cases {
+            assert_eq!(tokenizer.encode(text, PLAIN).as_ref(), Ok(ids), "{name}: {text:?}");
+            assert_eq!(tokenizer.decode(ids), *text, "{name}");
+        }
+        println!("{name}: {} texts exact", cases.len());
+    }
+}
+
+#[test]
+fn every_text_comes_back() {
+    let Some(oracles) = Oracles::find() else { return };
+    let mut texts: Vec<_> = cases(&oracles, "llama-bpe").into_iter().map(|(text, _)| text).collect();
+    texts.extend(
+        ["<s></s><|im_end|><eos>", "\u{0}\u{1}\u{7f}\u{ad}", "a\u{FFFD}\u{10FFFF}é"].map(str::to_owned),
+    );
+    for name in names(&oracles) {
+        let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
+        let gguf = Gguf::parse(&bytes).expect("a valid file");
+        let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) else { continue };
+        for text in &texts {
+            let ids = tokenizer.encode(text, PLAIN).expect("ids");
+            assert_eq!(tokenizer.decode(&ids), *text, "{name}: {ids:?}");
+            assert!(ids.iter().all(|&id| !tokenizer.is_control(id)), "{name}: {text:?} made a control token");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    prompt: String,
+    tokens: Vec<u32>,
+}
+
+#[test]
+fn smollm2_sees_the_oracles_ids() {
+    check_model("SmolLM2-135M-Instruct.Q4_1.gguf", None, &["<|endoftext|>", "<|im_end|>"]);
+}
+
+#[test]
+fn gemma3_sees_the_oracles_ids() {
+    check_model("gemma-3-270m-q4_k_m.gguf", Some("<bos>"), &["<eos>", "<end_of_turn>"]);
+}
+
+fn check_model(name: &str, bos: Option<&str>, stops: &[&str]) {
+    let (Some(oracles), Some(path)) = (Oracles::find(), model(name)) else { return };
+    let tokenizer = tokenizer_of(&path);
+    let answers: HashMap<String, Vec<Answer>> =
+        serde_json::from_slice(&oracles.read("models.json")).expect("the oracle's answers");
+    for Answer { prompt, tokens } in &answers[name] {
+        assert_eq!(tokenizer.encode(prompt, EncodeOptions::default()).as_ref(), Ok(tokens), "{prompt:?}");
+    }
+    let name_of = |id: u32| std::str::from_utf8(tokenizer.piece(id).expect("a token")).expect("UTF-8");
+    let first = tokenizer.encode("", EncodeOptions::default()).expect("ids");
+    assert_eq!(first.first().map(|&id| name_of(id)), bos);
+    assert_eq!(tokenizer.stop_tokens().iter().map(|&id| name_of(id)).collect::<Vec<_>>(), stops);
+
+    // A control token's name is a token only where it is asked for.
+    let text = format!("{}hello", stops[1]);
+    let parsed = EncodeOptions { parse_special: true, ..PLAIN };
+    assert_eq!(tokenizer.encode(&text, parsed).expect("ids")[0], tokenizer.stop_tokens()[1]);
+    let ids = tokenizer.encode(&text, PLAIN).expect("ids");
+    assert!(ids.iter().all(|&id| !tokenizer.is_control(id)));
+    assert_eq!(tokenizer.decode(&ids), text);
+}
+
+fn tokenizer_of(path: &Path) -> Tokenizer {
+    let bytes = std::fs::read(path).expect("a readable model");
+    Tokenizer::from_gguf(&Gguf::parse(&bytes).expect("a valid model")).expect("a valid tokenizer")
+}

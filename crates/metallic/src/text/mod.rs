@@ -8,10 +8,14 @@ mod pre_types;
 mod pretokenize;
 mod special;
 mod spm;
+mod stop_matcher;
 mod stop_tokens;
+mod stream_decoder;
 mod tokenizer;
 mod vocabulary;
 
 pub use error::TokenizerError;
+pub use stop_matcher::StopMatcher;
+pub use stream_decoder::StreamDecoder;
 pub use tokenizer::{EncodeOptions, MAX_TEXT_BYTES, Tokenizer};
 pub use vocabulary::TokenType;

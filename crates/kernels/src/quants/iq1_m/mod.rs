@@ -2,12 +2,11 @@
 //!
 //! As IQ1_S, with a shift for every 8 weights and no field for the scale.
 
-use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
-use crate::quants::{codebooks, scalar};
+use crate::quants::{bits, codebooks, scalar};
 use crate::registry::QuantOps;
 
 /// A block: the low 8 bits of the 11-bit codes (one for each 8 weights); a nibble for each code, its high
@@ -35,10 +34,10 @@ unsafe impl QuantBlock for BlockIQ1_M {
             *quants = codebooks::IQ1[code].map(|q| q + shift);
         }
         let words = self.scales.map(u16::from_le_bytes);
-        let d =
-            f16::from_bits(words[0] >> 12 | words[1] >> 12 << 4 | words[2] >> 12 << 8 | words[3] >> 12 << 12);
+        let d = words[0] >> 12 | words[1] >> 12 << 4 | words[2] >> 12 << 8 | words[3] >> 12 << 12;
+        let d = bits::half(d.to_le_bytes());
         let s = |j: usize| words[j / 4] >> (3 * (j % 4)) & 7;
-        let scales = [s(2 * i), s(2 * i + 1)].map(|s| d.to_f32() * f32::from(2 * s + 1) * 0.125);
+        let scales = [s(2 * i), s(2 * i + 1)].map(|s| d * f32::from(2 * s + 1) * 0.125);
         Unpacked { quants, scales, mins: [0.0; 2] }
     }
 

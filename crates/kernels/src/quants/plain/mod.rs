@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use metallic_gguf::GgmlType;
 
 use crate::isa::Isa;
+use crate::quants::bits;
 use crate::registry::{Dot, Encode, QuantOps};
 
 /// A number of `N` bytes.
@@ -50,7 +51,7 @@ impl Number<2> for f16 {
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
-        f16::from_le_bytes(bytes).to_f32()
+        bits::half(bytes)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::registry::QuantOps;
 /// Each 128 weights take 32 bytes of `qs`: four runs of 32, two bits each, the first run lowest.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct BlockQ2K {
+pub(super) struct BlockQ2_K {
     scales: [u8; 16],
     qs: [u8; 64],
     d: [u8; 2],
@@ -20,7 +20,7 @@ pub(super) struct BlockQ2K {
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
-unsafe impl QuantBlock for BlockQ2K {
+unsafe impl QuantBlock for BlockQ2_K {
     const TYPE: GgmlType = GgmlType::Q2_K;
 
     #[inline(always)]
@@ -42,5 +42,5 @@ unsafe impl QuantBlock for BlockQ2K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ2K>(isa)
+    scalar::ops::<BlockQ2_K>(isa)
 }

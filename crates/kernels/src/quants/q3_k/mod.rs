@@ -12,7 +12,7 @@ use crate::registry::QuantOps;
 /// `qs` is as in Q2_K. Bit `i` of `hmask[j]` belongs to weight `32 i + j`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct BlockQ3K {
+pub(super) struct BlockQ3_K {
     hmask: [u8; 32],
     qs: [u8; 64],
     scales: [u8; 12],
@@ -20,7 +20,7 @@ pub(super) struct BlockQ3K {
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
-unsafe impl QuantBlock for BlockQ3K {
+unsafe impl QuantBlock for BlockQ3_K {
     const TYPE: GgmlType = GgmlType::Q3_K;
 
     #[inline(always)]
@@ -50,5 +50,5 @@ fn sub_scale(packed: &[u8; 12], j: usize) -> i8 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ3K>(isa)
+    scalar::ops::<BlockQ3_K>(isa)
 }

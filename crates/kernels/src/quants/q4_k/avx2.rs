@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::BlockQ4K;
+use super::BlockQ4_K;
 use crate::activations::Q8Block;
 use crate::block::blocks;
 use crate::x86::{Sums, dot_unsigned, halves, load_32};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    let row = blocks::<BlockQ4K>(row);
+    let row = blocks::<BlockQ4_K>(row);
     assert_eq!(x.len(), 8 * row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = (Sums::zero(), Sums::zero());
     let low = _mm256_set1_epi8(15);

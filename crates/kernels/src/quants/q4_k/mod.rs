@@ -16,7 +16,7 @@ use crate::registry::QuantOps;
 /// the first 32 and high nibbles the second.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct BlockQ4K {
+pub(super) struct BlockQ4_K {
     d: [u8; 2],
     dmin: [u8; 2],
     scales: [u8; 12],
@@ -24,7 +24,7 @@ pub(super) struct BlockQ4K {
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
-unsafe impl QuantBlock for BlockQ4K {
+unsafe impl QuantBlock for BlockQ4_K {
     const TYPE: GgmlType = GgmlType::Q4_K;
 
     #[inline(always)]
@@ -57,7 +57,7 @@ pub(super) fn scale_min(packed: &[u8; 12], i: usize) -> (u8, u8) {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ4K>(isa);
+    let scalar = scalar::ops::<BlockQ4_K>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

@@ -13,7 +13,7 @@ use crate::registry::{Dot, QuantOps};
 /// A block: as Q4_K, and before the nibbles the fifth bits: bit `i` of `qh[j]` belongs to weight `32 i + j`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct BlockQ5K {
+pub(super) struct BlockQ5_K {
     d: [u8; 2],
     dmin: [u8; 2],
     scales: [u8; 12],
@@ -22,7 +22,7 @@ pub(super) struct BlockQ5K {
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
-unsafe impl QuantBlock for BlockQ5K {
+unsafe impl QuantBlock for BlockQ5_K {
     const TYPE: GgmlType = GgmlType::Q5_K;
 
     #[inline(always)]
@@ -47,7 +47,7 @@ unsafe impl QuantBlock for BlockQ5K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ5K>(isa);
+    let scalar = scalar::ops::<BlockQ5_K>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

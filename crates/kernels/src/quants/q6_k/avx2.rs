@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::BlockQ6K;
+use super::BlockQ6_K;
 use crate::activations::Q8Block;
 use crate::block::blocks;
 use crate::x86::{Sums, half, load_32, pairs_signed};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    let row = blocks::<BlockQ6K>(row);
+    let row = blocks::<BlockQ6_K>(row);
     assert_eq!(x.len(), 8 * row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = (Sums::zero(), Sums::zero());
     for (block, x) in row.iter().zip(x.as_chunks::<8>().0) {

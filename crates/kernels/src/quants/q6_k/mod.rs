@@ -19,7 +19,7 @@ use crate::registry::QuantOps;
 /// the bytes of `qh`, two bits each, the first run lowest.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct BlockQ6K {
+pub(super) struct BlockQ6_K {
     ql: [u8; 128],
     qh: [u8; 64],
     scales: [i8; 16],
@@ -27,7 +27,7 @@ pub(super) struct BlockQ6K {
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
-unsafe impl QuantBlock for BlockQ6K {
+unsafe impl QuantBlock for BlockQ6_K {
     const TYPE: GgmlType = GgmlType::Q6_K;
 
     #[inline(always)]
@@ -54,7 +54,7 @@ unsafe impl QuantBlock for BlockQ6K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ6K>(isa);
+    let scalar = scalar::ops::<BlockQ6_K>(isa);
     match isa {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.

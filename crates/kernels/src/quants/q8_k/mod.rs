@@ -10,14 +10,14 @@ use crate::registry::QuantOps;
 /// A block: scale in single precision, the values, and their sums by 16 (which decoding ignores).
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct BlockQ8K {
+pub(super) struct BlockQ8_K {
     d: [u8; 4],
     qs: [i8; 256],
     bsums: [[u8; 2]; 16],
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
-unsafe impl QuantBlock for BlockQ8K {
+unsafe impl QuantBlock for BlockQ8_K {
     const TYPE: GgmlType = GgmlType::Q8_K;
 
     #[inline(always)]
@@ -35,7 +35,7 @@ unsafe impl QuantBlock for BlockQ8K {
     }
 }
 
-impl Quantize for BlockQ8K {
+impl Quantize for BlockQ8_K {
     fn quantize(x: &[f32]) -> Self {
         let (d, qs) = rounding::eight_bits_256(x);
         let sum = |i: usize| qs[16 * i..][..16].iter().map(|&q| i16::from(q)).sum::<i16>();
@@ -44,5 +44,5 @@ impl Quantize for BlockQ8K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops_with_encode::<BlockQ8K>(isa)
+    scalar::ops_with_encode::<BlockQ8_K>(isa)
 }

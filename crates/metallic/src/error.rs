@@ -106,6 +106,10 @@ pub enum Error {
         n_waiting: usize,
     },
 
+    /// Sampling parameters that make no sense.
+    #[error("the sampling parameters can't be used")]
+    Sampling(#[from] crate::sampling::Error),
+
     /// A size that this machine's address space can't hold.
     #[error("{what} would need more bytes than this machine can address")]
     TooLarge {

@@ -1,12 +1,31 @@
 //! Runs GGUF language models inside a memory budget.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use metallic::{Engine, Event, GgufFile, GgufLoader, Request, text::Tokenizer};
+//!
+//! let file = GgufFile::open("model.gguf")?;
+//! let tokenizer = Tokenizer::from_gguf(&file.gguf())?;
+//! let model = GgufLoader::new(file).load()?;
+//! let prompt = tokenizer.encode("The capital of France is", Default::default())?;
+//! Engine::new(model, tokenizer).generate(Request::new(prompt), |event| {
+//!     if let Event::Text { text, .. } = event {
+//!         print!("{text}");
+//!     }
+//! })?;
+//! # Ok(()) }
+//! ```
 
 pub mod backend;
+pub mod engine;
 mod error;
 pub mod memory;
 pub mod model;
 pub mod sampling;
+pub mod testing;
 pub mod text;
 
+pub use engine::{Engine, Event, FinishReason, Request};
 pub use error::{Error, Result};
 pub use memory::{GgufFile, MemoryPlan};
 pub use metallic_gguf as gguf;

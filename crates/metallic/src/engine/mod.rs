@@ -1,0 +1,264 @@
+//! Requests in, events out.
+//!
+//! A step schedules tokens, runs one forward pass, and samples. Every request gets its events in order and
+//! ends with exactly one [`Event::Finished`] or [`Event::Failed`]. A finished sequence stays cached until its
+//! slot is needed, so that the next turn of a conversation reads only what is new.
+
+mod scheduler;
+mod sequence;
+mod stats;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use stats::Stats;
+
+use crate::error::{Error, Result};
+use crate::model::{Model, Piece};
+use crate::sampling::SamplingParams;
+use crate::text::Tokenizer;
+use sequence::{Active, Limits, Slot};
+
+/// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
+pub const MAX_WAITING: usize = 256;
+
+/// What is asked of a model.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Tokens to continue.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Tokens to generate at most; `None` for as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// The answer ends before any of these.
+    pub stop: Vec<String>,
+}
+
+impl Request {
+    /// A request with default sampling, no limit but the context, and no stop strings.
+    pub fn new(prompt: Vec<u32>) -> Self {
+        Self { prompt, sampling: SamplingParams::default(), max_tokens: None, stop: Vec::new() }
+    }
+}
+
+/// Names a request in events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+/// Something that happened to a request.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// More of the answer: never part of a UTF-8 sequence, never part of a stop string.
+    Text {
+        /// Whose answer.
+        request: RequestId,
+        /// The text.
+        text: String,
+    },
+    /// The answer has ended. Nothing follows.
+    Finished {
+        /// Whose answer.
+        request: RequestId,
+        /// Why.
+        reason: FinishReason,
+        /// What it cost.
+        stats: Stats,
+    },
+    /// The request could not be carried out. Nothing follows.
+    Failed {
+        /// Which.
+        request: RequestId,
+        /// Why.
+        error: Arc<Error>,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// The model said that it was done.
+    StopToken,
+    /// A stop string came up.
+    StopString,
+    /// As many tokens as were asked for.
+    MaxTokens,
+    /// The context holds no more.
+    ContextFull,
+    /// The caller wanted no more.
+    Cancelled,
+}
+
+/// Runs requests on a model.
+pub struct Engine {
+    model: Model,
+    tokenizer: Tokenizer,
+    slots: Vec<Slot>,
+    waiting: VecDeque<(RequestId, Request)>,
+    next_id: u64,
+}
+
+impl Engine {
+    /// An engine without requests. It runs as many at a time as the model was loaded for.
+    pub fn new(mut model: Model, tokenizer: Tokenizer) -> Self {
+        let slots = (0..model.plan().request.n_sequences)
+            .map(|_| Slot {
+                sequence: model.create_sequence(),
+                tokens: Vec::new(),
+                n_cached: 0,
+                active: None,
+            })
+            .collect();
+        Self { model, tokenizer, slots, waiting: VecDeque::new(), next_id: 0 }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Queues a request; [`Engine::step`] runs it.
+    ///
+    /// # Errors
+    /// A prompt that is empty, too long for the context or not of this vocabulary, sampling parameters out of
+    /// range, or a full queue.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId> {
+        let (n_prompt, n_ctx) = (request.prompt.len(), self.model.n_ctx());
+        if n_prompt == 0 {
+            return Err(Error::EmptyPrompt);
+        }
+        if n_prompt > n_ctx {
+            return Err(Error::PromptTooLong { n_prompt, n_ctx });
+        }
+        let n_vocab = self.model.config().n_vocab;
+        if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= n_vocab) {
+            return Err(Error::TokenOutOfRange { id, n_vocab });
+        }
+        request.sampling.validate()?;
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(Error::QueueFull { n_waiting: self.waiting.len() });
+        }
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        self.waiting.push_back((id, request));
+        Ok(id)
+    }
+
+    /// Ends a request early; it finishes as [`FinishReason::Cancelled`]. Does nothing once it has ended.
+    pub fn cancel(&mut self, id: RequestId, on_event: &mut dyn FnMut(Event)) {
+        if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
+            self.waiting.remove(place);
+            let (reason, stats) = (FinishReason::Cancelled, Stats::default());
+            on_event(Event::Finished { request: id, reason, stats });
+        }
+        let slot = self.slots.iter_mut().find(|slot| slot.active.as_ref().is_some_and(|a| a.id == id));
+        if let Some(active) = slot.and_then(|slot| slot.active.take()) {
+            active.finish(FinishReason::Cancelled, on_event);
+        }
+    }
+
+    /// Runs one forward pass. True while there is more to do.
+    pub fn step(&mut self, on_event: &mut dyn FnMut(Event)) -> bool {
+        self.admit(on_event);
+        let n_pending: Vec<usize> = self.slots.iter().map(Slot::n_pending).collect();
+        let shares = scheduler::divide_batch(&n_pending, self.model.n_batch());
+        if shares.is_empty() {
+            return false;
+        }
+
+        let mut pieces = Vec::with_capacity(shares.len());
+        let mut actives = Vec::with_capacity(shares.len());
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(share) = shares.iter().find(|share| share.slot == index) else { continue };
+            let Some(active) = &mut slot.active else { continue };
+            let end = slot.n_cached + share.n_tokens;
+            let last = share.n_tokens - usize::from(end == slot.tokens.len());
+            pieces.push(Piece {
+                sequence: slot.sequence,
+                start: slot.n_cached,
+                tokens: &slot.tokens[slot.n_cached..end],
+                logits: last..share.n_tokens,
+            });
+            actives.push(active);
+        }
+        let started = Instant::now();
+        let mut sampled = vec![None; pieces.len()];
+        let result = self.model.forward(&pieces, &mut |of, logits| {
+            sampled[of.piece] = Some(actives[of.piece].sample(logits));
+        });
+        let time = started.elapsed();
+        actives.iter_mut().for_each(|active| active.charge(time));
+
+        if let Err(error) = result {
+            self.fail(error, on_event);
+            return !self.waiting.is_empty();
+        }
+        let limits = Limits { stop_tokens: self.tokenizer.stop_tokens(), n_ctx: self.model.n_ctx() };
+        for (share, token) in shares.iter().zip(sampled) {
+            let slot = &mut self.slots[share.slot];
+            slot.n_cached += share.n_tokens;
+            let (Some(token), Some(active)) = (token, &mut slot.active) else { continue };
+            slot.tokens.push(token);
+            let ended = active.push(token, slot.tokens.len(), &limits, &self.tokenizer, on_event);
+            if let Some(reason) = ended
+                && let Some(active) = slot.active.take()
+            {
+                active.finish(reason, on_event);
+            }
+        }
+        !self.waiting.is_empty() || self.slots.iter().any(|slot| slot.active.is_some())
+    }
+
+    /// Runs a request to its end.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`]; a failure on the way is an [`Event::Failed`].
+    pub fn generate(&mut self, request: Request, mut on_event: impl FnMut(Event)) -> Result<()> {
+        self.submit(request)?;
+        while self.step(&mut on_event) {}
+        Ok(())
+    }
+
+    /// Moves waiting requests to free slots, each to the one whose cache it shares most with.
+    fn admit(&mut self, on_event: &mut dyn FnMut(Event)) {
+        while let Some((_, request)) = self.waiting.front() {
+            let shared =
+                |slot: &Slot| scheduler::common_prefix(&slot.tokens[..slot.n_cached], &request.prompt);
+            let free = self.slots.iter_mut().filter(|slot| slot.active.is_none());
+            let Some(slot) = free.max_by_key(|slot| shared(slot)) else { return };
+            // The last token always runs again: its logits are what the answer begins with.
+            let n_cached = shared(slot).min(request.prompt.len() - 1);
+            let Some((id, request)) = self.waiting.pop_front() else { return };
+
+            self.model.truncate_sequence(slot.sequence, n_cached);
+            slot.n_cached = n_cached;
+            slot.tokens.clear();
+            slot.tokens.extend(&request.prompt);
+            match Active::new(id, request, n_cached, &self.tokenizer) {
+                Ok(active) => slot.active = Some(active),
+                Err(error) => {
+                    slot.tokens.truncate(n_cached);
+                    on_event(Event::Failed { request: id, error: Arc::new(error) });
+                }
+            }
+        }
+    }
+
+    /// Ends every request under way with the same error. Their caches are dropped: what they hold is unknown.
+    fn fail(&mut self, error: Error, on_event: &mut dyn FnMut(Event)) {
+        let error = Arc::new(error);
+        for slot in &mut self.slots {
+            if let Some(active) = slot.active.take() {
+                self.model.truncate_sequence(slot.sequence, 0);
+                (slot.n_cached, slot.tokens) = (0, Vec::new());
+                on_event(Event::Failed { request: active.id, error: Arc::clone(&error) });
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One request while it runs: what is still to be computed, and what has been said.
+
+use std::time::Duration;
+
+use super::{Event, FinishReason, Request, RequestId, Stats};
+use crate::error::Result;
+use crate::model::SequenceId;
+use crate::sampling::Sampler;
+use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
+
+/// A sequence in the KV cache, during a request and after it.
+pub(super) struct Slot {
+    pub(super) sequence: SequenceId,
+    /// Prompt and answer; the first `n_cached` have keys and values.
+    pub(super) tokens: Vec<u32>,
+    pub(super) n_cached: usize,
+    pub(super) active: Option<Active>,
+}
+
+impl Slot {
+    pub(super) fn n_pending(&self) -> usize {
+        if self.active.is_some() { self.tokens.len() - self.n_cached } else { 0 }
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Active {
+    pub(super) id: RequestId,
+    pub(super) stats: Stats,
+    sampler: Sampler,
+    decoder: StreamDecoder,
+    stop: StopMatcher,
+    max_tokens: usize,
+}
+
+/// The limits that end an answer.
+pub(super) struct Limits<'a> {
+    pub(super) stop_tokens: &'a [u32],
+    pub(super) n_ctx: usize,
+}
+
+impl Active {
+    pub(super) fn new(
+        id: RequestId,
+        request: Request,
+        n_cached: usize,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
+        let mut sampler = Sampler::new(request.sampling)?;
+        for &token in &request.prompt {
+            sampler.accept(token);
+        }
+        // After a control token, such as one that begins a turn, a text begins; otherwise one goes on.
+        let begins = request.prompt.last().is_some_and(|&token| tokenizer.is_control(token));
+        let decoder = if begins { StreamDecoder::new(tokenizer) } else { StreamDecoder::continuing() };
+        Ok(Self {
+            id,
+            stats: Stats { n_prompt: request.prompt.len(), n_cached, ..Stats::default() },
+            sampler,
+            decoder,
+            stop: StopMatcher::new(request.stop),
+            max_tokens: request.max_tokens.unwrap_or(usize::MAX),
+        })
+    }
+
+    pub(super) fn sample(&mut self, logits: &mut [f32]) -> u32 {
+        let token = self.sampler.sample(logits);
+        self.sampler.accept(token);
+        token
+    }
+
+    /// Adds the time of a forward pass to what it was for.
+    pub(super) fn charge(&mut self, time: Duration) {
+        if self.stats.n_generated == 0 {
+            self.stats.prefill += time;
+        } else {
+            self.stats.decode += time;
+        }
+    }
+
+    /// Says what a new token says, and whether the answer ends with it; `n_tokens` counts the sequence with it.
+    pub(super) fn push(
+        &mut self,
+        token: u32,
+        n_tokens: usize,
+        limits: &Limits<'_>,
+        tokenizer: &Tokenizer,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Option<FinishReason> {
+        self.stats.n_generated += 1;
+        if limits.stop_tokens.contains(&token) {
+            return Some(FinishReason::StopToken);
+        }
+        let text = self.decoder.push(tokenizer, token);
+        let stopped = self.say(&text, on_event);
+        if stopped {
+            Some(FinishReason::StopString)
+        } else if self.stats.n_generated >= self.max_tokens {
+            Some(FinishReason::MaxTokens)
+        } else if n_tokens > limits.n_ctx {
+            Some(FinishReason::ContextFull)
+        } else {
+            None
+        }
+    }
+
+    /// Says what was held back, then that the answer has ended.
+    pub(super) fn finish(mut self, reason: FinishReason, on_event: &mut dyn FnMut(Event)) {
+        if reason != FinishReason::StopString {
+            let rest = self.decoder.finish();
+            if !self.say(&rest, on_event) {
+                let held_back = self.stop.finish();
+                self.emit(held_back, on_event);
+            }
+        }
+        on_event(Event::Finished { request: self.id, reason, stats: self.stats });
+    }
+
+    /// Emits what of `text` can't be the start of a stop string; true when one is complete.
+    fn say(&mut self, text: &str, on_event: &mut dyn FnMut(Event)) -> bool {
+        let (text, stopped) = self.stop.push(text);
+        self.emit(text, on_event);
+        stopped
+    }
+
+    fn emit(&self, text: String, on_event: &mut dyn FnMut(Event)) {
+        if !text.is_empty() {
+            on_event(Event::Text { request: self.id, text });
+        }
+    }
+}

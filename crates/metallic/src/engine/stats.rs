@@ -1,0 +1,34 @@
+//! What a request cost.
+
+use std::time::Duration;
+
+/// Counts and times of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Tokens of the prompt.
+    pub n_prompt: usize,
+    /// Of those, tokens whose keys and values were already cached.
+    pub n_cached: usize,
+    /// Tokens generated.
+    pub n_generated: usize,
+    /// Time in forward passes that read the prompt, the first token's sampling included.
+    pub prefill: Duration,
+    /// Time in forward passes that generated the other tokens.
+    pub decode: Duration,
+}
+
+impl Stats {
+    /// Prompt tokens read per second, cached ones left out; `None` before there is a time.
+    pub fn prefill_rate(&self) -> Option<f64> {
+        rate(self.n_prompt - self.n_cached, self.prefill)
+    }
+
+    /// Tokens generated per second after the first; `None` before there is a second.
+    pub fn decode_rate(&self) -> Option<f64> {
+        rate(self.n_generated.saturating_sub(1), self.decode)
+    }
+}
+
+fn rate(n: usize, time: Duration) -> Option<f64> {
+    (n > 0 && !time.is_zero()).then(|| n as f64 / time.as_secs_f64())
+}

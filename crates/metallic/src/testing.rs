@@ -1,0 +1,116 @@
+//! A small model of random weights, for tests that must not depend on a download.
+//!
+//! It babbles, but it has everything that a real model's file has: a byte-level vocabulary, a chat template,
+//! attention with grouped heads, a gated network. The same every time.
+
+use metallic_gguf::{ArrayBuf, GgmlType, GgufWriter, Result, ValueType};
+
+/// Width of the hidden state.
+const N_EMBD: u64 = 32;
+const N_LAYERS: u32 = 2;
+const N_HEAD: u32 = 4;
+const N_HEAD_KV: u32 = 2;
+const N_FF: u64 = 64;
+/// The control tokens that follow the 256 bytes.
+const CONTROL: [&str; 3] = ["<|bos|>", "<|im_start|>", "<|im_end|>"];
+
+/// Id of the token that ends an answer.
+pub const END_OF_TURN: u32 = 258;
+
+/// The model as a GGUF file: architecture `llama`, 259 tokens (one for each byte, then `<|bos|>`,
+/// `<|im_start|>`, `<|im_end|>`), a context of 512.
+///
+/// # Errors
+/// None that does not mean a defect of this crate.
+pub fn tiny_model() -> Result<Vec<u8>> {
+    let mut file = GgufWriter::new();
+    file.set("general.architecture", "llama")?;
+    file.set("general.name", "Tiny, of random weights")?;
+    file.set("llama.context_length", 512_u32)?;
+    file.set("llama.embedding_length", N_EMBD as u32)?;
+    file.set("llama.block_count", N_LAYERS)?;
+    file.set("llama.feed_forward_length", N_FF as u32)?;
+    file.set("llama.attention.head_count", N_HEAD)?;
+    file.set("llama.attention.head_count_kv", N_HEAD_KV)?;
+    file.set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)?;
+
+    let tokens: Vec<String> = (0..=255).map(byte_name).chain(CONTROL.map(str::to_owned)).collect();
+    let kinds = (0..tokens.len()).map(|id| if id < 256 { 1_i32 } else { 3 });
+    file.set("tokenizer.ggml.model", "gpt2")?;
+    file.set("tokenizer.ggml.pre", "gpt-2")?;
+    file.set("tokenizer.ggml.tokens", &ArrayBuf::new(ValueType::String, tokens.iter().map(String::as_str))?)?;
+    file.set("tokenizer.ggml.token_type", &ArrayBuf::new(ValueType::I32, kinds)?)?;
+    file.set("tokenizer.ggml.merges", &ArrayBuf::new(ValueType::String, [] as [&str; 0])?)?;
+    file.set("tokenizer.ggml.bos_token_id", 256_u32)?;
+    file.set("tokenizer.ggml.eos_token_id", END_OF_TURN)?;
+    file.set("tokenizer.ggml.add_bos_token", true)?;
+    file.set(
+        "tokenizer.chat_template",
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    )?;
+
+    let tensors = shapes(tokens.len() as u64);
+    for (name, shape) in &tensors {
+        file.tensor(name, GgmlType::F32, shape)?;
+    }
+    let mut data = file.begin(Vec::new()).expect("a vector takes all that is written");
+    let mut random = Random(1);
+    for (name, shape) in &tensors {
+        let n: u64 = shape.iter().product();
+        let norm = name.ends_with("norm.weight");
+        let scale = 1.7 / (shape[0] as f32).sqrt(); // uniform values of variance 1 / row length
+        for _ in 0..n {
+            let value = if norm { 1.0 } else { scale * random.next() };
+            data.write(name, &value.to_le_bytes()).expect("as many values as the shape has");
+        }
+    }
+    Ok(data.finish().expect("every tensor was written"))
+}
+
+fn shapes(n_vocab: u64) -> Vec<(String, Vec<u64>)> {
+    let kv = N_EMBD * u64::from(N_HEAD_KV) / u64::from(N_HEAD);
+    let mut shapes = vec![
+        ("token_embd.weight".to_owned(), vec![N_EMBD, n_vocab]),
+        ("output_norm.weight".to_owned(), vec![N_EMBD]),
+        ("output.weight".to_owned(), vec![N_EMBD, n_vocab]),
+    ];
+    for layer in 0..N_LAYERS {
+        let layer_shapes: [(&str, &[u64]); 9] = [
+            ("attn_norm", &[N_EMBD]),
+            ("attn_q", &[N_EMBD, N_EMBD]),
+            ("attn_k", &[N_EMBD, kv]),
+            ("attn_v", &[N_EMBD, kv]),
+            ("attn_output", &[N_EMBD, N_EMBD]),
+            ("ffn_norm", &[N_EMBD]),
+            ("ffn_gate", &[N_EMBD, N_FF]),
+            ("ffn_up", &[N_EMBD, N_FF]),
+            ("ffn_down", &[N_FF, N_EMBD]),
+        ];
+        shapes
+            .extend(layer_shapes.map(|(name, shape)| (format!("blk.{layer}.{name}.weight"), shape.to_vec())));
+    }
+    shapes
+}
+
+/// GPT-2's name of a byte: itself where it is printable, a character from U+0100 on otherwise.
+fn byte_name(byte: u8) -> String {
+    let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let code = if printable(&byte) {
+        u32::from(byte)
+    } else {
+        256 + (0..byte).filter(|b| !printable(b)).count() as u32
+    };
+    char::from_u32(code).map(String::from).unwrap_or_default()
+}
+
+/// Numerical Recipes' linear congruential generator: enough for weights that mean nothing.
+struct Random(u32);
+
+impl Random {
+    /// From −1 to 1.
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.0 >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+}

@@ -1,0 +1,180 @@
+//! The engine's promises: events in order, one end for each request, the same text whatever else runs.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it panics")]
+
+use metallic::engine::{Engine, Event, FinishReason, MAX_WAITING, Request, RequestId, Stats};
+use metallic::sampling::SamplingParams;
+use metallic::text::{EncodeOptions, Tokenizer};
+use metallic::{Error, GgufFile, GgufLoader, testing};
+
+fn engine(n_ctx: usize, n_sequences: usize) -> Engine {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, testing::tiny_model().unwrap()).unwrap();
+    let file = GgufFile::open(&path).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&file.gguf()).unwrap();
+    let loader = GgufLoader::new(file).threads(1).context_length(n_ctx).sequences(n_sequences).batch(16);
+    Engine::new(loader.load().unwrap(), tokenizer)
+}
+
+fn request(engine: &Engine, prompt: &str, max_tokens: usize) -> Request {
+    let options = EncodeOptions { add_special: true, parse_special: false };
+    let prompt = engine.tokenizer().encode(prompt, options).unwrap();
+    Request { sampling: SamplingParams::greedy(), max_tokens: Some(max_tokens), ..Request::new(prompt) }
+}
+
+/// What was said to each request, and how it ended.
+#[derive(Default)]
+struct Heard {
+    events: Vec<(RequestId, String, Option<(FinishReason, Stats)>)>,
+}
+
+impl Heard {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Text { request, text } => {
+                assert!(!text.is_empty());
+                match self.events.iter_mut().find(|(id, ..)| *id == request) {
+                    Some((_, said, end)) => {
+                        assert!(end.is_none(), "nothing follows the end");
+                        said.push_str(&text);
+                    }
+                    None => self.events.push((request, text, None)),
+                }
+            }
+            Event::Finished { request, reason, stats } => {
+                if !self.events.iter().any(|(id, ..)| *id == request) {
+                    self.events.push((request, String::new(), None));
+                }
+                let (.., end) = self.events.iter_mut().find(|(id, ..)| *id == request).unwrap();
+                assert!(end.is_none(), "a request ends once");
+                *end = Some((reason, stats));
+            }
+            Event::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+
+    fn of(&self, id: RequestId) -> (&str, FinishReason, Stats) {
+        let (_, text, end) = self.events.iter().find(|(known, ..)| *known == id).unwrap();
+        let (reason, stats) = end.unwrap();
+        (text, reason, stats)
+    }
+}
+
+fn run(engine: &mut Engine, requests: &[Request]) -> Vec<(String, FinishReason, Stats)> {
+    let mut heard = Heard::default();
+    let ids: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+    while engine.step(&mut |event| heard.take(event)) {}
+    assert_eq!(heard.events.len(), requests.len());
+    ids.into_iter()
+        .map(|id| {
+            let (text, reason, stats) = heard.of(id);
+            (text.to_owned(), reason, stats)
+        })
+        .collect()
+}
+
+#[test]
+fn answers_do_not_depend_on_what_else_is_running() {
+    let prompts = ["one", "a rather longer prompt, of more than one batch", "x", "two", "and so on"];
+    let mut alone = engine(128, 1);
+    let requests: Vec<_> = prompts.iter().map(|prompt| request(&alone, prompt, 40)).collect();
+    let expected: Vec<_> =
+        requests.iter().map(|r| run(&mut alone, std::slice::from_ref(r))[0].0.clone()).collect();
+    assert!(expected.iter().any(|text| text.chars().count() > 10), "{expected:?}");
+
+    let mut together = engine(128, 3); // fewer slots than requests: two wait
+    let found: Vec<_> = run(&mut together, &requests).into_iter().map(|(text, ..)| text).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_limit_a_stop_string_and_a_full_context_end_an_answer() {
+    let mut engine = engine(64, 1);
+    let limited = request(&engine, "Hello", 30);
+    let (text, reason, stats) = run(&mut engine, &[limited.clone()]).remove(0);
+    assert_eq!((reason, stats.n_prompt, stats.n_generated), (FinishReason::MaxTokens, 6, 30));
+
+    // Stop before some middle part of what it says.
+    let middle: String = text.chars().skip(5).take(3).collect();
+    assert_eq!(middle.chars().count(), 3, "{text:?}");
+    let (before, _) = text.split_once(&middle).unwrap();
+    let stopped = Request { stop: vec!["never said".into(), middle.clone()], ..limited.clone() };
+    let (found, reason, _) = run(&mut engine, &[stopped]).remove(0);
+    assert_eq!((found.as_str(), reason), (before, FinishReason::StopString));
+
+    let unlimited = Request { max_tokens: None, ..limited };
+    let (found, reason, stats) = run(&mut engine, &[unlimited]).remove(0);
+    assert!(found.starts_with(&text));
+    // The last token needs no place of its own.
+    assert_eq!((reason, stats.n_generated), (FinishReason::ContextFull, 64 - 6 + 1));
+}
+
+#[test]
+fn the_models_own_stop_token_ends_an_answer_and_is_not_said() {
+    let mut engine = engine(64, 1);
+    let mut request = request(&engine, "Hello", 30);
+    request.sampling.logit_bias = vec![(testing::END_OF_TURN, 1e9)];
+    let (text, reason, stats) = run(&mut engine, &[request]).remove(0);
+    assert_eq!((text.as_str(), reason, stats.n_generated), ("", FinishReason::StopToken, 1));
+}
+
+#[test]
+fn the_next_turn_reads_only_what_is_new_and_says_the_same() {
+    let mut warm = engine(128, 2);
+    let first = request(&warm, "A conversation that begins here", 8);
+    let other = request(&warm, "Something else entirely", 8);
+    run(&mut warm, &[first.clone(), other]);
+    let second = request(&warm, "A conversation that begins here, and goes on", 8);
+    let (text, _, stats) = run(&mut warm, &[second.clone()]).remove(0);
+    assert_eq!(stats.n_cached, first.prompt.len());
+    let (cold, _, stats) = run(&mut engine(128, 1), &[second]).remove(0);
+    assert_eq!((text, stats.n_cached), (cold, 0));
+}
+
+#[test]
+fn the_same_prompt_again_runs_only_its_last_token() {
+    let mut engine = engine(64, 1);
+    let request = request(&engine, "again", 4);
+    let (expected, ..) = run(&mut engine, &[request.clone()]).remove(0);
+    let (found, _, stats) = run(&mut engine, &[request.clone()]).remove(0);
+    assert_eq!((found, stats.n_cached), (expected, request.prompt.len() - 1));
+}
+
+#[test]
+fn cancelled_requests_end_once_and_free_their_slot() {
+    let mut engine = engine(64, 1);
+    let mut heard = Heard::default();
+    let endless = Request { max_tokens: None, ..request(&engine, "Hello", 0) };
+    let running = engine.submit(endless.clone()).unwrap();
+    let waiting = engine.submit(endless).unwrap();
+    for _ in 0..5 {
+        assert!(engine.step(&mut |event| heard.take(event)));
+    }
+    engine.cancel(waiting, &mut |event| heard.take(event));
+    engine.cancel(running, &mut |event| heard.take(event));
+    engine.cancel(running, &mut |event| heard.take(event));
+    assert!(!engine.step(&mut |event| heard.take(event)));
+    assert_eq!(heard.of(running).1, FinishReason::Cancelled);
+    assert_eq!((heard.of(waiting).1, heard.of(waiting).0), (FinishReason::Cancelled, ""));
+    let next = request(&engine, "Hello", 3);
+    assert_eq!(run(&mut engine, &[next])[0].1, FinishReason::MaxTokens);
+}
+
+#[test]
+fn requests_that_cannot_run_are_refused() {
+    let mut engine = engine(16, 1);
+    let good = request(&engine, "Hello", 1);
+    let with = |prompt: Vec<u32>| Request { prompt, ..good.clone() };
+    assert!(matches!(engine.submit(with(vec![])), Err(Error::EmptyPrompt)));
+    let too_long = engine.submit(with(vec![65; 17]));
+    assert!(matches!(too_long, Err(Error::PromptTooLong { n_prompt: 17, n_ctx: 16 })));
+    let unknown = engine.submit(with(vec![65, 259]));
+    assert!(matches!(unknown, Err(Error::TokenOutOfRange { id: 259, n_vocab: 259 })));
+    let sampling = SamplingParams { top_p: 7.0, ..SamplingParams::greedy() };
+    assert!(matches!(engine.submit(Request { sampling, ..good.clone() }), Err(Error::Sampling(_))));
+    for _ in 0..MAX_WAITING {
+        engine.submit(good.clone()).unwrap();
+    }
+    assert!(matches!(engine.submit(good), Err(Error::QueueFull { .. })));
+}

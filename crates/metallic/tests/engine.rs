@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it panics")]
 
+use std::collections::BTreeMap;
+use std::slice;
+
 use metallic::engine::{Engine, Event, FinishReason, MAX_WAITING, Request, RequestId, Stats};
 use metallic::sampling::SamplingParams;
 use metallic::text::{EncodeOptions, Tokenizer};
@@ -25,37 +28,32 @@ fn request(engine: &Engine, prompt: &str, max_tokens: usize) -> Request {
 
 /// What was said to each request, and how it ended.
 #[derive(Default)]
-struct Heard {
-    events: Vec<(RequestId, String, Option<(FinishReason, Stats)>)>,
+struct Heard(BTreeMap<RequestId, Answer>);
+
+#[derive(Clone, Default)]
+struct Answer {
+    text: String,
+    end: Option<(FinishReason, Stats)>,
 }
 
 impl Heard {
     fn take(&mut self, event: Event) {
         match event {
             Event::Text { request, text } => {
-                assert!(!text.is_empty());
-                match self.events.iter_mut().find(|(id, ..)| *id == request) {
-                    Some((_, said, end)) => {
-                        assert!(end.is_none(), "nothing follows the end");
-                        said.push_str(&text);
-                    }
-                    None => self.events.push((request, text, None)),
-                }
+                let answer = self.0.entry(request).or_default();
+                assert!(!text.is_empty() && answer.end.is_none(), "nothing follows the end");
+                answer.text.push_str(&text);
             }
             Event::Finished { request, reason, stats } => {
-                if !self.events.iter().any(|(id, ..)| *id == request) {
-                    self.events.push((request, String::new(), None));
-                }
-                let (.., end) = self.events.iter_mut().find(|(id, ..)| *id == request).unwrap();
-                assert!(end.is_none(), "a request ends once");
-                *end = Some((reason, stats));
+                let before = self.0.entry(request).or_default().end.replace((reason, stats));
+                assert!(before.is_none(), "a request ends once");
             }
             Event::Failed { error, .. } => panic!("{error}"),
         }
     }
 
-    fn of(&self, id: RequestId) -> (&str, FinishReason, Stats) {
-        let (_, text, end) = self.events.iter().find(|(known, ..)| *known == id).unwrap();
+    fn of(&self, id: RequestId) -> (String, FinishReason, Stats) {
+        let Answer { text, end } = self.0[&id].clone();
         let (reason, stats) = end.unwrap();
         (text, reason, stats)
     }
@@ -65,13 +63,8 @@ fn run(engine: &mut Engine, requests: &[Request]) -> Vec<(String, FinishReason, 
     let mut heard = Heard::default();
     let ids: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
     while engine.step(&mut |event| heard.take(event)) {}
-    assert_eq!(heard.events.len(), requests.len());
-    ids.into_iter()
-        .map(|id| {
-            let (text, reason, stats) = heard.of(id);
-            (text.to_owned(), reason, stats)
-        })
-        .collect()
+    assert_eq!(heard.0.len(), requests.len());
+    ids.into_iter().map(|id| heard.of(id)).collect()
 }
 
 #[test]
@@ -80,7 +73,7 @@ fn answers_do_not_depend_on_what_else_is_running() {
     let mut alone = engine(128, 1);
     let requests: Vec<_> = prompts.iter().map(|prompt| request(&alone, prompt, 40)).collect();
     let expected: Vec<_> =
-        requests.iter().map(|r| run(&mut alone, std::slice::from_ref(r))[0].0.clone()).collect();
+        requests.iter().map(|r| run(&mut alone, slice::from_ref(r))[0].0.clone()).collect();
     assert!(expected.iter().any(|text| text.chars().count() > 10), "{expected:?}");
 
     let mut together = engine(128, 3); // fewer slots than requests: two wait
@@ -92,7 +85,7 @@ fn answers_do_not_depend_on_what_else_is_running() {
 fn a_limit_a_stop_string_and_a_full_context_end_an_answer() {
     let mut engine = engine(64, 1);
     let limited = request(&engine, "Hello", 30);
-    let (text, reason, stats) = run(&mut engine, &[limited.clone()]).remove(0);
+    let (text, reason, stats) = run(&mut engine, slice::from_ref(&limited)).remove(0);
     assert_eq!((reason, stats.n_prompt, stats.n_generated), (FinishReason::MaxTokens, 6, 30));
 
     // Stop before some middle part of what it says.
@@ -126,7 +119,7 @@ fn the_next_turn_reads_only_what_is_new_and_says_the_same() {
     let other = request(&warm, "Something else entirely", 8);
     run(&mut warm, &[first.clone(), other]);
     let second = request(&warm, "A conversation that begins here, and goes on", 8);
-    let (text, _, stats) = run(&mut warm, &[second.clone()]).remove(0);
+    let (text, _, stats) = run(&mut warm, slice::from_ref(&second)).remove(0);
     assert_eq!(stats.n_cached, first.prompt.len());
     let (cold, _, stats) = run(&mut engine(128, 1), &[second]).remove(0);
     assert_eq!((text, stats.n_cached), (cold, 0));
@@ -136,8 +129,8 @@ fn the_next_turn_reads_only_what_is_new_and_says_the_same() {
 fn the_same_prompt_again_runs_only_its_last_token() {
     let mut engine = engine(64, 1);
     let request = request(&engine, "again", 4);
-    let (expected, ..) = run(&mut engine, &[request.clone()]).remove(0);
-    let (found, _, stats) = run(&mut engine, &[request.clone()]).remove(0);
+    let (expected, ..) = run(&mut engine, slice::from_ref(&request)).remove(0);
+    let (found, _, stats) = run(&mut engine, slice::from_ref(&request)).remove(0);
     assert_eq!((found, stats.n_cached), (expected, request.prompt.len() - 1));
 }
 
@@ -156,7 +149,7 @@ fn cancelled_requests_end_once_and_free_their_slot() {
     engine.cancel(running, &mut |event| heard.take(event));
     assert!(!engine.step(&mut |event| heard.take(event)));
     assert_eq!(heard.of(running).1, FinishReason::Cancelled);
-    assert_eq!((heard.of(waiting).1, heard.of(waiting).0), (FinishReason::Cancelled, ""));
+    assert_eq!((heard.of(waiting).1, heard.of(waiting).0), (FinishReason::Cancelled, String::new()));
     let next = request(&engine, "Hello", 3);
     assert_eq!(run(&mut engine, &[next])[0].1, FinishReason::MaxTokens);
 }

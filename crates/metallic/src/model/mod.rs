@@ -1,6 +1,6 @@
 //! A language model: hyper-parameters, weights and the forward pass.
 //!
-//! One forward pass serves every architecture: [`arch`] reads metadata into a [`ModelConfig`] of independent
+//! One forward pass serves every architecture: `arch` reads metadata into a [`ModelConfig`] of independent
 //! features, `weights` finds the tensors, and `decoder` runs the layers on a [`Backend`](crate::backend).
 
 mod arch;

@@ -21,6 +21,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::activation;
 use crate::isa::Isa;
+use crate::lanes;
 use crate::pool::ThreadPool;
 
 /// Positions in a tile: their scores stay in the first-level cache with the keys.
@@ -183,16 +184,30 @@ impl Kernels {
     }
 }
 
+/// Values widened to floats at a time: the conversion looks for a faster way at every call.
+const WIDENED: usize = 64;
+
 fn scores(q: &[f32], keys: &[f16], scores: &mut [f32]) {
+    let mut wide = [0.0; WIDENED];
     for (key, score) in keys.chunks_exact(q.len()).zip(scores) {
-        *score = key.iter().zip(q).map(|(k, q)| k.to_f32() * q).sum();
+        *score = 0.0;
+        for (key, q) in key.chunks(WIDENED).zip(q.chunks(WIDENED)) {
+            let wide = &mut wide[..key.len()];
+            key.convert_to_f32_slice(wide);
+            *score += lanes::dot(wide, q);
+        }
     }
 }
 
 fn accumulate(weights: &[f32], values: &[f16], out: &mut [f32]) {
+    let mut wide = [0.0; WIDENED];
     for (value, weight) in values.chunks_exact(out.len()).zip(weights) {
-        for (out, v) in out.iter_mut().zip(value) {
-            *out += weight * v.to_f32();
+        for (value, out) in value.chunks(WIDENED).zip(out.chunks_mut(WIDENED)) {
+            let wide = &mut wide[..value.len()];
+            value.convert_to_f32_slice(wide);
+            for (out, v) in out.iter_mut().zip(wide) {
+                *out += weight * *v;
+            }
         }
     }
 }

@@ -43,6 +43,23 @@ pub(super) fn five_bits(low: &[u8; 16], high: [u8; 4], offset: i8) -> [i8; 32] {
     out
 }
 
+/// Eight weights as one number, the first lowest: a step on them all is then one operation on every CPU.
+#[inline(always)]
+pub(super) fn word(weights: &[i8; 8]) -> u64 {
+    u64::from_le_bytes(weights.map(|w| w as u8))
+}
+
+/// The inverse of [`word`].
+#[inline(always)]
+pub(super) fn weights(word: u64) -> [i8; 8] {
+    word.to_le_bytes().map(|w| w as i8)
+}
+
+/// A word of eight times the same byte.
+pub(super) const fn eight(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
 /// Eight bits as eight bytes, lowest first: 0xFF where the bit is set and 0 elsewhere.
 ///
 /// Shifting each weight's bit into place doesn't vectorise, so it is looked up.
@@ -71,6 +88,16 @@ pub(super) fn levels(bytes: &[u8; 16], levels: &[i8; 16]) -> [i8; 32] {
     for (i, &byte) in bytes.iter().enumerate() {
         out[i] = levels[usize::from(byte & 15)];
         out[i + 16] = levels[usize::from(byte >> 4)];
+    }
+    out
+}
+
+/// 2 bits of each byte, from `shift` on, less `offset`.
+#[inline(always)]
+pub(super) fn pairs(bytes: &[u8; 32], shift: usize, offset: i8) -> [i8; 32] {
+    let mut out = [0; 32];
+    for (out, byte) in out.iter_mut().zip(bytes) {
+        *out = (byte >> shift & 3) as i8 - offset;
     }
     out
 }

@@ -3,6 +3,8 @@
 //! Beside the formats: [`scalar`] has the operations they share, [`bits`] the layouts, [`codebooks`] the
 //! tables of the IQ formats and [`rounding`] the way from floats to integers.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod bits;
 mod codebooks;
 mod rounding;

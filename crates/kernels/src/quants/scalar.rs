@@ -4,6 +4,8 @@
 use crate::activations::{Q8_LEN, Q8Block};
 use crate::block::{QuantBlock, Quantize, blocks, blocks_mut};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::quants::avx2;
 use crate::registry::{Dot, QuantOps};
 
 /// The operations of a format that can't be made from floats.
@@ -18,12 +20,8 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
                     || decode::<B>(row, out),
                 )
             },
-            |row, x| {
-                Isa::Avx2.run(
-                    #[inline(always)]
-                    || dot::<B>(row, x),
-                )
-            },
+            // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+            |row, x| unsafe { avx2::dot::<B>(row, x) },
         ),
     };
     QuantOps { ggml_type: B::TYPE, isa, decode, encode: None, swap_bytes: swap_bytes::<B>, dot: Dot::Q8(dot) }
@@ -39,9 +37,9 @@ type DotQ8 = fn(&[u8], &[Q8Block]) -> f32;
 
 #[inline(always)]
 fn decode<B: QuantBlock>(row: &[u8], out: &mut [f32]) {
-    let row = blocks::<B>(row);
-    assert_eq!(out.len(), row.len() * B::TYPE.block_len(), "output length is the row's length");
-    for (block, out) in row.iter().zip(out.chunks_exact_mut(B::TYPE.block_len())) {
+    let (row, block_len) = (blocks::<B>(row), const { B::TYPE.block_len() });
+    assert_eq!(out.len(), row.len() * block_len, "output length is the row's length");
+    for (block, out) in row.iter().zip(out.chunks_exact_mut(block_len)) {
         for (i, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             block.unpack(i).decode(out);
         }
@@ -50,7 +48,7 @@ fn decode<B: QuantBlock>(row: &[u8], out: &mut [f32]) {
 
 #[inline(always)]
 fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block]) -> f32 {
-    let (row, per_block) = (blocks::<B>(row), B::TYPE.block_len() / Q8_LEN);
+    let (row, per_block) = (blocks::<B>(row), const { B::TYPE.block_len() / Q8_LEN });
     assert_eq!(x.len(), row.len() * per_block, "one activation block for every 32 weights");
     let mut sum = 0.0;
     for (block, x) in row.iter().zip(x.chunks_exact(per_block)) {
@@ -62,9 +60,9 @@ fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block]) -> f32 {
 }
 
 fn encode<B: Quantize>(x: &[f32], row: &mut [u8]) {
-    let row = blocks_mut::<B>(row);
-    assert_eq!(x.len(), row.len() * B::TYPE.block_len(), "input length is the row's length");
-    for (block, x) in row.iter_mut().zip(x.chunks_exact(B::TYPE.block_len())) {
+    let (row, block_len) = (blocks_mut::<B>(row), const { B::TYPE.block_len() });
+    assert_eq!(x.len(), row.len() * block_len, "input length is the row's length");
+    for (block, x) in row.iter_mut().zip(x.chunks_exact(block_len)) {
         *block = B::quantize(x);
     }
 }

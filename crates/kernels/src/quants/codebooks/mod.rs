@@ -17,8 +17,8 @@ pub(super) static IQ2_S: [[i8; 8]; 1024] = spread(packed::IQ2_S, IQ2_LEVELS);
 pub(super) static IQ3_XXS: [[i8; 4]; 256] = spread(packed::IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]);
 /// IQ3_S, 9-bit codes.
 pub(super) static IQ3_S: [[i8; 4]; 512] = spread(packed::IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
-/// IQ1_S and IQ1_M, 11-bit codes: eight times the ternary weights.
-pub(super) static IQ1: [[i8; 8]; 2048] = spread(packed::IQ1, [-8, 0, 8]);
+/// IQ1_S and IQ1_M, 11-bit codes: eight times the ternary weights, with the top bit flipped.
+static IQ1: [[i8; 8]; 2048] = spread(packed::IQ1, [-8 ^ i8::MIN, i8::MIN, 8 ^ i8::MIN]);
 
 const IQ2_LEVELS: [i8; 3] = [8, 25, 43];
 
@@ -41,6 +41,17 @@ const fn spread<const LEN: usize, const CODES: usize, const LEVELS: usize>(
     out
 }
 
+/// Eight times the ternary weights of a code of IQ1_S or IQ1_M, plus or minus one.
+///
+/// With the top bits flipped the bytes are far from 0 and from 255, so that adding to all eight at once
+/// carries nothing from one to the next.
+#[inline(always)]
+pub(super) fn iq1(code: usize, minus: bool) -> [i8; 8] {
+    let flipped = bits::word(&IQ1[code]);
+    let shifted = flipped + bits::eight(1) - bits::eight(2 * u8::from(minus));
+    bits::weights(shifted ^ bits::eight(0x80))
+}
+
 /// Signs of 8 weights from the 7 that are stored: the eighth makes the number of minuses even.
 #[inline(always)]
 pub(super) fn eight_signs(seven: u8) -> u8 {
@@ -60,7 +71,6 @@ pub(super) fn signs_of_28(word: u32) -> [u8; 4] {
 pub(super) fn negate(weights: &mut [i8; 32], signs: [u8; 4]) {
     for (weights, signs) in weights.as_chunks_mut::<8>().0.iter_mut().zip(signs) {
         let minus = bits::mask(signs);
-        let flipped = u64::from_le_bytes(weights.map(|w| w as u8)) ^ minus;
-        *weights = (flipped + (minus & u64::from_le_bytes([1; 8]))).to_le_bytes().map(|w| w as i8);
+        *weights = bits::weights((bits::word(weights) ^ minus) + (minus & bits::eight(1)));
     }
 }

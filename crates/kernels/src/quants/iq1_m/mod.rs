@@ -29,9 +29,8 @@ unsafe impl QuantBlock for BlockIQ1_M {
         let mut quants = [0; 32];
         for (k, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let nibble = self.qh[2 * i + k / 2] >> (4 * (k % 2)) & 15;
-            let shift = if nibble >> 3 == 0 { 1 } else { -1 };
             let code = usize::from(self.qs[4 * i + k]) | usize::from(nibble & 7) << 8;
-            *quants = codebooks::IQ1[code].map(|q| q + shift);
+            *quants = codebooks::iq1(code, nibble >> 3 == 1);
         }
         let words = self.scales.map(u16::from_le_bytes);
         let d = words[0] >> 12 | words[1] >> 12 << 4 | words[2] >> 12 << 8 | words[3] >> 12 << 12;

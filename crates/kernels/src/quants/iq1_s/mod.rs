@@ -26,11 +26,10 @@ unsafe impl QuantBlock for BlockIQ1_S {
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
         let word = u16::from_le_bytes(self.qh[i]);
-        let shift = if word >> 15 == 0 { 1 } else { -1 };
         let mut quants = [0; 32];
         for (k, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let code = usize::from(self.qs[4 * i + k]) | usize::from(word >> (3 * k) & 7) << 8;
-            *quants = codebooks::IQ1[code].map(|q| q + shift);
+            *quants = codebooks::iq1(code, word >> 15 == 1);
         }
         let scale = bits::half(self.d) * f32::from(2 * (word >> 12 & 7) + 1) * 0.125;
         Unpacked { quants, scales: [scale; 2], mins: [0.0; 2] }

@@ -22,9 +22,8 @@ unsafe impl QuantBlock for BlockQ1_0 {
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
         let mut quants = [0; 32];
-        for (quants, &bits) in quants.as_chunks_mut::<8>().0.iter_mut().zip(&self.qs[4 * i..]) {
-            let minus_or_one = !bits::mask(bits) | u64::from_le_bytes([1; 8]);
-            *quants = minus_or_one.to_le_bytes().map(|q| q as i8);
+        for (quants, &byte) in quants.as_chunks_mut::<8>().0.iter_mut().zip(&self.qs[4 * i..]) {
+            *quants = bits::weights(!bits::mask(byte) | bits::eight(1));
         }
         Unpacked { quants, scales: [bits::half(self.d); 2], mins: [0.0; 2] }
     }

@@ -25,11 +25,10 @@ unsafe impl QuantBlock for BlockQ2_K {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 4], 2 * (i % 4));
         let (d, dmin) = (bits::half(self.d), bits::half(self.dmin));
         let packed = self.scales.as_chunks::<2>().0[i];
         Unpacked {
-            quants: qs.map(|q| (q >> shift & 3) as i8),
+            quants: bits::pairs(&self.qs.as_chunks().0[i / 4], 2 * (i % 4), 0),
             scales: packed.map(|byte| d * f32::from(byte & 15)),
             mins: packed.map(|byte| dmin * f32::from(byte >> 4)),
         }

@@ -31,8 +31,12 @@ unsafe impl QuantBlock for BlockQ4_K {
     fn unpack(&self, i: usize) -> Unpacked {
         let (scale, min) = scale_min(&self.scales, i);
         let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 2], 4 * (i % 2));
+        let mut quants = [0; 32];
+        for (q, byte) in quants.iter_mut().zip(qs) {
+            *q = (byte >> shift & 15) as i8;
+        }
         Unpacked {
-            quants: qs.map(|q| (q >> shift & 15) as i8),
+            quants,
             scales: [bits::half(self.d) * f32::from(scale); 2],
             mins: [bits::half(self.dmin) * f32::from(min); 2],
         }

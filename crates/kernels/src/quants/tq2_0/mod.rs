@@ -21,9 +21,8 @@ unsafe impl QuantBlock for BlockTQ2_0 {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let (qs, shift) = (&self.qs.as_chunks::<32>().0[i / 4], 2 * (i % 4));
         Unpacked {
-            quants: qs.map(|q| (q >> shift & 3) as i8 - 1),
+            quants: bits::pairs(&self.qs.as_chunks().0[i / 4], 2 * (i % 4), 1),
             scales: [bits::half(self.d); 2],
             mins: [0.0; 2],
         }

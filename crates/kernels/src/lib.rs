@@ -3,6 +3,11 @@
 //! A *row* is the bytes of one output of a matrix: consecutive blocks of one [`GgmlType`]. This crate
 //! knows how each format's blocks decode and how a row meets an activation vector; it knows nothing of
 //! models, files or memory budgets.
+//!
+//! # What results depend on
+//! Not on the number of threads, nor on what else is in the same call. On the instruction set, in the
+//! last bits: integer sums are exact on all of them, and the floats that these become are added up in an
+//! order that suits the set. Norms, activations and softmax have the same bits everywhere.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod activation;

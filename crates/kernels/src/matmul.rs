@@ -148,7 +148,7 @@ impl<'a> MatmulJob<'a> {
     /// # Panics
     /// If an output row of `stride` floats has no room for the results.
     pub fn chunk(weights: Matrix<'a>, out: &'a mut [f32], stride: usize, first: usize) -> Self {
-        assert!(first + weights.n_rows() <= stride, "results fit in an output row");
+        assert!(first <= stride && weights.n_rows() <= stride - first, "results fit in an output row");
         MatmulJob { weights, out: Columns::new(out, stride, first) }
     }
 
@@ -192,6 +192,10 @@ impl<'a> Columns<'a> {
         Columns { start: out.as_mut_ptr(), len: out.len(), stride, first, borrow: PhantomData }
     }
 
+    fn has_rows(&self, n_tokens: usize) -> bool {
+        n_tokens.checked_mul(self.stride).is_some_and(|len| len <= self.len)
+    }
+
     /// The outputs of weight rows `rows` for `token`.
     ///
     /// # Safety
@@ -199,7 +203,7 @@ impl<'a> Columns<'a> {
     #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     unsafe fn row(&self, token: usize, rows: Range<usize>) -> &mut [f32] {
         let start = token * self.stride + self.first + rows.start;
-        assert!(start + rows.len() <= self.len, "the output has a row for each token");
+        assert!(start + rows.len() <= self.len, "the token has an output row");
         // SAFETY: inside the borrowed slice, by the assertion; unaliased, by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), rows.len()) }
     }

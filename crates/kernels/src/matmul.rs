@@ -231,6 +231,7 @@ pub fn matmul(
             n_tokens * job.weights.row_len,
             "the input is n_tokens rows of the matrix's length"
         );
+        assert!(job.out.has_rows(n_tokens), "the output has a row for each token");
     }
     let integer = jobs.iter().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_)));
     let quantized = if integer { scratch.quantize(pool, x, row_len) } else { &[] };

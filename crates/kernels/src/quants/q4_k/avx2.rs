@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::BlockQ4_K;
 use crate::activations::Q8Block;
 use crate::block::blocks;
-use crate::x86::{Sums, dot_unsigned, halves, load_32};
+use crate::x86::{Sums, dot_unsigned, halves, load_32, prefetch_after};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
@@ -16,6 +16,7 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
     for (block, x) in row.iter().zip(x.as_chunks::<8>().0) {
         let scales = scale_offsets(halves(block.d, block.dmin), &block.scales);
         for (i, qs) in block.qs.as_chunks::<32>().0.iter().enumerate() {
+            prefetch_after(qs);
             let qs = load_32(qs);
             let first = _mm256_and_si256(qs, low);
             let second = _mm256_and_si256(_mm256_srli_epi16::<4>(qs), low);

@@ -6,7 +6,7 @@ use super::BlockQ5_K;
 use crate::activations::Q8Block;
 use crate::block::blocks;
 use crate::quants::q4_k::avx2::scale_offsets;
-use crate::x86::{Sums, dot_unsigned, halves, load_32};
+use crate::x86::{Sums, dot_unsigned, halves, load_32, prefetch_after};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
@@ -19,6 +19,7 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
         let high = load_32(&block.qh);
         let mut bit = _mm256_set1_epi8(1);
         for (i, qs) in block.qs.as_chunks::<32>().0.iter().enumerate() {
+            prefetch_after(qs);
             let qs = load_32(qs);
             let first = _mm256_or_si256(_mm256_and_si256(qs, low), fifth(high, bit));
             bit = _mm256_add_epi8(bit, bit);

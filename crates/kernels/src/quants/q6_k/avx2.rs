@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::BlockQ6_K;
 use crate::activations::Q8Block;
 use crate::block::blocks;
-use crate::x86::{Sums, half, load_32, pairs_signed};
+use crate::x86::{Sums, half, load_32, pairs_signed, prefetch_after};
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
@@ -18,6 +18,8 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
         let scales = block.scales.as_chunks::<8>().0.iter().zip(x.as_chunks::<4>().0);
         for ((ql, qh), (scales, x)) in halves.zip(scales) {
             let scales = scales.as_chunks::<2>().0;
+            prefetch_after(ql);
+            prefetch_after(qh);
             let weights = unpack(ql.as_chunks::<32>().0, load_32(qh));
             even.add(dot_scaled(weights[0], scales[0], &x[0]), d, &x[0]);
             odd.add(dot_scaled(weights[1], scales[1], &x[1]), d, &x[1]);

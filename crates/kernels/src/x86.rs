@@ -96,6 +96,17 @@ pub(crate) fn nibbles(bytes: &[u8; 16]) -> __m256i {
     _mm256_and_si256(both, _mm256_set1_epi8(15))
 }
 
+/// What each of 32 numbers of 4 bits stands for.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn levels(levels: &[i8; 16], codes: __m256i) -> __m256i {
+    let mut bytes = [0; 16];
+    for (byte, level) in bytes.iter_mut().zip(levels) {
+        *byte = level.cast_unsigned();
+    }
+    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_16(&bytes)), codes)
+}
+
 /// 32 bits, one in each byte: 16 where the bit is set and 0 elsewhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -174,7 +185,7 @@ impl Sums {
         Sums { products: _mm256_setzero_ps(), offsets: _mm_setzero_ps() }
     }
 
-    /// Adds a block without an offset: `dots · scale · x.scale`, with the scale in every lane.
+    /// Adds a block without an offset: `dots · scale · x.scale`, with a scale for each lane.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(crate) fn add(&mut self, dots: __m256i, scale: __m256, x: &Q8Block) {

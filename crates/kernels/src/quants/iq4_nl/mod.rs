@@ -1,10 +1,15 @@
 //! IQ4_NL: 32 weights in 4 bits, `w = d · level(q)`, with levels denser about 0.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
@@ -34,5 +39,11 @@ pub(super) const LEVELS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ4_NL>(isa)
+    let scalar = scalar::ops::<BlockIQ4_NL>(isa);
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

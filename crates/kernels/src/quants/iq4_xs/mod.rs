@@ -1,10 +1,15 @@
 //! IQ4_XS: 256 weights at 4.25 bits, `w = d · (s − 32) · level(q)`, with a 6-bit `s` for every 32.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, iq4_nl::LEVELS, scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: scale, the high two bits of the `s` (one 16-bit field, lowest first), their low four bits, then
@@ -24,12 +29,9 @@ unsafe impl QuantBlock for BlockIQ4_XS {
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
-        let low = self.scales_l[i / 2] >> (4 * (i % 2)) & 15;
-        let high = (u16::from_le_bytes(self.scales_h) >> (2 * i) & 3) as u8;
-        let s = (low | high << 4) as i8 - 32;
         Unpacked {
             quants: bits::levels(&self.qs[i], &LEVELS),
-            scales: [bits::half(self.d) * f32::from(s); 2],
+            scales: [bits::half(self.d) * f32::from(self.sub_scale(i)); 2],
             mins: [0.0; 2],
         }
     }
@@ -40,6 +42,22 @@ unsafe impl QuantBlock for BlockIQ4_XS {
     }
 }
 
+impl BlockIQ4_XS {
+    /// The scale of the `i`-th 32 weights, −32 … 31.
+    #[inline(always)]
+    fn sub_scale(&self, i: usize) -> i8 {
+        let low = self.scales_l[i / 2] >> (4 * (i % 2)) & 15;
+        let high = (u16::from_le_bytes(self.scales_h) >> (2 * i) & 3) as u8;
+        (low | high << 4) as i8 - 32
+    }
+}
+
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockIQ4_XS>(isa)
+    let scalar = scalar::ops::<BlockIQ4_XS>(isa);
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

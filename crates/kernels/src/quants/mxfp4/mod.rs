@@ -2,11 +2,16 @@
 //!
 //! Source: OCP Microscaling Formats (MX) Specification, version 1.0.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: exponent of the scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
@@ -44,5 +49,11 @@ fn half_e8m0(e: u8) -> f32 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockMXFP4>(isa)
+    let scalar = scalar::ops::<BlockMXFP4>(isa);
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

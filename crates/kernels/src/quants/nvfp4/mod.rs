@@ -1,10 +1,15 @@
 //! NVFP4: 64 weights as 4-bit floats (E2M1) with an 8-bit float (E4M3) for a scale of every 16.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{mxfp4::DOUBLED_E2M1, scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: four scales, then for each 16 weights 8 bytes whose low nibbles are the first eight and high
@@ -13,7 +18,7 @@ use crate::registry::QuantOps;
 #[repr(C)]
 pub(super) struct BlockNVFP4 {
     d: [u8; 4],
-    qs: [[u8; 8]; 4],
+    qs: [u8; 32],
 }
 
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
@@ -24,7 +29,7 @@ unsafe impl QuantBlock for BlockNVFP4 {
     fn unpack(&self, i: usize) -> Unpacked {
         let mut quants = [0; 32];
         for (half, quants) in quants.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            for (j, &byte) in self.qs[2 * i + half].iter().enumerate() {
+            for (j, &byte) in self.qs.as_chunks::<8>().0[2 * i + half].iter().enumerate() {
                 quants[j] = DOUBLED_E2M1[usize::from(byte & 15)];
                 quants[j + 8] = DOUBLED_E2M1[usize::from(byte >> 4)];
             }
@@ -49,5 +54,11 @@ fn half_e4m3(bits: u8) -> f32 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockNVFP4>(isa)
+    let scalar = scalar::ops::<BlockNVFP4>(isa);
+    match isa {
+        Isa::Scalar => scalar,
+        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+    }
 }

@@ -9,7 +9,9 @@ use metallic_gguf::GgmlType;
 use crate::block::{QuantBlock, Quantize, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
-use crate::registry::{Dot, QuantOps};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
+use crate::registry::QuantOps;
 
 /// A block: scale, offset, the fifth bits (one 32-bit field), then the low four as in Q4_1.
 #[derive(Clone, Copy)]

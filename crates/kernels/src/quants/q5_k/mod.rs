@@ -8,7 +8,9 @@ use metallic_gguf::GgmlType;
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{bits, q4_k, scalar};
-use crate::registry::{Dot, QuantOps};
+#[cfg(target_arch = "x86_64")]
+use crate::registry::Dot;
+use crate::registry::QuantOps;
 
 /// A block: as Q4_K, and before the nibbles the fifth bits: bit `i` of `qh[j]` belongs to weight `32 i + j`.
 #[derive(Clone, Copy)]

@@ -53,6 +53,10 @@ impl Unpacked {
 pub unsafe trait QuantBlock: Copy + 'static {
     /// The format.
     const TYPE: GgmlType;
+    /// Whether the scales and minima of the first 16 and of the second 16 of 32 weights may differ.
+    const HALVES: bool;
+    /// Whether the format has minima; without, they are all 0.
+    const MINS: bool;
 
     /// The `i`-th 32 weights, `i < TYPE.block_len() / 32`.
     fn unpack(&self, i: usize) -> Unpacked;

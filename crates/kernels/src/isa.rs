@@ -22,6 +22,10 @@ pub enum Isa {
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx2,
+    /// AVX-512 with the byte, vector-length and VNNI extensions (Ice Lake and Zen 4 onwards).
+    #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
+    Avx512,
 }
 
 impl Isa {
@@ -35,6 +39,18 @@ impl Isa {
                 is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c"),
+            ),
+            #[cfg(target_arch = "x86_64")]
+            (
+                Isa::Avx512,
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vnni"),
             ),
         ];
         candidates.into_iter().filter(|(_, can_run)| *can_run).map(|(isa, _)| isa).collect()
@@ -51,6 +67,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
         }
     }
 
@@ -65,7 +83,7 @@ impl Isa {
             Isa::Scalar => body(),
             // SAFETY: an `Isa::Avx2` only comes from `available`, which found avx2, fma and f16c.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { with_avx2(body) },
+            Isa::Avx2 | Isa::Avx512 => unsafe { with_avx2(body) },
         }
     }
 }

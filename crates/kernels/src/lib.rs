@@ -14,6 +14,7 @@ pub mod activation;
 pub mod activations;
 pub mod attention;
 pub mod block;
+mod gemm;
 pub mod isa;
 mod lanes;
 pub mod matmul;

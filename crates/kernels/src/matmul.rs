@@ -10,13 +10,24 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use metallic_gguf::GgmlType;
+
 use crate::activations::{Q8_LEN, Q8Block, quantize_q8};
+use crate::gemm;
 use crate::isa::Isa;
 use crate::pool::{ThreadPool, part};
-use crate::registry::{Dot, QuantOps};
+use crate::registry::{self, Dot, QuantOps};
 
 /// Weight bytes that a worker keeps in its first-level cache while it walks the tokens.
 const TILE_BYTES: usize = 16 << 10;
+
+/// Tokens from which on expanding weights for all of them is faster than a product for each.
+const MIN_GEMM_TOKENS: usize = 8;
+
+/// Whether inputs of so many tokens are multiplied in tiles.
+fn gemm_serves(isa: Isa, n_tokens: usize) -> bool {
+    n_tokens >= MIN_GEMM_TOKENS && registry::ops(GgmlType::Q8_0, isa).gemm.is_some()
+}
 
 /// Blocks of activations below which waking the pool costs more than quantizing them.
 const MIN_SHARED_BLOCKS: usize = 512;
@@ -89,33 +100,40 @@ impl<'a> Matrix<'a> {
 pub struct ActivationBuf {
     isa: Isa,
     blocks: Vec<Q8Block>,
+    gemm: gemm::Scratch,
 }
 
 impl ActivationBuf {
     /// An empty buffer, filled with the instructions of `isa`.
     pub fn new(isa: Isa) -> Self {
-        ActivationBuf { isa, blocks: Vec::new() }
+        ActivationBuf { isa, blocks: Vec::new(), gemm: gemm::Scratch::default() }
     }
 
-    /// Makes room for `n_rows` rows of `row_len` values, so that later calls up to that size allocate
-    /// nothing.
-    pub fn reserve(&mut self, n_rows: usize, row_len: usize) {
-        let n_blocks = n_rows * row_len.div_ceil(Q8_LEN);
-        if self.blocks.len() < n_blocks {
-            self.blocks.reserve_exact(n_blocks - self.blocks.len());
-            self.blocks.resize(n_blocks, Q8Block::ZERO);
+    /// Makes room for inputs of `n_rows` rows of `row_len` values on `n_threads` threads, so that calls up
+    /// to that size allocate nothing.
+    pub fn reserve(&mut self, n_threads: usize, n_rows: usize, row_len: usize) {
+        let n_blocks = row_len.div_ceil(Q8_LEN);
+        gemm::grow(&mut self.blocks, n_rows * n_blocks, Q8Block::ZERO);
+        if gemm_serves(self.isa, n_rows) {
+            self.gemm.reserve(n_threads, n_rows, n_blocks);
         }
     }
 
-    /// Bytes that `reserve(n_rows, row_len)` allocates.
-    pub fn reserved_bytes(n_rows: usize, row_len: usize) -> u64 {
-        (n_rows * row_len.div_ceil(Q8_LEN) * size_of::<Q8Block>()) as u64
+    /// Bytes that `reserve` allocates on `isa`.
+    pub fn reserved_bytes(isa: Isa, n_threads: usize, n_rows: usize, row_len: usize) -> u64 {
+        let n_blocks = row_len.div_ceil(Q8_LEN);
+        let tiles_and_panels = if gemm_serves(isa, n_rows) {
+            gemm::Scratch::reserved_bytes(n_threads, n_rows, n_blocks)
+        } else {
+            0
+        };
+        (n_rows * n_blocks * size_of::<Q8Block>()) as u64 + tiles_and_panels
     }
 
-    /// Quantizes `x`, rows of `row_len` values, and returns its blocks.
-    fn quantize(&mut self, pool: &ThreadPool, x: &[f32], row_len: usize) -> &[Q8Block] {
+    /// Quantizes `x`, rows of `row_len` values, to the first blocks.
+    fn quantize(&mut self, pool: &ThreadPool, x: &[f32], row_len: usize) {
         assert!(row_len.is_multiple_of(Q8_LEN), "an integer format's rows are whole activation blocks");
-        self.reserve(x.len() / row_len, row_len);
+        self.reserve(pool.n_threads(), x.len() / row_len, row_len);
         let isa = self.isa;
         let blocks = &mut self.blocks[..x.len() / Q8_LEN];
         if blocks.len() < MIN_SHARED_BLOCKS {
@@ -125,7 +143,6 @@ impl ActivationBuf {
                 quantize_q8(isa, &x[first * Q8_LEN..][..blocks.len() * Q8_LEN], blocks);
             });
         }
-        blocks
     }
 }
 
@@ -150,6 +167,31 @@ impl<'a> MatmulJob<'a> {
     pub fn chunk(weights: Matrix<'a>, out: &'a mut [f32], stride: usize, first: usize) -> Self {
         assert!(first <= stride && weights.n_rows() <= stride - first, "results fit in an output row");
         MatmulJob { weights, out: Columns::new(out, stride, first) }
+    }
+
+    /// Rows of the matrix.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.weights.n_rows()
+    }
+
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.weights.row_bytes
+    }
+
+    /// The bytes of some rows.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> &[u8] {
+        self.weights.rows(rows).bytes
+    }
+
+    /// Where the results of `rows` for `token` go.
+    ///
+    /// # Safety
+    /// While the result lives, there must be no other for the same token and any of the same rows.
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    pub(crate) unsafe fn out(&self, token: usize, rows: Range<usize>) -> &mut [f32] {
+        // SAFETY: the caller's.
+        unsafe { self.out.row(token, rows) }
     }
 
     /// Computes the results of `rows` for every token. `x` holds a row of `x_len` items for each token.
@@ -234,15 +276,29 @@ pub fn matmul(
         assert!(job.out.has_rows(n_tokens), "the output has a row for each token");
     }
     let integer = jobs.iter().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_)));
-    let quantized = if integer { scratch.quantize(pool, x, row_len) } else { &[] };
+    if integer {
+        scratch.quantize(pool, x, row_len);
+    }
+    let n_blocks = row_len / Q8_LEN;
+    let ActivationBuf { blocks, gemm: gemm_scratch, .. } = scratch;
+    let quantized = if integer { &blocks[..n_tokens * n_blocks] } else { &[] };
     let jobs = &*jobs;
+    let at_once = |job: &&MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.weights.ops.gemm.is_some();
+    let products: Vec<_> =
+        jobs.iter().filter(at_once).filter_map(|job| Some((job.weights.ops.gemm?, job))).collect();
+    if !products.is_empty() {
+        gemm::multiply(pool, &products, quantized, n_blocks, gemm_scratch);
+    }
+    if products.len() == jobs.len() {
+        return;
+    }
     pool.run(&|worker| {
-        for job in jobs {
+        for job in jobs.iter().filter(|job| !at_once(job)) {
             let rows = part(job.weights.n_rows(), 1, worker, pool.n_threads());
             // SAFETY: `part` gives each worker rows of its own, and `jobs` is borrowed exclusively.
             unsafe {
                 match job.weights.ops.dot {
-                    Dot::Q8(dot) => job.multiply(rows, quantized, row_len / Q8_LEN, dot),
+                    Dot::Q8(dot) => job.multiply(rows, quantized, n_blocks, dot),
                     Dot::F32(dot) => job.multiply(rows, x, row_len, dot),
                 }
             }

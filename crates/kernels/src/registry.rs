@@ -3,6 +3,7 @@
 use metallic_gguf::GgmlType;
 
 use crate::activations::Q8Block;
+use crate::gemm::Gemm;
 use crate::isa::Isa;
 use crate::quants;
 
@@ -33,6 +34,8 @@ pub struct QuantOps {
     pub swap_bytes: fn(&mut [u8]),
     /// Row × activations.
     pub dot: Dot,
+    /// The way of many tokens, where there is one that is faster than `dot` for each.
+    pub(crate) gemm: Option<Gemm>,
 }
 
 /// The functions for `ggml_type` on `isa`: kernels written for it, or else plain loops compiled for it.

@@ -162,24 +162,60 @@ impl Layer {
 }
 
 #[test]
-fn products_are_row_dots_whatever_the_threads_tokens_and_chunks() {
+fn products_are_their_definition_whatever_the_threads_and_chunks() {
     let mut random = Random(4);
+    let pools = [1, 2, 3].map(|n_threads| ThreadPool::new(n_threads).unwrap());
     for isa in Isa::available() {
-        for (ggml_type, row_len) in GgmlType::ALL.iter().flat_map(|&t| [(t, 256), (t, 2304)]) {
+        for (ggml_type, row_len) in GgmlType::ALL.iter().flat_map(|&t| [(t, 256), (t, 1280)]) {
             let types = [ggml_type, ggml_type, GgmlType::F32];
             let layer = Layer::new(types.map(|t| ops(t, isa)), row_len, &mut random);
-            for n_tokens in [1, 2, 9] {
-                let x = random.floats(n_tokens * row_len);
-                let expected: [Vec<f32>; 3] = std::array::from_fn(|i| {
+            let x = random.floats(40 * row_len);
+            for n_tokens in [1, 7, 9, 16, 21, 40] {
+                let x = &x[..n_tokens * row_len];
+                let out = layer.run(&pools[0], isa, x, n_tokens);
+                for pool in &pools[1..] {
+                    let n = pool.n_threads();
+                    assert!(layer.run(pool, isa, x, n_tokens) == out, "{ggml_type} {isa} {n_tokens} {n}");
+                }
+                for (i, out) in out.iter().enumerate() {
                     let matrix = Matrix::new(layer.ops[i], row_len, &layer.rows[i]);
-                    let of_token =
-                        |x| (0..matrix.n_rows()).map(move |r| dot(matrix.ops(), isa, matrix.row(r), x));
-                    x.chunks_exact(row_len).flat_map(of_token).collect()
-                });
-                for n_threads in 1..=3 {
-                    let pool = ThreadPool::new(n_threads).unwrap();
-                    let out = layer.run(&pool, isa, &x, n_tokens);
-                    assert_eq!(out, expected, "{ggml_type:?} {isa} {n_tokens} tokens {n_threads} threads");
+                    for (token, r) in
+                        [(0, 0), (n_tokens / 2, matrix.n_rows() / 2), (n_tokens - 1, matrix.n_rows() - 1)]
+                    {
+                        let found = out[token * matrix.n_rows() + r];
+                        let (exact, bound) =
+                            definition(matrix.ops(), matrix.row(r), &x[token * row_len..][..row_len]);
+                        let difference = (f64::from(found) - exact).abs();
+                        assert!(
+                            difference <= bound,
+                            "{ggml_type} {isa} {n_tokens}: {found} {exact}, {bound:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tokens alone and a few at a time meet the rows one by one, many at a time in tiles: in each of the two ways
+/// a result has the same bits, however many there are.
+#[test]
+fn results_depend_on_their_row_and_token_alone() {
+    let mut random = Random(5);
+    let pool = ThreadPool::new(2).unwrap();
+    for isa in Isa::available() {
+        for &ggml_type in GgmlType::ALL {
+            let row_len = 512;
+            let layer = Layer::new([ops(ggml_type, isa); 3], row_len, &mut random);
+            let x = random.floats(40 * row_len);
+            let run = |n: usize| layer.run(&pool, isa, &x[..n * row_len], n);
+            for (most, fewer) in [(7, &[1, 3][..]), (40, &[8, 11, 12, 16, 33])] {
+                let most = run(most);
+                for &n_tokens in fewer {
+                    let part = run(n_tokens);
+                    for i in 0..3 {
+                        assert!(most[i][..part[i].len()] == part[i], "{ggml_type} {isa} {n_tokens}");
+                    }
                 }
             }
         }
@@ -190,8 +226,9 @@ fn products_are_row_dots_whatever_the_threads_tokens_and_chunks() {
 fn scratch_reserved_is_scratch_enough() {
     let pool = ThreadPool::new(1).unwrap();
     let mut scratch = ActivationBuf::new(Isa::best());
-    scratch.reserve(3, 64);
-    assert_eq!(ActivationBuf::reserved_bytes(3, 64), 6 * size_of::<Q8Block>() as u64);
+    scratch.reserve(1, 3, 64);
+    let n_bytes = ActivationBuf::reserved_bytes(Isa::Scalar, 1, 3, 64);
+    assert_eq!(n_bytes, 6 * size_of::<Q8Block>() as u64);
     let row = vec![0; GgmlType::Q4_0.block_bytes() * 2];
     let mut out = [1.0; 3];
     let matrix = Matrix::new(ops(GgmlType::Q4_0, Isa::best()), 64, &row);

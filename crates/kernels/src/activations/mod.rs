@@ -48,7 +48,7 @@ pub fn quantize_q8(isa: Isa, x: &[f32], out: &mut [Q8Block]) {
         Isa::Scalar => x.iter().zip(out).for_each(|(x, block)| *block = quantize_block(x)),
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::quantize(x, out) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantize(x, out) },
     }
 }
 

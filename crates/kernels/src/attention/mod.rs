@@ -134,7 +134,7 @@ impl Kernels {
         match isa {
             Isa::Scalar => Kernels { isa, scores, accumulate },
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Kernels {
+            Isa::Avx2 | Isa::Avx512 => Kernels {
                 isa,
                 // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
                 scores: |q, keys, out| unsafe { avx2::scores(q, keys, out) },

@@ -3,6 +3,7 @@
 
 use crate::activations::{Q8_LEN, Q8Block};
 use crate::block::{QuantBlock, Quantize, blocks, blocks_mut};
+use crate::gemm::Gemm;
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::quants::avx2;
@@ -13,7 +14,7 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
     let (decode, dot): (Decode, DotQ8) = match isa {
         Isa::Scalar => (decode::<B>, dot::<B>),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (
+        Isa::Avx2 | Isa::Avx512 => (
             |row, out| {
                 Isa::Avx2.run(
                     #[inline(always)]
@@ -24,7 +25,15 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
             |row, x| unsafe { avx2::dot::<B>(row, x) },
         ),
     };
-    QuantOps { ggml_type: B::TYPE, isa, decode, encode: None, swap_bytes: swap_bytes::<B>, dot: Dot::Q8(dot) }
+    QuantOps {
+        ggml_type: B::TYPE,
+        isa,
+        decode,
+        encode: None,
+        swap_bytes: swap_bytes::<B>,
+        dot: Dot::Q8(dot),
+        gemm: Gemm::of::<B>(isa),
+    }
 }
 
 /// The operations of a format that can.

@@ -56,6 +56,11 @@ impl Cpu {
         let pool = ThreadPool::new(n_threads).map_err(|source| Error::Threads { n_threads, source })?;
         Ok(Self { pool, isa, activations: ActivationBuf::new(isa) })
     }
+
+    /// Bytes that [`Backend::reserve_inputs`] allocates.
+    pub fn input_bytes(n_threads: usize, isa: Isa, n_rows: usize, row_len: usize) -> u64 {
+        ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len)
+    }
 }
 
 impl CpuMatrix {
@@ -72,6 +77,10 @@ impl Backend for Cpu {
 
     fn description(&self) -> String {
         format!("CPU, {}, {} threads", self.isa, self.pool.n_threads())
+    }
+
+    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) {
+        self.activations.reserve(self.pool.n_threads(), n_rows, row_len);
     }
 
     fn buffer(&self, what: &'static str, len: usize) -> Result<Vec<f32>> {

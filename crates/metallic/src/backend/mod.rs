@@ -78,6 +78,8 @@ pub trait Backend {
     /// One line for logs: what computes, with what.
     fn description(&self) -> String;
 
+    /// Makes room for what products need beside their buffers, for inputs of up to `n_rows` rows of `row_len`.
+    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize);
     /// A buffer of `len` zeros; `what` names it in errors.
     fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
     /// Makes a matrix ready to multiply with.

@@ -55,11 +55,17 @@ pub(crate) struct WeightBytes {
 }
 
 impl MemoryPlan {
-    /// Plans for a model; pure: neither reads nor allocates.
+    /// Plans for a model on a backend that takes `input_bytes` for the inputs of its products. Pure: neither
+    /// reads nor allocates.
     ///
     /// # Errors
     /// A size beyond the address space.
-    pub(crate) fn new(config: &ModelConfig, weights: WeightBytes, request: PlanRequest) -> Result<Self> {
+    pub(crate) fn new(
+        config: &ModelConfig,
+        weights: WeightBytes,
+        input_bytes: u64,
+        request: PlanRequest,
+    ) -> Result<Self> {
         let too_large = || Error::TooLarge { what: "the KV cache" };
         let n_pages =
             request.n_ctx.div_ceil(PAGE_LEN).checked_mul(request.n_sequences).ok_or_else(too_large)?;
@@ -84,6 +90,7 @@ impl MemoryPlan {
             let reason = format!("{len} floats for {} rows", request.n_batch);
             plan.charge(what, len as u64 * 4, false, &reason);
         }
+        plan.charge("inputs of products", input_bytes, false, "quantized activations and expanded weights");
         Ok(plan)
     }
 

@@ -24,6 +24,17 @@ pub struct ModelConfig {
     pub layers: Vec<LayerConfig>,
 }
 
+impl ModelConfig {
+    /// The width of the widest input of a product.
+    pub fn max_input_width(&self) -> usize {
+        let widest = |layer: &LayerConfig| {
+            let attended = layer.attention.n_head.saturating_mul(layer.attention.value_length);
+            attended.max(layer.ffn.n_ff)
+        };
+        self.layers.iter().map(widest).max().unwrap_or(0).max(self.n_embd)
+    }
+}
+
 /// One transformer block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerConfig {

@@ -64,6 +64,7 @@ impl<B: Backend> Decoder<B> {
             backend.read(buffer, 0, &mut factors);
             factors
         });
+        backend.reserve_inputs(n_batch, config.max_input_width());
         let kv = config
             .layers
             .iter()

@@ -103,7 +103,9 @@ impl<'p> GgufLoader<'p> {
             n_sequences: self.n_sequences,
             n_batch: self.n_batch.min(n_ctx.saturating_mul(self.n_sequences)),
         };
-        let plan = MemoryPlan::new(&config, census.bytes, request)?;
+        let width = config.max_input_width();
+        let input_bytes = Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width);
+        let plan = MemoryPlan::new(&config, census.bytes, input_bytes, request)?;
         Ok((config, plan))
     }
 

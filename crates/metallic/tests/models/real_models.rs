@@ -14,8 +14,8 @@ use serde::Deserialize;
 use crate::oracles::{Oracles, model};
 
 /// Largest difference of a logit between two engines. The other engine alone is up to 0.28 from exact
-/// arithmetic on SmolLM2 and up to 0.62 on Gemma.
-const MAX_LOGIT_DIFFERENCE: f32 = 0.8;
+/// arithmetic on SmolLM2 and up to 0.62 on Gemma, and our own error adds to that.
+const MAX_LOGIT_DIFFERENCE: f32 = 1.5;
 /// Our error over the other engine's. Five prompts are few: two draws of the same rounding errors differ by
 /// more than a factor of two in one case of twenty, and a sum in another order is another draw.
 const MAX_ERROR_RATIO: f64 = 2.25;

@@ -23,6 +23,8 @@ pub(super) struct BlockIQ1_M {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockIQ1_M {
     const TYPE: GgmlType = GgmlType::IQ1_M;
+    const HALVES: bool = true;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

@@ -22,6 +22,8 @@ pub(super) struct BlockIQ2_S {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockIQ2_S {
     const TYPE: GgmlType = GgmlType::IQ2_S;
+    const HALVES: bool = true;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

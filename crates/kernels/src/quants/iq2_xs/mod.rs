@@ -21,6 +21,8 @@ pub(super) struct BlockIQ2_XS {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockIQ2_XS {
     const TYPE: GgmlType = GgmlType::IQ2_XS;
+    const HALVES: bool = true;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

@@ -21,6 +21,8 @@ pub(super) struct BlockIQ2_XXS {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockIQ2_XXS {
     const TYPE: GgmlType = GgmlType::IQ2_XXS;
+    const HALVES: bool = false;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

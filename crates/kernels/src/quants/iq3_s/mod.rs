@@ -22,6 +22,8 @@ pub(super) struct BlockIQ3_S {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockIQ3_S {
     const TYPE: GgmlType = GgmlType::IQ3_S;
+    const HALVES: bool = false;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

@@ -20,6 +20,8 @@ pub(super) struct BlockIQ3_XXS {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockIQ3_XXS {
     const TYPE: GgmlType = GgmlType::IQ3_XXS;
+    const HALVES: bool = false;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

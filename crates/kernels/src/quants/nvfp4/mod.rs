@@ -24,6 +24,8 @@ pub(super) struct BlockNVFP4 {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockNVFP4 {
     const TYPE: GgmlType = GgmlType::NVFP4;
+    const HALVES: bool = true;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {
@@ -59,6 +61,6 @@ pub(super) fn ops(isa: Isa) -> QuantOps {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
     }
 }

@@ -100,11 +100,12 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
         encode: T::ENCODE,
         swap_bytes: |row| row.as_chunks_mut::<N>().0.iter_mut().for_each(|number| number.reverse()),
         dot: Dot::F32(dot::<T, N>),
+        gemm: None,
     };
     match isa {
         Isa::Scalar => scalar,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), ..scalar },
+        Isa::Avx2 | Isa::Avx512 => QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), ..scalar },
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct BlockQ2_K {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockQ2_K {
     const TYPE: GgmlType = GgmlType::Q2_K;
+    const HALVES: bool = true;
+    const MINS: bool = true;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

@@ -22,6 +22,8 @@ pub(super) struct BlockQ3_K {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockQ3_K {
     const TYPE: GgmlType = GgmlType::Q3_K;
+    const HALVES: bool = true;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

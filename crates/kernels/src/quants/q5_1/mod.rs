@@ -26,6 +26,8 @@ pub(super) struct BlockQ5_1 {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockQ5_1 {
     const TYPE: GgmlType = GgmlType::Q5_1;
+    const HALVES: bool = false;
+    const MINS: bool = true;
 
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
@@ -61,6 +63,6 @@ pub(super) fn ops(isa: Isa) -> QuantOps {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct BlockQ8_1 {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockQ8_1 {
     const TYPE: GgmlType = GgmlType::Q8_1;
+    const HALVES: bool = false;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {

@@ -19,6 +19,8 @@ pub(super) struct BlockQ8_K {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockQ8_K {
     const TYPE: GgmlType = GgmlType::Q8_K;
+    const HALVES: bool = false;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

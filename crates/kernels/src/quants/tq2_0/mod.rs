@@ -18,6 +18,8 @@ pub(super) struct BlockTQ2_0 {
 // SAFETY: arrays of bytes, repr(C): alignment 1, no padding, every bit pattern valid.
 unsafe impl QuantBlock for BlockTQ2_0 {
     const TYPE: GgmlType = GgmlType::TQ2_0;
+    const HALVES: bool = false;
+    const MINS: bool = false;
 
     #[inline(always)]
     fn unpack(&self, i: usize) -> Unpacked {

@@ -109,6 +109,10 @@ impl TileBlock {
 }
 
 /// Expands rows of any format: plain loops, compiled for each instruction set.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no kernel of this architecture takes panels")
+)]
 #[inline(always)]
 fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]) {
     let per_block = B::TYPE.block_len() / Q8_LEN;

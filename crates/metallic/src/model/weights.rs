@@ -204,7 +204,7 @@ impl<'g, S: WeightSource> Build<'_, 'g, S> {
     fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'g>>> {
         let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
         let expected: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
-        if trim(tensor.shape()) != trim(&expected) {
+        if trim(tensor.shape()) != trim(&expected) || tensor.n_elements() == 0 {
             return Err(Error::TensorShape {
                 name: name.to_owned(),
                 found: tensor.shape().to_vec(),

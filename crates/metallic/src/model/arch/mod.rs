@@ -30,6 +30,9 @@ pub fn supported() -> Vec<&'static str> {
     ARCHITECTURES.iter().map(|(name, _)| *name).collect()
 }
 
+/// The widest of anything in a model, far above every model's: products of two widths can't overflow.
+const MAX_WIDTH: usize = 1 << 24;
+
 /// Reads the hyper-parameters of a model.
 ///
 /// # Errors
@@ -89,10 +92,19 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A count of values, heads or layers that some model could have.
+    fn width(&self, key: &str, n: usize) -> Result<usize> {
+        if (1..=MAX_WIDTH).contains(&n) {
+            Ok(n)
+        } else {
+            Err(self.invalid(key, n, "it must be at least 1, and no model has more than 16777216"))
+        }
+    }
+
     /// A decoder-only transformer with RMS norms, grouped attention and a gated network: what most
     /// architectures start from.
     fn decoder(&self, pairs: RopePairs, activation: Activation) -> Result<ModelConfig> {
-        let n_embd = self.count("embedding_length")?;
+        let n_embd = self.width("embedding_length", self.required("embedding_length")?)?;
         let n_layers = self.count("block_count")?;
         let n_head = self
             .per_layer("attention.head_count", n_layers)?
@@ -106,7 +118,11 @@ impl<'a> Keys<'a> {
             .map(|i| {
                 Ok(LayerConfig {
                     attention: self.attention(n_embd, n_head[i], n_head_kv[i], pairs)?,
-                    ffn: FfnConfig { n_ff: n_ff[i], activation, experts: None },
+                    ffn: FfnConfig {
+                        n_ff: self.width("feed_forward_length", n_ff[i])?,
+                        activation,
+                        experts: None,
+                    },
                 })
             })
             .collect::<Result<_>>()?;
@@ -129,18 +145,14 @@ impl<'a> Keys<'a> {
         n_head_kv: usize,
         pairs: RopePairs,
     ) -> Result<AttentionConfig> {
-        if n_head == 0 || n_head_kv == 0 || !n_head.is_multiple_of(n_head_kv) {
-            return Err(self.invalid(
-                "attention.head_count_kv",
-                n_head_kv,
-                "it must divide attention.head_count, and neither may be 0",
-            ));
+        self.width("attention.head_count", n_head)?;
+        self.width("attention.head_count_kv", n_head_kv)?;
+        if !n_head.is_multiple_of(n_head_kv) {
+            let rule = "it must divide attention.head_count";
+            return Err(self.invalid("attention.head_count_kv", n_head_kv, rule));
         }
-        let key_length = self.optional("attention.key_length")?.unwrap_or(n_embd / n_head);
-        let value_length = self.optional("attention.value_length")?.unwrap_or(n_embd / n_head);
-        if key_length == 0 || value_length == 0 {
-            return Err(self.invalid("attention.key_length", key_length, "a head has at least one value"));
-        }
+        let length = |key| self.width(key, self.optional(key)?.unwrap_or(n_embd / n_head));
+        let (key_length, value_length) = (length("attention.key_length")?, length("attention.value_length")?);
         let n_rot = self.optional("rope.dimension_count")?.unwrap_or(key_length);
         if n_rot > key_length || !n_rot.is_multiple_of(2) {
             return Err(self.invalid(
@@ -259,13 +271,6 @@ fn validate(config: &ModelConfig) -> Result<()> {
         if layer.attention.window == Some(0) {
             return Err(Error::Config {
                 key: key("attention.sliding_window"),
-                value: "0".to_owned(),
-                rule: "it must be at least 1",
-            });
-        }
-        if layer.ffn.n_ff == 0 {
-            return Err(Error::Config {
-                key: key("feed_forward_length"),
                 value: "0".to_owned(),
                 rule: "it must be at least 1",
             });

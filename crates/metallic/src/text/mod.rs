@@ -2,6 +2,7 @@
 
 mod bpe;
 mod byte_level;
+mod chat_template;
 mod error;
 mod merge;
 mod pre_types;
@@ -14,6 +15,7 @@ mod stream_decoder;
 mod tokenizer;
 mod vocabulary;
 
+pub use chat_template::{ChatTemplate, MAX_RECURSION, Message, RENDER_FUEL, RenderOptions, TemplateError};
 pub use error::TokenizerError;
 pub use stop_matcher::StopMatcher;
 pub use stream_decoder::StreamDecoder;

@@ -1,5 +1,6 @@
 //! Tokenizers and chat templates against answers that were computed elsewhere.
 
+mod chat_templates;
 #[path = "../models/oracles.rs"]
 #[allow(dead_code)] // each test program uses a part
 mod oracles;

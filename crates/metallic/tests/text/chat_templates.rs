@@ -1,0 +1,232 @@
+//! Published chat templates against what Python's jinja2 renders for the same conversations.
+
+use std::collections::BTreeMap;
+
+use metallic::text::{ChatTemplate, Message, RenderOptions, TemplateError};
+use metallic_gguf::Gguf;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::oracles::Oracles;
+
+#[derive(Deserialize)]
+struct Expected {
+    conversations: BTreeMap<String, Conversation>,
+    context: Context,
+    expected: BTreeMap<String, BTreeMap<String, Outcome>>,
+}
+
+#[derive(Deserialize)]
+struct Conversation {
+    messages: Vec<Message>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    add_generation_prompt: bool,
+}
+
+#[derive(Deserialize)]
+struct Context {
+    bos_token: String,
+    eos_token: String,
+    strftime_now: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Text(String),
+    Error(#[allow(dead_code)] String), // shown where it is not met
+}
+
+/// Where we differ from Python, and why.
+const KNOWN: [(&str, &str, &str); 4] = [
+    ("llama-cpp-deepseek-r1.jinja", "tools", "Python can't write the generator that `map` gives as JSON"),
+    (
+        "llama-cpp-deepseek-r1.jinja",
+        "tool_result",
+        "Python can't write the generator that `map` gives as JSON",
+    ),
+    (
+        "meetkai-functionary-medium-v3.1.jinja",
+        "tools",
+        "Python escapes HTML in `safe + text`, without autoescape",
+    ),
+    (
+        "meetkai-functionary-medium-v3.1.jinja",
+        "tool_result",
+        "Python escapes HTML in `safe + text`, likewise",
+    ),
+];
+
+#[test]
+fn templates_render_as_in_python() {
+    let Some(oracles) = Oracles::find() else { return };
+    let all: Expected =
+        serde_json::from_slice(&oracles.read("chat_templates/expected.json")).expect("the oracle's answers");
+    let (mut n_same, mut differences) = (0, Vec::new());
+    for (file, outcomes) in &all.expected {
+        let source = String::from_utf8(oracles.read(&format!("chat_templates/{file}"))).expect("UTF-8");
+        let template = ChatTemplate::new(&source).unwrap_or_else(|e| panic!("{file}: {e}"));
+        for (name, outcome) in outcomes {
+            let conversation = &all.conversations[name];
+            let found = template.render(&conversation.messages, &options(&all.context, conversation));
+            let same = match (outcome, &found) {
+                (Outcome::Text(expected), Ok(text)) => expected == text,
+                (Outcome::Error(_), Err(_)) => true,
+                _ => false,
+            };
+            if same {
+                n_same += 1;
+            } else {
+                println!("{file}, {name}: expected {outcome:?}, found {found:?}");
+                differences.push((file.as_str(), name.as_str()));
+            }
+        }
+    }
+    println!("{n_same} conversations rendered as in Python, {} not", differences.len());
+    let mut known = KNOWN.map(|(file, name, _)| (file, name));
+    known.sort_unstable();
+    assert_eq!(differences, known, "what differs is not what is known to differ");
+}
+
+fn options(context: &Context, conversation: &Conversation) -> RenderOptions {
+    RenderOptions {
+        add_generation_prompt: conversation.add_generation_prompt,
+        tools: conversation.tools.clone(),
+        bos_token: context.bos_token.clone(),
+        eos_token: context.eos_token.clone(),
+        now: context.strftime_now.parse().expect("a time"),
+        ..RenderOptions::default()
+    }
+}
+
+fn render(source: &str) -> Result<String, TemplateError> {
+    ChatTemplate::new(source)?.render(&[Message::new("user", "Hi")], &RenderOptions::default())
+}
+
+/// Templates that would never end, or take all memory.
+#[test]
+fn hostile_templates_run_out_of_fuel() {
+    let grow = |what: &str, then: &str| {
+        format!("{{% set n = namespace(s={what}) %}}{{% for i in range(99) %}}{then}")
+    };
+    let doubled = "{% set n.s = [n.s, n.s] %}{% endfor %}";
+    let hostile = [
+        "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}".to_owned(),
+        grow("'x'", "{% set n.s = n.s ~ n.s %}{% endfor %}"),
+        grow("'x'", "{% set n.s = n.s + n.s %}{% endfor %}"),
+        grow("'x'", "{% set n.s = n.s | replace('x', 'xx') %}{% endfor %}"),
+        grow("'x'", "{% set n.s = n.s.replace('x', 'xx') %}{% endfor %}"),
+        grow("['x']", &format!("{doubled}{{{{ n.s | tojson }}}}")),
+        grow("['x']", &format!("{doubled}{{{{ n.s }}}}")),
+        grow("['x']", "{% set n.s = n.s + n.s %}{% endfor %}{{ n.s ~ '' }}"),
+        "{% set a = ['x'] %}".to_owned() + &"{% set a = [a, a] %}".repeat(60) + "{{ a == [a] }}",
+        "{{ 'x' * 99999999 * 99999999 }}".to_owned(),
+        "{{ [[1]] | tojson(indent=9999999999) }}".to_owned(),
+        "{{ '%999999999999d' | format(1) }}".to_owned(),
+        "{{ 'x' | indent(9999999999) }}".to_owned(),
+    ];
+    for source in hostile {
+        let error = render(&source).expect_err(&source);
+        assert!(matches!(error, TemplateError::OutOfFuel { .. }), "{source}: {error}");
+        assert!(error.to_string().contains("fuel"));
+    }
+}
+
+/// Templates that would overflow the stack.
+#[test]
+fn deep_templates_are_refused() {
+    let nested = |open: &str, close: &str, n| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
+    let hostile = [
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
+        "{% set n = namespace(s=[]) %}{% set n.s = n %}{{ n ~ '' }}".to_owned(),
+        "{% set n = namespace(s=[]) %}{% set n.s = [n] %}{{ n ~ '' }}".to_owned(),
+        "{% set n = namespace() %}{% set a = [n] %}{% set n.s = a %}{{ n | tojson }}".to_owned(),
+        "{% set n = namespace(s=[]) %}{% for i in range(9999) %}{% set n.s = [n.s] %}{% endfor %}".to_owned(),
+        "{% set a = [] %}".to_owned() + &"{% set a = [a] %}".repeat(9999) + "{{ a ~ '' }}",
+        nested("(", ")", 10_000),
+        nested("[", "]", 10_000),
+        nested("-", "", 10_000),
+        nested("not ", "", 10_000),
+        nested("1 + ", "", 10_000),
+        nested("1 ~ ", "", 10_000),
+        "{% if 1 %}".repeat(10_000),
+    ];
+    for source in hostile {
+        let error = render(&source).expect_err(&source[..source.len().min(100)]);
+        assert!(!matches!(error, TemplateError::OutOfFuel { .. }), "{error}");
+    }
+    // Just within the limits, on the small stack of a test's thread.
+    for (open, close) in
+        [("(", ")"), ("[", "]"), ("-", ""), ("not ", ""), ("1+", ""), ("1~", ""), ("1**", "")]
+    {
+        let _ = render(&nested(open, close, 1000 / (open.len() + close.len())));
+    }
+}
+
+#[test]
+fn what_python_has_is_there() {
+    for (source, expected) in [
+        (
+            "{{ {'b': [1, 2.5, none, true], 'a': {}, 'c': []} | tojson }}",
+            r#"{"b": [1, 2.5, null, true], "a": {}, "c": []}"#,
+        ),
+        ("{{ '<a href=\"x\">&é\\n' | tojson }}", r#""<a href=\"x\">&é\n""#),
+        ("{{ 'é\u{1F30D}' | tojson(ensure_ascii=true) }}", r#""\u00e9\ud83c\udf0d""#),
+        (
+            "{{ {'a': [1, {}], 'b': []} | tojson(indent=2) }}",
+            "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}",
+        ),
+        ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
+        ("{{ '<b>' }}{{ ' a '.strip() }}{{ 'ab'.startswith('a') }}", "<b>aTrue"),
+        ("{% for m in messages %}\n  {% if true %}\n{{ m.role }}\n  {% endif %}\n{% endfor %}\n", "user\n"),
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        (
+            "{{ tools is none }}{{ nothing is defined }}{{ messages[0].tool_calls is defined }}",
+            "TrueFalseFalse",
+        ),
+        ("{% generation %}x{% endgeneration %}", "x"),
+    ] {
+        assert_eq!(render(source).expect(source), expected, "{source}");
+    }
+    let now =
+        RenderOptions { now: "2026-01-02T03:04:05".parse().expect("a time"), ..RenderOptions::default() };
+    let template = ChatTemplate::new("{{ strftime_now('%d %b %Y, %H:%M:%S %A %-d') }}").expect("valid");
+    assert_eq!(template.render(&[], &now).expect("a time"), "02 Jan 2026, 03:04:05 Friday 2");
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    let error = |source: &str| render(source).expect_err(source);
+    assert!(matches!(error("{{ raise_exception('roles must alternate') }}"),
+        TemplateError::Refused { message } if message == "roles must alternate"));
+    let text = error("a\n{{ messages.foo.bar }}").to_string();
+    assert!(text.contains("line 2"), "{text}");
+    let text = error("a\n\n{% endif %}").to_string();
+    assert!(text.contains("line 3") && text.contains("not valid"), "{text}");
+    assert!(matches!(error("{{ strftime_now('%!') }}"), TemplateError::Failed { .. }));
+}
+
+#[test]
+fn a_file_may_have_several_templates_or_none() {
+    let Some(oracles) = Oracles::find() else { return };
+    let templates = |name: &str| {
+        let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
+        ChatTemplate::from_gguf(&Gguf::parse(&bytes).expect("a valid file")).expect("valid templates")
+    };
+    assert!(templates("gpt-2").is_none());
+
+    let template = templates("command-r").expect("templates");
+    let mut names: Vec<_> = template.names().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["default", "rag", "tool_use"]);
+    let tool =
+        serde_json::json!({"name": "look_up", "description": "Looks up.", "parameter_definitions": {}});
+    let with_tools = RenderOptions { tools: vec![tool], ..RenderOptions::default() };
+    let render = |options: &RenderOptions| template.render(&[Message::new("user", "Hi")], options);
+    let plain = render(&RenderOptions::default()).expect("a text");
+    assert!(plain.ends_with("Hi<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"), "{plain}");
+    assert!(!plain.contains("Available Tools"));
+    let of_tools = render(&with_tools).expect("a text");
+    assert!(of_tools.contains("Available Tools") && of_tools.contains("look_up"), "{of_tools}");
+}

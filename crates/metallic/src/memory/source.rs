@@ -45,6 +45,20 @@ impl GgufFile {
         Ok(Self { path: path.to_owned(), shards, index })
     }
 
+    /// Maps and parses one file by itself, even if it is a shard of a model. Enough to look at, not to run.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`].
+    pub fn open_alone(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let map = map(&path)?;
+        let parsed = Gguf::parse(&map).map(|gguf| gguf.index());
+        match parsed {
+            Ok(index) => Ok(Self { path, shards: vec![map], index }),
+            Err(source) => Err(Error::Format { path, source }),
+        }
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path

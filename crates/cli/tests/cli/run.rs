@@ -1,0 +1,224 @@
+//! `metallic run`.
+
+use crate::alphabet::{self, Options};
+use crate::sandbox::{Outcome, Sandbox};
+
+/// What the model says to every question put into its template.
+pub(crate) const ANSWER: &str = "TUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz";
+
+fn sandbox(test: &str) -> Sandbox {
+    let sandbox = Sandbox::new(test);
+    sandbox.write("a.gguf", alphabet::model());
+    sandbox
+}
+
+fn run(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    sandbox.run(&[&["run", "-m", "a.gguf"], args].concat())
+}
+
+#[test]
+fn a_prompt_is_put_into_the_template_and_answered_to_its_end() {
+    let sandbox = sandbox("run-template");
+    assert_eq!(run(&sandbox, &["--temp", "0", "hi"]).succeeds().stdout, format!("{ANSWER}\n"));
+    assert_eq!(run(&sandbox, &["--temp", "0", "-p", "hi"]).succeeds().stdout, format!("{ANSWER}\n"));
+}
+
+#[test]
+fn raw_continues_the_prompt() {
+    let sandbox = sandbox("run-raw");
+    assert_eq!(run(&sandbox, &["--raw", "--temp", "0", "-n", "5", "abc"]).succeeds().stdout, "defgh\n");
+    assert_eq!(
+        run(&sandbox, &["--raw", "--temp", "0", "abc"]).succeeds().stdout,
+        "defghijklmnopqrstuvwxyz\n"
+    );
+    sandbox.write("a.gguf", alphabet::model_with(Options { template: None, ..Options::default() }));
+    assert_eq!(run(&sandbox, &["--temp", "0", "-n", "2", "abc"]).succeeds().stdout, "de\n");
+    run(&sandbox, &["--system", "x", "abc"]).fails(2);
+}
+
+#[test]
+fn a_pipe_gives_the_prompt_without_its_last_line_feed() {
+    let sandbox = sandbox("run-pipe");
+    let args = ["run", "-m", "a.gguf", "--raw", "--temp", "0", "-n", "2"];
+    assert_eq!(sandbox.run_with_input(&args, "x\nabc\n").succeeds().stdout, "de\n");
+    assert_eq!(sandbox.run_with_input(&args, "abc\r\n").succeeds().stdout, "de\n");
+}
+
+/// The rates line's number before a word.
+pub(crate) fn count_before(stderr: &str, word: &str) -> Option<usize> {
+    let line = stderr.lines().rfind(|line| line.contains("prefill "))?;
+    let words: Vec<&str> = line.split([' ', '(', ')', ',']).filter(|word| !word.is_empty()).collect();
+    words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok())
+}
+
+#[test]
+fn rates_and_peak_memory_close_the_run() {
+    let sandbox = sandbox("run-rates");
+    let outcome = run(&sandbox, &["--temp", "0", "hi"]).succeeds();
+    let line = outcome.stderr.lines().next_back().unwrap();
+    // <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n
+    let n_prompt = 1 + "user\nhi".len() + 1 + 1 + 1 + "assistant\n".len();
+    assert!(line.starts_with(&format!("prefill {n_prompt} tokens at ")), "{line}");
+    assert!(line.contains(" tokens/s, decode ") && line.contains("peak memory "), "{line}");
+    let with_system = run(&sandbox, &["--temp", "0", "--system", "be brief", "hi"]).succeeds();
+    let n_system = 1 + "system\nbe brief".len() + 1 + 1;
+    assert_eq!(count_before(&with_system.stderr, "tokens"), Some(n_prompt + n_system), "{with_system:?}");
+    assert_eq!(run(&sandbox, &["--temp", "0", "-q", "hi"]).succeeds().stderr, "");
+}
+
+#[test]
+fn stop_texts_end_the_answer_before_them() {
+    let sandbox = sandbox("run-stop");
+    let stopped = run(&sandbox, &["--raw", "--temp", "0", "--stop", "xx", "--stop", "hi", "abc"]).succeeds();
+    assert_eq!(stopped.stdout, "defg\n");
+}
+
+#[test]
+fn a_full_context_is_told() {
+    let sandbox = sandbox("run-context");
+    let full = run(&sandbox, &["--raw", "--temp", "0", "-c", "8", "abc"]);
+    assert!(full.stdout.starts_with("defgh"), "{full:?}");
+    assert!(full.fails(1).contains("-c"), "{full:?}");
+    let too_long = run(&sandbox, &["--raw", "-c", "4", "abcdefgh"]);
+    assert!(too_long.fails(1).contains("8 tokens"), "{too_long:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text() {
+    let sandbox = sandbox("run-seed");
+    let any = ["--raw", "-n", "40", "--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0", "a"];
+    let text = |seed| run(&sandbox, &[&["--seed", seed][..], &any].concat()).succeeds().stdout;
+    assert_eq!(text("1"), text("1"));
+    assert_ne!(text("1"), text("2"));
+}
+
+#[test]
+fn each_filter_leaves_the_likeliest_only() {
+    let sandbox = sandbox("run-filters");
+    let flags = [["--temp", "50"], ["--top-k", "0"], ["--top-p", "1"], ["--min-p", "0"], ["--seed", "1"]];
+    let text = |changed: [&str; 2]| {
+        let kept = flags.iter().filter(|flag| flag[0] != changed[0]).flatten();
+        let args: Vec<&str> = kept.chain(&changed).chain(&["--raw", "-n", "10", "abc"]).copied().collect();
+        run(&sandbox, &args).succeeds().stdout
+    };
+    let likeliest = "defghijklm\n";
+    assert_ne!(text(["--seed", "1"]), likeliest, "without a filter it is chance");
+    // The likeliest token has 0.988 of the probability, each of the others 0.00004.
+    for filter in
+        [["--temp", "0"], ["--top-k", "1"], ["--top-p", "0.9"], ["--min-p", "0.5"], ["--typical", "0.5"]]
+    {
+        assert_eq!(text(filter), likeliest, "{filter:?}");
+    }
+}
+
+#[test]
+fn biases_and_penalties_change_the_choice() {
+    let sandbox = sandbox("run-penalties");
+    // z gets 5 where the successor has 10 less its penalty.
+    for (prompt, flags, expected) in [
+        ("ba", "", "b"),
+        ("ba", "--logit-bias 98-inf", "z"),
+        ("ba", "--logit-bias 98-4", "b"),
+        ("ba", "--repeat-penalty 4", "z"),
+        ("ba", "--repeat-penalty 4 --repeat-last-n 1", "b"),
+        ("ba", "--repeat-penalty 4 --repeat-last-n -1", "z"),
+        ("ba", "--presence-penalty 6", "z"),
+        ("ba", "--presence-penalty 4", "b"),
+        ("ba", "--frequency-penalty 3", "b"),
+        ("bba", "--frequency-penalty 3", "z"),
+        // abc was followed by d before: a repetition of three tokens would become longer.
+        ("abcd abc", "--dry-multiplier 8", "z"),
+        ("abcd abc", "--dry-multiplier 0", "d"),
+        ("abcd abc", "--dry-multiplier 3 --dry-base 1", "d"),
+        ("abcd abc", "--dry-multiplier 3 --dry-base 2", "z"),
+        ("abcd abc", "--dry-multiplier 8 --dry-allowed-length 5", "d"),
+        ("abcd abc", "--dry-multiplier 8 --dry-penalty-last-n 3", "d"),
+        ("abcd abc", "--dry-multiplier 8 --dry-penalty-last-n -1", "z"),
+        ("abcd abc", "--dry-multiplier 8 --dry-sequence-breaker c", "d"),
+        ("a:cd a:c", "--dry-multiplier 8", "d"),
+        ("a:cd a:c", "--dry-multiplier 8 --dry-sequence-breaker none", "z"),
+    ] {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let base = ["--raw", "--temp", "0", "-n", "1", "--logit-bias", "122+5", "-p", prompt];
+        let text = run(&sandbox, &[&base[..], &flags].concat()).succeeds().stdout;
+        assert_eq!(text.trim_end(), expected, "{prompt} {flags:?}");
+    }
+}
+
+#[test]
+fn threads_and_batches_do_not_change_the_text() {
+    let sandbox = sandbox("run-threads");
+    for args in [["-t", "1", "-b", "512"], ["-t", "3", "-b", "1"], ["-t", "2", "-b", "7"]] {
+        assert_eq!(
+            run(&sandbox, &[&args[..], &["--temp", "0", "hello there"]].concat()).succeeds().stdout,
+            format!("{ANSWER}\n")
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_run_with_what_there_is() {
+    use std::io::Read as _;
+    let sandbox = sandbox("run-interrupt");
+    // Without an end of turn it would go on for a hundred thousand tokens.
+    let endless = ["run", "-m", "a.gguf", "--temp", "0", "--logit-bias", "257-inf", "-c", "100000", "hi"];
+    let mut child = sandbox.spawn(&endless);
+    let mut first = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let outcome = crate::sandbox::outcome(child.wait_with_output().unwrap());
+    assert_eq!((&first, outcome.code), (b"TUV", Some(130)), "{outcome:?}");
+    assert!(outcome.stderr.contains("prefill "), "{outcome:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_wait_for_a_prompt() {
+    use std::io::Write as _;
+    let sandbox = sandbox("run-wait");
+    let mut child = sandbox.spawn(&["run", "-m", "a.gguf"]);
+    // The program reads as much as a pipe holds, so once this is written it is at it.
+    child.stdin.as_mut().unwrap().write_all(&[b'x'; 200_000]).unwrap();
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_ends_the_run_quietly() {
+    let sandbox = sandbox("run-pipe-closed");
+    let script = format!(
+        "('{}' run -m a.gguf --temp 0 --logit-bias 257-inf -c 100000 hi; echo \"code $?\" >&2) | head -c 3",
+        env!("CARGO_BIN_EXE_metallic")
+    );
+    let mut shell = std::process::Command::new("sh");
+    let outcome =
+        crate::sandbox::outcome(shell.args(["-c", &script]).current_dir(sandbox.path("")).output().unwrap());
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("TUV", "code 0\n"));
+}
+
+/// The issue's own example, where the model is at hand.
+#[test]
+fn the_default_model_knows_the_capital_of_france() {
+    const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/models");
+    let folder = std::env::var("METALLIC_MODELS").unwrap_or_else(|_| default.to_owned());
+    let path = std::path::Path::new(&folder).join(FILE);
+    if !path.is_file() {
+        assert!(std::env::var_os("CI").is_none(), "no {}", path.display());
+        println!("skipped: no {}; CONTRIBUTING.md says how to get it", path.display());
+        return;
+    }
+    let sandbox = Sandbox::new("run-france");
+    let stored = sandbox.stored("catalogue/smollm2").join(FILE);
+    std::fs::create_dir_all(stored.parent().unwrap()).unwrap();
+    std::fs::hard_link(&path, &stored).or_else(|_| std::fs::copy(&path, &stored).map(|_| ())).unwrap();
+    // No Python and no hub in the sandbox: the store must do.
+    let outcome = sandbox.run(&["run", "--seed", "1", "What is the capital of France?"]).succeeds();
+    assert!(outcome.stdout.contains("Paris"), "{outcome:?}");
+    // Cut short, it is no longer the catalogue's model.
+    std::fs::remove_file(&stored).unwrap();
+    std::fs::write(&stored, &std::fs::read(&path).unwrap()[..1_000_000]).unwrap();
+    sandbox.run(&["run", "What is the capital of France?"]).fails(4);
+}

@@ -1,0 +1,141 @@
+//! A folder of its own for each test, and the program run inside it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A folder that a test has for itself, removed at its end.
+pub(crate) struct Sandbox {
+    folder: PathBuf,
+}
+
+/// What the program did.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Sandbox {
+    pub(crate) fn new(test: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        Sandbox { folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A file of the sandbox's store.
+    pub(crate) fn stored(&self, name: &str) -> PathBuf {
+        self.path("cache/models").join(name)
+    }
+
+    /// All files below the store but locks, as paths relative to it.
+    #[cfg(unix)]
+    pub(crate) fn store_files(&self) -> Vec<String> {
+        let root = self.stored("");
+        let mut files = Vec::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name() != Some(OsStr::new(".lock")) {
+                    files.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// The program with the sandbox's store, and nothing of the machine's own: no Python, hub or proxy.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metallic"));
+        command
+            .args(args)
+            .current_dir(&self.folder)
+            .env("METALLIC_CACHE", self.path("cache"))
+            .env("HF_ENDPOINT", "http://127.0.0.1:1")
+            .env("PATH", self.path("bin"));
+        for variable in
+            ["HF_TOKEN", "NO_COLOR", "RUST_BACKTRACE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
+        outcome(self.command(args).stdin(Stdio::null()).output().unwrap())
+    }
+
+    pub(crate) fn run_with_input(&self, args: &[&str], input: impl AsRef<[u8]>) -> Outcome {
+        let mut child = self.spawn(args);
+        // The program may end without reading: that is for the test to judge by its exit.
+        let _ = child.stdin.take().unwrap().write_all(input.as_ref());
+        outcome(child.wait_with_output().unwrap())
+    }
+
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Puts a shell script on the program's PATH.
+    #[cfg(unix)]
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.write(&format!("bin/{name}"), format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n"));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub(crate) fn outcome(output: Output) -> Outcome {
+    Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Outcome {
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// Checks the exit code and that there is exactly one error line; gives the line.
+    #[track_caller]
+    pub(crate) fn fails(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let errors: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{self:?}");
+        assert_eq!(self.stderr.lines().next_back(), Some(errors[0]), "{self:?}");
+        errors[0]
+    }
+}

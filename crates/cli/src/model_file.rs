@@ -80,7 +80,7 @@ fn kind_of(error: &Error) -> Kind {
     match error {
         Error::Open { source, .. } => match source.kind() {
             io::ErrorKind::NotFound => Kind::NoModel,
-            io::ErrorKind::IsADirectory => Kind::BadModel,
+            io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => Kind::BadModel,
             _ => Kind::General,
         },
         Error::Format { .. }

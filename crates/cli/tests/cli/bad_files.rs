@@ -27,6 +27,12 @@ fn files_of_another_kind() {
     std::fs::create_dir(sandbox.path("folder")).unwrap();
     all_fail(&sandbox, "folder", 3, "directory");
     all_fail(&sandbox, "no-such-file.gguf", 4, "no-such-file.gguf");
+    #[cfg(unix)]
+    {
+        // Nobody writes to it: to open it would wait for ever.
+        std::process::Command::new("mkfifo").arg(sandbox.path("pipe.gguf")).status().unwrap();
+        all_fail(&sandbox, "pipe.gguf", 3, "a pipe");
+    }
 }
 
 #[test]

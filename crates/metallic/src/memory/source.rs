@@ -137,10 +137,16 @@ fn shard_paths(path: &Path) -> Vec<PathBuf> {
 
 fn map(path: &Path) -> Result<Arc<Mmap>> {
     let open = || {
-        let file = File::open(path)?;
-        if file.metadata()?.is_dir() {
+        // Before opening: to open a pipe waits until somebody writes to it.
+        let metadata = std::fs::metadata(path)?;
+        if metadata.is_dir() {
             return Err(std::io::Error::new(ErrorKind::IsADirectory, "it is a directory, not a file"));
         }
+        if !metadata.is_file() {
+            let what = "it is a device or a pipe, which can't be mapped";
+            return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
+        }
+        let file = File::open(path)?;
         // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
         // here: it is the documented condition of `GgufFile`, as for every program that maps files.
         unsafe { Mmap::map(&file) }

@@ -4,4 +4,5 @@ mod chat_templates;
 #[path = "../models/oracles.rs"]
 #[allow(dead_code)] // each test program uses a part
 mod oracles;
+mod small_vocabularies;
 mod tokenizers;

@@ -39,22 +39,29 @@ impl Bpe {
         Ok(Bpe { pre_tokenizer, alphabet, merges, bytes, unknown })
     }
 
-    /// Appends the ids of a text that has no special tokens.
-    pub(super) fn encode(
-        &self,
-        vocabulary: &Vocabulary,
-        text: &str,
-        out: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
-        let text = match self.alphabet {
+    /// Encodes the parts of one text.
+    pub(super) fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Encoder<'a> {
+        Encoder { bpe: self, merger: Merger::new(Rules { bpe: self, vocabulary }) }
+    }
+}
+
+/// Encodes parts of a text that have no special tokens.
+pub(super) struct Encoder<'a> {
+    bpe: &'a Bpe,
+    merger: Merger<Rules<'a>>,
+}
+
+impl Encoder<'_> {
+    /// Appends the ids of a part.
+    pub(super) fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let text = match self.bpe.alphabet {
             Alphabet::SentencePiece if text.contains('▁') => Cow::Owned(text.replace('▁', " ")),
             _ => Cow::Borrowed(text),
         };
-        let mut merger = Merger::new(Rules { bpe: self, vocabulary });
         let mut result = Ok(());
-        self.pre_tokenizer.split(&text, &mut |word| {
+        self.bpe.pre_tokenizer.split(&text, &mut |word| {
             if result.is_ok() {
-                result = merger.encode(word.as_bytes(), out);
+                result = self.merger.encode(word.as_bytes(), out);
             }
         });
         result

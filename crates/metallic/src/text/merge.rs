@@ -34,12 +34,12 @@ pub(super) trait MergeRules {
 }
 
 /// Encodes the words of one text.
-pub(super) struct Merger<'t, R> {
+pub(super) struct Merger<R> {
     rules: R,
     symbols: Vec<Symbol>,
     queue: BinaryHeap<Reverse<Pair>>,
     /// Where in the output the ids of a word are: start and end.
-    seen: HashMap<&'t [u8], (usize, usize)>,
+    seen: HashMap<Box<[u8]>, (usize, usize)>,
 }
 
 /// A part of a word that is not merged further so far. Links are indices; `END` is none.
@@ -63,14 +63,14 @@ struct Pair {
     id: u32,
 }
 
-impl<'t, R: MergeRules> Merger<'t, R> {
+impl<R: MergeRules> Merger<R> {
     pub(super) fn new(rules: R) -> Self {
         Merger { rules, symbols: Vec::new(), queue: BinaryHeap::new(), seen: HashMap::new() }
     }
 
     /// Appends the ids of a word, which must be shorter than 2³² bytes, to `out`. Between calls, `out` may
     /// only grow.
-    pub(super) fn encode(&mut self, word: &'t [u8], out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    pub(super) fn encode(&mut self, word: &[u8], out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         if let Some(&(start, end)) = self.seen.get(word) {
             out.extend_from_within(start..end);
             return Ok(());
@@ -81,7 +81,7 @@ impl<'t, R: MergeRules> Merger<'t, R> {
             None => self.merge(word, out)?,
         }
         if word.len() <= MAX_CACHED_WORD_BYTES {
-            self.seen.insert(word, (start, out.len()));
+            self.seen.insert(word.into(), (start, out.len()));
         }
         Ok(())
     }

@@ -44,31 +44,9 @@ impl Spm {
         Ok(Spm { ranks, goes_on_with_space, add_space_prefix, unknown })
     }
 
-    /// Appends the ids of a text that has no special tokens. `starts` says whether the text begins here or
-    /// after a special token, where the space prefix belongs.
-    pub(super) fn encode(
-        &self,
-        vocabulary: &Vocabulary,
-        text: &str,
-        starts: bool,
-        out: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
-        let mut normalised = String::with_capacity(text.len() + 1);
-        if starts && self.add_space_prefix {
-            normalised.push(' ');
-        }
-        for (i, part) in text.split('▁').enumerate() {
-            normalised.push_str(if i > 0 { " " } else { "" });
-            normalised.push_str(part);
-        }
-        let mut merger = Merger::new(Rules { spm: self, vocabulary });
-        let mut rest = normalised.as_bytes();
-        while !rest.is_empty() {
-            let (word, after) = rest.split_at(self.word_len(rest));
-            merger.encode(word, out)?;
-            rest = after;
-        }
-        Ok(())
+    /// Encodes the parts of one text.
+    pub(super) fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Encoder<'a> {
+        Encoder { spm: self, merger: Merger::new(Rules { spm: self, vocabulary }) }
     }
 
     /// The length of a first part of the text that no piece reaches out of, so that it can be encoded on its
@@ -76,6 +54,39 @@ impl Spm {
     fn word_len(&self, text: &[u8]) -> usize {
         let ends = |at: usize| text[at] == b' ' && !self.goes_on_with_space[usize::from(text[at - 1])];
         (1..text.len()).find(|&at| ends(at)).unwrap_or(text.len())
+    }
+}
+
+/// Encodes parts of a text that have no special tokens.
+pub(super) struct Encoder<'a> {
+    spm: &'a Spm,
+    merger: Merger<Rules<'a>>,
+}
+
+impl Encoder<'_> {
+    /// Appends the ids of a part. `starts` says whether it begins the text or follows a special token: there
+    /// the space prefix belongs.
+    pub(super) fn encode(
+        &mut self,
+        text: &str,
+        starts: bool,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        let mut normalised = String::with_capacity(text.len() + 1);
+        if starts && self.spm.add_space_prefix {
+            normalised.push(' ');
+        }
+        for (i, part) in text.split('▁').enumerate() {
+            normalised.push_str(if i > 0 { " " } else { "" });
+            normalised.push_str(part);
+        }
+        let mut rest = normalised.as_bytes();
+        while !rest.is_empty() {
+            let (word, after) = rest.split_at(self.spm.word_len(rest));
+            self.merger.encode(word, out)?;
+            rest = after;
+        }
+        Ok(())
     }
 }
 

@@ -2,11 +2,11 @@
 
 use metallic_gguf::{Gguf, Metadata};
 
-use super::bpe::Bpe;
+use super::bpe::{self, Bpe};
 use super::error::TokenizerError;
 use super::pretokenize::PreTokenizer;
 use super::special::{Part, SpecialTokens};
-use super::spm::Spm;
+use super::spm::{self, Spm};
 use super::stop_tokens;
 use super::vocabulary::{Alphabet, TokenType, Vocabulary};
 
@@ -35,6 +35,30 @@ pub struct Tokenizer {
 enum Model {
     Bpe(Bpe),
     Spm(Spm),
+}
+
+impl Model {
+    fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Encoder<'a> {
+        match self {
+            Model::Bpe(bpe) => Encoder::Bpe(bpe.encoder(vocabulary)),
+            Model::Spm(spm) => Encoder::Spm(spm.encoder(vocabulary)),
+        }
+    }
+}
+
+/// What encodes one text.
+enum Encoder<'a> {
+    Bpe(bpe::Encoder<'a>),
+    Spm(spm::Encoder<'a>),
+}
+
+impl Encoder<'_> {
+    fn encode(&mut self, text: &str, starts: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        match self {
+            Encoder::Bpe(encoder) => encoder.encode(text, out),
+            Encoder::Spm(encoder) => encoder.encode(text, starts, out),
+        }
+    }
 }
 
 /// What [`Tokenizer::encode`] does beside the text itself.
@@ -115,14 +139,12 @@ impl Tokenizer {
         if options.add_special && self.add_bos {
             ids.extend(self.bos);
         }
+        let mut encoder = self.model.encoder(&self.vocabulary);
         let mut starts = true;
         for part in self.special.split(text, options.parse_special) {
             match part {
                 Part::Token(id) => ids.push(id),
-                Part::Text(text) => match &self.model {
-                    Model::Bpe(bpe) => bpe.encode(&self.vocabulary, text, &mut ids)?,
-                    Model::Spm(spm) => spm.encode(&self.vocabulary, text, starts, &mut ids)?,
-                },
+                Part::Text(text) => encoder.encode(text, starts, &mut ids)?,
             }
             starts = matches!(part, Part::Token(_));
         }

@@ -74,7 +74,7 @@ pub(super) struct Vocabulary {
     /// The bytes of all tokens, one after the other.
     bytes: Vec<u8>,
     /// Where in `bytes` each token ends.
-    ends: Vec<usize>,
+    ends: Vec<u32>,
     types: Vec<TokenType>,
     /// Ids of the pieces that text can become, by their bytes.
     pieces: HashTable<u32>,
@@ -136,7 +136,8 @@ impl Vocabulary {
                 true
             }
         };
-        self.ends.push(self.bytes.len());
+        let too_large = |_| TokenizerError::BadSize { n_tokens: self.types.len() };
+        self.ends.push(u32::try_from(self.bytes.len()).map_err(too_large)?);
         Ok(reachable && matches!(of, TokenType::Normal | TokenType::UserDefined))
     }
 
@@ -207,9 +208,9 @@ impl Vocabulary {
     }
 }
 
-fn slice<'a>(bytes: &'a [u8], ends: &[usize], id: usize) -> &'a [u8] {
+fn slice<'a>(bytes: &'a [u8], ends: &[u32], id: usize) -> &'a [u8] {
     let start = if id == 0 { 0 } else { ends[id - 1] };
-    &bytes[start..ends[id]]
+    &bytes[start as usize..ends[id] as usize]
 }
 
 fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>, TokenizerError> {

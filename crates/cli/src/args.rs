@@ -151,7 +151,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "system")]
     pub(crate) raw: bool,
 
-    /// Tell the model how to behave [default: what suits a model with a short name; for others nothing]
+    /// Tell the model how to behave [default: a short name may bring a message; else the chat template's own]
     #[arg(long, value_name = "TEXT", alias = "system-prompt")]
     pub(crate) system: Option<String>,
 
@@ -174,7 +174,7 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// Tell the model how to behave [default: what suits a model with a short name; for others nothing]
+    /// Tell the model how to behave [default: a short name may bring a message; else the chat template's own]
     #[arg(long, value_name = "TEXT", alias = "system-prompt")]
     pub(crate) system: Option<String>,
 

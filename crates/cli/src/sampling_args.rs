@@ -20,7 +20,7 @@ pub(crate) struct SamplingArgs {
     pub(crate) seed: Option<u64>,
 
     /// Temperature: 0 always takes the likeliest token, more is more surprising [default: 0.8, or what
-    /// suits a model with a short name]
+    /// a short name brings]
     #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = non_negative)]
     pub(crate) temp: Option<f32>,
 

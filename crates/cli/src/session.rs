@@ -52,6 +52,11 @@ impl<'a> Session<'a> {
             ModelName::Catalogue(entry) => Some(*entry),
             _ => None,
         };
+        if let Some(Entry { name, temperature, system, .. }) = entry {
+            tracing::info!(
+                "{name} has its own defaults: temperature {temperature}, system message {system:?}"
+            );
+        }
         Ok(Session { fetcher, path, engine: Engine::new(model, tokenizer), template, entry })
     }
 
@@ -60,7 +65,7 @@ impl<'a> Session<'a> {
         self.template.is_some()
     }
 
-    /// The message that opens a conversation: the user's, or the one that suits the model.
+    /// The message that opens a conversation: the user's, or the one that comes with a short name.
     pub(crate) fn opening(&self, system: Option<&str>) -> Option<Message> {
         let text = system.or(self.entry.and_then(|entry| entry.system));
         text.map(|text| Message::new("system", text))

@@ -215,8 +215,9 @@ fn the_default_model_knows_the_capital_of_france() {
     std::fs::create_dir_all(stored.parent().unwrap()).unwrap();
     std::fs::hard_link(&path, &stored).or_else(|_| std::fs::copy(&path, &stored).map(|_| ())).unwrap();
     // No Python and no hub in the sandbox: the store must do.
-    let outcome = sandbox.run(&["run", "--seed", "1", "What is the capital of France?"]).succeeds();
+    let outcome = sandbox.run(&["run", "-v", "What is the capital of France?"]).succeeds();
     assert!(outcome.stdout.contains("Paris"), "{outcome:?}");
+    assert!(outcome.stderr.contains("its own defaults: temperature 0"), "{outcome:?}");
     // Cut short, it is no longer the catalogue's model.
     std::fs::remove_file(&stored).unwrap();
     std::fs::write(&stored, &std::fs::read(&path).unwrap()[..1_000_000]).unwrap();

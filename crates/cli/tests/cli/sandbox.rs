@@ -1,6 +1,5 @@
 //! A folder of its own for each test, and the program run inside it.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -53,7 +52,7 @@ impl Sandbox {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.file_name() != Some(OsStr::new(".lock")) {
+                } else if path.file_name() != Some(std::ffi::OsStr::new(".lock")) {
                     files.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
                 }
             }

@@ -2,21 +2,25 @@
 //!
 //! # Why the tokenizers are our own
 //!
-//! Two crates were measured against published vocabularies with the ids that they must give (15 files, 46 to
-//! 50 texts each), on one core of the machine that the other figures are from:
+//! Two crates were measured against published vocabularies with the ids that they must give (15 files of 46
+//! to 50 texts). Times are of the quieter of two runs on a shared two-core machine, so compare rows, not
+//! machines; the English is the text of the GPL repeated to 1 MB, which is kind to everything that remembers
+//! words.
 //!
-//! | | exact | Llama 3's vocabulary | Gemma 3's | English, MB/s | its crates |
+//! | | exact | build Llama 3, Gemma 3 | English, BPE and SentencePiece | 1 MB of one letter | crates |
 //! |---|---|---|---|---|---|
-//! | `shimmytok` 0.8.4 | 9 of 15 | 241 ms | – | 2–6 | 11 |
-//! | `tokenizers` 0.23.2, `fancy-regex` | all 4 tried | 191 ms | 708 ms | 1.5–4 | 72 |
-//! | this module | 14 of 14 of its kinds | 100–220 ms | 40 ms | 5–80 | 4 |
+//! | `shimmytok` 0.8.4 | 7 of 15 | 240 ms, – | 2–6, 2 MB/s | – | 14 |
+//! | `tokenizers` 0.23.2, `fancy-regex` | 4 of 4 tried | 310, 1300 ms | 2–3, 0.9 MB/s | 0.3–0.5 s | 72 |
+//! | this module | 14 of 14 of its kinds | 160, 52 ms | 21–36, 67–230 MB/s | 0.4–0.6 s | 6 |
 //!
-//! `tokenizers` gives the right ids. But it is built from JSON or from maps of strings, so a vocabulary of 256,000
-//! takes most of a second before the first token; it encodes at a fraction of what is wanted; and SentencePiece
-//! vocabularies need merges, half a million, that a GGUF file does not have. Version 1.0 (a release candidate)
-//! can't be built from anything but its own JSON. The part that is ours is small: a merging loop (`merge`) and
-//! two sets of rules for it (`bpe`, `spm`). What is hard, Unicode classes and searching, is left to
-//! `regex-automata` and `aho-corasick`; the tables are `hashbrown`'s, since they are keyed by slices of one buffer.
+//! (`shimmytok` was timed in another run.) On 4 MB of varied source code and prose this module does 15 to 20 MB/s.
+//!
+//! `tokenizers` gives the right ids. But it is built from maps of strings, so a large vocabulary takes up to a
+//! second before the first token; it encodes slower than is wanted; and SentencePiece vocabularies need merges,
+//! half a million, that a GGUF file does not have. Version 1.0, a release candidate, can be built from nothing
+//! but its own JSON. What is ours is small: a merging loop (`merge`) and two sets of rules for it (`bpe`, `spm`).
+//! What is hard, Unicode classes and searching, is left to `regex-automata` and `aho-corasick`; the tables are
+//! `hashbrown`'s, for they are keyed by slices of one buffer. None of the six crates compiles C.
 
 mod bpe;
 mod byte_level;

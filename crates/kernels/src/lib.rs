@@ -25,6 +25,8 @@ pub mod registry;
 pub mod rope;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_512;
 
 pub use half::f16;
 pub use isa::Isa;

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use metallic_gguf::GgmlType;
 
-use crate::activations::{Q8_LEN, Q8Block, quantize_q8};
+use crate::activations::{GROUP_BLOCKS, Q8_LEN, Q8Block, Q8Group, group_q8, quantize_q8};
 use crate::gemm;
 use crate::isa::Isa;
 use crate::pool::{ThreadPool, part};
@@ -100,13 +100,14 @@ impl<'a> Matrix<'a> {
 pub struct ActivationBuf {
     isa: Isa,
     blocks: Vec<Q8Block>,
+    groups: Vec<Q8Group>,
     gemm: gemm::Scratch,
 }
 
 impl ActivationBuf {
     /// An empty buffer, filled with the instructions of `isa`.
     pub fn new(isa: Isa) -> Self {
-        ActivationBuf { isa, blocks: Vec::new(), gemm: gemm::Scratch::default() }
+        ActivationBuf { isa, blocks: Vec::new(), groups: Vec::new(), gemm: gemm::Scratch::default() }
     }
 
     /// Makes room for inputs of `n_rows` rows of `row_len` values on `n_threads` threads, so that calls up
@@ -114,6 +115,7 @@ impl ActivationBuf {
     pub fn reserve(&mut self, n_threads: usize, n_rows: usize, row_len: usize) {
         let n_blocks = row_len.div_ceil(Q8_LEN);
         gemm::grow(&mut self.blocks, n_rows * n_blocks, Q8Block::ZERO);
+        gemm::grow(&mut self.groups, n_groups(self.isa, n_rows, n_blocks), Q8Group::ZERO);
         if gemm_serves(self.isa, n_rows) {
             self.gemm.reserve(n_threads, n_rows, n_blocks);
         }
@@ -127,7 +129,8 @@ impl ActivationBuf {
         } else {
             0
         };
-        (n_rows * n_blocks * size_of::<Q8Block>()) as u64 + tiles_and_panels
+        let groups = n_groups(isa, n_rows, n_blocks) * size_of::<Q8Group>();
+        (n_rows * n_blocks * size_of::<Q8Block>() + groups) as u64 + tiles_and_panels
     }
 
     /// Quantizes `x`, rows of `row_len` values, to the first blocks.
@@ -143,6 +146,22 @@ impl ActivationBuf {
                 quantize_q8(isa, &x[first * Q8_LEN..][..blocks.len() * Q8_LEN], blocks);
             });
         }
+    }
+
+    /// Sorts the blocks of `n_tokens` rows, `n_blocks` each, into groups.
+    fn group(&mut self, n_tokens: usize, n_blocks: usize) {
+        let per_token = n_blocks.div_ceil(GROUP_BLOCKS);
+        let rows = self.blocks.chunks_exact(n_blocks).zip(self.groups.chunks_exact_mut(per_token));
+        rows.take(n_tokens).for_each(|(row, groups)| group_q8(row, groups));
+    }
+}
+
+/// Groups for inputs of `n_rows` rows: for so few tokens that each meets the rows by itself, where the
+/// kernels take groups.
+fn n_groups(isa: Isa, n_rows: usize, n_blocks: usize) -> usize {
+    match registry::ops(GgmlType::Q8_0, isa).dot {
+        Dot::Q8Groups(_) => n_rows.min(MIN_GEMM_TOKENS - 1) * n_blocks.div_ceil(GROUP_BLOCKS),
+        Dot::Q8(_) | Dot::F32(_) => 0,
     }
 }
 
@@ -275,12 +294,19 @@ pub fn matmul(
         );
         assert!(job.out.has_rows(n_tokens), "the output has a row for each token");
     }
-    let integer = jobs.iter().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_)));
+    let integer = jobs.iter().any(|job| !matches!(job.weights.ops.dot, Dot::F32(_)));
     if integer {
         scratch.quantize(pool, x, row_len);
     }
     let n_blocks = row_len / Q8_LEN;
-    let ActivationBuf { blocks, gemm: gemm_scratch, .. } = scratch;
+    let grouped =
+        n_tokens < MIN_GEMM_TOKENS && jobs.iter().any(|job| matches!(job.weights.ops.dot, Dot::Q8Groups(_)));
+    if grouped {
+        scratch.group(n_tokens, n_blocks);
+    }
+    let ActivationBuf { blocks, groups, gemm: gemm_scratch, .. } = scratch;
+    let n_groups = n_blocks.div_ceil(GROUP_BLOCKS);
+    let groups = if grouped { &groups[..n_tokens * n_groups] } else { &[] };
     let quantized = if integer { &blocks[..n_tokens * n_blocks] } else { &[] };
     let jobs = &*jobs;
     let at_once = |job: &&MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.weights.ops.gemm.is_some();
@@ -299,6 +325,7 @@ pub fn matmul(
             unsafe {
                 match job.weights.ops.dot {
                     Dot::Q8(dot) => job.multiply(rows, quantized, n_blocks, dot),
+                    Dot::Q8Groups(dot) => job.multiply(rows, groups, n_groups, dot),
                     Dot::F32(dot) => job.multiply(rows, x, row_len, dot),
                 }
             }

@@ -2,7 +2,7 @@
 
 use metallic_gguf::GgmlType;
 
-use crate::activations::Q8Block;
+use crate::activations::{Q8Block, Q8Group};
 use crate::gemm::Gemm;
 use crate::isa::Isa;
 use crate::quants;
@@ -17,6 +17,8 @@ pub enum Dot {
     F32(fn(&[u8], &[f32]) -> f32),
     /// Against 8-bit activations: `(row, x)` with `x.len()` the row's length / 32.
     Q8(fn(&[u8], &[Q8Block]) -> f32),
+    /// Against 8-bit activations in groups: `(row, x)` with `x.len()` the row's length / 256, rounded up.
+    Q8Groups(fn(&[u8], &[Q8Group]) -> f32),
 }
 
 /// What can be done with the rows of one type on one instruction set.

@@ -165,7 +165,7 @@ pub(crate) fn sum_f32(x: __m256) -> f32 {
 /// hardware's own look-ahead ends at each 4 KiB page. Worth 5 to 10 % with two threads on one memory.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn prefetch_after<T>(weights: &T) {
+pub(crate) fn prefetch_after<T: ?Sized>(weights: &T) {
     const AHEAD: usize = 2048;
     _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(weights).cast::<i8>().wrapping_add(AHEAD));
 }

@@ -7,7 +7,7 @@ use metallic_kernels::registry::ops;
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
 
 mod common;
-use common::{Random, is_sane, random_rows};
+use common::{Random, dot_q8, is_sane, random_rows};
 
 fn row_lengths(ggml_type: GgmlType) -> Vec<usize> {
     let block = ggml_type.block_len().max(32);
@@ -30,7 +30,7 @@ fn definition(ops: &QuantOps, row: &[u8], x: &[f32]) -> (f64, f64) {
     (ops.decode)(row, &mut weights);
     let x: Vec<f64> = match ops.dot {
         Dot::F32(_) => x.iter().map(|&x| f64::from(x)).collect(),
-        Dot::Q8(_) => quantized(Isa::Scalar, x)
+        Dot::Q8(_) | Dot::Q8Groups(_) => quantized(Isa::Scalar, x)
             .iter()
             .flat_map(|b| b.quants.map(|q| f64::from(b.scale) * f64::from(q)))
             .collect(),
@@ -50,7 +50,7 @@ fn definition(ops: &QuantOps, row: &[u8], x: &[f32]) -> (f64, f64) {
 fn dot(ops: &QuantOps, isa: Isa, row: &[u8], x: &[f32]) -> f32 {
     match ops.dot {
         Dot::F32(dot) => dot(row, x),
-        Dot::Q8(dot) => dot(row, &quantized(isa, x)),
+        _ => dot_q8(ops, row, &quantized(isa, x)).expect("a format takes floats or quants"),
     }
 }
 

@@ -34,6 +34,47 @@ impl Q8Block {
     }
 }
 
+/// Activation blocks in a group.
+pub const GROUP_BLOCKS: usize = 8;
+
+/// 256 activations as the AVX-512 kernels load them: what [`GROUP_BLOCKS`] blocks say, each kind of
+/// number beside its like. In the last group of a row, blocks that the row doesn't have are zeros.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct Q8Group {
+    /// The values of each block.
+    pub quants: [[i8; Q8_LEN]; GROUP_BLOCKS],
+    /// The step of each block.
+    pub scales: [f32; GROUP_BLOCKS],
+    /// The two sums of each block.
+    pub sums: [[i16; 2]; GROUP_BLOCKS],
+}
+
+impl Q8Group {
+    /// A group of zeros.
+    pub const ZERO: Q8Group = Q8Group {
+        quants: [[0; Q8_LEN]; GROUP_BLOCKS],
+        scales: [0.0; GROUP_BLOCKS],
+        sums: [[0; 2]; GROUP_BLOCKS],
+    };
+}
+
+/// Sorts the blocks of one row into groups.
+///
+/// # Panics
+/// If `groups` is not as long as it takes: one for every eight blocks, and one for the rest.
+pub fn group_q8(row: &[Q8Block], groups: &mut [Q8Group]) {
+    assert_eq!(groups.len(), row.len().div_ceil(GROUP_BLOCKS), "one group for every eight blocks");
+    for (blocks, group) in row.chunks(GROUP_BLOCKS).zip(groups) {
+        *group = Q8Group::ZERO;
+        for (i, block) in blocks.iter().enumerate() {
+            group.quants[i] = block.quants;
+            group.scales[i] = block.scale;
+            group.sums[i] = block.sums;
+        }
+    }
+}
+
 /// Quantizes `x` into `out`, 32 values a block, rounding half to even.
 ///
 /// A block with a NaN or an infinity gets that as its scale, so the fault shows in every product. Values

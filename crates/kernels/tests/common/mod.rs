@@ -1,7 +1,8 @@
 //! What the kernel tests share: reproducible numbers and a measure of disagreement.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use metallic_kernels::QuantOps;
+use metallic_kernels::activations::{Q8Block, Q8Group, group_q8};
+use metallic_kernels::{Dot, QuantOps};
 
 /// A reproducible source of numbers (SplitMix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -48,6 +49,20 @@ pub(crate) fn is_sane(ops: &QuantOps, row: &[u8]) -> bool {
     let mut weights = vec![0.0; row.len() / ops.ggml_type.block_bytes() * ops.ggml_type.block_len()];
     (ops.decode)(row, &mut weights);
     weights.iter().all(|w| w.abs() < 1e20)
+}
+
+/// The product of a row with quantized activations, in whichever layout the format's kernel takes them;
+/// `None` for formats that take floats.
+pub(crate) fn dot_q8(ops: &QuantOps, row: &[u8], x: &[Q8Block]) -> Option<f32> {
+    match ops.dot {
+        Dot::F32(_) => None,
+        Dot::Q8(dot) => Some(dot(row, x)),
+        Dot::Q8Groups(dot) => {
+            let mut groups = vec![Q8Group::ZERO; x.len().div_ceil(8)];
+            group_q8(x, &mut groups);
+            Some(dot(row, &groups))
+        }
+    }
 }
 
 /// Rows of random bytes whose weights are sane: every bit pattern of a format's integers occurs.

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use half::f16;
 use metallic_gguf::GgmlType;
@@ -50,6 +52,9 @@ pub(super) fn ops(isa: Isa) -> QuantOps {
         Isa::Scalar => scalar,
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
+        // SAFETY: likewise `Isa::Avx512`.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => QuantOps { dot: Dot::Q8Groups(|row, x| unsafe { avx512::dot(row, x) }), ..scalar },
     }
 }

@@ -21,22 +21,6 @@ pub(crate) fn sum(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     tree(lanes, |a, b| a + b)
 }
 
-/// Σ `a[i] · b[i]`, over as many as the shorter has.
-#[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut lanes = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += a * b;
-        }
-    }
-    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += a * b;
-    }
-    tree(lanes, |a, b| a + b)
-}
-
 /// The largest of `x`, −∞ where there is none.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {

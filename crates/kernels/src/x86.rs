@@ -11,8 +11,6 @@
 
 use std::arch::x86_64::*;
 
-use half::f16;
-
 use crate::activations::Q8Block;
 use crate::block::{QuantBlock, blocks};
 
@@ -46,22 +44,6 @@ pub(crate) fn load_i8(bytes: &[i8; 32]) -> __m256i {
 pub(crate) fn load_f32(x: &[f32; 8]) -> __m256 {
     // SAFETY: reads the 8 floats of the reference, at any alignment.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
-}
-
-/// 8 floats from half precision.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn load_f16(x: &[f16; 8]) -> __m256 {
-    // SAFETY: reads the 16 bytes of the reference, at any alignment.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
-}
-
-/// Writes 8 floats.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn store_f32(out: &mut [f32; 8], x: __m256) {
-    // SAFETY: writes the 8 floats of the reference, at any alignment.
-    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x) }
 }
 
 /// Writes 32 signed bytes.

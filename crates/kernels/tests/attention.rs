@@ -36,14 +36,14 @@ impl Context {
         // In two calls, as a prompt and what follows it would be.
         for range in [0..n / 2, n / 2..n] {
             let mut pages = KvPages { slab: &mut context.key_slab, table: &context.table, page_len };
-            pages.store(
+            pages.store_keys(
                 range.start,
                 &context.keys[range.start * k..range.end * k],
                 params.n_head_kv,
                 params.head_dim_k,
             );
             let mut pages = KvPages { slab: &mut context.value_slab, table: &context.table, page_len };
-            pages.store(
+            pages.store_values(
                 range.start,
                 &context.values[range.start * v..range.end * v],
                 params.n_head_kv,

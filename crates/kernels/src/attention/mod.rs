@@ -1,31 +1,51 @@
 //! Attention of new tokens over the keys and values of their sequence, kept as f16 in pages.
 //!
-//! For each query and head the keys are taken a tile at a time with an online softmax (Milakov and
-//! Gimelshein 2018): scores, running maximum, rescaled sum of values. So the memory needed does not grow
-//! with the context. Tiles begin at fixed positions, which makes a query's result independent of the
-//! other queries in the call and of the number of threads.
+//! A *tile* is up to 12 rows, the queries of all heads that share a key head, of one position or of several.
+//! All its rows read the same keys and values, 128 positions at a time, with an online softmax (Milakov and
+//! Gimelshein 2018) a row, so the memory needed does not grow with the context:
+//!
+//! ```text
+//! for each 128 positions:
+//!     scores  = queries · keys               6 rows by two registers of positions, summed over the columns
+//!     weights = e^(scores − largest so far)  0 where a row's query does not see the position
+//!     out     = out · kept + weights · values   6 rows by two registers of columns, summed over positions
+//! ```
+//!
+//! Both products are one function (`product.rs`): a matrix in f16 is widened as it is read, and each
+//! register of it serves six rows. Positions that no row sees are skipped.
+//!
+//! The 128 positions begin at fixed places in a page, and each sum has one order; so a query's result
+//! depends neither on the other queries in its tile or call nor on the number of threads. Positions that
+//! a tile reads and one of its rows does not see count with weight 0, which supposes finite values.
 //!
 //! # Layout
-//! A *page* holds `page_len` consecutive positions of one layer: `[n_head_kv][page_len][head_dim]`, so
-//! the keys of one head lie one after another. One slab of f16 holds the pages of all sequences, and a
-//! sequence's table says which page holds its positions `page_len · i ..`. Keys and values have slabs of
-//! their own, with the same pages, for their heads may differ in length.
+//! A *page* holds `page_len` consecutive positions of one layer, head after head. One slab of f16 holds
+//! the pages of all sequences, and a sequence's table says which page holds its positions `page_len · i ..`.
+//! Keys and values have slabs of their own, with the same pages, for their heads may differ in length.
+//! A head's values are `[page_len][head_dim]`. Its keys are transposed, 32 positions at a time, to
+//! `[page_len / 32][head_dim][32]` (with fewer in the last group where 32 does not divide `page_len`): a
+//! register then takes one column of as many keys, and each of its lanes has a score of its own.
 
+mod pages;
+mod product;
+mod tile;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+mod x86;
 
 use std::ops::Range;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+pub use pages::{KvPages, KvView};
+use product::Multiply;
+use tile::{ROWS, Tile};
 
-use crate::activation;
 use crate::isa::Isa;
-use crate::lanes;
 use crate::pool::ThreadPool;
 
-/// Positions in a tile: their scores stay in the first-level cache with the keys.
-const TILE: usize = 128;
+/// Queries in a job where there are many: with any number of heads to a key head, they fill whole tiles.
+const QUERIES: usize = ROWS;
+
+/// Jobs for each thread at least: later queries see more positions, so no fixed division is even.
+const JOBS: usize = 2;
 
 /// Shape and variant of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,48 +64,6 @@ pub struct AttentionParams {
     pub softcap: Option<f32>,
     /// Sliding window: a query sees only the last so many positions, its own among them.
     pub window: Option<usize>,
-}
-
-/// The pages of one kind (keys or values) of one layer, for writing.
-#[derive(Debug)]
-pub struct KvPages<'a> {
-    /// All pages.
-    pub slab: &'a mut [f16],
-    /// The sequence's pages: position `p` is in page `table[p / page_len]`.
-    pub table: &'a [u32],
-    /// Positions in a page.
-    pub page_len: usize,
-}
-
-impl KvPages<'_> {
-    /// Stores `rows`, `n_head_kv` heads of `head_dim` values for each position from `first` on, rounded
-    /// to the nearest f16.
-    ///
-    /// # Panics
-    /// If the table or the slab ends before the last position, or `rows` are not whole rows.
-    pub fn store(&mut self, first: usize, rows: &[f32], n_head_kv: usize, head_dim: usize) {
-        assert!(rows.len().is_multiple_of(n_head_kv * head_dim), "whole rows of keys or values");
-        for (row, position) in rows.chunks_exact(n_head_kv * head_dim).zip(first..) {
-            let page = self.table[position / self.page_len] as usize * n_head_kv;
-            for (head, x) in row.chunks_exact(head_dim).enumerate() {
-                let start = ((page + head) * self.page_len + position % self.page_len) * head_dim;
-                self.slab[start..][..head_dim].convert_from_f32_slice(x);
-            }
-        }
-    }
-}
-
-/// What a sequence attends to in one layer, for reading.
-#[derive(Clone, Copy, Debug)]
-pub struct KvView<'a> {
-    /// Key pages, heads of `head_dim_k`.
-    pub keys: &'a [f16],
-    /// Value pages, heads of `head_dim_v`.
-    pub values: &'a [f16],
-    /// The sequence's pages: position `p` is in page `table[p / page_len]`.
-    pub table: &'a [u32],
-    /// Positions in a page.
-    pub page_len: usize,
 }
 
 /// Attention of the queries `q`, one row of `n_head · head_dim_k` for each position from `first` on.
@@ -109,104 +87,65 @@ pub fn attention(
     assert_eq!(q.len(), n_queries * params.n_head * params.head_dim_k, "whole rows of queries");
     assert_eq!(out.len(), n_queries * params.n_head * params.head_dim_v, "an output row for each query");
     assert!(params.n_head.is_multiple_of(params.n_head_kv), "query heads share key heads evenly");
-    let kernels = Kernels::of(isa);
-    pool.each_chunk(out, params.head_dim_v, &|i, out| {
-        let (query, head) = (i / params.n_head, i % params.n_head);
-        let head_kv = head / (params.n_head / params.n_head_kv);
-        let position = first + query;
-        let start = params.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let q = &q[i * params.head_dim_k..][..params.head_dim_k];
-        kernels.attend(params, q, head_kv, start..position + 1, kv, out);
+    let (n_queries, n_heads) = job_shape(params, n_queries, pool.n_threads());
+    let work = Work { params, isa, multiply: product::of(isa), q, first, kv };
+    pool.each_chunk(out, n_queries * n_heads * params.head_dim_v, &|i, out| {
+        let (query, head) = (i * n_queries * n_heads / params.n_head, i * n_heads % params.n_head);
+        let n_queries = out.len() / (n_heads * params.head_dim_v);
+        work.run(query..query + n_queries, head..head + n_heads, out);
     });
 }
 
-/// The loops over f16, which have a twin for each instruction set.
-struct Kernels {
+/// Queries and heads in a job: all heads of several queries, or those of one query that share a key head,
+/// or fewer if that leaves a thread without work.
+fn job_shape(params: &AttentionParams, n_queries: usize, n_threads: usize) -> (usize, usize) {
+    let in_job = n_queries / (JOBS * n_threads);
+    if in_job > 1 {
+        return (in_job.min(QUERIES), params.n_head);
+    }
+    let shared = params.n_head / params.n_head_kv;
+    let enough = |n: &usize| shared.is_multiple_of(*n) && n_queries * params.n_head / n >= n_threads;
+    (1, (1..=shared).rev().find(enough).unwrap_or(1))
+}
+
+/// What all jobs of a call have in common.
+struct Work<'a> {
+    params: &'a AttentionParams,
     isa: Isa,
-    /// `scores[i] = q · key i`: `(q, keys, scores)`.
-    scores: fn(&[f32], &[f16], &mut [f32]),
-    /// `out += Σ weights[i] · value i`: `(weights, values, out)`.
-    accumulate: fn(&[f32], &[f16], &mut [f32]),
+    multiply: Multiply,
+    q: &'a [f32],
+    first: usize,
+    kv: &'a KvView<'a>,
 }
 
-impl Kernels {
-    fn of(isa: Isa) -> Kernels {
-        match isa {
-            Isa::Scalar => Kernels { isa, scores, accumulate },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => Kernels {
-                isa,
-                // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-                scores: |q, keys, out| unsafe { avx2::scores(q, keys, out) },
-                // SAFETY: as above.
-                accumulate: |weights, values, out| unsafe { avx2::accumulate(weights, values, out) },
-            },
-        }
-    }
-
-    /// One query of one head over `positions`, of which there is at least one.
-    fn attend(
-        &self,
-        params: &AttentionParams,
-        q: &[f32],
-        head_kv: usize,
-        positions: Range<usize>,
-        kv: &KvView<'_>,
-        out: &mut [f32],
-    ) {
-        let (mut largest, mut sum) = (f32::NEG_INFINITY, 0.0);
-        let mut weights = [0.0f32; TILE];
-        out.fill(0.0);
-        let mut start = positions.start;
-        while start < positions.end {
-            let in_page = start % kv.page_len;
-            let tile_end = (in_page / TILE + 1) * TILE;
-            let n = tile_end.min(kv.page_len).min(in_page + positions.end - start) - in_page;
-            let row =
-                (kv.table[start / kv.page_len] as usize * params.n_head_kv + head_kv) * kv.page_len + in_page;
-            let keys = &kv.keys[row * params.head_dim_k..][..n * params.head_dim_k];
-            let values = &kv.values[row * params.head_dim_v..][..n * params.head_dim_v];
-
-            let weights = &mut weights[..n];
-            (self.scores)(q, keys, weights);
-            activation::scale(weights, params.scale);
-            if let Some(cap) = params.softcap {
-                activation::softcap(self.isa, weights, cap);
-            }
-            let (new_largest, tile_sum) = activation::exp_shifted(self.isa, weights, largest);
-            let kept = activation::exp(largest - new_largest);
-            activation::scale(out, kept);
-            (largest, sum) = (new_largest, sum * kept + tile_sum);
-            (self.accumulate)(weights, values, out);
-            start += n;
-        }
-        activation::scale(out, 1.0 / sum);
-    }
-}
-
-/// Values widened to floats at a time: the conversion looks for a faster way at every call.
-const WIDENED: usize = 64;
-
-fn scores(q: &[f32], keys: &[f16], scores: &mut [f32]) {
-    let mut wide = [0.0; WIDENED];
-    for (key, score) in keys.chunks_exact(q.len()).zip(scores) {
-        *score = 0.0;
-        for (key, q) in key.chunks(WIDENED).zip(q.chunks(WIDENED)) {
-            let wide = &mut wide[..key.len()];
-            key.convert_to_f32_slice(wide);
-            *score += lanes::dot(wide, q);
-        }
-    }
-}
-
-fn accumulate(weights: &[f32], values: &[f16], out: &mut [f32]) {
-    let mut wide = [0.0; WIDENED];
-    for (value, weight) in values.chunks_exact(out.len()).zip(weights) {
-        for (value, out) in value.chunks(WIDENED).zip(out.chunks_mut(WIDENED)) {
-            let wide = &mut wide[..value.len()];
-            value.convert_to_f32_slice(wide);
-            for (out, v) in out.iter_mut().zip(wide) {
-                *out += weight * *v;
+impl Work<'_> {
+    /// Computes `heads` of `queries`; `out` has a row for each query, with these heads alone.
+    fn run(&self, queries: Range<usize>, heads: Range<usize>, out: &mut [f32]) {
+        let AttentionParams { n_head, n_head_kv, head_dim_k, head_dim_v, .. } = *self.params;
+        let shared = n_head / n_head_kv;
+        let in_tile = shared.min(heads.len());
+        for head in heads.clone().step_by(in_tile) {
+            let n_rows = queries.len() * in_tile;
+            for first_row in (0..n_rows).step_by(ROWS) {
+                let n = ROWS.min(n_rows - first_row);
+                let (mut positions, mut q_starts, mut out_starts) = ([0; ROWS], [0; ROWS], [0; ROWS]);
+                for row in 0..n {
+                    let query = (first_row + row) / in_tile;
+                    let head = head + (first_row + row) % in_tile;
+                    positions[row] = self.first + queries.start + query;
+                    q_starts[row] = ((queries.start + query) * n_head + head) * head_dim_k;
+                    out_starts[row] = (query * heads.len() + head - heads.start) * head_dim_v;
+                }
+                let tile = Tile {
+                    params: self.params,
+                    kv: self.kv,
+                    head_kv: head / shared,
+                    positions: &positions[..n],
+                    q: self.q,
+                    q_starts: &q_starts[..n],
+                    out_starts: &out_starts[..n],
+                };
+                tile.attend(self.isa, self.multiply, out);
             }
         }
     }

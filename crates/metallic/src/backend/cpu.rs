@@ -184,13 +184,15 @@ impl Backend for Cpu {
 
     fn store_kv(&mut self, kv: &mut CpuKvLayer, span: &Span<'_>, keys: &Vec<f32>, values: &Vec<f32>) {
         let KvShape { n_head_kv, page_len, key_length, value_length } = kv.shape;
-        let store = |slab: &mut [f16], rows: &[f32], length: usize| {
+        let of_span = |length: usize| {
             let width = n_head_kv * length;
-            let rows = &rows[span.first_row * width..][..span.n_rows * width];
-            KvPages { slab, table: span.pages, page_len }.store(span.start, rows, n_head_kv, length);
+            span.first_row * width..(span.first_row + span.n_rows) * width
         };
-        store(&mut kv.keys, keys, key_length);
-        store(&mut kv.values, values, value_length);
+        let (table, start) = (span.pages, span.start);
+        let mut pages = KvPages { slab: &mut kv.keys, table, page_len };
+        pages.store_keys(start, &keys[of_span(key_length)], n_head_kv, key_length);
+        let mut pages = KvPages { slab: &mut kv.values, table, page_len };
+        pages.store_values(start, &values[of_span(value_length)], n_head_kv, value_length);
     }
 
     fn attention(

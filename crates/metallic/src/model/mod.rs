@@ -13,6 +13,7 @@ mod loader;
 mod moe;
 pub(crate) mod scratch;
 mod weights;
+mod work;
 
 use std::ops::Range;
 
@@ -20,6 +21,7 @@ pub use arch::{read_config, supported as supported_architectures};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, GgufLoader};
+pub use work::{Products, TokenWork};
 
 use crate::backend::Span;
 use crate::error::{Error, Result};

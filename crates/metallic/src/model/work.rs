@@ -1,0 +1,101 @@
+//! How much work a token is: what a benchmark sets measured rates beside.
+
+use metallic_gguf::{Gguf, Tensor};
+
+use super::arch;
+use super::weights::{self, FfnWeights, LayerWeights, WeightSource};
+use crate::error::Result;
+
+/// What a token's products with matrices of weights cost. Attention is not counted: it grows with the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenWork {
+    /// In the layers, for every token. Of experts, the few that a token is sent to.
+    pub layers: Products,
+    /// In the output head, for a token whose logits are wanted.
+    pub head: Products,
+}
+
+/// The size of some matrices that each meet one input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Products {
+    /// Bytes of weights, as the file holds them.
+    pub weight_bytes: u64,
+    /// Multiplications, each with its addition: one for every weight.
+    pub multiply_adds: u64,
+}
+
+impl TokenWork {
+    /// The work that a model file's tensors make.
+    ///
+    /// # Errors
+    /// As [`GgufLoader::plan`](super::GgufLoader::plan).
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self> {
+        let config = arch::read_config(gguf)?;
+        let weights = weights::build(gguf, &config, &mut Sizes)?;
+        let mut work = Self { head: weights.output.matrix, ..Self::default() };
+        for layer in &weights.layers {
+            layer_products(layer).into_iter().for_each(|products| work.layers.add(products));
+        }
+        Ok(work)
+    }
+}
+
+fn layer_products(layer: &LayerWeights<Products, ()>) -> Vec<Products> {
+    let attention = &layer.attention;
+    let projections = [&attention.query, &attention.key, &attention.value, &attention.output];
+    let mut products: Vec<Products> = projections.iter().map(|linear| linear.matrix).collect();
+    match &layer.ffn {
+        FfnWeights::Dense { gate, up, down } => products.extend([gate.matrix, up.matrix, down.matrix]),
+        FfnWeights::Experts(experts) => {
+            let (n_used, n_expert) = (experts.config.n_used as u64, experts.config.n_expert as u64);
+            let used = |all: Products| Products {
+                // Experts are equal parts of a tensor, so the divisions leave nothing over.
+                weight_bytes: all.weight_bytes / n_expert * n_used,
+                multiply_adds: all.multiply_adds / n_expert * n_used,
+            };
+            products.push(experts.router);
+            products.extend([experts.gate, experts.up, experts.down].map(used));
+        }
+    }
+    products
+}
+
+impl Products {
+    fn add(&mut self, other: Products) {
+        self.weight_bytes += other.weight_bytes;
+        self.multiply_adds += other.multiply_adds;
+    }
+}
+
+/// Makes of every matrix its size.
+struct Sizes;
+
+impl WeightSource for Sizes {
+    type Matrix = Products;
+    type Vector = ();
+
+    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<Products> {
+        Ok(Products { weight_bytes: tensor.n_bytes(), multiply_adds: tensor.n_elements() })
+    }
+
+    fn vector(&mut self, _: Tensor<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metallic_gguf::Gguf;
+
+    use super::*;
+
+    #[test]
+    fn the_tiny_models_work_by_hand() {
+        let bytes = crate::testing::tiny_model().unwrap();
+        let work = TokenWork::from_gguf(&Gguf::parse(&bytes).unwrap()).unwrap();
+        // Two layers of q and output 32 x 32, k and v 32 x 16, three matrices 32 x 64; all F32.
+        let layers = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64);
+        assert_eq!(work.layers, Products { weight_bytes: 4 * layers, multiply_adds: layers });
+        assert_eq!(work.head, Products { weight_bytes: 4 * 32 * 259, multiply_adds: 32 * 259 });
+    }
+}

@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
+    /// Measure how fast a model reads prompts and generates
+    Bench(BenchArgs),
     /// Download a model to the local store
     Pull(PullArgs),
     /// List the models in the local store and those with a short name
@@ -277,6 +279,52 @@ pub(crate) struct PerplexityArgs {
     /// Tokens computed at once
     #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_size: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The tests and their names are llama-bench's, and so are the fields of --json. After a run to warm up, each
+test is repeated -r times; T/S is the mean of tokens per second and its standard deviation.
+
+GB/S is the bytes of weights that generation reads in a second, beside the rate at which as many threads
+just read plain memory. GOP/S counts two operations for each multiply-add of a matrix.
+
+Examples:
+  metallic bench smollm2
+  metallic bench model.gguf -p 128,512 -n 0 -t 1,2,4
+  metallic bench model.gguf -p 0 -n 32 -d 0,4096 --json | jq '.[].avg_ts'")]
+pub(crate) struct BenchArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// Lengths of prompts to read; 0 for none
+    #[arg(short = 'p', long, value_name = "N,N,…", value_delimiter = ',', default_value = "512")]
+    pub(crate) n_prompt: Vec<u32>,
+
+    /// Numbers of tokens to generate; 0 for none
+    #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', default_value = "128")]
+    pub(crate) n_gen: Vec<u32>,
+
+    /// Numbers of tokens that the context holds before a test begins
+    #[arg(short = 'd', long, value_name = "N,N,…", value_delimiter = ',', default_value = "0")]
+    pub(crate) n_depth: Vec<u32>,
+
+    /// Numbers of threads to compute with [default: one a core]
+    #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Vec<u16>,
+
+    /// Tokens of a prompt computed at once
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch_size: u32,
+
+    /// Times that each test is run, after once to warm up
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repetitions: u32,
+
+    /// Print JSON: an array with an object for each test
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod chat;
 mod completions;
 mod failure;
@@ -67,6 +68,7 @@ fn execute(command: &Command, terminal: &Terminal) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, &fetcher),
         Command::Logits(args) => logits::run(args, &fetcher),
         Command::Perplexity(args) => perplexity::run(args, &fetcher),
+        Command::Bench(args) => bench::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),
         Command::Models => models::run(&fetcher.store, terminal),
         Command::Completions(args) => completions::run(args),

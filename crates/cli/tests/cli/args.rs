@@ -9,9 +9,18 @@ fn help_shows_examples_exit_codes_and_environment() {
     for words in ["metallic run \"What is", "Exit codes:", "  130  ", "METALLIC_CACHE", "NO_COLOR"] {
         assert!(help.contains(words), "{words} is not in\n{help}");
     }
-    for command in
-        ["run", "chat", "inspect", "tokenize", "logits", "perplexity", "pull", "models", "completions"]
-    {
+    for command in [
+        "run",
+        "chat",
+        "inspect",
+        "tokenize",
+        "logits",
+        "perplexity",
+        "bench",
+        "pull",
+        "models",
+        "completions",
+    ] {
         assert!(sandbox.run(&[command, "--help"]).succeeds().stdout.contains("Usage: "), "{command}");
     }
     assert!(sandbox.run(&["--version"]).succeeds().stdout.starts_with("metallic "));
@@ -42,6 +51,14 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["pull", "pypi:x"], "pypi:PACKAGE==VERSION"),
         (&["logits", "m", "--out", "f"], "--tokens"),
         (&["logits", "m", "--tokens", "1,-2", "--out", "f"], "--tokens"),
+        (&["bench"], "MODEL"),
+        (&["bench", "m", "-t", "0"], "--threads"),
+        (&["bench", "m", "-r", "0"], "--repetitions"),
+        (&["bench", "m", "-b", "0"], "--batch-size"),
+        (&["bench", "m", "-p", "1,x"], "--n-prompt"),
+        (&["bench", "m", "-n", "-1"], "-1"),
+        (&["bench", "m", "-p", "0", "-n", "0"], "nothing to measure"),
+        (&["bench", "m", "-d", "4294967295"], "smaller -d"),
         (&["models", "-v", "-q"], "--quiet"),
         (&["completions", "csh"], "bash"),
     ] {

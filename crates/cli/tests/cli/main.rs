@@ -4,6 +4,7 @@
 mod alphabet;
 mod args;
 mod bad_files;
+mod bench;
 #[cfg(unix)]
 mod chat;
 mod inspect;

@@ -1,0 +1,61 @@
+//! How fast this machine reads memory: what bounds generation.
+
+use std::collections::TryReserveError;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+use crate::failure::{Failure, Kind, Result};
+
+/// What is read in a pass, by all threads together: more than the caches of nearly any machine hold.
+const BUFFER_BYTES: usize = 256 << 20;
+/// The best pass counts, as the others were disturbed; a tenth of a second on most machines.
+const N_PASSES: usize = 8;
+
+/// Bytes a second that this many threads read at best, each its own consecutive part of memory.
+pub(super) fn measure(n_threads: usize) -> Result<f64> {
+    let share_len = BUFFER_BYTES / n_threads / size_of::<u64>();
+    let start = Barrier::new(n_threads);
+    let times = thread::scope(|scope| {
+        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(|| read_share(share_len, &start))).collect();
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(times) => times,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect::<std::result::Result<Vec<_>, _>>()
+    });
+    let times = times.map_err(|e| {
+        Failure::new(Kind::General, "can't allocate 256 MiB to measure memory bandwidth").because(e)
+    })?;
+    // From the first thread's start: on a busy machine another may start late, and be done soon.
+    let passes = (0..N_PASSES).filter_map(|pass| {
+        let began = times.iter().map(|of_thread| of_thread[pass].0).min()?;
+        let ended = times.iter().map(|of_thread| of_thread[pass].1).max()?;
+        Some(ended - began)
+    });
+    let best = passes.min().unwrap_or_default();
+    Ok((share_len * size_of::<u64>() * n_threads) as f64 / best.as_secs_f64())
+}
+
+/// When each pass began and ended, over memory that this thread touched first, so that it lies close to it.
+fn read_share(
+    len: usize,
+    start: &Barrier,
+) -> std::result::Result<[(Instant, Instant); N_PASSES], TryReserveError> {
+    let mut share: Vec<u64> = Vec::new();
+    let reserved = share.try_reserve_exact(len);
+    if reserved.is_ok() {
+        // Not zeros: pages of zeros may all be the same page.
+        share.resize(len, 1);
+    }
+    // Also without memory, as the others wait.
+    let times = [(); N_PASSES].map(|()| {
+        start.wait();
+        let started = Instant::now();
+        let sum = black_box(&share).iter().fold(0, |sum: u64, word| sum.wrapping_add(*word));
+        black_box(sum);
+        (started, Instant::now())
+    });
+    reserved.map(|()| times)
+}

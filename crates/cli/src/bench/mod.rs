@@ -1,0 +1,149 @@
+//! `metallic bench`: how fast a model reads prompts (pp) and generates (tg).
+//!
+//! The tests are those of llama.cpp's `llama-bench`, so that values compare: a prompt of random tokens, of
+//! which the last gives logits; generation that feeds random tokens one at a time, each giving logits. Both
+//! may begin at a depth, after so many tokens that are not timed. Nothing is sampled.
+
+mod bandwidth;
+mod report;
+
+use std::io::{self, BufWriter, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use metallic::Model;
+use metallic::model::{Piece, SequenceId};
+
+use crate::args::{BenchArgs, EngineArgs};
+use crate::failure::{Failure, Kind, Result};
+use crate::fetch::Fetcher;
+use crate::model_file;
+use report::{Row, Subject};
+
+/// One thing to measure: reading `n_prompt` tokens, or generating `n_gen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Test {
+    n_prompt: usize,
+    n_gen: usize,
+    /// Tokens in the context before.
+    n_depth: usize,
+}
+
+/// Runs the tests and prints what they showed.
+pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
+    let tests = tests(args)?;
+    let path = fetcher.locate(&args.model)?.path;
+    let subject = Subject::new(&model_file::open(&path)?)?;
+    let n_ctx = tests.iter().map(|test| test.n_depth + test.n_prompt + test.n_gen).max();
+    let n_ctx = n_ctx.and_then(|n| u32::try_from(n).ok());
+    let default_threads =
+        [thread::available_parallelism().map_or(1, |n| n.get().min(u16::MAX.into()) as u16)];
+    let threads = if args.threads.is_empty() { &default_threads[..] } else { &args.threads };
+
+    let n_runs = threads.len() as u64 * tests.len() as u64 * u64::from(args.repetitions);
+    let bar = fetcher.terminal.step_bar("measuring", n_runs);
+    let mut rows = Vec::new();
+    for &n_threads in threads {
+        let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), batch_size: args.batch_size };
+        let mut model = model_file::load(model_file::open(&path)?, &engine, fetcher.terminal)?;
+        let read_rate = bandwidth::measure(n_threads.into())?;
+        let mut bench = Bench { sequence: model.create_sequence(), model: &mut model };
+        for &test in &tests {
+            let began = jiff::Timestamp::now();
+            let samples = bench.run(test, args.repetitions, &mut || bar.inc(1));
+            let samples =
+                samples.map_err(|e| Failure::new(Kind::General, "can't run the model").because(e))?;
+            rows.push(Row::new(&subject, test, n_threads, bench.model.n_batch(), read_rate, began, samples));
+        }
+    }
+    bar.finish_and_clear();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = if args.json {
+        report::write_json(&mut out, &rows)
+    } else {
+        report::write_table(&mut out, &rows, fetcher.terminal)
+    };
+    written.and_then(|()| out.flush()).map_err(Failure::output)
+}
+
+/// Every prompt length and every number to generate, at every depth.
+fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
+    let mut tests = Vec::new();
+    for &n_depth in &args.n_depth {
+        let lengths = args.n_prompt.iter().map(|&n| (n, 0)).chain(args.n_gen.iter().map(|&n| (0, n)));
+        for (n_prompt, n_gen) in lengths.filter(|lengths| *lengths != (0, 0)) {
+            if n_depth.checked_add(n_prompt + n_gen).is_none() {
+                return Err(Failure::new(
+                    Kind::Usage,
+                    "no context holds so many tokens: choose a smaller -d",
+                ));
+            }
+            let [n_prompt, n_gen, n_depth] = [n_prompt, n_gen, n_depth].map(|n| n as usize);
+            tests.push(Test { n_prompt, n_gen, n_depth });
+        }
+    }
+    if tests.is_empty() {
+        return Err(Failure::new(Kind::Usage, "there is nothing to measure: -p and -n are 0"));
+    }
+    Ok(tests)
+}
+
+/// A model and the sequence that tests run in.
+struct Bench<'m> {
+    model: &'m mut Model,
+    sequence: SequenceId,
+}
+
+impl Bench<'_> {
+    /// The time of each repetition of a test.
+    fn run(
+        &mut self,
+        test: Test,
+        n_repetitions: u32,
+        on_repetition: &mut dyn FnMut(),
+    ) -> metallic::Result<Vec<Duration>> {
+        self.model.truncate_sequence(self.sequence, 0);
+        self.read(0, test.n_depth, false)?;
+        // A prompt is warmed up in full, as its batches have their own buffers; generation by a token.
+        self.once(Test { n_gen: test.n_gen.min(1), ..test })?;
+        let mut samples = Vec::new();
+        for _ in 0..n_repetitions {
+            let started = Instant::now();
+            self.once(test)?;
+            samples.push(started.elapsed());
+            on_repetition();
+        }
+        Ok(samples)
+    }
+
+    /// Runs a test from its depth on. What an earlier run left there is written over.
+    fn once(&mut self, test: Test) -> metallic::Result<()> {
+        self.read(test.n_depth, test.n_prompt, true)?;
+        let start = test.n_depth + test.n_prompt;
+        (start..start + test.n_gen).try_for_each(|position| self.forward(position, 1, true))
+    }
+
+    /// Reads tokens in batches; logits, if at all, of the last one only.
+    fn read(&mut self, start: usize, n_tokens: usize, wants_logits: bool) -> metallic::Result<()> {
+        let (n_batch, end) = (self.model.n_batch(), start + n_tokens);
+        (start..end).step_by(n_batch).try_for_each(|position| {
+            let n = n_batch.min(end - position);
+            self.forward(position, n, wants_logits && position + n == end)
+        })
+    }
+
+    fn forward(&mut self, start: usize, n_tokens: usize, wants_logits: bool) -> metallic::Result<()> {
+        let n_vocab = self.model.config().n_vocab as u64;
+        let tokens: Vec<u32> = (start..start + n_tokens).map(|position| token(position, n_vocab)).collect();
+        let logits = n_tokens - usize::from(wants_logits)..n_tokens;
+        let piece = Piece { sequence: self.sequence, start, tokens: &tokens, logits };
+        self.model.forward(&[piece], &mut |_, _| {})
+    }
+}
+
+/// A token for a position: any, as speed does not depend on it but for the choice of experts, which wants
+/// variety. The same every time, by multiplicative hashing (Knuth, TAOCP 3, 6.4).
+fn token(position: usize, n_vocab: u64) -> u32 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
+    (((position as u64 + 1).wrapping_mul(GOLDEN) >> 32) % n_vocab) as u32
+}

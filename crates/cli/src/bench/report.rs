@@ -1,0 +1,190 @@
+//! What is said of a test: a row of a table, or a JSON object with the names that `llama-bench` gives.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use metallic::model::TokenWork;
+use metallic::{GgufFile, Isa};
+use serde::Serialize;
+
+use super::Test;
+use crate::failure::{Result, one_line};
+use crate::model_file;
+use crate::table::{Align, Table};
+use crate::terminal::{Style, Terminal, human_bytes};
+
+/// The model that is measured.
+pub(super) struct Subject {
+    filename: String,
+    /// The file's name without folder and ending.
+    name: String,
+    architecture: String,
+    n_bytes: u64,
+    n_params: u64,
+    work: TokenWork,
+}
+
+impl Subject {
+    pub(super) fn new(file: &GgufFile) -> Result<Self> {
+        let (gguf, path) = (file.gguf(), file.path());
+        let unusable = |e| model_file::unusable(path, e);
+        let work = TokenWork::from_gguf(&gguf).map_err(unusable)?;
+        let config = metallic::model::read_config(&gguf).map_err(unusable)?;
+        Ok(Subject {
+            filename: path.display().to_string(),
+            name: path.file_stem().unwrap_or_default().display().to_string(),
+            architecture: config.architecture,
+            n_bytes: gguf.tensors().map(|tensor| tensor.n_bytes()).sum(),
+            n_params: gguf.tensors().map(|tensor| tensor.n_elements()).sum(),
+            work,
+        })
+    }
+}
+
+/// A test that was run.
+#[derive(Serialize)]
+pub(super) struct Row {
+    engine: &'static str,
+    engine_version: &'static str,
+    model_filename: String,
+    #[serde(skip)]
+    model_name: String,
+    model_type: String,
+    model_size: u64,
+    model_n_params: u64,
+    n_batch: usize,
+    n_ubatch: usize,
+    n_threads: u16,
+    type_k: &'static str,
+    type_v: &'static str,
+    n_prompt: usize,
+    n_gen: usize,
+    n_depth: usize,
+    test_time: String,
+    avg_ns: u64,
+    stddev_ns: u64,
+    avg_ts: f64,
+    stddev_ts: f64,
+    samples_ns: Vec<u64>,
+    samples_ts: Vec<f64>,
+    isa: &'static str,
+    /// Gigabytes a second that plain reads of memory reached just before.
+    read_gb_s: f64,
+    /// Gigabytes of weights a second, of generation.
+    weights_gb_s: Option<f64>,
+    /// Thousand millions of multiplications and additions a second, in products with weights.
+    gop_s: f64,
+}
+
+impl Row {
+    /// `read_rate` is in bytes a second.
+    pub(super) fn new(
+        subject: &Subject,
+        test: Test,
+        n_threads: u16,
+        n_batch: usize,
+        read_rate: f64,
+        began: jiff::Timestamp,
+        samples: Vec<Duration>,
+    ) -> Self {
+        let n_tokens = (test.n_prompt + test.n_gen) as f64;
+        let samples_ns: Vec<u64> = samples.iter().map(|time| time.as_nanos() as u64).collect();
+        let samples_ts: Vec<f64> = samples.iter().map(|time| n_tokens / time.as_secs_f64()).collect();
+        let (avg_ns, stddev_ns) = mean_and_deviation(samples_ns.iter().map(|ns| *ns as f64));
+        let (avg_ts, stddev_ts) = mean_and_deviation(samples_ts.iter().copied());
+        let TokenWork { layers, head } = subject.work;
+        // A prompt takes logits of its last token alone.
+        let n_logits = (test.n_prompt.min(1) + test.n_gen) as f64;
+        let multiply_adds = layers.multiply_adds as f64 * n_tokens + head.multiply_adds as f64 * n_logits;
+        let weight_bytes = (layers.weight_bytes + head.weight_bytes) as f64;
+        Row {
+            engine: "metallic",
+            engine_version: env!("CARGO_PKG_VERSION"),
+            model_filename: subject.filename.clone(),
+            model_name: subject.name.clone(),
+            model_type: subject.architecture.clone(),
+            model_size: subject.n_bytes,
+            model_n_params: subject.n_params,
+            n_batch,
+            n_ubatch: n_batch,
+            n_threads,
+            type_k: "f16",
+            type_v: "f16",
+            n_prompt: test.n_prompt,
+            n_gen: test.n_gen,
+            n_depth: test.n_depth,
+            test_time: began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            avg_ns: avg_ns as u64,
+            stddev_ns: stddev_ns as u64,
+            avg_ts,
+            stddev_ts,
+            samples_ns,
+            samples_ts,
+            isa: Isa::best().name(),
+            read_gb_s: read_rate / 1e9,
+            weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / 1e9),
+            gop_s: 2.0 * multiply_adds / n_tokens * avg_ts / 1e9,
+        }
+    }
+
+    /// As `llama-bench` names it: `pp512`, `tg128`, `tg128 @ d4096`.
+    fn test_name(&self) -> String {
+        let name = if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) };
+        if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
+    }
+}
+
+/// Writes an array of the rows.
+pub(super) fn write_json(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, rows)?;
+    writeln!(out)
+}
+
+/// Writes the rows in columns.
+pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Terminal) -> io::Result<()> {
+    let mut table = Table::new([
+        ("MODEL", Align::Left),
+        ("SIZE", Align::Right),
+        ("PARAMS", Align::Right),
+        ("ISA", Align::Left),
+        ("THREADS", Align::Right),
+        ("TEST", Align::Left),
+        ("T/S", Align::Right),
+        ("GB/S", Align::Right),
+        ("GOP/S", Align::Right),
+    ]);
+    for row in rows {
+        let weights = row.weights_gb_s.map(|rate| format!("{rate:.1} of {:.1}", row.read_gb_s));
+        table.push([
+            one_line(&row.model_name),
+            human_bytes(row.model_size),
+            format!("{:.1} M", row.model_n_params as f64 / 1e6),
+            row.isa.to_owned(),
+            row.n_threads.to_string(),
+            row.test_name(),
+            format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
+            weights.unwrap_or_else(|| "-".to_owned()),
+            format!("{:.1}", row.gop_s),
+        ]);
+    }
+    table.write(out, |heading| terminal.paint(Style::Bold, heading))
+}
+
+/// The mean, and the standard deviation of a sample (divided by n − 1; 0 of a single value).
+fn mean_and_deviation(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    let squares: f64 = values.map(|value| (value - mean) * (value - mean)).sum();
+    (mean, (squares / (n - 1.0).max(1.0)).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_deviation_by_hand() {
+        assert_eq!(mean_and_deviation([2.0, 4.0, 6.0].into_iter()), (4.0, 2.0));
+        assert_eq!(mean_and_deviation([3.0].into_iter()), (3.0, 0.0));
+    }
+}

@@ -9,6 +9,9 @@ use crate::failure::EXIT_CODES;
 use crate::fetch::{ModelName, catalogue};
 use crate::sampling_args::SamplingArgs;
 
+/// More than any machine has cores; far fewer than a system lets one process start.
+const MAX_THREADS: i64 = 1024;
+
 const EXAMPLES: &str = "\
 Start here:
   metallic run \"What is the capital of France?\"     ask the default model (downloads 94 MiB once)
@@ -103,7 +106,7 @@ pub(crate) struct EngineArgs {
     pub(crate) ctx_size: Option<u32>,
 
     /// Threads to compute with [default: one a core]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
 
     /// Tokens of the prompt computed at once
@@ -273,7 +276,7 @@ pub(crate) struct PerplexityArgs {
     pub(crate) chunks: Option<u32>,
 
     /// Threads to compute with [default: one a core]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
 
     /// Tokens computed at once

@@ -8,7 +8,8 @@ use metallic::{Error, GgufFile, GgufLoader, Model};
 
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Kind, Result};
-use crate::terminal::Terminal;
+use crate::memory::available_memory_bytes;
+use crate::terminal::{Terminal, human_bytes};
 
 /// Opens a model, all its shards if it has several.
 pub(crate) fn open(path: &Path) -> Result<GgufFile> {
@@ -40,6 +41,13 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
     if let Some(n_threads) = args.threads {
         loader = loader.threads(n_threads.into());
     }
+    let needed = loader.plan().map_err(|e| unusable(&path, e))?.1.allocated_bytes();
+    if let Some(available) = available_memory_bytes().filter(|available| needed > *available) {
+        let (needed, available) = (human_bytes(needed), human_bytes(available));
+        return Err(Failure::new(Kind::General, format!("can't use {}", path.display()))
+            .because(format!("it needs {needed} beside its file, and {available} of memory are available"))
+            .advice("choose a smaller context with -c, or a smaller batch with -b"));
+    }
     let model = loader.load();
     bar.finish_and_clear();
     model.map_err(|e| unusable(&path, e))
@@ -66,7 +74,7 @@ fn unreadable(error: Error) -> Failure {
             "check who may read it"
         }
         Error::Open { .. } => "check the path",
-        _ => "if it should be a model, it is damaged or incomplete: download it again",
+        _ => "if it should be a model, download it again",
     };
     Failure::of(kind_of(&error), error).advice(advice)
 }

@@ -17,6 +17,10 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let prompt = input::argument_or_stdin(argument, "prompt")?;
     // What a pipe ends with is the end of a line, not a part of the question.
     let prompt = if argument.is_some() { &prompt } else { strip_line_end(&prompt) };
+    if prompt.trim().is_empty() && !args.raw {
+        return Err(Failure::new(Kind::Usage, "the prompt is empty")
+            .advice("give one as an argument, or send it through a pipe"));
+    }
 
     let mut session = Session::start(&args.model.model, &args.engine, fetcher)?;
     let tokens = if args.raw || !session.has_template() {

@@ -13,8 +13,8 @@ use crate::args::{AnswerArgs, EngineArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
+use crate::memory::peak_memory_bytes;
 use crate::model_file;
-use crate::peak_memory::peak_memory_bytes;
 use crate::sampling_args::SamplingArgs;
 use crate::terminal::{Style, human_bytes};
 

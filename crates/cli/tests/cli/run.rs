@@ -223,3 +223,24 @@ fn the_default_model_knows_the_capital_of_france() {
     std::fs::write(&stored, &std::fs::read(&path).unwrap()[..1_000_000]).unwrap();
     sandbox.run(&["run", "What is the capital of France?"]).fails(4);
 }
+
+#[test]
+fn an_empty_prompt_is_refused() {
+    let sandbox = sandbox("run-empty");
+    for prompt in ["", " \n"] {
+        assert!(run(&sandbox, &[prompt]).fails(2).contains("the prompt is empty"));
+    }
+}
+
+#[test]
+fn more_threads_than_any_machine_has_are_refused() {
+    let outcome = run(&sandbox("run-too-many"), &["-t", "60000", "hi"]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_context_larger_than_memory_is_refused() {
+    let error = run(&sandbox("run-memory"), &["-c", "4000000000", "hi"]).fails(1).to_owned();
+    assert!(error.contains("of memory are available") && error.contains("-c"), "{error}");
+}

@@ -7,24 +7,25 @@
 use metallic_gguf::GgmlType;
 
 use crate::activations::Q8Block;
+use crate::gemm;
 
 /// 32 weights as integers: `w[i] = scales[i / 16] · quants[i] − mins[i / 16]`.
 ///
 /// The integers are those of the format, so nothing is rounded but the products with the scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Unpacked {
+pub(crate) struct Unpacked {
     /// The integers.
-    pub quants: [i8; 32],
+    pub(crate) quants: [i8; 32],
     /// The step of the first and of the second 16.
-    pub scales: [f32; 2],
+    pub(crate) scales: [f32; 2],
     /// What is subtracted from the first and from the second 16; 0 in formats without a minimum.
-    pub mins: [f32; 2],
+    pub(crate) mins: [f32; 2],
 }
 
 impl Unpacked {
     /// The weights.
     #[inline(always)]
-    pub fn decode(&self, out: &mut [f32; 32]) {
+    pub(crate) fn decode(&self, out: &mut [f32; 32]) {
         for (half, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             for (out, &q) in out.iter_mut().zip(&self.quants[16 * half..]) {
                 *out = self.scales[half] * f32::from(q) - self.mins[half];
@@ -34,7 +35,7 @@ impl Unpacked {
 
     /// Dot product with 32 activations: an exact integer sum for each 16, then floats.
     #[inline(always)]
-    pub fn dot(&self, x: &Q8Block) -> f32 {
+    pub(crate) fn dot(&self, x: &Q8Block) -> f32 {
         let mut sums = [0i32; 2];
         for (half, sum) in sums.iter_mut().enumerate() {
             let (w, x) = (&self.quants[16 * half..][..16], &x.quants[16 * half..][..16]);
@@ -50,16 +51,33 @@ impl Unpacked {
 /// # Safety
 /// The type must be `repr(C)`, of alignment 1, without padding, of size `TYPE.block_bytes()`, and valid
 /// for every bit pattern: [`blocks`] casts file bytes to it.
-pub unsafe trait QuantBlock: Copy + 'static {
+pub(crate) unsafe trait QuantBlock: Copy + 'static {
     /// The format.
     const TYPE: GgmlType;
     /// Whether the scales and minima of the first 16 and of the second 16 of 32 weights may differ.
     const HALVES: bool;
     /// Whether the format has minima; without, they are all 0.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "no kernel of this architecture takes panels")
+    )]
     const MINS: bool;
 
     /// The `i`-th 32 weights, `i < TYPE.block_len() / 32`.
     fn unpack(&self, i: usize) -> Unpacked;
+
+    /// Expands one block of each of 16 rows: `panel` has a block for every 32 weights.
+    ///
+    /// The provided way unpacks row after row. It is several times faster to say what to do with all rows
+    /// at once; what comes out must be the same.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "no kernel of this architecture takes panels")
+    )]
+    #[inline(always)]
+    fn expand<R: gemm::Rows<Self>>(rows: &R, panel: &mut [gemm::PanelBlock]) {
+        gemm::expand_each(rows, panel);
+    }
 
     /// Turns a block of a big-endian file into a little-endian one, or back: swaps the bytes of every
     /// field of more than one byte, and leaves packed nibbles alone.
@@ -67,7 +85,7 @@ pub unsafe trait QuantBlock: Copy + 'static {
 }
 
 /// A format that this crate can make from floats.
-pub trait Quantize: QuantBlock {
+pub(crate) trait Quantize: QuantBlock {
     /// The block nearest to `x`, which holds `TYPE.block_len()` values. Any float is accepted; where one
     /// isn't finite the block is of no use, but nothing panics.
     fn quantize(x: &[f32]) -> Self;
@@ -77,7 +95,7 @@ pub trait Quantize: QuantBlock {
 ///
 /// # Panics
 /// If `bytes` is not a whole number of blocks.
-pub fn blocks<B: QuantBlock>(bytes: &[u8]) -> &[B] {
+pub(crate) fn blocks<B: QuantBlock>(bytes: &[u8]) -> &[B] {
     const { assert!(align_of::<B>() == 1 && size_of::<B>() == B::TYPE.block_bytes()) };
     assert!(bytes.len().is_multiple_of(size_of::<B>()), "a row is a whole number of blocks");
     // SAFETY: `QuantBlock` promises alignment 1 and validity for every bit pattern; the assertions above
@@ -89,7 +107,7 @@ pub fn blocks<B: QuantBlock>(bytes: &[u8]) -> &[B] {
 ///
 /// # Panics
 /// If `bytes` is not a whole number of blocks.
-pub fn blocks_mut<B: QuantBlock>(bytes: &mut [u8]) -> &mut [B] {
+pub(crate) fn blocks_mut<B: QuantBlock>(bytes: &mut [u8]) -> &mut [B] {
     const { assert!(align_of::<B>() == 1 && size_of::<B>() == B::TYPE.block_bytes()) };
     assert!(bytes.len().is_multiple_of(size_of::<B>()), "a row is a whole number of blocks");
     // SAFETY: as in `blocks`; the borrow is exclusive, and every bit pattern written is valid bytes.

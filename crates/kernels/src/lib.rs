@@ -13,7 +13,7 @@
 pub mod activation;
 pub mod activations;
 pub mod attention;
-pub mod block;
+mod block;
 mod gemm;
 pub mod isa;
 mod lanes;

@@ -21,12 +21,18 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no kernel of this architecture takes panels")
+)]
+mod column;
 mod work;
 
+pub(crate) use column::{Column, Rows, expand_each, five_bits, four, nibbles};
 pub(crate) use work::{Scratch, grow, multiply};
 
 use crate::activations::{Q8_LEN, Q8Block};
-use crate::block::{QuantBlock, blocks};
+use crate::block::QuantBlock;
 use crate::isa::Isa;
 
 /// Weight rows in a panel.
@@ -41,7 +47,7 @@ pub(crate) struct PanelBlock {
     /// `quants[j][4r + i]` is weight `4j + i` of row `r`, plus 128.
     quants: [[u8; 4 * ROWS]; Q8_LEN / 4],
     /// Scales of the first and of the second 16 weights of each row.
-    scales: [[f32; ROWS]; 2],
+    pub(crate) scales: [[f32; ROWS]; 2],
     /// Minima of the same.
     mins: [[f32; ROWS]; 2],
 }
@@ -64,8 +70,8 @@ pub(crate) type Product = [[f32; ROWS]; TOKENS];
 /// The functions of one format on one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gemm {
-    /// Expands up to [`ROWS`] rows: `(rows, row_bytes, panel)`. What the panel holds for other rows is
-    /// left as it is.
+    /// Expands up to [`ROWS`] rows: `(rows, row_bytes, panel)`. What the panel holds for rows that
+    /// are missing has no meaning.
     expand: fn(&[u8], usize, &mut [PanelBlock]),
     /// Multiplies for the first `n` tokens of a tile: `(panel, tile, n, out)`.
     multiply: fn(&[PanelBlock], &[TileBlock], usize, &mut Product),
@@ -104,30 +110,6 @@ impl TileBlock {
         for (i, sum) in sums.into_iter().enumerate() {
             self.offsets[i][token] = -128 * sum;
             self.sums[i][token] = x.scale * sum as f32;
-        }
-    }
-}
-
-/// Expands rows of any format: plain loops, compiled for each instruction set.
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    expect(dead_code, reason = "no kernel of this architecture takes panels")
-)]
-#[inline(always)]
-fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]) {
-    let per_block = B::TYPE.block_len() / Q8_LEN;
-    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        for (block, panel) in blocks::<B>(row).iter().zip(panel.chunks_exact_mut(per_block)) {
-            for (i, panel) in panel.iter_mut().enumerate() {
-                let unpacked = block.unpack(i);
-                for (four, quants) in unpacked.quants.as_chunks::<4>().0.iter().zip(&mut panel.quants) {
-                    quants.as_chunks_mut::<4>().0[r] = four.map(|q| q.cast_unsigned() ^ 128);
-                }
-                for half in 0..if B::HALVES { 2 } else { 1 } {
-                    panel.scales[half][r] = unpacked.scales[half];
-                    panel.mins[half][r] = unpacked.mins[half];
-                }
-            }
         }
     }
 }

@@ -3,9 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +32,13 @@ unsafe impl QuantBlock for BlockIQ4_NL {
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
         Unpacked { quants: bits::levels(&self.qs, &LEVELS), scales: [bits::half(self.d); 2], mins: [0.0; 2] }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let codes = nibbles(rows.columns(offset_of!(Self, qs)));
+        panel[0].set_levels(codes, &LEVELS);
+        panel[0].set_scales::<R::Column>(rows.column(offset_of!(Self, d)).half());
     }
 
     fn swap_bytes(&mut self) {

@@ -3,9 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, iq4_nl::LEVELS, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -35,6 +38,19 @@ unsafe impl QuantBlock for BlockIQ4_XS {
             quants: bits::levels(&self.qs[i], &LEVELS),
             scales: [bits::half(self.d) * f32::from(self.sub_scale(i)); 2],
             mins: [0.0; 2],
+        }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let [d_high, low, ..] = rows.columns(offset_of!(Self, d));
+        for (i, panel) in panel.iter_mut().enumerate() {
+            panel.set_levels(nibbles(rows.columns(offset_of!(Self, qs) + 16 * i)), &LEVELS);
+            let i = i as u32;
+            let scale = low >> (4 * i) & 15 | (d_high >> (16 + 2 * i) & 3) << 4;
+            // As a byte less 32.
+            let scale = scale + 32u32.wrapping_neg();
+            panel.set_scales::<R::Column>(d_high.half() * scale.signed_byte(0));
         }
     }
 

@@ -5,9 +5,12 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
+use crate::gemm::{PanelBlock, ROWS, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -35,6 +38,17 @@ unsafe impl QuantBlock for BlockMXFP4 {
             scales: [half_e8m0(self.e); 2],
             mins: [0.0; 2],
         }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let codes = nibbles(rows.columns(offset_of!(Self, qs)));
+        panel[0].set_levels(codes, &DOUBLED_E2M1);
+        let mut scales = [0.0; ROWS];
+        for (r, scale) in scales.iter_mut().enumerate() {
+            *scale = half_e8m0(rows.block(r).e);
+        }
+        panel[0].scales[0] = scales;
     }
 
     /// All fields are single bytes.

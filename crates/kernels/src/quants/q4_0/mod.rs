@@ -5,10 +5,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use std::mem::offset_of;
+
 use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Quantize, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +35,12 @@ unsafe impl QuantBlock for BlockQ4_0 {
     #[inline(always)]
     fn unpack(&self, _i: usize) -> Unpacked {
         Unpacked { quants: bits::nibbles(&self.qs, 8), scales: [bits::half(self.d); 2], mins: [0.0; 2] }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        panel[0].set_quants(nibbles(rows.columns(offset_of!(Self, qs))), 8);
+        panel[0].set_scales::<R::Column>(rows.column(offset_of!(Self, d)).half());
     }
 
     fn swap_bytes(&mut self) {

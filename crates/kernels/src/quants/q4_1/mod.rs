@@ -5,10 +5,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use std::mem::offset_of;
+
 use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Quantize, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -37,6 +40,14 @@ unsafe impl QuantBlock for BlockQ4_1 {
             scales: [bits::half(self.d); 2],
             mins: [-bits::half(self.m); 2],
         }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        panel[0].set_quants(nibbles(rows.columns(offset_of!(Self, qs))), 0);
+        let d_m = rows.column(offset_of!(Self, d));
+        panel[0].set_scales::<R::Column>(d_m.half());
+        panel[0].set_mins::<R::Column>(((d_m >> 16) ^ 0x8000).half());
     }
 
     fn swap_bytes(&mut self) {

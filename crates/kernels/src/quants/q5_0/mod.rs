@@ -3,10 +3,13 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Quantize, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, five_bits};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -35,6 +38,13 @@ unsafe impl QuantBlock for BlockQ5_0 {
             scales: [bits::half(self.d); 2],
             mins: [0.0; 2],
         }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let high = rows.column(offset_of!(Self, qh));
+        panel[0].set_quants(five_bits(rows.columns(offset_of!(Self, qs)), high), 16);
+        panel[0].set_scales::<R::Column>(rows.column(offset_of!(Self, d)).half());
     }
 
     fn swap_bytes(&mut self) {

@@ -3,10 +3,13 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use half::f16;
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Quantize, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, five_bits};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +39,15 @@ unsafe impl QuantBlock for BlockQ5_1 {
             scales: [bits::half(self.d); 2],
             mins: [-bits::half(self.m); 2],
         }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let high = rows.column(offset_of!(Self, qh));
+        panel[0].set_quants(five_bits(rows.columns(offset_of!(Self, qs)), high), 0);
+        let d_m = rows.column(offset_of!(Self, d));
+        panel[0].set_scales::<R::Column>(d_m.half());
+        panel[0].set_mins::<R::Column>(((d_m >> 16) ^ 0x8000).half());
     }
 
     fn swap_bytes(&mut self) {

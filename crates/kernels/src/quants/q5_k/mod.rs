@@ -3,9 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
+use crate::gemm::{PanelBlock, Rows, four};
 use crate::isa::Isa;
 use crate::quants::{bits, q4_k, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -41,6 +44,24 @@ unsafe impl QuantBlock for BlockQ5_K {
             quants,
             scales: [bits::half(self.d) * f32::from(scale); 2],
             mins: [bits::half(self.dmin) * f32::from(min); 2],
+        }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let scales = q4_k::ScalesAndMins::<R::Column>::of(rows);
+        let high = rows.run(offset_of!(Self, qh));
+        for (i, panel) in panel.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let packed = rows.run(offset_of!(Self, qs) + 32 * i);
+            for (j, panel) in panel.iter_mut().enumerate() {
+                let mut quants = packed;
+                for (q, high) in quants.iter_mut().zip(high) {
+                    let high = high >> (2 * i + j) as u32 & four(1);
+                    *q = *q >> (4 * j as u32) & four(15) | high << 4;
+                }
+                panel.set_quants(quants, 0);
+                scales.set(2 * i + j, panel);
+            }
         }
     }
 

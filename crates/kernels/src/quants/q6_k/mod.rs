@@ -3,9 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::mem::offset_of;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, four};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -47,6 +50,29 @@ unsafe impl QuantBlock for BlockQ6_K {
             quants,
             scales: [d * f32::from(self.scales[2 * i]), d * f32::from(self.scales[2 * i + 1])],
             mins: [0.0; 2],
+        }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let scales = rows.columns(offset_of!(Self, scales));
+        let d = (rows.column(size_of::<Self>() - 4) >> 16).half();
+        for (half, panel) in panel.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let high = rows.run(offset_of!(Self, qh) + 32 * half);
+            let ql = offset_of!(Self, ql) + 64 * half;
+            let low = [rows.run(ql), rows.run(ql + 32)];
+            for (run, panel) in panel.iter_mut().enumerate() {
+                let mut quants = low[run % 2];
+                for (q, high) in quants.iter_mut().zip(high) {
+                    let high = high >> (2 * run as u32) & four(3);
+                    *q = *q >> (4 * (run as u32 / 2)) & four(15) | high << 4;
+                }
+                panel.set_quants(quants, 32);
+                let scales = scales[2 * half + run / 2];
+                for i in 0..2 {
+                    panel.set_half_scales::<R::Column>(i, d * scales.signed_byte(2 * (run % 2) + i));
+                }
+            }
         }
     }
 

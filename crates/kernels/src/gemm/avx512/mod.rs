@@ -1,7 +1,12 @@
 //! The register tile in AVX-512 with VNNI: 16 sums, 8 registers of weights, the scales.
 
+mod columns;
+
 use std::arch::x86_64::*;
 
+use columns::Avx512Rows;
+
+use super::column::for_each_block;
 use super::{Gemm, PanelBlock, Product, TOKENS, TileBlock};
 use crate::block::QuantBlock;
 
@@ -25,7 +30,7 @@ pub(super) fn gemm<B: QuantBlock>() -> Gemm {
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]) {
-    super::expand::<B>(rows, row_bytes, panel);
+    for_each_block::<B>(rows, row_bytes, panel, |blocks, panel| B::expand(&Avx512Rows::new(blocks), panel));
 }
 
 /// The narrowest tile that holds `n` tokens. A token's result is the same in all of them.

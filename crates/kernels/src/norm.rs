@@ -23,10 +23,32 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: Option<&[f32]>, eps: f
     isa.run(
         #[inline(always)]
         || {
-            let mean = lanes::sum(x, |x| x * x) / x.len() as f32;
-            scale_and_shift(x, 1.0 / (mean + eps).sqrt(), weight, None);
+            scale_and_shift(x, rms_scale(x, eps), weight, None);
         },
     );
+}
+
+/// `acc[i] += x[i] / √(mean(x²) + eps) · weight[i]`.
+///
+/// # Panics
+/// If `acc` or `weight` are not as long as `x`.
+pub fn add_rms_norm(isa: Isa, acc: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
+    assert!(acc.len() == x.len() && weight.len() == x.len(), "a sum and a weight for each value");
+    isa.run(
+        #[inline(always)]
+        || {
+            let scale = rms_scale(x, eps);
+            for ((acc, x), w) in acc.iter_mut().zip(x).zip(weight) {
+                *acc += x * (scale * w);
+            }
+        },
+    );
+}
+
+/// `1 / √(mean(x²) + eps)`.
+#[inline(always)]
+fn rms_scale(x: &[f32], eps: f32) -> f32 {
+    1.0 / (lanes::sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
 }
 
 /// [`rms_norm`] of each row of `x`, rows of `row_len` values, shared out among the pool's threads.

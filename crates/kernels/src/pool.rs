@@ -138,13 +138,26 @@ impl ThreadPool {
         chunk_len: usize,
         work: &(dyn Fn(usize, &mut [T]) + Sync),
     ) {
+        self.each_chunk_on(data, chunk_len, &|_, i, chunk| work(i, chunk));
+    }
+
+    /// [`each_chunk`](Self::each_chunk) that tells the worker too: `work(worker, i, chunk)`.
+    ///
+    /// # Panics
+    /// If `chunk_len` is zero.
+    pub fn each_chunk_on<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk_len: usize,
+        work: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    ) {
         let several = data.len() > chunk_len;
         let chunks = Mutex::new(data.chunks_mut(chunk_len).enumerate());
-        self.dispatch(several, &|_| {
+        self.dispatch(several, &|worker| {
             loop {
                 let next = lock(&chunks).next();
                 let Some((i, chunk)) = next else { break };
-                work(i, chunk);
+                work(worker, i, chunk);
             }
         });
     }

@@ -1,7 +1,7 @@
 //! Norms, rotary embeddings and activations against their formulas in f64, on every instruction set.
 
 use metallic_kernels::activation::{Activation, activate, activate_gated, softcap, softmax};
-use metallic_kernels::norm::{layer_norm, rms_norm, rms_norm_in_place, rms_norm_rows};
+use metallic_kernels::norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_in_place, rms_norm_rows};
 use metallic_kernels::{Isa, ThreadPool};
 
 mod common;
@@ -40,6 +40,11 @@ fn rms_norm_is_its_formula() {
                 let mut in_place = x.clone();
                 rms_norm_in_place(isa, &mut in_place, weight, eps);
                 assert_eq!(out, in_place);
+                if let Some(weight) = weight {
+                    let mut sum = vec![1.0; n];
+                    add_rms_norm(isa, &mut sum, &x, weight, eps);
+                    assert!(sum.iter().zip(&out).all(|(sum, out)| *sum == 1.0 + out));
+                }
                 out
             })
         };

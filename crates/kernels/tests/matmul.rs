@@ -1,8 +1,10 @@
 //! Row dot products and matrix products: every type on every instruction set against the definition,
 //! and results that depend on nothing but the row and the token.
 
+use metallic_kernels::activation::{Activation, activate_gated};
 use metallic_kernels::activations::{Q8Block, quantize_q8};
-use metallic_kernels::matmul::{ActivationBuf, MatmulJob, Matrix, matmul};
+use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
+use metallic_kernels::norm::rms_norm_in_place;
 use metallic_kernels::registry::ops;
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
 
@@ -152,10 +154,11 @@ impl Layer {
         let mut scratch = ActivationBuf::new(isa);
         let [a, b, c] = &mut out;
         let mut jobs = [MatmulJob::new(matrix(0), a), MatmulJob::new(matrix(2), c)];
-        matmul(pool, &mut jobs, x, n_tokens, &mut scratch);
+        matmul(pool, &mut jobs, &Input::Rows(x), n_tokens, &mut scratch);
         for chunk in [0..13, 13..50] {
             let weights = matrix(1).rows(chunk.clone());
-            matmul(pool, &mut [MatmulJob::chunk(weights, b, 50, chunk.start)], x, n_tokens, &mut scratch);
+            let mut job = [MatmulJob::chunk(weights, b, 50, chunk.start)];
+            matmul(pool, &mut job, &Input::Rows(x), n_tokens, &mut scratch);
         }
         out
     }
@@ -228,11 +231,12 @@ fn scratch_reserved_is_scratch_enough() {
     let mut scratch = ActivationBuf::new(Isa::best());
     scratch.reserve(1, 3, 64);
     let n_bytes = ActivationBuf::reserved_bytes(Isa::Scalar, 1, 3, 64);
-    assert_eq!(n_bytes, 6 * size_of::<Q8Block>() as u64);
+    assert_eq!(n_bytes, 6 * size_of::<Q8Block>() as u64 + 3 * 64 * 4);
     let row = vec![0; GgmlType::Q4_0.block_bytes() * 2];
     let mut out = [1.0; 3];
     let matrix = Matrix::new(ops(GgmlType::Q4_0, Isa::best()), 64, &row);
-    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &[1.0; 3 * 64], 3, &mut scratch);
+    let x = [1.0; 3 * 64];
+    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &Input::Rows(&x), 3, &mut scratch);
     assert_eq!(out, [0.0; 3]);
 }
 
@@ -251,5 +255,64 @@ fn an_output_too_short_is_refused() {
     let mut out = [0.0; 1];
     let pool = ThreadPool::new(1).unwrap();
     let mut scratch = ActivationBuf::new(Isa::Scalar);
-    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &[0.0; 64], 2, &mut scratch);
+    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &Input::Rows(&[0.0; 64]), 2, &mut scratch);
+}
+
+/// What is made on the way into the product is what the operations by themselves make, bit for bit.
+#[test]
+fn inputs_made_on_the_way_are_the_operations_by_themselves() {
+    let mut random = Random(6);
+    let pool = ThreadPool::new(2).unwrap();
+    let (row_len, eps, activation) = (512, 1e-5, Activation::Silu);
+    for isa in Isa::available() {
+        for ggml_type in [GgmlType::F32, GgmlType::Q4_0, GgmlType::Q6_K] {
+            let ops = ops(ggml_type, isa);
+            let rows = random_rows(&ops, row_len, 19, &mut random);
+            for n_tokens in [1, 5, 18] {
+                let [x, up] = [(); 2].map(|()| random.floats(n_tokens * row_len));
+                let weight = random.floats(row_len);
+                let run = |input: Input<'_>| {
+                    let mut out = vec![f32::NAN; 19 * n_tokens];
+                    let mut jobs = [MatmulJob::new(Matrix::new(ops, row_len, &rows), &mut out)];
+                    matmul(&pool, &mut jobs, &input, n_tokens, &mut ActivationBuf::new(isa));
+                    out
+                };
+                let mut normed = x.clone();
+                for row in normed.chunks_exact_mut(row_len) {
+                    rms_norm_in_place(isa, row, Some(&weight), eps);
+                }
+                let input = Input::RmsNorm { x: &x, weight: &weight, eps };
+                assert!(run(input) == run(Input::Rows(&normed)), "{ggml_type} {isa} {n_tokens}");
+                let mut gated = x.clone();
+                activate_gated(isa, activation, &mut gated, &up);
+                let input = Input::Gated { activation, gate: &x, up: &up };
+                assert!(run(input) == run(Input::Rows(&gated)), "{ggml_type} {isa} {n_tokens}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bias_is_added_and_results_accumulate() {
+    let mut random = Random(7);
+    let pool = ThreadPool::new(2).unwrap();
+    let (row_len, n_rows) = (256, 37);
+    for isa in Isa::available() {
+        let ops = ops(GgmlType::Q8_0, isa);
+        let rows = random_rows(&ops, row_len, n_rows, &mut random);
+        let bias = random.floats(n_rows);
+        for n_tokens in [1, 3, 20] {
+            let x = random.floats(n_tokens * row_len);
+            let before = random.floats(n_tokens * n_rows);
+            let (mut plain, mut changed) = (before.clone(), before.clone());
+            let matrix = Matrix::new(ops, row_len, &rows);
+            let run =
+                |job| matmul(&pool, &mut [job], &Input::Rows(&x), n_tokens, &mut ActivationBuf::new(isa));
+            run(MatmulJob::new(matrix, &mut plain));
+            run(MatmulJob::new(matrix, &mut changed).with_bias(&bias).accumulating());
+            for (i, changed) in changed.iter().enumerate() {
+                assert_eq!(*changed, before[i] + (plain[i] + bias[i % n_rows]));
+            }
+        }
+    }
 }

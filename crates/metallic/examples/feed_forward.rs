@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use metallic::backend::{Backend, Cpu, MatmulJob};
+use metallic::backend::{Backend, Cpu, Input, MatmulJob};
 use metallic::model::config::Activation;
 use metallic::{GgmlType, GgufFile, Isa, gguf::GgufWriter};
 
@@ -41,7 +41,8 @@ impl FeedForward {
         let mut x = input.to_vec();
         for (i, Layer { matrix, bias }) in self.layers.iter().enumerate() {
             let mut out = self.cpu.buffer("a layer's output", bias.len())?;
-            self.cpu.matmul(&x, 1, &mut [MatmulJob { matrix, bias: Some(bias), out: &mut out }]);
+            let job = MatmulJob { bias: Some(bias), ..MatmulJob::new(matrix, &mut out) };
+            self.cpu.matmul(&Input::Rows(&x), 1, &mut [job]);
             if i + 1 < self.layers.len() {
                 self.cpu.activate(Activation::Relu, &mut out, bias.len());
             }

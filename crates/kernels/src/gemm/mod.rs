@@ -29,7 +29,7 @@ mod column;
 mod work;
 
 pub(crate) use column::{Column, Rows, expand_each, five_bits, four, nibbles};
-pub(crate) use work::{Scratch, grow, multiply};
+pub(crate) use work::{Call, n_blocks};
 
 use crate::activations::{Q8_LEN, Q8Block};
 use crate::block::QuantBlock;
@@ -91,12 +91,12 @@ impl Gemm {
 }
 
 impl PanelBlock {
-    const ZERO: Self =
+    pub(crate) const ZERO: Self =
         Self { quants: [[128; 4 * ROWS]; Q8_LEN / 4], scales: [[0.0; ROWS]; 2], mins: [[0.0; ROWS]; 2] };
 }
 
 impl TileBlock {
-    const ZERO: Self = Self {
+    pub(crate) const ZERO: Self = Self {
         quants: [[0; Q8_LEN]; TOKENS],
         scales: [0.0; TOKENS],
         offsets: [[0; TOKENS]; 3],

@@ -1,11 +1,13 @@
 //! Sharing out a product of matrices: which worker expands which rows, and in what order tiles are met.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Gemm, PanelBlock, ROWS, TOKENS, TileBlock};
-use crate::activations::Q8Block;
-use crate::matmul::MatmulJob;
+use super::{PanelBlock, ROWS, TOKENS, TileBlock};
+use crate::activations::Q8_LEN;
+use crate::isa::Isa;
+use crate::matmul::{Forms, Input, MatmulJob, WorkerBuf};
 use crate::pool::ThreadPool;
 
 /// Expanded blocks that a worker keeps in its second-level cache, a quarter of which they fill.
@@ -14,138 +16,102 @@ const PANEL_BLOCKS: usize = (256 << 10) / size_of::<PanelBlock>();
 /// Portions of a matrix for each worker at least, so that one that is slow holds up little.
 const PORTIONS: usize = 4;
 
-/// Tiles and panels, kept between calls.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    tiles: Vec<TileBlock>,
-    /// One buffer a worker, which nobody else locks.
-    panels: Vec<Mutex<Vec<PanelBlock>>>,
-}
-
-/// Panels that are expanded together, for rows of `n_blocks` blocks.
-fn panels_at_once(n_blocks: usize) -> usize {
-    (PANEL_BLOCKS / n_blocks).max(1)
-}
-
-/// Tile blocks for all tokens, and panel blocks for each worker.
-fn sizes(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
+/// Blocks of tiles for all tokens, and of panels for each worker.
+pub(crate) fn n_blocks(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
     (n_tokens.div_ceil(TOKENS) * n_blocks, PANEL_BLOCKS.max(n_blocks))
 }
 
-impl Scratch {
-    /// Makes room for `n_tokens` rows of `n_blocks` activation blocks.
-    pub(crate) fn reserve(&mut self, n_threads: usize, n_tokens: usize, n_blocks: usize) {
-        let (n_tile_blocks, n_panel_blocks) = sizes(n_tokens, n_blocks);
-        grow(&mut self.tiles, n_tile_blocks, TileBlock::ZERO);
-        self.panels.resize_with(n_threads.max(self.panels.len()), Mutex::default);
-        for panels in &mut self.panels {
-            let panels = panels.get_mut().unwrap_or_else(PoisonError::into_inner);
-            grow(panels, n_panel_blocks, PanelBlock::ZERO);
+/// What all jobs of a product of matrices have in common.
+pub(crate) struct Call<'a> {
+    pub(crate) pool: &'a ThreadPool,
+    pub(crate) isa: Isa,
+    pub(crate) n_tokens: usize,
+    /// Blocks of a token's input.
+    pub(crate) n_blocks: usize,
+}
+
+impl Call<'_> {
+    /// Multiplies the matrices of those `jobs` that have a [`Gemm`](super::Gemm).
+    pub(crate) fn multiply(
+        &self,
+        jobs: &[MatmulJob<'_>],
+        input: &Input<'_>,
+        tiles: &mut [TileBlock],
+        workers: &[Mutex<WorkerBuf>],
+    ) {
+        let tiles = &mut tiles[..self.n_tokens.div_ceil(TOKENS) * self.n_blocks];
+        self.make_tiles(input, tiles, workers);
+        let next = AtomicUsize::new(0);
+        self.pool.run(&|worker| {
+            let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some((job, rows)) = self.portion(jobs, next.fetch_add(1, Ordering::Relaxed)) {
+                // SAFETY: portions are disjoint, and the counter hands out each once.
+                unsafe { self.multiply_rows(job, rows, tiles, &mut buf.panels) };
+            }
+        });
+    }
+
+    /// Makes the rows of 16 tokens at a time and sorts them into a tile.
+    fn make_tiles(&self, input: &Input<'_>, tiles: &mut [TileBlock], workers: &[Mutex<WorkerBuf>]) {
+        let forms = Forms { blocks: true, groups: false };
+        self.pool.each_chunk_on(tiles, self.n_blocks, &|worker, i, tile| {
+            let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+            let first = i * TOKENS;
+            for token in first..(first + TOKENS).min(self.n_tokens) {
+                buf.input.fill(self.isa, input, token, 1, self.n_blocks * Q8_LEN, forms);
+                let blocks = buf.input.blocks.iter().zip(&mut *tile);
+                blocks.for_each(|(x, tile)| tile.set(token - first, x));
+            }
+        });
+    }
+
+    /// The `i`-th portion of all jobs: some rows of one.
+    fn portion<'j, 'a>(
+        &self,
+        jobs: &'j [MatmulJob<'a>],
+        mut i: usize,
+    ) -> Option<(&'j MatmulJob<'a>, Range<usize>)> {
+        for job in jobs.iter().filter(|job| job.gemm().is_some()) {
+            let n_panels = job.n_rows().div_ceil(ROWS);
+            let fair = n_panels.div_ceil(PORTIONS * self.pool.n_threads());
+            let n_rows = (PANEL_BLOCKS / self.n_blocks).min(fair).max(1) * ROWS;
+            let n = job.n_rows().div_ceil(n_rows);
+            if i < n {
+                return Some((job, i * n_rows..((i + 1) * n_rows).min(job.n_rows())));
+            }
+            i -= n;
         }
+        None
     }
 
-    /// Bytes that `reserve` allocates.
-    pub(crate) fn reserved_bytes(n_threads: usize, n_tokens: usize, n_blocks: usize) -> u64 {
-        let (n_tile_blocks, n_panel_blocks) = sizes(n_tokens, n_blocks);
-        let tiles = n_tile_blocks * size_of::<TileBlock>();
-        (tiles + n_threads * n_panel_blocks * size_of::<PanelBlock>()) as u64
-    }
-}
-
-/// Makes a buffer at least `len` long, without room to spare.
-pub(crate) fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) {
-    if buffer.len() < len {
-        buffer.reserve_exact(len - buffer.len());
-        buffer.resize(len, value);
-    }
-}
-
-/// Multiplies the matrices of `jobs`, those with a [`Gemm`], with the tokens of `x`, `n_blocks` each.
-pub(crate) fn multiply(
-    pool: &ThreadPool,
-    jobs: &[(Gemm, &MatmulJob<'_>)],
-    x: &[Q8Block],
-    n_blocks: usize,
-    scratch: &mut Scratch,
-) {
-    let n_tokens = x.len() / n_blocks;
-    scratch.reserve(pool.n_threads(), n_tokens, n_blocks);
-    let Scratch { tiles, panels } = scratch;
-    let tiles = &mut tiles[..n_tokens.div_ceil(TOKENS) * n_blocks];
-    pool.each_chunk(tiles, n_blocks, &|i, tile| {
-        let x = &x[i * TOKENS * n_blocks..];
-        for (token, x) in x.chunks_exact(n_blocks).take(TOKENS).enumerate() {
-            x.iter().zip(&mut *tile).for_each(|(x, tile)| tile.set(token, x));
-        }
-    });
-
-    let tiles = &*tiles;
-    let portions: Vec<Portions> =
-        jobs.iter().map(|(_, job)| Portions::new(job.n_rows(), n_blocks, pool.n_threads())).collect();
-    let next = AtomicUsize::new(0);
-    pool.run(&|worker| {
-        let mut panels = panels[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let mut i = next.fetch_add(1, Ordering::Relaxed);
-            let mut all = jobs.iter().zip(&portions);
-            let found = all.find(|(_, portions)| {
-                let here = i < portions.n;
-                i -= if here { 0 } else { portions.n };
-                here
-            });
-            let Some(((gemm, job), portions)) = found else { break };
-            let first = i * portions.n_rows;
-            let rows = first..(first + portions.n_rows).min(job.n_rows());
-            // SAFETY: portions are disjoint, and the counter hands out each once.
-            unsafe { multiply_rows(gemm, job, rows, n_tokens, tiles, n_blocks, &mut panels) };
-        }
-    });
-}
-
-/// How a matrix is divided: into `n` portions of `n_rows` rows, the last perhaps shorter.
-struct Portions {
-    n: usize,
-    n_rows: usize,
-}
-
-impl Portions {
-    fn new(n_rows: usize, n_blocks: usize, n_threads: usize) -> Self {
-        let n_panels = n_rows.div_ceil(ROWS);
-        let at_once = panels_at_once(n_blocks).min(n_panels.div_ceil(PORTIONS * n_threads)).max(1);
-        Self { n: n_panels.div_ceil(at_once), n_rows: at_once * ROWS }
-    }
-}
-
-/// Expands the panels of some rows, then lets each tile meet all of them.
-///
-/// # Safety
-/// No other call at the same time may have any of `rows` of the same job.
-unsafe fn multiply_rows(
-    gemm: &Gemm,
-    job: &MatmulJob<'_>,
-    rows: std::ops::Range<usize>,
-    n_tokens: usize,
-    tiles: &[TileBlock],
-    n_blocks: usize,
-    panels: &mut [PanelBlock],
-) {
-    let bytes = job.row_bytes();
-    let starts = rows.clone().step_by(ROWS);
-    for (start, panel) in starts.clone().zip(panels.chunks_exact_mut(n_blocks)) {
-        let end = (start + ROWS).min(rows.end);
-        (gemm.expand)(job.rows(start..end), bytes, panel);
-    }
-    let mut product = [[0.0; ROWS]; TOKENS];
-    for (i, tile) in tiles.chunks_exact(n_blocks).enumerate() {
-        let first = i * TOKENS;
-        let n = TOKENS.min(n_tokens - first);
-        for (start, panel) in starts.clone().zip(panels.chunks_exact(n_blocks)) {
+    /// Expands the panels of some rows, then lets each tile meet all of them.
+    ///
+    /// # Safety
+    /// No other call at the same time may have any of `rows` of the same job.
+    unsafe fn multiply_rows(
+        &self,
+        job: &MatmulJob<'_>,
+        rows: Range<usize>,
+        tiles: &[TileBlock],
+        panels: &mut [PanelBlock],
+    ) {
+        let Some(gemm) = job.gemm() else { return };
+        let starts = rows.clone().step_by(ROWS);
+        for (start, panel) in starts.clone().zip(panels.chunks_exact_mut(self.n_blocks)) {
             let end = (start + ROWS).min(rows.end);
-            (gemm.multiply)(panel, tile, n, &mut product);
-            for (token, results) in product.iter().enumerate().take(n) {
-                // SAFETY: the caller's: nobody else has these rows.
-                let out = unsafe { job.out(first + token, start..end) };
-                out.copy_from_slice(&results[..end - start]);
+            (gemm.expand)(job.rows(start..end), job.row_bytes(), panel);
+        }
+        let mut product = [[0.0; ROWS]; TOKENS];
+        for (i, tile) in tiles.chunks_exact(self.n_blocks).enumerate() {
+            let first = i * TOKENS;
+            let n = TOKENS.min(self.n_tokens - first);
+            for (start, panel) in starts.clone().zip(panels.chunks_exact(self.n_blocks)) {
+                let end = (start + ROWS).min(rows.end);
+                (gemm.multiply)(panel, tile, n, &mut product);
+                for (token, results) in product.iter_mut().enumerate().take(n) {
+                    // SAFETY: the caller's: nobody else has these rows.
+                    unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
+                }
             }
         }
     }

@@ -9,8 +9,9 @@ use metallic_kernels::matmul::{self, ActivationBuf, Matrix};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::rope::{self, RopeParams};
 use metallic_kernels::{Isa, QuantOps, attention, norm, registry};
+use smallvec::SmallVec;
 
-use super::{Backend, KvShape, MatmulJob, MatrixData, Span};
+use super::{Backend, Input, KvShape, MatmulJob, MatrixData, Span};
 use crate::error::{Error, Result};
 use crate::memory::SharedBytes;
 use crate::model::config::{AttentionConfig, RopeConfig};
@@ -140,20 +141,11 @@ impl Backend for Cpu {
         }
     }
 
-    fn matmul(&mut self, x: &Vec<f32>, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]) {
+    fn matmul(&mut self, input: &Input<'_, Self>, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]) {
         let Some(row_len) = jobs.first().map(|job| job.matrix.row_len) else { return };
-        let mut products: Vec<_> = jobs
-            .iter_mut()
-            .map(|job| matmul::MatmulJob::new(job.matrix.view(), &mut job.out[..n_rows * job.matrix.n_rows]))
-            .collect();
-        matmul::matmul(&self.pool, &mut products, &x[..n_rows * row_len], n_rows, &mut self.activations);
-        drop(products);
-        for job in jobs {
-            let Some(bias) = job.bias else { continue };
-            for row in job.out.chunks_exact_mut(bias.len()).take(n_rows) {
-                activation::add(row, bias);
-            }
-        }
+        let input = rows_of(input, n_rows * row_len);
+        let mut products: SmallVec<[_; 4]> = jobs.iter_mut().map(|job| product(job, n_rows)).collect();
+        matmul::matmul(&self.pool, &mut products, &input, n_rows, &mut self.activations);
     }
 
     fn rms_norm(&mut self, x: &Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32, out: &mut Vec<f32>) {
@@ -165,6 +157,13 @@ impl Backend for Cpu {
         let isa = self.isa;
         split_rows(&self.pool, &mut x[..n_rows * weight.len()], weight.len(), &|_, row| {
             norm::rms_norm_in_place(isa, row, Some(weight), eps);
+        });
+    }
+
+    fn add_rms_norm(&mut self, acc: &mut Vec<f32>, x: &Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32) {
+        let (isa, width) = (self.isa, weight.len());
+        split_rows(&self.pool, &mut acc[..n_rows * width], width, &|row, acc| {
+            norm::add_rms_norm(isa, acc, &x[row * width..][..width], weight, eps);
         });
     }
 
@@ -225,13 +224,6 @@ impl Backend for Cpu {
         split(&self.pool, &mut x[..len], &|_, x| activation::activate(isa, activation, x));
     }
 
-    fn gate(&mut self, activation: Activation, gate: &mut Vec<f32>, up: &Vec<f32>, len: usize) {
-        let isa = self.isa;
-        split(&self.pool, &mut gate[..len], &|first, gate| {
-            activation::activate_gated(isa, activation, gate, &up[first..][..gate.len()]);
-        });
-    }
-
     fn clear(&mut self, x: &mut Vec<f32>, len: usize) {
         x[..len].fill(0.0);
     }
@@ -264,6 +256,27 @@ impl Backend for Cpu {
             acc.iter_mut().zip(x).for_each(|(acc, x)| *acc += weight * x);
         }
     }
+}
+
+/// The first `len` values of an input.
+fn rows_of<'a>(input: &Input<'a, Cpu>, len: usize) -> matmul::Input<'a> {
+    match *input {
+        Input::Rows(x) => matmul::Input::Rows(&x[..len]),
+        Input::RmsNorm { x, weight, eps } => matmul::Input::RmsNorm { x: &x[..len], weight, eps },
+        Input::Gated { activation, gate, up } => {
+            matmul::Input::Gated { activation, gate: &gate[..len], up: &up[..len] }
+        }
+    }
+}
+
+/// A job for the first `n_rows` rows of its output.
+fn product<'a>(job: &'a mut MatmulJob<'_, Cpu>, n_rows: usize) -> matmul::MatmulJob<'a> {
+    let out = &mut job.out[..n_rows * job.matrix.n_rows];
+    let mut product = matmul::MatmulJob::new(job.matrix.view(), out);
+    if let Some(bias) = job.bias {
+        product = product.with_bias(bias);
+    }
+    if job.accumulate { product.accumulating() } else { product }
 }
 
 /// `work(first, part)` on contiguous parts of `x`, on all threads where it is long enough.

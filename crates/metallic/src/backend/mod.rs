@@ -52,14 +52,47 @@ pub struct Span<'a> {
     pub pages: &'a [u32],
 }
 
+/// The input of products, which a backend may make on the way into them.
+pub enum Input<'a, B: Backend + ?Sized> {
+    /// Rows as they are.
+    Rows(&'a B::Buffer),
+    /// The root-mean-square norm of each row.
+    RmsNorm {
+        /// The rows.
+        x: &'a B::Buffer,
+        /// A factor for each column.
+        weight: &'a B::Buffer,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `activation(gate) · up`.
+    Gated {
+        /// The non-linear function.
+        activation: Activation,
+        /// What it is applied to.
+        gate: &'a B::Buffer,
+        /// The factors.
+        up: &'a B::Buffer,
+    },
+}
+
 /// One product of a group that shares an input.
 pub struct MatmulJob<'a, B: Backend + ?Sized> {
     /// The weights.
     pub matrix: &'a B::Matrix,
-    /// Added to every row of the output; as long as the matrix has rows.
+    /// Added to every row of the product; as long as the matrix has rows.
     pub bias: Option<&'a B::Buffer>,
-    /// `n_rows(x) × n_rows(matrix)` values.
+    /// Whether the product is added to what `out` holds or replaces it.
+    pub accumulate: bool,
+    /// `n_rows(input) × n_rows(matrix)` values.
     pub out: &'a mut B::Buffer,
+}
+
+impl<'a, B: Backend + ?Sized> MatmulJob<'a, B> {
+    /// A product without a bias that replaces what `out` holds.
+    pub fn new(matrix: &'a B::Matrix, out: &'a mut B::Buffer) -> Self {
+        Self { matrix, bias: None, accumulate: false, out }
+    }
 }
 
 /// A place to compute.
@@ -98,8 +131,8 @@ pub trait Backend {
 
     /// `out[i] = scale · table[ids[i]]`.
     fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer);
-    /// `out[t] = matrix · x[t] + bias` for each job and each of `n_rows` rows of `x`.
-    fn matmul(&mut self, x: &Self::Buffer, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]);
+    /// `out[t] = matrix · input[t] + bias` for each job and each of `n_rows` rows of the input.
+    fn matmul(&mut self, input: &Input<'_, Self>, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]);
     /// Root-mean-square norm of each row of `x`; a row is as long as `weight`.
     fn rms_norm(
         &mut self,
@@ -111,6 +144,15 @@ pub trait Backend {
     );
     /// The same in place.
     fn rms_norm_in_place(&mut self, x: &mut Self::Buffer, n_rows: usize, weight: &Self::Buffer, eps: f32);
+    /// `acc[t] += rms_norm(x[t])`; a row is as long as `weight`.
+    fn add_rms_norm(
+        &mut self,
+        acc: &mut Self::Buffer,
+        x: &Self::Buffer,
+        n_rows: usize,
+        weight: &Self::Buffer,
+        eps: f32,
+    );
     /// Prepares the rotations for a batch: one position a row.
     fn rope_positions(&mut self, rope: &mut Self::Rope, positions: &[u32]);
     /// Rotates every head of every row.
@@ -141,8 +183,6 @@ pub trait Backend {
     );
     /// `x = activation(x)`, over the first `len` values.
     fn activate(&mut self, activation: Activation, x: &mut Self::Buffer, len: usize);
-    /// `gate = activation(gate) · up`, over the first `len` values.
-    fn gate(&mut self, activation: Activation, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
     /// `x = 0`, over the first `len` values.
     fn clear(&mut self, x: &mut Self::Buffer, len: usize);
     /// `acc += x`, over the first `len` values.

@@ -2,30 +2,31 @@
 
 use super::config::AttentionConfig;
 use super::decoder::Batch;
+use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::AttentionWeights;
-use crate::backend::Backend;
+use crate::backend::{Backend, Input};
 
 /// The attention part of one layer: what it is, and what it remembers.
 pub(super) struct Attention<'a, B: Backend> {
     pub(super) config: &'a AttentionConfig,
     pub(super) weights: &'a AttentionWeights<B::Matrix, B::Buffer>,
-    pub(super) norm_eps: f32,
+    pub(super) residual: Residual<'a, B>,
     pub(super) rope: &'a B::Rope,
     pub(super) kv: &'a mut B::KvLayer,
 }
 
 impl<B: Backend> Attention<'_, B> {
-    /// From `scratch.normed` to `scratch.update`.
+    /// Adds to `scratch.hidden`.
     pub(super) fn forward(self, backend: &mut B, batch: &Batch<'_>, scratch: &mut Scratch<B>) {
-        let Self { config, weights, norm_eps, rope, kv } = self;
-        let n_rows = batch.ids.len();
+        let Self { config, weights, residual, rope, kv } = self;
+        let (n_rows, norm_eps) = (residual.n_rows, residual.eps);
         let AttentionConfig { n_head, n_head_kv, key_length, .. } = *config;
-        let Scratch { normed, query, key, value, attended, update, .. } = scratch;
+        let Scratch { hidden, query, key, value, attended, update, .. } = scratch;
 
         let mut projections =
             [weights.query.job::<B>(&mut *query), weights.key.job(&mut *key), weights.value.job(&mut *value)];
-        backend.matmul(normed, n_rows, &mut projections);
+        backend.matmul(&residual.input(hidden), n_rows, &mut projections);
 
         if let Some(norm) = &weights.query_norm {
             backend.rms_norm_in_place(query, n_rows * n_head, norm, norm_eps);
@@ -40,6 +41,6 @@ impl<B: Backend> Attention<'_, B> {
             backend.store_kv(kv, span, key, value);
             backend.attention(config, kv, span, query, attended);
         }
-        backend.matmul(attended, n_rows, &mut [weights.output.job(update)]);
+        residual.add_product(backend, &Input::Rows(attended), &weights.output, hidden, update);
     }
 }

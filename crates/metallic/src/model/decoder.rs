@@ -3,10 +3,11 @@
 use super::attention::Attention;
 use super::config::{ModelConfig, RopeConfig};
 use super::kv_cache::PAGE_LEN;
+use super::residual::Residual;
 use super::scratch::{MAX_LOGIT_ROWS, Scratch, ScratchSizes};
-use super::weights::{LayerWeights, Weights};
+use super::weights::Weights;
 use super::{ffn, moe};
-use crate::backend::{Backend, KvShape, Span};
+use crate::backend::{Backend, Input, KvShape, Span};
 use crate::error::Result;
 
 /// The rows of one forward pass.
@@ -92,31 +93,24 @@ impl<B: Backend> Decoder<B> {
 
     fn layer(&mut self, index: usize, batch: &Batch<'_>) {
         let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
-        let LayerWeights { attention_norm, post_attention_norm, ffn_norm, post_ffn_norm, .. } = weights;
-        let (n_rows, n_embd, eps) = (batch.ids.len(), self.config.n_embd, self.config.norm_eps);
+        let (n_rows, eps) = (batch.ids.len(), self.config.norm_eps);
         let (backend, scratch) = (&mut self.backend, &mut self.scratch);
-        let rope = &self.ropes.distinct[self.ropes.of_layer[index]];
-
-        backend.rms_norm(&scratch.hidden, n_rows, attention_norm, eps, &mut scratch.normed);
         let attention = Attention {
             config: &config.attention,
             weights: &weights.attention,
-            norm_eps: eps,
-            rope,
+            residual: Residual {
+                norm: &weights.attention_norm,
+                post_norm: weights.post_attention_norm.as_ref(),
+                eps,
+                n_rows,
+            },
+            rope: &self.ropes.distinct[self.ropes.of_layer[index]],
             kv: &mut self.kv[index],
         };
         attention.forward(backend, batch, scratch);
-        if let Some(norm) = post_attention_norm {
-            backend.rms_norm_in_place(&mut scratch.update, n_rows, norm, eps);
-        }
-        backend.add(&mut scratch.hidden, &scratch.update, n_rows * n_embd);
-
-        backend.rms_norm(&scratch.hidden, n_rows, ffn_norm, eps, &mut scratch.normed);
-        ffn::forward(backend, &config.ffn, &weights.ffn, n_rows, &mut self.routing, scratch);
-        if let Some(norm) = post_ffn_norm {
-            backend.rms_norm_in_place(&mut scratch.update, n_rows, norm, eps);
-        }
-        backend.add(&mut scratch.hidden, &scratch.update, n_rows * n_embd);
+        let residual =
+            Residual { norm: &weights.ffn_norm, post_norm: weights.post_ffn_norm.as_ref(), eps, n_rows };
+        ffn::forward(backend, &config.ffn, &weights.ffn, &residual, &mut self.routing, scratch);
     }
 
     /// Logits of the rows asked for, a few rows at a time.
@@ -126,8 +120,8 @@ impl<B: Backend> Decoder<B> {
         let Scratch { hidden, output_hidden, logits, .. } = &mut self.scratch;
         for (group, rows) in output_rows.chunks(MAX_LOGIT_ROWS).enumerate() {
             backend.gather_rows(hidden, rows, n_embd, output_hidden);
-            backend.rms_norm_in_place(output_hidden, rows.len(), &weights.output_norm, norm_eps);
-            backend.matmul(output_hidden, rows.len(), &mut [weights.output.job(&mut *logits)]);
+            let input = Input::RmsNorm { x: output_hidden, weight: &weights.output_norm, eps: norm_eps };
+            backend.matmul(&input, rows.len(), &mut [weights.output.job(&mut *logits)]);
             if let Some(cap) = logit_softcap {
                 backend.softcap(logits, cap, rows.len() * n_vocab);
             }

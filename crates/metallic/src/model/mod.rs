@@ -11,6 +11,7 @@ mod ffn;
 pub(crate) mod kv_cache;
 mod loader;
 mod moe;
+mod residual;
 pub(crate) mod scratch;
 mod weights;
 mod work;

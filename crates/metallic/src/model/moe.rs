@@ -4,27 +4,25 @@
 //! summed in the order of their numbers, whatever else is in the batch.
 
 use super::config::{ExpertsConfig, FfnConfig};
+use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::ExpertWeights;
-use crate::backend::{Backend, MatmulJob};
+use crate::backend::{Backend, Input, MatmulJob};
 
-/// From `scratch.normed` to `scratch.update`.
+/// Adds to `scratch.hidden`.
 pub(super) fn forward<B: Backend>(
     backend: &mut B,
     config: &FfnConfig,
     weights: &ExpertWeights<B::Matrix>,
-    n_rows: usize,
+    residual: &Residual<'_, B>,
     routing: &mut Routing,
     scratch: &mut Scratch<B>,
 ) {
-    let Scratch { normed, update, gate, up, router, expert_input, expert_output, .. } = scratch;
-    let (n_ff, n_embd) = (config.n_ff, weights.n_embd);
+    let Scratch { hidden, normed, update, gate, up, router, expert_input, expert_output, .. } = scratch;
+    let (n_ff, n_embd, n_rows) = (config.n_ff, weights.n_embd, residual.n_rows);
 
-    backend.matmul(
-        normed,
-        n_rows,
-        &mut [MatmulJob { matrix: &weights.router, bias: None, out: &mut *router }],
-    );
+    backend.rms_norm(hidden, n_rows, residual.norm, residual.eps, normed);
+    backend.matmul(&Input::Rows(normed), n_rows, &mut [MatmulJob::new(&weights.router, &mut *router)]);
     routing.scores.resize(n_rows * weights.config.n_expert, 0.0);
     backend.read(router, 0, &mut routing.scores);
     routing.choose(&weights.config);
@@ -42,16 +40,13 @@ pub(super) fn forward<B: Backend>(
         let down_rows = backend.matrix_rows(&weights.down, outer);
 
         backend.gather_rows(normed, rows, n_embd, expert_input);
-        let mut jobs = [
-            MatmulJob { matrix: &gate_rows, bias: None, out: &mut *gate },
-            MatmulJob { matrix: &up_rows, bias: None, out: &mut *up },
-        ];
-        backend.matmul(expert_input, rows.len(), &mut jobs);
-        backend.gate(config.activation, gate, up, rows.len() * n_ff);
-        let mut job = [MatmulJob { matrix: &down_rows, bias: None, out: &mut *expert_output }];
-        backend.matmul(gate, rows.len(), &mut job);
+        let mut jobs = [MatmulJob::new(&gate_rows, &mut *gate), MatmulJob::new(&up_rows, &mut *up)];
+        backend.matmul(&Input::Rows(expert_input), rows.len(), &mut jobs);
+        let inner = Input::Gated { activation: config.activation, gate, up };
+        backend.matmul(&inner, rows.len(), &mut [MatmulJob::new(&down_rows, &mut *expert_output)]);
         backend.scatter_add_rows(expert_output, rows, shares, n_embd, update);
     }
+    residual.add(backend, hidden, update, n_rows * n_embd);
 }
 
 /// Which rows go to which expert, in buffers that are used again.

@@ -37,7 +37,6 @@ macro_rules! scratch {
 
 scratch! {
     hidden: "hidden state",
-    normed: "normed hidden state",
     query: "queries",
     key: "keys",
     value: "values",
@@ -45,6 +44,7 @@ scratch! {
     update: "what a part of a layer adds",
     gate: "feed-forward gate",
     up: "feed-forward inner layer",
+    normed: "normed hidden state",
     router: "expert scores",
     expert_input: "rows sent to an expert",
     expert_output: "rows an expert returns",
@@ -71,7 +71,6 @@ impl ScratchSizes {
         let ffn = rows(n_batch, largest(|l| Some(l.ffn.n_ff))?)?;
         Ok(Self {
             hidden,
-            normed: hidden,
             query: rows(n_batch, largest(|l| l.attention.n_head.checked_mul(l.attention.key_length))?)?,
             key: rows(n_batch, largest(|l| l.attention.n_head_kv.checked_mul(l.attention.key_length))?)?,
             value: rows(n_batch, largest(|l| l.attention.n_head_kv.checked_mul(l.attention.value_length))?)?,
@@ -79,6 +78,7 @@ impl ScratchSizes {
             update: hidden,
             gate: ffn,
             up: ffn,
+            normed: if n_expert.is_some() { hidden } else { 0 },
             router: rows(n_batch, n_expert.unwrap_or(0))?,
             expert_input: if n_expert.is_some() { hidden } else { 0 },
             expert_output: if n_expert.is_some() { hidden } else { 0 },

@@ -30,7 +30,15 @@ impl<M, V> Linear<M, V> {
     where
         B: Backend<Matrix = M, Buffer = V>,
     {
-        MatmulJob { matrix: &self.matrix, bias: self.bias.as_ref(), out }
+        MatmulJob { bias: self.bias.as_ref(), ..MatmulJob::new(&self.matrix, out) }
+    }
+
+    /// The product with this layer, to be added to `out`.
+    pub(crate) fn job_adding_to<'a, B>(&'a self, out: &'a mut V) -> MatmulJob<'a, B>
+    where
+        B: Backend<Matrix = M, Buffer = V>,
+    {
+        MatmulJob { accumulate: true, ..self.job(out) }
     }
 }
 

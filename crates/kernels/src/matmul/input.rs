@@ -1,0 +1,143 @@
+//! What a product's input is made from, and how each worker makes it.
+
+use metallic_gguf::GgmlType;
+
+use crate::activation::{self, Activation};
+use crate::activations::{GROUP_BLOCKS, Q8_LEN, Q8Block, Q8Group, group_q8, quantize_q8};
+use crate::isa::Isa;
+use crate::norm;
+use crate::registry::{self, Dot};
+
+/// The rows that weights are multiplied with, one a token. All but [`Rows`](Self::Rows) are made on the way
+/// into the product, a row at a time, so they are never written to memory as floats.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Rows as they are.
+    Rows(&'a [f32]),
+    /// The root-mean-square norm of each row of `x`.
+    RmsNorm {
+        /// The rows.
+        x: &'a [f32],
+        /// A factor for each column.
+        weight: &'a [f32],
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `activation(gate) · up`, value by value.
+    Gated {
+        /// The non-linear function.
+        activation: Activation,
+        /// What it is applied to.
+        gate: &'a [f32],
+        /// The factors, as many.
+        up: &'a [f32],
+    },
+}
+
+impl Input<'_> {
+    /// Values in all rows.
+    ///
+    /// # Panics
+    /// If a gate and its factors differ in length.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Input::Rows(x) | Input::RmsNorm { x, .. } => x.len(),
+            Input::Gated { gate, up, .. } => {
+                assert_eq!(gate.len(), up.len(), "a factor for each value");
+                gate.len()
+            }
+        }
+    }
+
+    /// Writes one row.
+    fn write(&self, isa: Isa, token: usize, row: &mut [f32]) {
+        let of = |x| row_of(x, token, row.len());
+        match *self {
+            Input::Rows(x) => row.copy_from_slice(of(x)),
+            Input::RmsNorm { x, weight, eps } => norm::rms_norm(isa, of(x), Some(weight), eps, row),
+            Input::Gated { activation, gate, up } => {
+                let up = of(up);
+                row.copy_from_slice(of(gate));
+                activation::activate_gated(isa, activation, row, up);
+            }
+        }
+    }
+}
+
+fn row_of(x: &[f32], token: usize, len: usize) -> &[f32] {
+    &x[token * len..][..len]
+}
+
+/// In which forms the weights of a call take their input.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Forms {
+    pub(crate) blocks: bool,
+    pub(crate) groups: bool,
+}
+
+/// A few rows of input in all forms, of one worker. Each worker makes the few that single products need for
+/// itself: that is sooner done than waiting for another.
+#[derive(Debug, Default)]
+pub(crate) struct InputRows {
+    pub(crate) floats: Vec<f32>,
+    pub(crate) blocks: Vec<Q8Block>,
+    pub(crate) groups: Vec<Q8Group>,
+}
+
+impl InputRows {
+    /// Makes room for `n_rows` rows of `row_len` values.
+    pub(crate) fn reserve(&mut self, isa: Isa, n_rows: usize, row_len: usize) {
+        let n_blocks = row_len.div_ceil(Q8_LEN);
+        grow(&mut self.floats, n_rows * row_len, 0.0);
+        grow(&mut self.blocks, n_rows * n_blocks, Q8Block::ZERO);
+        grow(&mut self.groups, n_groups(isa, n_rows, n_blocks), Q8Group::ZERO);
+    }
+
+    /// Bytes that `reserve` allocates.
+    pub(crate) fn reserved_bytes(isa: Isa, n_rows: usize, row_len: usize) -> usize {
+        let n_blocks = row_len.div_ceil(Q8_LEN);
+        n_rows * (row_len * size_of::<f32>() + n_blocks * size_of::<Q8Block>())
+            + n_groups(isa, n_rows, n_blocks) * size_of::<Q8Group>()
+    }
+
+    /// Makes the rows of `n` tokens from `first` on.
+    pub(crate) fn fill(
+        &mut self,
+        isa: Isa,
+        input: &Input<'_>,
+        first: usize,
+        n: usize,
+        row_len: usize,
+        forms: Forms,
+    ) {
+        let n_blocks = row_len / Q8_LEN;
+        let n_groups = n_blocks.div_ceil(GROUP_BLOCKS);
+        for i in 0..n {
+            let row = &mut self.floats[i * row_len..][..row_len];
+            input.write(isa, first + i, row);
+            if forms.blocks || forms.groups {
+                let blocks = &mut self.blocks[i * n_blocks..][..n_blocks];
+                quantize_q8(isa, row, blocks);
+                if forms.groups {
+                    group_q8(blocks, &mut self.groups[i * n_groups..][..n_groups]);
+                }
+            }
+        }
+    }
+}
+
+/// Groups for rows of `n_blocks` blocks, on an instruction set whose kernels take groups.
+fn n_groups(isa: Isa, n_rows: usize, n_blocks: usize) -> usize {
+    match registry::ops(GgmlType::Q8_0, isa).dot {
+        Dot::Q8Groups(_) => n_rows * n_blocks.div_ceil(GROUP_BLOCKS),
+        Dot::Q8(_) | Dot::F32(_) => 0,
+    }
+}
+
+/// Makes a buffer at least `len` long, without room to spare.
+pub(crate) fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) {
+    if buffer.len() < len {
+        buffer.reserve_exact(len - buffer.len());
+        buffer.resize(len, value);
+    }
+}

@@ -1,0 +1,128 @@
+//! One matrix of a product, and where its results go.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::Matrix;
+use crate::activation;
+use crate::gemm::Gemm;
+
+/// One matrix of a [`matmul`](super::matmul) and where its results go.
+#[derive(Debug)]
+pub struct MatmulJob<'a> {
+    pub(super) weights: Matrix<'a>,
+    bias: Option<&'a [f32]>,
+    accumulate: bool,
+    out: Columns<'a>,
+}
+
+impl<'a> MatmulJob<'a> {
+    /// A whole matrix: the output's rows, one a token, are as long as the matrix has rows.
+    pub fn new(weights: Matrix<'a>, out: &'a mut [f32]) -> Self {
+        Self::chunk(weights, out, weights.n_rows(), 0)
+    }
+
+    /// Some rows of a larger matrix of `stride` rows, beginning with its row `first`: token `t`'s result
+    /// for row `r` of `weights` is `out[t * stride + first + r]`.
+    ///
+    /// # Panics
+    /// If an output row of `stride` floats has no room for the results.
+    pub fn chunk(weights: Matrix<'a>, out: &'a mut [f32], stride: usize, first: usize) -> Self {
+        assert!(first <= stride && weights.n_rows() <= stride - first, "results fit in an output row");
+        MatmulJob { weights, bias: None, accumulate: false, out: Columns::new(out, stride, first) }
+    }
+
+    /// The same with a number for each row of `weights` that is added to its results.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    #[must_use]
+    pub fn with_bias(mut self, bias: &'a [f32]) -> Self {
+        assert_eq!(bias.len(), self.weights.n_rows(), "a bias for each row");
+        self.bias = Some(bias);
+        self
+    }
+
+    /// The same, but results are added to what the output holds.
+    #[must_use]
+    pub fn accumulating(mut self) -> Self {
+        self.accumulate = true;
+        self
+    }
+
+    /// Whether the output has a row for each of so many tokens.
+    pub(super) fn has_room(&self, n_tokens: usize) -> bool {
+        n_tokens.checked_mul(self.out.stride).is_some_and(|len| len <= self.out.len)
+    }
+
+    /// Rows of the matrix.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.weights.n_rows()
+    }
+
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.weights.row_bytes
+    }
+
+    /// The way of many tokens, where the type has one.
+    pub(crate) fn gemm(&self) -> Option<Gemm> {
+        self.weights.ops.gemm
+    }
+
+    /// The bytes of some rows.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> &[u8] {
+        self.weights.rows(rows).bytes
+    }
+
+    /// Stores the products of `rows` with the input of `token`, which are lost in `results`.
+    ///
+    /// # Safety
+    /// No other call at the same time may be for the same token and any of the same rows.
+    pub(crate) unsafe fn store(&self, token: usize, rows: Range<usize>, results: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            activation::add(results, &bias[rows.clone()]);
+        }
+        // SAFETY: the caller's.
+        let out = unsafe { self.out.row(token, rows) };
+        if self.accumulate {
+            activation::add(out, results);
+        } else {
+            out.copy_from_slice(results);
+        }
+    }
+}
+
+/// A matrix's columns of the output rows, which several workers write at once, each its own columns.
+#[derive(Debug)]
+struct Columns<'a> {
+    start: *mut f32,
+    len: usize,
+    stride: usize,
+    first: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it stands for an exclusive borrow of floats, which may move to and be used from any thread;
+// that no float is used by two threads at once is what `row` asks of its callers.
+unsafe impl Send for Columns<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    fn new(out: &'a mut [f32], stride: usize, first: usize) -> Self {
+        Columns { start: out.as_mut_ptr(), len: out.len(), stride, first, borrow: PhantomData }
+    }
+
+    /// The outputs of weight rows `rows` for `token`.
+    ///
+    /// # Safety
+    /// While the result lives, there must be no other for the same token and any of the same rows.
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    unsafe fn row(&self, token: usize, rows: Range<usize>) -> &mut [f32] {
+        let start = token * self.stride + self.first + rows.start;
+        assert!(start + rows.len() <= self.len, "the token has an output row");
+        // SAFETY: inside the borrowed slice, by the assertion; unaliased, by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), rows.len()) }
+    }
+}

@@ -44,6 +44,7 @@ fn multiply<const HALVES: bool, const MINS: bool>(
     match n {
         0..=4 => multiply_first::<HALVES, MINS, 4>(panel, tile, out),
         5..=8 => multiply_first::<HALVES, MINS, 8>(panel, tile, out),
+        9..=12 => multiply_first::<HALVES, MINS, 12>(panel, tile, out),
         _ => multiply_first::<HALVES, MINS, TOKENS>(panel, tile, out),
     }
 }
@@ -65,6 +66,10 @@ fn multiply_first<const HALVES: bool, const MINS: bool, const N: usize>(
 ) {
     let mut acc = [_mm512_setzero_ps(); TOKENS];
     for (panel, tile) in panel.iter().zip(tile) {
+        if N == TOKENS {
+            prefetch_after(panel);
+            prefetch_after(tile);
+        }
         let mut w = [_mm512_setzero_si512(); 8];
         for (w, bytes) in w.iter_mut().zip(&panel.quants) {
             *w = load(bytes);
@@ -130,4 +135,17 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 fn floats(x: &[f32; 16]) -> __m512 {
     // SAFETY: reads the 16 floats of the reference, at any alignment.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// Asks for the lines of the block that comes a few blocks after `block`. Tiles of long rows come from the
+/// third-level cache, and each page of memory holds so few blocks that the hardware's look-ahead helps little.
+/// With fewer tokens than fill the registers, the prefetches themselves cost more than they save.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch_after<T>(block: &T) {
+    const AHEAD: usize = 4;
+    let ahead = std::ptr::from_ref(block).wrapping_add(AHEAD).cast::<i8>();
+    for line in 0..size_of::<T>() / 64 {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));
+    }
 }

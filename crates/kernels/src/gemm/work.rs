@@ -73,15 +73,23 @@ impl Call<'_> {
     ) -> Option<(&'j MatmulJob<'a>, Range<usize>)> {
         for job in jobs.iter().filter(|job| job.gemm().is_some()) {
             let n_panels = job.n_rows().div_ceil(ROWS);
-            let fair = n_panels.div_ceil(PORTIONS * self.pool.n_threads());
-            let n_rows = (PANEL_BLOCKS / self.n_blocks).min(fair).max(1) * ROWS;
-            let n = job.n_rows().div_ceil(n_rows);
+            let n = self.n_portions(n_panels);
             if i < n {
-                return Some((job, i * n_rows..((i + 1) * n_rows).min(job.n_rows())));
+                let row = |i: usize| (i * n_panels / n * ROWS).min(job.n_rows());
+                return Some((job, row(i)..row(i + 1)));
             }
             i -= n;
         }
         None
+    }
+
+    /// Into how many portions so many panels are divided: no larger than fits in the cache, enough for each
+    /// worker, and as many for one as for another.
+    fn n_portions(&self, n_panels: usize) -> usize {
+        let n_threads = self.pool.n_threads();
+        let at_once = (PANEL_BLOCKS / self.n_blocks).max(1);
+        let n = n_panels.div_ceil(at_once).max(PORTIONS * n_threads);
+        n.next_multiple_of(n_threads).min(n_panels)
     }
 
     /// Expands the panels of some rows, then lets each tile meet all of them.
@@ -108,8 +116,13 @@ impl Call<'_> {
             for (start, panel) in starts.clone().zip(panels.chunks_exact(self.n_blocks)) {
                 let end = (start + ROWS).min(rows.end);
                 (gemm.multiply)(panel, tile, n, &mut product);
-                for (token, results) in product.iter_mut().enumerate().take(n) {
+                if end - start == ROWS {
                     // SAFETY: the caller's: nobody else has these rows.
+                    unsafe { job.store_tile(first, start, &mut product[..n]) };
+                    continue;
+                }
+                for (token, results) in product.iter_mut().enumerate().take(n) {
+                    // SAFETY: as above.
                     unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
                 }
             }

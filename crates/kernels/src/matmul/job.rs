@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Matrix;
 use crate::activation;
-use crate::gemm::Gemm;
+use crate::gemm::{Gemm, ROWS};
 
 /// One matrix of a [`matmul`](super::matmul) and where its results go.
 #[derive(Debug)]
@@ -91,6 +91,33 @@ impl<'a> MatmulJob<'a> {
             out.copy_from_slice(results);
         }
     }
+}
+
+impl MatmulJob<'_> {
+    /// [`store`](Self::store) for [`ROWS`] rows from `first` on and as many tokens from `token` on as there
+    /// are results: a constant number of rows is copied by a few instructions, without a call.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn store_tile(&self, token: usize, first: usize, results: &mut [[f32; ROWS]]) {
+        let rows = first..first + ROWS;
+        if let Some(bias) = self.bias.and_then(|bias| bias[rows.clone()].first_chunk::<ROWS>()) {
+            results.iter_mut().for_each(|results| add(results, bias));
+        }
+        for (i, results) in results.iter().enumerate() {
+            // SAFETY: the caller's.
+            let out = unsafe { self.out.row(token + i, rows.clone()) };
+            match out.first_chunk_mut::<ROWS>() {
+                Some(out) if self.accumulate => add(out, results),
+                Some(out) => *out = *results,
+                None => {}
+            }
+        }
+    }
+}
+
+fn add(out: &mut [f32; ROWS], x: &[f32; ROWS]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
 }
 
 /// A matrix's columns of the output rows, which several workers write at once, each its own columns.

@@ -113,3 +113,15 @@ pub(crate) fn blocks_mut<B: QuantBlock>(bytes: &mut [u8]) -> &mut [B] {
     // SAFETY: as in `blocks`; the borrow is exclusive, and every bit pattern written is valid bytes.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<B>()) }
 }
+
+/// The bytes of some blocks.
+pub(crate) fn as_bytes<B: QuantBlock>(blocks: &[B]) -> &[u8] {
+    // SAFETY: `QuantBlock` promises that there is no padding, so these are as many bytes, all initialised.
+    unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), size_of_val(blocks)) }
+}
+
+/// A block of zero bytes.
+pub(crate) fn zeroed<B: QuantBlock>() -> B {
+    // SAFETY: `QuantBlock` promises validity for every bit pattern.
+    unsafe { std::mem::zeroed() }
+}

@@ -10,15 +10,16 @@ use crate::quants;
 /// Quantizes floats to a row: `(x, row)`.
 pub type Encode = fn(&[f32], &mut [u8]);
 
-/// Dot product of one weight row with one activation row.
+/// Dot products of weight rows with one activation row.
 #[derive(Clone, Copy, Debug)]
 pub enum Dot {
     /// Against float activations: `(row, x)` with `x.len()` the row's length.
     F32(fn(&[u8], &[f32]) -> f32),
     /// Against 8-bit activations: `(row, x)` with `x.len()` the row's length / 32.
     Q8(fn(&[u8], &[Q8Block]) -> f32),
-    /// Against 8-bit activations in groups: `(row, x)` with `x.len()` the row's length / 256, rounded up.
-    Q8Groups(fn(&[u8], &[Q8Group]) -> f32),
+    /// Of several rows, against 8-bit activations in groups: `(rows, x, out)` with `out.len()` the number of
+    /// rows and `x` the groups of one row. A result depends on its row alone, not on those beside it.
+    Q8Groups(fn(&[u8], &[Q8Group], &mut [f32])),
 }
 
 /// What can be done with the rows of one type on one instruction set.

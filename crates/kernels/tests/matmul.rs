@@ -2,7 +2,7 @@
 //! and results that depend on nothing but the row and the token.
 
 use metallic_kernels::activation::{Activation, activate_gated};
-use metallic_kernels::activations::{Q8Block, quantize_q8};
+use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
 use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
 use metallic_kernels::norm::rms_norm_in_place;
 use metallic_kernels::registry::ops;
@@ -13,7 +13,7 @@ use common::{Random, dot_q8, is_sane, random_rows};
 
 fn row_lengths(ggml_type: GgmlType) -> Vec<usize> {
     let block = ggml_type.block_len().max(32);
-    [1, 2, 3, 5, 4096 / block].map(|n| n * block).into()
+    [1, 2, 3, 7, 8, 9, 17, 18, 128 * 32 / block].map(|n| n * block).into()
 }
 
 fn quantized(isa: Isa, x: &[f32]) -> Vec<Q8Block> {
@@ -74,6 +74,31 @@ fn every_dot_is_its_definition() {
                         "{ggml_type:?} {isa} {row_len}: {dot} {exact}, bound {bound:e}"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Kernels take several rows at once, and what is left of them: none may show in another's product.
+#[test]
+fn a_product_does_not_depend_on_the_rows_beside_its_own() {
+    let mut random = Random(6);
+    for ops in Isa::available().into_iter().flat_map(|isa| GgmlType::ALL.iter().map(move |&t| ops(t, isa))) {
+        let Dot::Q8Groups(dot) = ops.dot else { continue };
+        for row_len in row_lengths(ops.ggml_type) {
+            let rows = random_rows(&ops, row_len, 7, &mut random);
+            let mut groups = vec![Q8Group::ZERO; n_groups(row_len / 32)];
+            group_q8(&quantized(ops.isa, &random.floats(row_len)), &mut groups);
+            let alone = rows.chunks(rows.len() / 7).map(|row| {
+                let mut out = [f32::NAN];
+                dot(row, &groups, &mut out);
+                out[0]
+            });
+            let alone: Vec<f32> = alone.collect();
+            for n in 2..=7 {
+                let mut out = vec![f32::NAN; n];
+                dot(&rows[..rows.len() / 7 * n], &groups, &mut out);
+                assert_eq!(out, alone[..n], "{} {} {row_len}", ops.ggml_type, ops.isa);
             }
         }
     }

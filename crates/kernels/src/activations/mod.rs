@@ -38,39 +38,72 @@ impl Q8Block {
 pub const GROUP_BLOCKS: usize = 8;
 
 /// 256 activations as the AVX-512 kernels load them: what [`GROUP_BLOCKS`] blocks say, each kind of
-/// number beside its like. In the last group of a row, blocks that the row doesn't have are zeros.
+/// number beside its like, those of a half of block `i` at its [`lane`].
+///
+/// What a row has beyond whole groups comes in pairs of blocks. Each makes a group, four times the same:
+/// kernels then meet four rows with it. A last block without a partner is followed by zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub struct Q8Group {
     /// The values of each block.
     pub quants: [[i8; Q8_LEN]; GROUP_BLOCKS],
-    /// The step of each block.
-    pub scales: [f32; GROUP_BLOCKS],
-    /// The two sums of each block.
-    pub sums: [[i16; 2]; GROUP_BLOCKS],
+    /// The step of each half of a block, which is the block's.
+    pub scales: [f32; 2 * GROUP_BLOCKS],
+    /// The sum of each half.
+    pub sums: [f32; 2 * GROUP_BLOCKS],
+}
+
+/// Where a group has the numbers of a half, 0 or 1, of one of its blocks: what is left of the order of
+/// registers that are added up in pairs.
+///
+/// ```text
+/// lane    0 1 2 3   4 5 6 7   8 9 10 11   12 13 14 15
+/// block   0 2 4 6   0 2 4 6   1 3  5  7    1  3  5  7
+/// half    0 0 0 0   1 1 1 1   0 0  0  0    1  1  1  1
+/// ```
+pub const fn lane(block: usize, half: usize) -> usize {
+    block / 2 + 4 * half + block % 2 * 8
+}
+
+/// Groups that a row of so many blocks takes: one for every eight, and one for every two of the rest.
+pub const fn n_groups(n_blocks: usize) -> usize {
+    n_blocks / GROUP_BLOCKS + (n_blocks % GROUP_BLOCKS).div_ceil(2)
 }
 
 impl Q8Group {
     /// A group of zeros.
     pub const ZERO: Q8Group = Q8Group {
         quants: [[0; Q8_LEN]; GROUP_BLOCKS],
-        scales: [0.0; GROUP_BLOCKS],
-        sums: [[0; 2]; GROUP_BLOCKS],
+        scales: [0.0; 2 * GROUP_BLOCKS],
+        sums: [0.0; 2 * GROUP_BLOCKS],
     };
+
+    fn set(&mut self, i: usize, block: &Q8Block) {
+        self.quants[i] = block.quants;
+        for (half, sum) in block.sums.into_iter().enumerate() {
+            self.scales[lane(i, half)] = block.scale;
+            self.sums[lane(i, half)] = sum.into();
+        }
+    }
 }
 
 /// Sorts the blocks of one row into groups.
 ///
 /// # Panics
-/// If `groups` is not as long as it takes: one for every eight blocks, and one for the rest.
+/// If `groups` is not [`n_groups`] long.
 pub fn group_q8(row: &[Q8Block], groups: &mut [Q8Group]) {
-    assert_eq!(groups.len(), row.len().div_ceil(GROUP_BLOCKS), "one group for every eight blocks");
-    for (blocks, group) in row.chunks(GROUP_BLOCKS).zip(groups) {
+    assert_eq!(groups.len(), n_groups(row.len()), "as many groups as the row takes");
+    let (whole, rest) = row.as_chunks::<GROUP_BLOCKS>();
+    let (groups, pairs) = groups.split_at_mut(whole.len());
+    for (blocks, group) in whole.iter().zip(groups) {
+        blocks.iter().enumerate().for_each(|(i, block)| group.set(i, block));
+    }
+    for (blocks, group) in rest.chunks(2).zip(pairs) {
         *group = Q8Group::ZERO;
-        for (i, block) in blocks.iter().enumerate() {
-            group.quants[i] = block.quants;
-            group.scales[i] = block.scale;
-            group.sums[i] = block.sums;
+        for i in 0..GROUP_BLOCKS {
+            if let Some(block) = blocks.get(i % 2) {
+                group.set(i, block);
+            }
         }
     }
 }

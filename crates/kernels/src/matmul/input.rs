@@ -3,7 +3,7 @@
 use metallic_gguf::GgmlType;
 
 use crate::activation::{self, Activation};
-use crate::activations::{GROUP_BLOCKS, Q8_LEN, Q8Block, Q8Group, group_q8, quantize_q8};
+use crate::activations::{Q8_LEN, Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
 use crate::isa::Isa;
 use crate::norm;
 use crate::registry::{self, Dot};
@@ -90,14 +90,14 @@ impl InputRows {
         let n_blocks = row_len.div_ceil(Q8_LEN);
         grow(&mut self.floats, n_rows * row_len, 0.0);
         grow(&mut self.blocks, n_rows * n_blocks, Q8Block::ZERO);
-        grow(&mut self.groups, n_groups(isa, n_rows, n_blocks), Q8Group::ZERO);
+        grow(&mut self.groups, groups_on(isa, n_rows, n_blocks), Q8Group::ZERO);
     }
 
     /// Bytes that `reserve` allocates.
     pub(crate) fn reserved_bytes(isa: Isa, n_rows: usize, row_len: usize) -> usize {
         let n_blocks = row_len.div_ceil(Q8_LEN);
         n_rows * (row_len * size_of::<f32>() + n_blocks * size_of::<Q8Block>())
-            + n_groups(isa, n_rows, n_blocks) * size_of::<Q8Group>()
+            + groups_on(isa, n_rows, n_blocks) * size_of::<Q8Group>()
     }
 
     /// Makes the rows of `n` tokens from `first` on.
@@ -111,7 +111,7 @@ impl InputRows {
         forms: Forms,
     ) {
         let n_blocks = row_len / Q8_LEN;
-        let n_groups = n_blocks.div_ceil(GROUP_BLOCKS);
+        let n_groups = n_groups(n_blocks);
         for i in 0..n {
             let row = &mut self.floats[i * row_len..][..row_len];
             input.write(isa, first + i, row);
@@ -127,9 +127,9 @@ impl InputRows {
 }
 
 /// Groups for rows of `n_blocks` blocks, on an instruction set whose kernels take groups.
-fn n_groups(isa: Isa, n_rows: usize, n_blocks: usize) -> usize {
+fn groups_on(isa: Isa, n_rows: usize, n_blocks: usize) -> usize {
     match registry::ops(GgmlType::Q8_0, isa).dot {
-        Dot::Q8Groups(_) => n_rows * n_blocks.div_ceil(GROUP_BLOCKS),
+        Dot::Q8Groups(_) => n_rows * n_groups(n_blocks),
         Dot::Q8(_) | Dot::F32(_) => 0,
     }
 }

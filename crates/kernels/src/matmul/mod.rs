@@ -3,7 +3,7 @@
 //! A few tokens meet the weights one row at a time. Each worker takes one contiguous range of each matrix's
 //! rows and walks it from start to end: one sequential stream a thread is what memory serves fastest. With
 //! several tokens it takes the rows a tile at a time, so that a tile stays in the first-level cache while
-//! all tokens meet it. Each result is one call of the format's `dot` on one whole row.
+//! all tokens meet it. Each result is the format's product of one whole row.
 //!
 //! Many tokens meet the weights in register tiles (`gemm`).
 //!
@@ -22,7 +22,7 @@ pub(crate) use self::input::Forms;
 pub use self::input::Input;
 use self::input::{InputRows, grow};
 pub use self::job::MatmulJob;
-use crate::activations::{GROUP_BLOCKS, Q8_LEN};
+use crate::activations::{self, Q8_LEN};
 use crate::gemm::{self, PanelBlock, TileBlock};
 use crate::isa::Isa;
 use crate::pool::{ThreadPool, part};
@@ -33,6 +33,9 @@ const TILE_BYTES: usize = 16 << 10;
 
 /// Rows whose results are computed before they are stored.
 const TILE_ROWS: usize = 64;
+
+/// Rows that kernels finish together; tiles are so many or a multiple.
+const ROWS_AT_ONCE: usize = 4;
 
 /// Tokens from which on expanding weights for all of them is faster than a product for each.
 const MIN_GEMM_TOKENS: usize = 8;
@@ -217,18 +220,21 @@ impl MatmulJob<'_> {
     /// No other call at the same time may have any of `rows`.
     unsafe fn multiply(&self, rows: Range<usize>, tokens: Range<usize>, input: &InputRows) {
         let row_len = self.weights.row_len;
-        let (n_blocks, n_groups) = (row_len / Q8_LEN, row_len.div_ceil(Q8_LEN * GROUP_BLOCKS));
+        let n_blocks = row_len / Q8_LEN;
+        let n_groups = activations::n_groups(n_blocks);
         // SAFETY: the caller's: nobody else has these rows.
         unsafe {
             match self.weights.ops.dot {
-                Dot::F32(dot) => self.multiply_rows(rows, tokens, &input.floats, row_len, dot),
-                Dot::Q8(dot) => self.multiply_rows(rows, tokens, &input.blocks, n_blocks, dot),
-                Dot::Q8Groups(dot) => self.multiply_rows(rows, tokens, &input.groups, n_groups, dot),
+                Dot::F32(dot) => self.multiply_rows(rows, tokens, &input.floats, row_len, one_by_one(dot)),
+                Dot::Q8(dot) => self.multiply_rows(rows, tokens, &input.blocks, n_blocks, one_by_one(dot)),
+                Dot::Q8Groups(dot_rows) => {
+                    self.multiply_rows(rows, tokens, &input.groups, n_groups, dot_rows)
+                }
             }
         }
     }
 
-    /// [`multiply`](Self::multiply) with `x` in the form that `dot` takes, `x_len` items a token.
+    /// [`multiply`](Self::multiply) with `x` in the form that `dot_rows` takes, `x_len` items a token.
     ///
     /// # Safety
     /// As there.
@@ -238,20 +244,29 @@ impl MatmulJob<'_> {
         tokens: Range<usize>,
         x: &[X],
         x_len: usize,
-        dot: fn(&[u8], &[X]) -> f32,
+        dot_rows: impl Fn(&[u8], &[X], &mut [f32]),
     ) {
-        let n_rows = (TILE_BYTES / self.row_bytes()).clamp(1, TILE_ROWS);
+        let n_rows = TILE_BYTES / self.row_bytes() / ROWS_AT_ONCE * ROWS_AT_ONCE;
+        let n_rows = n_rows.clamp(ROWS_AT_ONCE, TILE_ROWS);
         let mut results = [0.0; TILE_ROWS];
         for start in rows.clone().step_by(n_rows) {
             let tile = start..(start + n_rows).min(rows.end);
             for (token, x) in tokens.clone().zip(x.chunks_exact(x_len)) {
                 let results = &mut results[..tile.len()];
-                for (r, result) in tile.clone().zip(&mut *results) {
-                    *result = dot(self.weights.row(r), x);
-                }
+                dot_rows(self.rows(tile.clone()), x, results);
                 // SAFETY: the caller's: nobody else has these rows.
                 unsafe { self.store(token, tile.clone(), results) };
             }
+        }
+    }
+}
+
+/// The products of several rows, from the product of one.
+fn one_by_one<X>(dot: fn(&[u8], &[X]) -> f32) -> impl Fn(&[u8], &[X], &mut [f32]) {
+    move |rows, x, out| {
+        let n_rows = out.len();
+        for (row, out) in rows.chunks_exact(rows.len() / n_rows).zip(out) {
+            *out = dot(row, x);
         }
     }
 }

@@ -3,6 +3,35 @@
 //! Beside the formats: [`scalar`] has the operations they share, [`bits`] the layouts, [`codebooks`] the
 //! tables of the IQ formats and [`rounding`] the way from floats to integers.
 
+/// Operations of a format with the kernels of its folder, `dot` of the modules named, in place of those that
+/// come with it.
+macro_rules! with_kernels {
+    ($ops:expr, avx2, avx512) => {{
+        let ops: QuantOps = with_kernels!($ops, avx512);
+        match ops.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => QuantOps {
+                // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+                dot: crate::registry::Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }),
+                ..ops
+            },
+            _ => ops,
+        }
+    }};
+    ($ops:expr, avx512) => {{
+        let ops: QuantOps = $ops;
+        match ops.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => QuantOps {
+                // SAFETY: an `Isa::Avx512` proves that this CPU has what the kernel is compiled for.
+                dot: crate::registry::Dot::Q8Groups(|rows, x, out| unsafe { avx512::dot(rows, x, out) }),
+                ..ops
+            },
+            _ => ops,
+        }
+    }};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod bits;

@@ -1,7 +1,7 @@
 //! What the kernel tests share: reproducible numbers and a measure of disagreement.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use metallic_kernels::activations::{Q8Block, Q8Group, group_q8};
+use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups};
 use metallic_kernels::{Dot, QuantOps};
 
 /// A reproducible source of numbers (SplitMix64).
@@ -58,9 +58,11 @@ pub(crate) fn dot_q8(ops: &QuantOps, row: &[u8], x: &[Q8Block]) -> Option<f32> {
         Dot::F32(_) => None,
         Dot::Q8(dot) => Some(dot(row, x)),
         Dot::Q8Groups(dot) => {
-            let mut groups = vec![Q8Group::ZERO; x.len().div_ceil(8)];
+            let mut groups = vec![Q8Group::ZERO; n_groups(x.len())];
             group_q8(x, &mut groups);
-            Some(dot(row, &groups))
+            let mut out = [f32::NAN];
+            dot(row, &groups, &mut out);
+            Some(out[0])
         }
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
 
 use std::mem::offset_of;
 
@@ -11,8 +13,6 @@ use crate::block::{QuantBlock, Unpacked};
 use crate::gemm::{Column, PanelBlock, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
@@ -51,11 +51,5 @@ pub(super) const LEVELS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockIQ4_NL>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops::<BlockIQ4_NL>(isa), avx2, avx512)
 }

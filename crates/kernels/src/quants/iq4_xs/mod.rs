@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use std::mem::offset_of;
 
@@ -11,8 +13,6 @@ use crate::block::{QuantBlock, Unpacked};
 use crate::gemm::{Column, PanelBlock, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, iq4_nl::LEVELS, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: scale, the high two bits of the `s` (one 16-bit field, lowest first), their low four bits, then
@@ -71,11 +71,5 @@ impl BlockIQ4_XS {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockIQ4_XS>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops::<BlockIQ4_XS>(isa), avx2, avx512)
 }

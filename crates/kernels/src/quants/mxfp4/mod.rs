@@ -4,6 +4,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
 
 use std::mem::offset_of;
 
@@ -13,8 +15,6 @@ use crate::block::{QuantBlock, Unpacked};
 use crate::gemm::{PanelBlock, ROWS, Rows, nibbles};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: exponent of the scale, then 16 bytes whose low nibbles are weights 0–15 and high nibbles 16–31.
@@ -65,11 +65,5 @@ fn half_e8m0(e: u8) -> f32 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockMXFP4>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops::<BlockMXFP4>(isa), avx2, avx512)
 }

@@ -2,14 +2,14 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
 use crate::isa::Isa;
 use crate::quants::{mxfp4::DOUBLED_E2M1, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: four scales, then for each 16 weights 8 bytes whose low nibbles are the first eight and high
@@ -56,11 +56,5 @@ fn half_e4m3(bits: u8) -> f32 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockNVFP4>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops::<BlockNVFP4>(isa), avx2, avx512)
 }

@@ -1,5 +1,8 @@
 //! Q2_K: 256 weights in 2 bits, `w = d · s · q − dmin · m`, with 4-bit `s` and `m` for every 16.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
@@ -43,5 +46,5 @@ unsafe impl QuantBlock for BlockQ2_K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ2_K>(isa)
+    with_kernels!(scalar::ops::<BlockQ2_K>(isa), avx512)
 }

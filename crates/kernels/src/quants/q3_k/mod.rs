@@ -1,5 +1,8 @@
 //! Q3_K: 256 weights in 3 bits, `w = d · (s − 32) · (q − 4)`, with a 6-bit `s` for every 16.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
@@ -52,5 +55,5 @@ fn sub_scale(packed: &[u8; 12], j: usize) -> i8 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ3_K>(isa)
+    with_kernels!(scalar::ops::<BlockQ3_K>(isa), avx512)
 }

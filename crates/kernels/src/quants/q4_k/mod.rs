@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
 
 use std::mem::offset_of;
 
@@ -11,8 +13,6 @@ use crate::block::{QuantBlock, Unpacked};
 use crate::gemm::{Column, PanelBlock, Rows, four};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: two scales, [`scale_min`]'s 12 bytes, then for each 64 weights 32 bytes whose low nibbles are
@@ -112,11 +112,5 @@ impl<C: Column> ScalesAndMins<C> {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ4_K>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops::<BlockQ4_K>(isa), avx2, avx512)
 }

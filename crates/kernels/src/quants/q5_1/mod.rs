@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use std::mem::offset_of;
 
@@ -12,8 +14,6 @@ use crate::block::{QuantBlock, Quantize, Unpacked};
 use crate::gemm::{Column, PanelBlock, Rows, five_bits};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: scale, offset, the fifth bits (one 32-bit field), then the low four as in Q4_1.
@@ -70,11 +70,5 @@ impl Quantize for BlockQ5_1 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops_with_encode::<BlockQ5_1>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops_with_encode::<BlockQ5_1>(isa), avx2, avx512)
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use std::mem::offset_of;
 
@@ -11,8 +13,6 @@ use crate::block::{QuantBlock, Unpacked};
 use crate::gemm::{Column, PanelBlock, Rows, four};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: low four bits, high two bits, sub-scales, scale.
@@ -82,11 +82,5 @@ unsafe impl QuantBlock for BlockQ6_K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops::<BlockQ6_K>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops::<BlockQ6_K>(isa), avx2, avx512)
 }

@@ -14,8 +14,6 @@ use crate::block::{QuantBlock, Quantize, Unpacked};
 use crate::gemm::{Column, PanelBlock, Rows};
 use crate::isa::Isa;
 use crate::quants::{bits, rounding, scalar};
-#[cfg(target_arch = "x86_64")]
-use crate::registry::Dot;
 use crate::registry::QuantOps;
 
 /// A block: scale, then 32 signed bytes.
@@ -56,14 +54,5 @@ impl Quantize for BlockQ8_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    let scalar = scalar::ops_with_encode::<BlockQ8_0>(isa);
-    match isa {
-        Isa::Scalar => scalar,
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => QuantOps { dot: Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }), ..scalar },
-        // SAFETY: likewise `Isa::Avx512`.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => QuantOps { dot: Dot::Q8Groups(|row, x| unsafe { avx512::dot(row, x) }), ..scalar },
-    }
+    with_kernels!(scalar::ops_with_encode::<BlockQ8_0>(isa), avx2, avx512)
 }

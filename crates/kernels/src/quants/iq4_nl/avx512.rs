@@ -1,0 +1,20 @@
+//! IQ4_NL in AVX-512.
+
+use std::arch::x86_64::*;
+
+use super::{BlockIQ4_NL, LEVELS};
+use crate::activations::Q8Group;
+use crate::x86_512::*;
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
+    dot_rows(rows, x, out, |sum, blocks: &[BlockIQ4_NL; 8], x| {
+        let pair = |i: usize| levels(&RAISED, nibbles(&blocks[i].qs, &blocks[i + 1].qs));
+        let dots = dots_less(_mm512_set1_ps(128.0), [pair(0), pair(2), pair(4), pair(6)], x);
+        let d = lanes_of_blocks(halves(|i| blocks[i].d));
+        _mm512_fmadd_ps(dots, _mm512_mul_ps(d, load_f32(&x.scales)), sum)
+    });
+}
+
+/// The levels plus 128.
+pub(in crate::quants) const RAISED: [u8; 16] = raised(&LEVELS, 128);

@@ -1,0 +1,64 @@
+//! Q4_K in AVX-512, and the unpacking of its sub-scales, which are also Q5_K's.
+
+use std::arch::x86_64::*;
+
+use metallic_gguf::GgmlType;
+
+use super::BlockQ4_K;
+use crate::activations::Q8Group;
+use crate::block::{QuantBlock, as_bytes};
+use crate::x86_512::*;
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
+    dot_rows(rows, x, out, |sum, [block]: &[BlockQ4_K; 1], x| {
+        // The high nibbles, which are every second 32 weights, stay in place and so are 16 times too large.
+        let nibbles = _mm512_setr_epi64(LOW, LOW, LOW, LOW, LOW << 4, LOW << 4, LOW << 4, LOW << 4);
+        let pair = |i: usize| _mm512_and_si512(load_twice(&block.qs.as_chunks().0[i]), nibbles);
+        let dots = dots([pair(0), pair(1), pair(2), pair(3)], x);
+        let steps = dwords(|i| if i < 8 && i % 2 == 1 { 1.0 / 16.0f32 } else { 1.0 }.to_bits());
+        let scales = _mm512_mul_ps(scales_and_mins(block), _mm512_castsi512_ps(steps));
+        add_scaled(sum, dots, scales, x)
+    });
+}
+
+const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
+
+/// Adds the product of 256 weights to the sum, from the `dots` of their quants and [`scales_and_mins`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in crate::quants) fn add_scaled(sum: __m512, dots: __m512, scales: __m512, x: &Q8Group) -> __m512 {
+    let mins = _mm512_permutexvar_ps(lanes_of(|block, _| 8 + block as u32), scales);
+    let scales = _mm512_permutexvar_ps(lanes_of(|block, _| block as u32), scales);
+    let product = _mm512_fmsub_ps(dots, scales, _mm512_mul_ps(mins, load_f32(&x.sums)));
+    _mm512_fmadd_ps(product, load_f32(&x.scales), sum)
+}
+
+/// `d · s` of the eight 32 weights of a block of Q4_K or Q5_K, then `dmin · m`. The block begins with `d`,
+/// `dmin` and the twelve bytes that the scalar `scale_min` describes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in crate::quants) fn scales_and_mins<B: QuantBlock>(block: &B) -> __m512 {
+    const { assert!(matches!(B::TYPE, GgmlType::Q4_K | GgmlType::Q5_K)) };
+    let Some(head) = as_bytes(std::slice::from_ref(block)).first_chunk() else {
+        unreachable!("a block is longer")
+    };
+    let head = load_16(head);
+    // Four low bits of the later fours of each eight, or all six of the earlier, and a byte with two high bits.
+    let places = dwords(|i| match (i / 8, i % 8) {
+        (min, j @ 0..4) => 0x8080_8000 | (4 + 4 * min + j) as u32,
+        (min, j) => 0x8080_0000 | (256 * (4 * min + j) + 8 + j) as u32,
+    });
+    let bytes = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(head), places);
+    let low = _mm512_srlv_epi32(bytes, dwords(|i| if i >= 12 { 4 } else { 0 }));
+    let high = _mm512_srli_epi32::<10>(bytes);
+    let is_low = dwords(|i| if i % 8 < 4 { 63 } else { 15 });
+    // is_low ? low : high, for each bit.
+    let numbers = _mm512_ternarylogic_epi32::<0b1110_0100>(low, high, is_low);
+    let d_dmin = _mm256_setr_epi64x(D, D, D + 0x0202_0202_0202_0202, D + 0x0202_0202_0202_0202);
+    let d_dmin = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(head), d_dmin);
+    _mm512_mul_ps(_mm512_cvtph_ps(d_dmin), _mm512_cvtepi32_ps(numbers))
+}
+
+/// The first two bytes, four times.
+const D: i64 = 0x0100_0100_0100_0100;

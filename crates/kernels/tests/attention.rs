@@ -1,6 +1,9 @@
 //! Attention against the definition in f64, and its independence of threads, batch and page order.
 
-use metallic_kernels::attention::{AttentionParams, KvPages, KvView, attention};
+use half::bf16;
+use metallic_kernels::attention::{
+    AttentionBuf, AttentionParams, KvLayout, KvPages, KvType, KvView, attention,
+};
 use metallic_kernels::{Isa, ThreadPool, f16};
 
 mod common;
@@ -9,85 +12,83 @@ use common::{Random, largest_difference};
 /// A sequence's keys and values, as rows of floats and in pages.
 struct Context {
     params: AttentionParams,
-    page_len: usize,
+    layout: KvLayout,
     keys: Vec<f32>,
     values: Vec<f32>,
-    key_slab: Vec<f16>,
-    value_slab: Vec<f16>,
+    key_slab: Vec<u8>,
+    value_slab: Vec<u8>,
     table: Vec<u32>,
 }
 
 impl Context {
-    fn new(params: AttentionParams, page_len: usize, n: usize, random: &mut Random) -> Self {
+    fn new(case: &Case, kv_type: KvType, pool: &ThreadPool, random: &mut Random) -> Self {
+        let Case { params, n_head_kv, head_dims: [dim_k, dim_v], page_len, n } = *case;
+        let layout = KvLayout::new(kv_type, page_len, n_head_kv, dim_k, dim_v).expect("small pages");
         let n_pages = n.div_ceil(page_len);
-        // A page too many in the slab, and the sequence's pages in no order.
+        // A page too many in the slab, and the sequence's pages in no order. Bytes of ones are not numbers.
         let mut table: Vec<u32> = (1..=n_pages as u32).collect();
         (1..n_pages).for_each(|i| table.swap(i, random.below(i + 1)));
-        let (k, v) = (params.n_head_kv * params.head_dim_k, params.n_head_kv * params.head_dim_v);
-        let mut context = Context {
-            params,
-            page_len,
-            keys: random.floats(n * k),
-            values: random.floats(n * v),
-            key_slab: vec![f16::NAN; (n_pages + 1) * page_len * k],
-            value_slab: vec![f16::NAN; (n_pages + 1) * page_len * v],
-            table,
-        };
-        // In two calls, as a prompt and what follows it would be.
-        for range in [0..n / 2, n / 2..n] {
-            let mut pages = KvPages { slab: &mut context.key_slab, table: &context.table, page_len };
-            pages.store_keys(
-                range.start,
+        let slab = |page_bytes: usize| vec![0xff; (n_pages + 1) * page_bytes];
+        let [key_slab, value_slab] = layout.page_bytes().map(slab);
+        let (k, v) = (n_head_kv * dim_k, n_head_kv * dim_v);
+        let (keys, values) = (random.floats(n * k), random.floats(n * v));
+        let mut context = Context { params, layout, keys, values, key_slab, value_slab, table };
+        // In three calls, as a prompt and what follows it would be.
+        for range in [0..n / 2, n / 2..n - 1, n - 1..n] {
+            let mut pages = KvPages {
+                layout,
+                keys: &mut context.key_slab,
+                values: &mut context.value_slab,
+                table: &context.table,
+            };
+            let (keys, values) = (
                 &context.keys[range.start * k..range.end * k],
-                params.n_head_kv,
-                params.head_dim_k,
-            );
-            let mut pages = KvPages { slab: &mut context.value_slab, table: &context.table, page_len };
-            pages.store_values(
-                range.start,
                 &context.values[range.start * v..range.end * v],
-                params.n_head_kv,
-                params.head_dim_v,
             );
+            pages.store(pool, range.start, keys, values);
         }
         context
     }
 
+    fn n_queries(&self, q: &[f32]) -> usize {
+        q.len() / (self.params.n_head * self.layout.head_dims()[0])
+    }
+
     fn run(&self, pool: &ThreadPool, isa: Isa, q: &[f32], first: usize) -> Vec<f32> {
-        let n_queries = q.len() / (self.params.n_head * self.params.head_dim_k);
-        let mut out = vec![f32::NAN; n_queries * self.params.n_head * self.params.head_dim_v];
+        let mut out = vec![f32::NAN; self.n_queries(q) * self.params.n_head * self.layout.head_dims()[1]];
         let kv = KvView {
+            layout: self.layout,
             keys: &self.key_slab,
             values: &self.value_slab,
             table: &self.table,
-            page_len: self.page_len,
         };
-        attention(pool, isa, &self.params, q, first, &kv, &mut out);
+        attention(pool, isa, &self.params, q, first, &kv, &mut AttentionBuf::default(), &mut out);
         out
     }
 
-    /// softmax(cap(scale · q·K)) V over the visible positions, from the f16-rounded keys and values.
+    /// softmax(cap(scale · q·K)) V over the visible positions, from the rounded keys and values.
     fn definition(&self, q: &[f32], first: usize) -> Vec<f64> {
-        let p = &self.params;
-        let rounded = |x: f32| f64::from(f16::from_f32(x).to_f32());
+        let (p, n_head_kv, [dim_k, dim_v]) = (&self.params, self.layout.n_head_kv(), self.layout.head_dims());
         let mut out = Vec::new();
-        for (i, q) in q.chunks_exact(p.head_dim_k).enumerate() {
-            let (position, head_kv) = (first + i / p.n_head, i % p.n_head * p.n_head_kv / p.n_head);
+        for (i, q) in q.chunks_exact(dim_k).enumerate() {
+            let (position, head_kv) = (first + i / p.n_head, i % p.n_head * n_head_kv / p.n_head);
             let visible: Vec<usize> =
                 (0..=position).filter(|k| p.window.is_none_or(|window| position - k < window)).collect();
             let row = |x: &[f32], k: usize, n: usize| -> Vec<f64> {
-                x[(k * p.n_head_kv + head_kv) * n..][..n].iter().map(|&x| rounded(x)).collect()
+                rounded(self.layout.kv_type(), &x[(k * n_head_kv + head_kv) * n..][..n])
             };
             let score = |&k: &usize| {
-                let key = row(&self.keys, k, p.head_dim_k);
+                let key = row(&self.keys, k, dim_k);
                 let s = f64::from(p.scale) * q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>();
                 p.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
             };
-            let weights: Vec<f64> = visible.iter().map(|k| score(k).exp()).collect();
+            let scores: Vec<f64> = visible.iter().map(score).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
-            let mut sum = vec![0.0; p.head_dim_v];
+            let mut sum = vec![0.0; dim_v];
             for (&k, weight) in visible.iter().zip(&weights) {
-                let value = row(&self.values, k, p.head_dim_v);
+                let value = row(&self.values, k, dim_v);
                 sum.iter_mut().zip(value).for_each(|(sum, v)| *sum += weight / total * v);
             }
             out.extend(sum);
@@ -96,25 +97,54 @@ impl Context {
     }
 }
 
-fn variants() -> Vec<(AttentionParams, usize, usize)> {
-    let plain = AttentionParams {
-        n_head: 6,
-        n_head_kv: 2,
-        head_dim_k: 64,
-        head_dim_v: 64,
-        scale: 0.7,
-        softcap: None,
-        window: None,
+/// What a row of keys or values is after it was stored.
+fn rounded(kv_type: KvType, x: &[f32]) -> Vec<f64> {
+    let round = |x: f32| match kv_type {
+        KvType::F32 => x,
+        KvType::F16 => f16::from_f32(x).to_f32(),
+        KvType::BF16 => bf16::from_f32(x).to_f32(),
+    };
+    x.iter().map(|&x| f64::from(round(x))).collect()
+}
+
+/// An attention layer and a sequence of `n` positions.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    params: AttentionParams,
+    n_head_kv: usize,
+    head_dims: [usize; 2],
+    page_len: usize,
+    n: usize,
+}
+
+/// `n_head` query heads on `n_head_kv`, with keys and values of one length.
+fn case(n_head: usize, n_head_kv: usize, head_dim: usize, n: usize) -> Case {
+    let params = AttentionParams { n_head, scale: 0.7, softcap: None, window: None };
+    Case { params, n_head_kv, head_dims: [head_dim; 2], page_len: 256, n }
+}
+
+fn cases() -> Vec<Case> {
+    let plain = case(6, 2, 64, 530);
+    let window = |window: usize, case: Case| Case {
+        params: AttentionParams { window: Some(window), ..case.params },
+        ..case
     };
     vec![
-        (plain, 256, 1),
-        (plain, 16, 150),
-        (plain, 256, 530),
-        (AttentionParams { window: Some(37), ..plain }, 256, 300),
-        (AttentionParams { window: Some(1), ..plain }, 16, 40),
-        (AttentionParams { softcap: Some(2.0), ..plain }, 256, 140),
-        (AttentionParams { n_head: 3, n_head_kv: 3, head_dim_k: 40, head_dim_v: 24, ..plain }, 100, 260),
-        (AttentionParams { n_head: 4, n_head_kv: 1, head_dim_k: 7, head_dim_v: 256, ..plain }, 3, 20),
+        case(6, 2, 64, 1),
+        Case { page_len: 128, ..case(6, 2, 64, 150) },
+        plain,
+        window(37, Case { n: 300, ..plain }),
+        window(1, Case { page_len: 128, n: 140, ..plain }),
+        window(128, plain),
+        window(200, plain),
+        Case { params: AttentionParams { softcap: Some(2.0), ..plain.params }, n: 140, ..plain },
+        Case { head_dims: [40, 24], page_len: 384, ..case(3, 3, 0, 400) },
+        Case { head_dims: [7, 256], page_len: 128, ..case(4, 1, 0, 129) },
+        Case { head_dims: [33, 65], ..case(7, 1, 0, 257) },
+        case(5, 5, 80, 70),
+        case(16, 2, 96, 64),
+        case(26, 2, 128, 31),
+        case(4, 1, 256, 129),
     ]
 }
 
@@ -122,15 +152,22 @@ fn variants() -> Vec<(AttentionParams, usize, usize)> {
 fn agrees_with_the_definition_on_every_isa() {
     let pool = ThreadPool::new(2).unwrap();
     let mut random = Random(3);
-    for (params, page_len, n) in variants() {
-        let context = Context::new(params, page_len, n, &mut random);
-        let n_queries = n.min(5);
-        let q = random.floats(n_queries * params.n_head * params.head_dim_k);
-        let expected = context.definition(&q, n - n_queries);
-        for isa in Isa::available() {
-            let out = context.run(&pool, isa, &q, n - n_queries);
-            let difference = largest_difference(&out, &expected);
-            assert!(difference < 2e-6, "{isa}, {params:?}, {n} positions: {difference:e}");
+    for case in cases() {
+        for kv_type in KvType::ALL {
+            let context = Context::new(&case, kv_type, &pool, &mut random);
+            for n_queries in [1, 5, 40] {
+                let n_queries = case.n.min(n_queries);
+                let q = random.floats(n_queries * case.params.n_head * case.head_dims[0]);
+                let first = case.n - n_queries;
+                let expected = context.definition(&q, first);
+                for isa in Isa::available() {
+                    let difference = largest_difference(&context.run(&pool, isa, &q, first), &expected);
+                    assert!(
+                        difference < 8e-6,
+                        "{isa}, {kv_type}, {case:?}, {n_queries} queries: {difference:e}"
+                    );
+                }
+            }
         }
     }
 }
@@ -139,34 +176,40 @@ fn agrees_with_the_definition_on_every_isa() {
 fn large_scores_do_not_overflow() {
     let pool = ThreadPool::new(1).unwrap();
     let mut random = Random(4);
-    let params = AttentionParams { scale: 400.0, ..variants()[0].0 };
-    let context = Context::new(params, 64, 300, &mut random);
-    let q = random.floats(params.n_head * params.head_dim_k);
-    let expected = context.definition(&q.iter().map(|q| q * 0.2).collect::<Vec<_>>(), 299);
+    let mut case = case(6, 2, 64, 300);
+    case.params.scale = 80.0;
+    let context = Context::new(&case, KvType::F16, &pool, &mut random);
+    let q = random.floats(case.params.n_head * case.head_dims[0]);
+    let expected = context.definition(&q, 299);
     for isa in Isa::available() {
-        let out = context.run(&pool, isa, &q.iter().map(|q| q * 0.2).collect::<Vec<_>>(), 299);
-        assert!(largest_difference(&out, &expected) < 1e-4);
+        assert!(largest_difference(&context.run(&pool, isa, &q, 299), &expected) < 1e-4);
     }
 }
 
 #[test]
 fn bits_do_not_depend_on_threads_or_batch() {
     let mut random = Random(5);
-    for (params, page_len, n) in variants() {
-        let context = Context::new(params, page_len, n, &mut random);
-        let row = params.n_head * params.head_dim_k;
-        let q = random.floats(n * row);
-        for isa in Isa::available() {
-            let pool = ThreadPool::new(1).unwrap();
-            let one_by_one: Vec<f32> =
-                q.chunks_exact(row).enumerate().flat_map(|(i, q)| context.run(&pool, isa, q, i)).collect();
-            for n_threads in 1..=3 {
-                let pool = ThreadPool::new(n_threads).unwrap();
-                assert_eq!(
-                    context.run(&pool, isa, &q, 0),
-                    one_by_one,
-                    "{isa}, {n_threads} threads, {params:?}"
-                );
+    let pools = [1, 2, 3].map(|n_threads| ThreadPool::new(n_threads).unwrap());
+    for case in cases() {
+        let row = case.params.n_head * case.head_dims[0];
+        let q = random.floats(case.n * row);
+        for kv_type in KvType::ALL {
+            let context = Context::new(&case, kv_type, &pools[1], &mut random);
+            for isa in Isa::available() {
+                let queries = q.chunks_exact(row).enumerate();
+                let one_by_one: Vec<f32> =
+                    queries.flat_map(|(i, q)| context.run(&pools[1], isa, q, i)).collect();
+                for pool in &pools {
+                    let at_once = context.run(pool, isa, &q, 0);
+                    assert!(
+                        at_once == one_by_one,
+                        "{isa}, {kv_type}, {} threads, {case:?}",
+                        pool.n_threads()
+                    );
+                    let last = &one_by_one[one_by_one.len() - case.params.n_head * case.head_dims[1]..];
+                    let found = context.run(pool, isa, &q[q.len() - row..], case.n - 1);
+                    assert!(found == last, "{isa}, {kv_type}, {} threads, one of {case:?}", pool.n_threads());
+                }
             }
         }
     }

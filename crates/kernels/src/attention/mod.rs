@@ -1,63 +1,77 @@
-//! Attention of new tokens over the keys and values of their sequence, kept as f16 in pages.
+//! Attention of new tokens over the keys and values of their sequence, kept in pages.
 //!
 //! A *tile* is up to 12 rows, the queries of all heads that share a key head, of one position or of several.
-//! All its rows read the same keys and values, 128 positions at a time, with an online softmax (Milakov and
-//! Gimelshein 2018) a row, so the memory needed does not grow with the context:
+//! A *step* is 128 positions, from a multiple of 128 on. All rows of a tile meet the same keys and values of
+//! a step, with a softmax of its own for each row and step:
 //!
 //! ```text
-//! for each 128 positions:
-//!     scores  = queries · keys               6 rows by two registers of positions, summed over the columns
-//!     weights = e^(scores − largest so far)  0 where a row's query does not see the position
-//!     out     = out · kept + weights · values   6 rows by two registers of columns, summed over positions
+//! scores  = queries · keys       12 rows by two registers of positions, summed over the columns
+//! weights = e^(scores − largest) 0 where a row's query does not see the position
+//! sums    = weights · values     12 rows by two registers of columns, summed over the positions
 //! ```
 //!
-//! Both products are one function (`product.rs`): a matrix in f16 is widened as it is read, and each
-//! register of it serves six rows. Positions that no row sees are skipped.
+//! Steps are put together in order, as in an online softmax (Milakov and Gimelshein 2018): what is relative to
+//! a smaller largest score is scaled down, and divided by the sum of all weights in the end. So the memory
+//! needed does not grow with the context, and steps can also be computed apart: where there are fewer queries
+//! than it takes to keep all threads busy, each thread takes some of the steps, and the sums of each are kept
+//! until all are there. Positions that no row of a tile sees are skipped, 32 at a time in the scores.
 //!
-//! The 128 positions begin at fixed places in a page, and each sum has one order; so a query's result
-//! depends neither on the other queries in its tile or call nor on the number of threads. Positions that
-//! a tile reads and one of its rows does not see count with weight 0, which supposes finite values.
+//! Each sum has one order; so a query's result depends neither on the other queries in its tile or call nor
+//! on the number of threads. Positions that a tile reads and one of its rows does not see count with
+//! weight 0, which supposes finite values.
 //!
 //! # Layout
-//! A *page* holds `page_len` consecutive positions of one layer, head after head. One slab of f16 holds
+//! A *page* holds `page_len` consecutive positions of one layer, head after head. One slab of bytes holds
 //! the pages of all sequences, and a sequence's table says which page holds its positions `page_len · i ..`.
 //! Keys and values have slabs of their own, with the same pages, for their heads may differ in length.
 //! A head's values are `[page_len][head_dim]`. Its keys are transposed, 32 positions at a time, to
-//! `[page_len / 32][head_dim][32]` (with fewer in the last group where 32 does not divide `page_len`): a
-//! register then takes one column of as many keys, and each of its lanes has a score of its own.
+//! `[page_len / 32][head_dim][32]`: a register then takes one column of as many keys, and each of its lanes
+//! has a score of its own.
 
+mod element;
 mod pages;
 mod product;
+mod scratch;
+mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod softmax_512;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use pages::{KvPages, KvView};
-use product::Multiply;
-use tile::{ROWS, Tile};
+use half::{bf16, f16};
+use pages::GROUP;
+pub use pages::{KvLayout, KvPages, KvType, KvView};
+use product::Products;
+pub use scratch::AttentionBuf;
+use scratch::Space;
+use softmax::Softmax;
+use tile::{Call, Tile};
 
+use crate::activation;
 use crate::isa::Isa;
 use crate::pool::ThreadPool;
 
-/// Queries in a job where there are many: with any number of heads to a key head, they fill whole tiles.
-const QUERIES: usize = ROWS;
+/// Rows in a tile: with two registers of sums each they fill AVX-512's registers, and they are a multiple of
+/// most numbers of heads that share keys.
+const ROWS: usize = 12;
+
+/// Positions in a step: keys, values and scores stay in the nearest caches while all tiles of a job use them.
+const POSITIONS: usize = 128;
+
+/// Tiles of a key head in a job where there are many queries: they share what they read.
+const TILES: usize = 4;
 
 /// Jobs for each thread at least: later queries see more positions, so no fixed division is even.
-const JOBS: usize = 2;
+const JOBS: usize = 4;
 
-/// Shape and variant of an attention layer.
+/// Variant of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionParams {
-    /// Query heads.
+    /// Query heads: a multiple of the key and value heads, of which each serves as many adjacent ones.
     pub n_head: usize,
-    /// Key and value heads, a divisor of `n_head`: each serves `n_head / n_head_kv` adjacent query heads.
-    pub n_head_kv: usize,
-    /// Length of a query and a key.
-    pub head_dim_k: usize,
-    /// Length of a value.
-    pub head_dim_v: usize,
     /// Factor on the scores, usually `1 / √head_dim_k`.
     pub scale: f32,
     /// Soft cap on the scaled scores: `cap · tanh(score / cap)`.
@@ -69,11 +83,12 @@ pub struct AttentionParams {
 /// Attention of the queries `q`, one row of `n_head · head_dim_k` for each position from `first` on.
 /// Query at position `p` sees the positions up to `p`, as far as the window allows; their keys and
 /// values, its own among them, must have been stored. Writes a row of `n_head · head_dim_v` for each
-/// query to `out`.
+/// query to `out`. `buf` is made larger where it has not been [reserved](AttentionBuf::reserve) for this.
 ///
 /// # Panics
 /// If `q` and `out` are not whole rows for the same number of queries, `n_head` is not a multiple of
 /// `n_head_kv`, or the table or a slab ends before the last position.
+#[expect(clippy::too_many_arguments, reason = "an operation, its operands and where it runs")]
 pub fn attention(
     pool: &ThreadPool,
     isa: Isa,
@@ -81,72 +96,177 @@ pub fn attention(
     q: &[f32],
     first: usize,
     kv: &KvView<'_>,
+    buf: &mut AttentionBuf,
     out: &mut [f32],
 ) {
-    let n_queries = q.len() / (params.n_head * params.head_dim_k);
-    assert_eq!(q.len(), n_queries * params.n_head * params.head_dim_k, "whole rows of queries");
-    assert_eq!(out.len(), n_queries * params.n_head * params.head_dim_v, "an output row for each query");
-    assert!(params.n_head.is_multiple_of(params.n_head_kv), "query heads share key heads evenly");
-    let (n_queries, n_heads) = job_shape(params, n_queries, pool.n_threads());
-    let work = Work { params, isa, multiply: product::of(isa), q, first, kv };
-    pool.each_chunk(out, n_queries * n_heads * params.head_dim_v, &|i, out| {
-        let (query, head) = (i * n_queries * n_heads / params.n_head, i * n_heads % params.n_head);
-        let n_queries = out.len() / (n_heads * params.head_dim_v);
-        work.run(query..query + n_queries, head..head + n_heads, out);
-    });
-}
-
-/// Queries and heads in a job: all heads of several queries, or those of one query that share a key head,
-/// or fewer if that leaves a thread without work.
-fn job_shape(params: &AttentionParams, n_queries: usize, n_threads: usize) -> (usize, usize) {
-    let in_job = n_queries / (JOBS * n_threads);
-    if in_job > 1 {
-        return (in_job.min(QUERIES), params.n_head);
+    let (n_head_kv, [head_dim_k, head_dim_v]) = (kv.layout.n_head_kv(), kv.layout.head_dims());
+    let [q_width, out_width] = [head_dim_k, head_dim_v].map(|dim| params.n_head * dim);
+    let n_queries = q.len() / q_width;
+    assert_eq!(q.len(), n_queries * q_width, "whole rows of queries");
+    assert_eq!(out.len(), n_queries * out_width, "an output row for each query");
+    assert!(params.n_head.is_multiple_of(n_head_kv), "query heads share key heads evenly");
+    let products = match kv.layout.kv_type() {
+        KvType::F32 => Products::of::<f32>(isa),
+        KvType::F16 => Products::of::<f16>(isa),
+        KvType::BF16 => Products::of::<bf16>(isa),
+    };
+    let call = Call { params, isa, products, kv };
+    buf.reserve(pool.n_threads(), params.n_head, &kv.layout, first + n_queries);
+    if n_queries > JOBS * pool.n_threads() {
+        return call.by_queries(pool, q, first, &buf.spaces, out);
     }
-    let shared = params.n_head / params.n_head_kv;
-    let enough = |n: &usize| shared.is_multiple_of(*n) && n_queries * params.n_head / n >= n_threads;
-    (1, (1..=shared).rev().find(enough).unwrap_or(1))
+    for (i, (q, out)) in q.chunks_exact(q_width).zip(out.chunks_exact_mut(out_width)).enumerate() {
+        call.by_steps(pool, q, first + i, &buf.spaces, &mut buf.parts, out);
+    }
 }
 
-/// What all jobs of a call have in common.
-struct Work<'a> {
-    params: &'a AttentionParams,
-    isa: Isa,
-    multiply: Multiply,
-    q: &'a [f32],
-    first: usize,
-    kv: &'a KvView<'a>,
+/// Queries in a job of [`Call::by_queries`] at most: with any number of heads to a key head, they fill whole
+/// tiles, as many as should share what they read.
+fn max_queries(shared: usize) -> usize {
+    ROWS * TILES.div_ceil(shared)
 }
 
-impl Work<'_> {
-    /// Computes `heads` of `queries`; `out` has a row for each query, with these heads alone.
-    fn run(&self, queries: Range<usize>, heads: Range<usize>, out: &mut [f32]) {
-        let AttentionParams { n_head, n_head_kv, head_dim_k, head_dim_v, .. } = *self.params;
-        let shared = n_head / n_head_kv;
-        let in_tile = shared.min(heads.len());
-        for head in heads.clone().step_by(in_tile) {
-            let n_rows = queries.len() * in_tile;
-            for first_row in (0..n_rows).step_by(ROWS) {
-                let n = ROWS.min(n_rows - first_row);
-                let (mut positions, mut q_starts, mut out_starts) = ([0; ROWS], [0; ROWS], [0; ROWS]);
-                for row in 0..n {
-                    let query = (first_row + row) / in_tile;
-                    let head = head + (first_row + row) % in_tile;
-                    positions[row] = self.first + queries.start + query;
-                    q_starts[row] = ((queries.start + query) * n_head + head) * head_dim_k;
-                    out_starts[row] = (query * heads.len() + head - heads.start) * head_dim_v;
+impl Call<'_> {
+    /// Heads that share a key head.
+    fn shared(&self) -> usize {
+        self.params.n_head / self.kv.layout.n_head_kv()
+    }
+
+    /// Shares out the queries: a job is some of them with all their heads.
+    fn by_queries(
+        &self,
+        pool: &ThreadPool,
+        q: &[f32],
+        first: usize,
+        spaces: &[Mutex<Space>],
+        out: &mut [f32],
+    ) {
+        let [q_width, out_width] = self.kv.layout.head_dims().map(|dim| self.params.n_head * dim);
+        let n = (q.len() / q_width / (JOBS * pool.n_threads())).clamp(1, max_queries(self.shared()));
+        let jobs = q.chunks(n * q_width).zip(out.chunks_mut(n * out_width));
+        // The last queries see the most: they begin, and what ends last is a small job.
+        let jobs = Mutex::new(jobs.enumerate().rev());
+        pool.run(&|worker| {
+            let mut space = lock(&spaces[worker]);
+            loop {
+                let next = lock(&jobs).next();
+                let Some((i, (q, out))) = next else { break };
+                self.run(q, first + i * n, &mut space, out);
+            }
+        });
+    }
+
+    /// All heads of some queries.
+    fn run(&self, q: &[f32], first: usize, space: &mut Space, out: &mut [f32]) {
+        let (n_head_kv, [head_dim_k, head_dim_v]) = (self.kv.layout.n_head_kv(), self.kv.layout.head_dims());
+        let n_queries = q.len() / (self.params.n_head * head_dim_k);
+        out.fill(0.0);
+        for head_kv in 0..n_head_kv {
+            let Space { tiles, queries, .. } = &mut *space;
+            self.tiles(head_kv, first, n_queries, tiles);
+            self.pack(q, first, tiles, queries);
+            for step in self.steps(first, first + n_queries - 1) {
+                for (tile, queries) in tiles.iter_mut().zip(queries.chunks_exact(head_dim_k)) {
+                    self.add_step(tile, queries, step, out);
                 }
-                let tile = Tile {
-                    params: self.params,
-                    kv: self.kv,
-                    head_kv: head / shared,
-                    positions: &positions[..n],
-                    q: self.q,
-                    q_starts: &q_starts[..n],
-                    out_starts: &out_starts[..n],
-                };
-                tile.attend(self.isa, self.multiply, out);
+            }
+            for tile in tiles {
+                for (softmax, &start) in tile.softmax.iter().zip(&tile.starts).take(tile.n_rows) {
+                    activation::scale(&mut out[start..][..head_dim_v], 1.0 / softmax.sum);
+                }
             }
         }
     }
+
+    /// The tiles of one key head, with their sums in rows of all heads.
+    fn tiles(&self, head_kv: usize, first: usize, n_queries: usize, tiles: &mut Vec<Tile>) {
+        let (shared, dim) = (self.shared(), self.kv.layout.head_dims()[1]);
+        tiles.clear();
+        for first_row in (0..n_queries * shared).step_by(ROWS) {
+            let mut tile = Tile {
+                head_kv,
+                n_rows: ROWS.min(n_queries * shared - first_row),
+                positions: [0; ROWS],
+                starts: [0; ROWS],
+                softmax: [Softmax::NONE; ROWS],
+            };
+            for row in 0..tile.n_rows {
+                let (query, head) = ((first_row + row) / shared, (first_row + row) % shared);
+                tile.positions[row] = first + query;
+                tile.starts[row] = (query * self.params.n_head + head_kv * shared + head) * dim;
+            }
+            tiles.push(tile);
+        }
+    }
+
+    /// The scaled queries of tiles, column by column.
+    fn pack(&self, q: &[f32], first: usize, tiles: &[Tile], queries: &mut [[f32; ROWS]]) {
+        let (shared, dim) = (self.shared(), self.kv.layout.head_dims()[0]);
+        for (i, (tile, columns)) in tiles.iter().zip(queries.chunks_exact_mut(dim)).enumerate() {
+            for row in 0..tile.n_rows {
+                let head = tile.head_kv * shared + (i * ROWS + row) % shared;
+                let query = tile.positions[row] - first;
+                let q = &q[(query * self.params.n_head + head) * dim..][..dim];
+                columns.iter_mut().zip(q).for_each(|(column, x)| column[row] = x * self.params.scale);
+            }
+        }
+    }
+
+    /// Shares out the steps of one query: the sums of each go to `parts`, and are then put together.
+    fn by_steps(
+        &self,
+        pool: &ThreadPool,
+        q: &[f32],
+        position: usize,
+        spaces: &[Mutex<Space>],
+        parts: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let (n_head_kv, [head_dim_k, head_dim_v]) = (self.kv.layout.n_head_kv(), self.kv.layout.head_dims());
+        let (shared, steps) = (self.shared(), self.steps(position, position));
+        // A row of a part: the sums, then the largest score and the sum of the weights.
+        let row_len = head_dim_v + 2;
+        let parts = &mut parts[..n_head_kv * steps.len() * shared * row_len];
+
+        pool.split_rows(parts, shared * row_len, &|first_part, parts| {
+            let mut space = spaces.iter().find_map(|space| space.try_lock().ok());
+            let Some(space) = space.as_deref_mut() else { return };
+            let mut head_of_tiles = None;
+            for (i, part) in parts.chunks_exact_mut(shared * row_len).enumerate() {
+                let (head_kv, step) = ((first_part + i) / steps.len(), (first_part + i) % steps.len());
+                let Space { tiles, queries, .. } = &mut *space;
+                if head_of_tiles != Some(head_kv) {
+                    self.tiles(head_kv, position, 1, tiles);
+                    self.pack(q, position, tiles, queries);
+                    head_of_tiles = Some(head_kv);
+                }
+                for (i, (tile, queries)) in tiles.iter_mut().zip(queries.chunks_exact(head_dim_k)).enumerate()
+                {
+                    tile.softmax = [Softmax::NONE; ROWS];
+                    tile.starts = std::array::from_fn(|row| (i * ROWS + row) * row_len);
+                    self.only_step(tile, queries, steps.start + step, part);
+                    for (softmax, &start) in tile.softmax.iter().zip(&tile.starts).take(tile.n_rows) {
+                        part[start + head_dim_v..][..2].copy_from_slice(&[softmax.largest, softmax.sum]);
+                    }
+                }
+            }
+        });
+        for (head, out) in out.chunks_exact_mut(head_dim_v).enumerate() {
+            let parts =
+                parts[head / shared * steps.len() * shared * row_len..].chunks_exact(shared * row_len);
+            let mut softmax = Softmax::NONE;
+            out.fill(0.0);
+            for part in parts.take(steps.len()) {
+                let (sums, rest) = part[head % shared * row_len..][..row_len].split_at(head_dim_v);
+                let factors = softmax.join(Softmax { largest: rest[0], sum: rest[1] });
+                (self.products.fold)(out, sums, factors);
+            }
+            activation::scale(out, 1.0 / softmax.sum);
+        }
+    }
+}
+
+/// Nothing these locks guard is ever read by a later job before it is written, so a panic does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,111 +1,264 @@
 //! How keys and values lie in pages, for writing and for reading.
 
-use std::ops::Range;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
-/// Positions whose keys are transposed together: a cache line for each of their columns.
-const GROUP: usize = 32;
+use super::POSITIONS;
+use super::element::Element;
+use crate::pool::ThreadPool;
 
-/// Floats rounded at a time.
-const ROUNDED: usize = 64;
+/// Positions whose keys are transposed together.
+pub(super) const GROUP: usize = 32;
 
-/// The pages of one kind (keys or values) of one layer, for writing.
-#[derive(Debug)]
-pub struct KvPages<'a> {
-    /// All pages.
-    pub slab: &'a mut [f16],
-    /// The sequence's pages: position `p` is in page `table[p / page_len]`.
-    pub table: &'a [u32],
-    /// Positions in a page.
-    pub page_len: usize,
+/// Values below which storing costs less than waking the other threads.
+const MIN_SHARED_VALUES: usize = 16 << 10;
+
+/// The numbers that keys and values are kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// 32-bit floats: nothing is rounded.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a 32-bit float.
+    BF16,
 }
 
-impl KvPages<'_> {
-    /// Stores keys, rounded to the nearest f16: `rows` are `n_head_kv` heads of `head_dim` values for each
-    /// position from `first` on.
-    ///
-    /// # Panics
-    /// If the table or the slab ends before the last position, or `rows` are not whole rows.
-    pub fn store_keys(&mut self, first: usize, rows: &[f32], n_head_kv: usize, head_dim: usize) {
-        let page_len = self.page_len;
-        self.store(first, rows, n_head_kv, head_dim, |head, in_page, column, x| {
-            let group = group(in_page, page_len);
-            let keys = &mut head[group.start * head_dim..group.end * head_dim];
-            for (row, &x) in keys.chunks_exact_mut(group.len()).skip(column).zip(x) {
-                row[in_page - group.start] = x;
-            }
-        });
-    }
+impl KvType {
+    /// All of them.
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::BF16];
 
-    /// Stores values, given as keys are.
-    ///
-    /// # Panics
-    /// As [`store_keys`](Self::store_keys) does.
-    pub fn store_values(&mut self, first: usize, rows: &[f32], n_head_kv: usize, head_dim: usize) {
-        self.store(first, rows, n_head_kv, head_dim, |head, in_page, column, x| {
-            head[in_page * head_dim + column..][..x.len()].copy_from_slice(x);
-        });
-    }
-
-    /// Calls `put(head of a page, position in it, column, rounded values)` for pieces of every row.
-    fn store(
-        &mut self,
-        first: usize,
-        rows: &[f32],
-        n_head_kv: usize,
-        head_dim: usize,
-        put: impl Fn(&mut [f16], usize, usize, &[f16]),
-    ) {
-        assert!(rows.len().is_multiple_of(n_head_kv * head_dim), "whole rows of keys or values");
-        let head_len = self.page_len * head_dim;
-        let mut rounded = [f16::ZERO; ROUNDED];
-        for (row, position) in rows.chunks_exact(n_head_kv * head_dim).zip(first..) {
-            let page = self.table[position / self.page_len] as usize;
-            let heads = &mut self.slab[page * n_head_kv * head_len..][..n_head_kv * head_len];
-            for (x, head) in row.chunks_exact(head_dim).zip(heads.chunks_exact_mut(head_len)) {
-                for (i, x) in x.chunks(ROUNDED).enumerate() {
-                    let rounded = &mut rounded[..x.len()];
-                    rounded.convert_from_f32_slice(x);
-                    put(head, position % self.page_len, i * ROUNDED, rounded);
-                }
-            }
+    /// Lower-case name, as flags and logs show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::BF16 => "bf16",
         }
+    }
+
+    /// Bytes of a key or value of `head_dim` numbers.
+    fn row_bytes(self, head_dim: usize) -> Option<usize> {
+        match self {
+            KvType::F32 => head_dim.checked_mul(4),
+            KvType::F16 | KvType::BF16 => head_dim.checked_mul(2),
+        }
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the pages of a layer look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    kv_type: KvType,
+    page_len: usize,
+    n_head_kv: usize,
+    /// Numbers and bytes of a key, and of a value.
+    head_dims: [usize; 2],
+    row_bytes: [usize; 2],
+}
+
+impl KvLayout {
+    /// Pages of `page_len` positions with `n_head_kv` heads of `head_dim_k` numbers in a key and
+    /// `head_dim_v` in a value; `None` where a page is larger than the address space.
+    ///
+    /// # Panics
+    /// If `page_len` is not a multiple of 128.
+    pub fn new(
+        kv_type: KvType,
+        page_len: usize,
+        n_head_kv: usize,
+        head_dim_k: usize,
+        head_dim_v: usize,
+    ) -> Option<Self> {
+        assert!(page_len.is_multiple_of(POSITIONS), "pages of whole steps");
+        let row_bytes = [kv_type.row_bytes(head_dim_k)?, kv_type.row_bytes(head_dim_v)?];
+        for bytes in row_bytes {
+            bytes.checked_mul(page_len)?.checked_mul(n_head_kv)?;
+        }
+        Some(Self { kv_type, page_len, n_head_kv, head_dims: [head_dim_k, head_dim_v], row_bytes })
+    }
+
+    /// The numbers.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Key and value heads.
+    pub fn n_head_kv(&self) -> usize {
+        self.n_head_kv
+    }
+
+    /// Length of a key, and of a value.
+    pub fn head_dims(&self) -> [usize; 2] {
+        self.head_dims
+    }
+
+    /// Bytes of a page of keys, and of a page of values.
+    pub fn page_bytes(&self) -> [usize; 2] {
+        self.head_bytes().map(|bytes| self.n_head_kv * bytes)
+    }
+
+    /// Bytes of one head in a page of keys, and in a page of values.
+    fn head_bytes(&self) -> [usize; 2] {
+        self.row_bytes.map(|bytes| self.page_len * bytes)
     }
 }
 
 /// What a sequence attends to in one layer, for reading.
 #[derive(Clone, Copy, Debug)]
 pub struct KvView<'a> {
-    /// Key pages, heads of `head_dim_k`.
-    pub keys: &'a [f16],
-    /// Value pages, heads of `head_dim_v`.
-    pub values: &'a [f16],
+    /// What a page looks like.
+    pub layout: KvLayout,
+    /// All pages of keys.
+    pub keys: &'a [u8],
+    /// All pages of values.
+    pub values: &'a [u8],
     /// The sequence's pages: position `p` is in page `table[p / page_len]`.
     pub table: &'a [u32],
-    /// Positions in a page.
-    pub page_len: usize,
 }
 
 impl<'a> KvView<'a> {
-    /// The keys or values of one head in the page of `position`, from `slab`.
-    pub(super) fn head(
-        &self,
-        slab: &'a [f16],
-        position: usize,
-        head: usize,
-        n_head_kv: usize,
-        head_dim: usize,
-    ) -> &'a [f16] {
-        let page = self.table[position / self.page_len] as usize;
-        let head_len = self.page_len * head_dim;
-        &slab[(page * n_head_kv + head) * head_len..][..head_len]
+    /// The keys and the values of a head for the [`POSITIONS`] positions of a step.
+    pub(super) fn step(&self, step: usize, head: usize) -> [&'a [u8]; 2] {
+        let KvLayout { page_len, n_head_kv, row_bytes, .. } = self.layout;
+        let (page, in_page) = (step * POSITIONS / page_len, step * POSITIONS % page_len);
+        let first = (self.table[page] as usize * n_head_kv + head) * page_len + in_page;
+        let rows = |slab: &'a [u8], bytes: usize| &slab[first * bytes..(first + POSITIONS) * bytes];
+        [rows(self.keys, row_bytes[0]), rows(self.values, row_bytes[1])]
     }
 }
 
-/// The positions of a page whose keys are transposed together with those of `in_page`.
-pub(super) fn group(in_page: usize, page_len: usize) -> Range<usize> {
-    let start = in_page / GROUP * GROUP;
-    start..(start + GROUP).min(page_len)
+/// The pages of one layer, for writing.
+#[derive(Debug)]
+pub struct KvPages<'a> {
+    /// What a page looks like.
+    pub layout: KvLayout,
+    /// All pages of keys.
+    pub keys: &'a mut [u8],
+    /// All pages of values.
+    pub values: &'a mut [u8],
+    /// The sequence's pages: position `p` is in page `table[p / page_len]`.
+    pub table: &'a [u32],
+}
+
+impl KvPages<'_> {
+    /// Stores keys and values, rounded to the nearest numbers: for each position from `first` on, `keys` and
+    /// `values` have a row of `n_head_kv` heads.
+    ///
+    /// # Panics
+    /// If the table or a slab ends before the last position, or `keys` and `values` are not whole rows for
+    /// the same number of positions.
+    pub fn store(&mut self, pool: &ThreadPool, first: usize, keys: &[f32], values: &[f32]) {
+        let KvLayout { kv_type, page_len, n_head_kv, head_dims: [head_dim_k, head_dim_v], .. } = self.layout;
+        let n = keys.len() / (n_head_kv * head_dim_k);
+        assert_eq!(keys.len(), n * n_head_kv * head_dim_k, "whole rows of keys");
+        assert_eq!(values.len(), n * n_head_kv * head_dim_v, "a row of values for each of keys");
+        if n == 0 {
+            return;
+        }
+        let (store_keys, store_values): (Store, Store) = match kv_type {
+            KvType::F32 => (transpose::<f32>, copy::<f32>),
+            KvType::F16 => (transpose::<f16>, copy::<f16>),
+            KvType::BF16 => (transpose::<bf16>, copy::<bf16>),
+        };
+        let [key_bytes, value_bytes] = self.layout.head_bytes();
+        let pages = &self.table[first / page_len..=(first + n - 1) / page_len];
+        let jobs = heads_of(self.keys, key_bytes, n_head_kv, pages)
+            .map(|(i, head, bytes)| (i, head, bytes, keys, head_dim_k, store_keys))
+            .chain(
+                heads_of(self.values, value_bytes, n_head_kv, pages)
+                    .map(|(i, head, bytes)| (i, head, bytes, values, head_dim_v, store_values)),
+            );
+        let start = first / page_len * page_len;
+        let run = |(i, head, bytes, rows, dim, store): (usize, usize, &mut [u8], &[f32], usize, Store)| {
+            let page_start = start + i * page_len;
+            let begin = first.max(page_start);
+            let end = (first + n).min(page_start + page_len);
+            let rows = &rows[(begin - first) * n_head_kv * dim..(end - first) * n_head_kv * dim];
+            store(bytes, begin - page_start, Rows { rows, width: n_head_kv * dim, head: head * dim, dim });
+        };
+        if keys.len() + values.len() < MIN_SHARED_VALUES {
+            return jobs.for_each(run);
+        }
+        let jobs = Mutex::new(jobs);
+        pool.run(&|_| {
+            loop {
+                let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(job) = next else { break };
+                run(job);
+            }
+        });
+    }
+}
+
+/// Those heads of a slab that belong to `pages`: with the place of their page among these, and their number.
+fn heads_of<'a>(
+    slab: &'a mut [u8],
+    head_bytes: usize,
+    n_heads: usize,
+    pages: &'a [u32],
+) -> impl Iterator<Item = (usize, usize, &'a mut [u8])> {
+    let last = pages.iter().max().map_or(0, |&page| page as usize + 1);
+    let slab = &mut slab[..last * n_heads * head_bytes];
+    slab.chunks_exact_mut(head_bytes).enumerate().filter_map(move |(i, bytes)| {
+        let place = pages.iter().position(|&page| page as usize == i / n_heads)?;
+        Some((place, i % n_heads, bytes))
+    })
+}
+
+/// Writes rows to a head of a page, from a position in the page on.
+type Store = fn(&mut [u8], usize, Rows<'_>);
+
+/// One head of consecutive rows.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    rows: &'a [f32],
+    width: usize,
+    /// Where the head begins in a row.
+    head: usize,
+    dim: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a [f32]> {
+        self.rows.chunks_exact(self.width).map(move |row| &row[self.head..self.head + self.dim])
+    }
+}
+
+/// Values: as they come.
+fn copy<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
+    let mut rounded = [E::default(); GROUP];
+    let out = &mut out[first * rows.dim * E::BYTES..];
+    for (row, out) in rows.iter().zip(out.chunks_exact_mut(rows.dim * E::BYTES)) {
+        for (x, out) in row.chunks(GROUP).zip(out.chunks_mut(GROUP * E::BYTES)) {
+            let rounded = &mut rounded[..x.len()];
+            E::round(x, rounded);
+            rounded.iter().zip(out.chunks_exact_mut(E::BYTES)).for_each(|(x, out)| x.write(out));
+        }
+    }
+}
+
+/// Keys: the columns of 32 positions, one after another.
+fn transpose<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
+    let dim = rows.dim;
+    for (i, row) in rows.iter().enumerate() {
+        let (group, in_group) = ((first + i) / GROUP, (first + i) % GROUP);
+        let out = &mut out[group * GROUP * dim * E::BYTES..][..GROUP * dim * E::BYTES];
+        let mut rounded = [E::default(); GROUP];
+        for (x, out) in row.chunks(GROUP).zip(out.chunks_mut(GROUP * GROUP * E::BYTES)) {
+            let rounded = &mut rounded[..x.len()];
+            E::round(x, rounded);
+            for (x, column) in rounded.iter().zip(out.chunks_exact_mut(GROUP * E::BYTES)) {
+                x.write(&mut column[in_group * E::BYTES..][..E::BYTES]);
+            }
+        }
+    }
 }

@@ -1,158 +1,328 @@
-//! The product of rows and half-precision columns that both halves of attention are, written once over
-//! the registers of each instruction set.
+//! The two products of attention, written once over the registers of each instruction set: queries · keys
+//! and weights · values.
+//!
+//! Both are sums over the rows of a matrix that is read where it lies, and each register of it serves up to
+//! [`Registers::ROWS`] rows of the left side. The sums of these rows, two registers each or more, stay in registers
+//! from the first to the last; so the rows are written out by a macro, for an array that a loop indexes
+//! would live in memory.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
 
+use super::element::Element;
+use super::pages::GROUP;
+use super::softmax::Softmax;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
+use super::{POSITIONS, ROWS};
 use crate::isa::Isa;
 
-/// `sums = sums · factors + rows · matrix`.
-pub(super) type Multiply = fn(Rows<'_>, Matrix<'_>, Sums<'_>);
+/// Scores of a tile's rows, and later their weights: one for each position of a step.
+pub(super) type Weights = [[f32; POSITIONS]; ROWS];
 
-/// The product on one instruction set.
-pub(super) fn of(isa: Isa) -> Multiply {
-    match isa {
-        Isa::Scalar => |rows, matrix, sums| multiply(Plain, rows, matrix, sums),
-        // SAFETY: an `Isa::Avx2` proves that this CPU has what the function is compiled for.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => |rows, matrix, sums| unsafe { x86::multiply_avx2(rows, matrix, sums) },
-        // SAFETY: an `Isa::Avx512` proves the same.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => |rows, matrix, sums| unsafe { x86::multiply_avx512(rows, matrix, sums) },
-    }
-}
+/// A tile's queries, column by column, so that all rows of a column are found from one address.
+pub(super) type Queries = [[f32; ROWS]];
 
-/// Rows of floats in one slice.
+/// The products on one instruction set, with keys and values of one type.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) data: &'a [f32],
-    /// Where each row begins.
-    pub(super) starts: &'a [usize],
-    pub(super) len: usize,
+pub(super) struct Products {
+    /// See [`Scores`].
+    pub(super) scores: fn(Scores<'_>, &mut Weights),
+    /// See [`Values`].
+    pub(super) values: fn(Values<'_>, Sums<'_>),
+    /// [`Softmax::weigh`].
+    pub(super) weigh: fn(&mut [f32; POSITIONS], Range<usize>) -> Softmax,
+    /// `sums = sums · factors[0] + part · factors[1]`, as `values` does it: `(sums, part, factors)`.
+    pub(super) fold: fn(&mut [f32], &[f32], [f32; 2]),
 }
 
-/// A matrix in half precision: as many rows as the left factor has columns.
+/// `weights[row][32 · (first + g) + p] = Σ queries[i][row] · groups[g][i][p]`.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
-    pub(super) data: &'a [f16],
-    /// Length of a row.
-    pub(super) n_columns: usize,
+pub(super) struct Scores<'a> {
+    pub(super) queries: &'a Queries,
+    pub(super) n_rows: usize,
+    /// Groups of keys: 32 positions by as many columns as the queries have.
+    pub(super) groups: &'a [u8],
+    /// Number of the first group in the step.
+    pub(super) first: usize,
 }
 
-/// Where a product is added: a row of `n_columns` for each row of the left factor.
+/// `sums[row] = Σ weights[row][first + i] · values[i]`.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub(super) weights: &'a Weights,
+    /// Place in the step of the first position.
+    pub(super) first: usize,
+    /// `dim` values for each position.
+    pub(super) values: &'a [u8],
+    pub(super) dim: usize,
+}
+
+/// Where sums of values go: a row at each of `starts`.
 pub(super) struct Sums<'a> {
     pub(super) data: &'a mut [f32],
-    /// Where each row begins.
     pub(super) starts: &'a [usize],
-    /// What each row is multiplied by before; without, the rows are overwritten.
-    pub(super) factors: Option<&'a [f32]>,
+    /// For each row, what the sums so far and the new ones are multiplied by before they are added; without,
+    /// the new ones are written over what was there.
+    pub(super) fold: Option<&'a [[f32; 2]; ROWS]>,
+}
+
+impl Products {
+    pub(super) fn of<E: Element>(isa: Isa) -> Self {
+        match isa {
+            Isa::Scalar => Products {
+                scores: |scores_of, out| scores::<Plain, E>(Plain, scores_of, out),
+                values: |values, sums| weighted::<Plain, E>(Plain, values, sums),
+                weigh: Softmax::weigh,
+                fold: |sums, part, factors| fold(Plain, sums, part, factors),
+            },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::avx2::<E>(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::avx512::<E>(),
+        }
+    }
 }
 
 /// The registers of one instruction set. A value proves that this CPU has it.
 pub(super) trait Registers: Copy {
     /// [`LANES`](Self::LANES) floats.
     type V: Copy;
+    /// Which lanes of a register are read or written: the first few.
+    type Lanes: Copy;
     const LANES: usize;
+    /// Rows whose sums, two registers each, fit the instruction set's registers; at most [`ROWS`].
+    const ROWS: usize;
 
+    fn first_lanes(self, n: usize) -> Self::Lanes;
     fn splat(self, x: f32) -> Self::V;
-    /// The first `LANES` of `x`, with zeros after the last where it has fewer.
-    fn load(self, x: &[f32]) -> Self::V;
-    /// As [`load`](Self::load), from half precision.
-    fn load_f16(self, x: &[f16]) -> Self::V;
-    /// Writes the first lanes to `out`, as many as it has.
-    fn store(self, x: Self::V, out: &mut [f32]);
+    /// Reads numbers, and zeros in the other lanes.
+    ///
+    /// # Safety
+    /// There are `lanes` numbers at `from`, at any alignment.
+    unsafe fn load<E: Element>(self, from: *const u8, lanes: Self::Lanes) -> Self::V;
+    /// Writes floats.
+    ///
+    /// # Safety
+    /// There is room for `lanes` floats at `to`.
+    unsafe fn store(self, x: Self::V, to: *mut f32, lanes: Self::Lanes);
+    /// Has memory at `from`, which may be any address, brought to the caches.
+    fn prefetch(self, from: *const u8);
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 }
 
-/// `sums = sums · factors + rows · matrix`. Each sum takes its products one after another, from the first row
-/// of the matrix to the last, whatever else is computed beside it.
+/// `$step!(row)` for each row of a tile.
+macro_rules! for_each_row {
+    ($step:ident) => {
+        $step!(0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+}
+
+/// `C` registers of sums for each of up to 12 rows: `Σ left[i · STEP + row · ROW] · right[i · stride ..]`.
 ///
-/// Six rows at a time: their sums, two registers each, fit the 16 registers of AVX2. AVX-512 has room for 12,
-/// but a loop over so many is not unrolled, which made it slower.
+/// # Safety
+/// For `i` below `n`: `left` has the floats that the formula names for `row < N`, and `right` has numbers
+/// for the lanes of the first register, `LANES` further for the second, and so on. `stride` is in bytes.
 #[inline(always)]
-pub(super) fn multiply<R: Registers>(r: R, rows: Rows<'_>, matrix: Matrix<'_>, sums: Sums<'_>) {
-    let mut first = 0;
-    while first < rows.starts.len() {
-        let n = (rows.starts.len() - first).min(6);
-        let rows = Rows { starts: &rows.starts[first..first + n], ..rows };
-        let sums = Sums {
-            data: &mut *sums.data,
-            starts: &sums.starts[first..first + n],
-            factors: sums.factors.map(|factors| &factors[first..first + n]),
-        };
-        match n {
-            1 => columns::<R, 1>(r, rows, matrix, sums),
-            2 => columns::<R, 2>(r, rows, matrix, sums),
-            3 => columns::<R, 3>(r, rows, matrix, sums),
-            4 => columns::<R, 4>(r, rows, matrix, sums),
-            5 => columns::<R, 5>(r, rows, matrix, sums),
-            _ => columns::<R, 6>(r, rows, matrix, sums),
-        }
-        first += n;
-    }
-}
-
-/// [`multiply`] for `N` rows.
-#[inline(always)]
-fn columns<R: Registers, const N: usize>(r: R, rows: Rows<'_>, matrix: Matrix<'_>, mut sums: Sums<'_>) {
-    let mut column = 0;
-    while column + 2 * R::LANES <= matrix.n_columns {
-        tile::<R, N, 2>(r, rows, matrix, &mut sums, column, R::LANES);
-        column += 2 * R::LANES;
-    }
-    while column < matrix.n_columns {
-        let n = R::LANES.min(matrix.n_columns - column);
-        tile::<R, N, 1>(r, rows, matrix, &mut sums, column, n);
-        column += n;
-    }
-}
-
-/// `N` rows by `C` registers of `width` columns from `first` on.
-#[inline(always)]
-fn tile<R: Registers, const N: usize, const C: usize>(
+unsafe fn sums<
+    R: Registers,
+    E: Element,
+    const N: usize,
+    const C: usize,
+    const ROW: usize,
+    const STEP: usize,
+>(
     r: R,
-    rows: Rows<'_>,
-    matrix: Matrix<'_>,
-    sums: &mut Sums<'_>,
+    mut left: *const f32,
+    mut right: *const u8,
+    stride: usize,
+    n: usize,
+    lanes: [R::Lanes; C],
+) -> [[R::V; C]; ROWS] {
+    let mut sums = [[r.splat(0.0); C]; ROWS];
+    for _ in 0..n {
+        let mut columns = [r.splat(0.0); C];
+        for (c, column) in columns.iter_mut().enumerate() {
+            // Wrapping, since a register without lanes may begin after the last number.
+            let from = right.wrapping_add(c * R::LANES * E::BYTES);
+            // SAFETY: as promised.
+            *column = unsafe { r.load::<E>(from, lanes[c]) };
+            // Keys lie in one run; values are read in strips, which fetching ahead did not help.
+            if is_few::<R>(N) && STEP == ROWS {
+                r.prefetch(from.wrapping_add(AHEAD));
+            }
+        }
+        macro_rules! step {
+            ($($row:literal)*) => {$(
+                if $row < N {
+                    // SAFETY: as promised.
+                    let x = r.splat(unsafe { *left.wrapping_add($row * ROW) });
+                    for (sum, column) in sums[$row].iter_mut().zip(columns) {
+                        *sum = r.mul_add(x, column, *sum);
+                    }
+                }
+            )*};
+        }
+        for_each_row!(step);
+        left = left.wrapping_add(STEP);
+        right = right.wrapping_add(stride);
+    }
+    sums
+}
+
+/// How far ahead keys are fetched, in bytes.
+const AHEAD: usize = 2048;
+
+/// Whether rows are so few that memory is the limit: then a strip of columns is wider, so that more of each
+/// line is used at once, and the keys that follow are fetched ahead.
+const fn is_few<R: Registers>(n_rows: usize) -> bool {
+    3 * n_rows <= R::ROWS
+}
+
+/// Calls `$run::<N>(…)` with the smallest `N` that is at least `$n`, of those that are worth their code.
+macro_rules! with_rows {
+    ($r:ty, $n:expr, $run:ident::<$($generic:ty),*> $arguments:tt) => {
+        match $n {
+            1 => $run::<$($generic),*, 1> $arguments,
+            2 => $run::<$($generic),*, 2> $arguments,
+            3 => $run::<$($generic),*, 3> $arguments,
+            4 => $run::<$($generic),*, 4> $arguments,
+            5 | 6 => $run::<$($generic),*, 6> $arguments,
+            7 | 8 if <$r>::ROWS > 6 => $run::<$($generic),*, 8> $arguments,
+            _ if <$r>::ROWS > 6 => $run::<$($generic),*, 12> $arguments,
+            _ => unreachable!("no more rows than the instruction set takes"),
+        }
+    };
+}
+
+#[inline(always)]
+pub(super) fn scores<R: Registers, E: Element>(r: R, scores: Scores<'_>, weights: &mut Weights) {
+    let Scores { queries, n_rows, groups, first } = scores;
+    let group_bytes = queries.len() * GROUP * E::BYTES;
+    for (g, group) in groups.chunks_exact(group_bytes).enumerate() {
+        for row in (0..n_rows).step_by(R::ROWS) {
+            let n = R::ROWS.min(n_rows - row);
+            let column = (first + g) * GROUP;
+            with_rows!(R, n, scores_of_group::<R, E>(r, queries, row, n, group, column, weights));
+        }
+    }
+}
+
+/// Scores of `n` rows from `first` on, `n <= N`, for one group.
+#[inline(always)]
+fn scores_of_group<R: Registers, E: Element, const N: usize>(
+    r: R,
+    queries: &Queries,
     first: usize,
-    width: usize,
+    n: usize,
+    group: &[u8],
+    column: usize,
+    weights: &mut Weights,
 ) {
-    let mut left = [&[] as &[f32]; N];
-    for (left, &start) in left.iter_mut().zip(rows.starts) {
-        *left = &rows.data[start..][..rows.len];
-    }
-    let mut acc = [[r.splat(0.0); C]; N];
-    if let Some(factors) = sums.factors {
-        for ((acc, &start), &factor) in acc.iter_mut().zip(sums.starts).zip(factors) {
-            let factor = r.splat(factor);
-            for (acc, out) in acc.iter_mut().zip(sums.data[start + first..].chunks(width)) {
-                *acc = r.mul(r.load(&out[..width]), factor);
+    let rows = &mut weights[first..first + n];
+    assert!(first + N <= ROWS && group.len() == queries.len() * GROUP * E::BYTES);
+    for at in (0..GROUP).step_by(2 * R::LANES) {
+        let lanes = [r.first_lanes(R::LANES); 2];
+        let left = queries.as_flattened()[first..].as_ptr();
+        let right = group[at * E::BYTES..].as_ptr();
+        // SAFETY: column `i` of the queries has `ROWS` floats, and row `i` of the group `GROUP` numbers.
+        let sums =
+            unsafe { sums::<R, E, N, 2, 1, ROWS>(r, left, right, GROUP * E::BYTES, queries.len(), lanes) };
+        for (sums, row) in sums.into_iter().zip(&mut *rows) {
+            let row = &mut row[column + at..][..2 * R::LANES];
+            for (i, sum) in sums.into_iter().enumerate() {
+                // SAFETY: the slice has room for two registers.
+                unsafe { r.store(sum, row[i * R::LANES..].as_mut_ptr(), lanes[i]) };
             }
         }
     }
-    let mut matrix_rows = matrix.data.chunks_exact(matrix.n_columns);
-    for i in 0..rows.len {
-        let Some(row) = matrix_rows.next() else { break };
-        let row = &row[first..first + C * width];
-        let mut right = [r.splat(0.0); C];
-        for (j, right) in right.iter_mut().enumerate() {
-            *right = r.load_f16(&row[j * width..(j + 1) * width]);
+}
+
+#[inline(always)]
+pub(super) fn weighted<R: Registers, E: Element>(r: R, values: Values<'_>, mut sums: Sums<'_>) {
+    let n_rows = sums.starts.len();
+    for row in (0..n_rows).step_by(R::ROWS) {
+        let n = R::ROWS.min(n_rows - row);
+        with_rows!(R, n, weighted_rows::<R, E>(r, values, row, n, &mut sums));
+    }
+}
+
+/// Sums of `n` rows from `first_row` on, `n <= N`.
+#[inline(always)]
+fn weighted_rows<R: Registers, E: Element, const N: usize>(
+    r: R,
+    values: Values<'_>,
+    first_row: usize,
+    n: usize,
+    out: &mut Sums<'_>,
+) {
+    if is_few::<R>(N) {
+        weighted_strips::<R, E, N, 4>(r, values, first_row, n, out);
+    } else {
+        weighted_strips::<R, E, N, 2>(r, values, first_row, n, out);
+    }
+}
+
+/// The same, `C` registers of columns at a time.
+#[inline(always)]
+fn weighted_strips<R: Registers, E: Element, const N: usize, const C: usize>(
+    r: R,
+    values: Values<'_>,
+    first_row: usize,
+    n: usize,
+    out: &mut Sums<'_>,
+) {
+    let Values { weights, first, values, dim } = values;
+    let n_positions = values.len() / (dim * E::BYTES);
+    assert!(first_row + N <= ROWS && first + n_positions <= POSITIONS);
+    for column in (0..dim).step_by(C * R::LANES) {
+        let mut lanes = [r.first_lanes(R::LANES); C];
+        for (c, lanes) in lanes.iter_mut().enumerate() {
+            *lanes = r.first_lanes(dim.saturating_sub(column + c * R::LANES));
         }
-        for (acc, left) in acc.iter_mut().zip(&left) {
-            let x = r.splat(left[i]);
-            for (acc, right) in acc.iter_mut().zip(&right) {
-                *acc = r.mul_add(x, *right, *acc);
+        let left = weights[first_row][first..].as_ptr();
+        let right = values[column * E::BYTES..].as_ptr();
+        // SAFETY: `N` rows of weights from the first on have one for each position, as asserted, and the
+        // lanes end where the values of a position do.
+        let sums =
+            unsafe { sums::<R, E, N, C, POSITIONS, 1>(r, left, right, dim * E::BYTES, n_positions, lanes) };
+        for (i, sums) in sums.into_iter().enumerate().take(n) {
+            let row = &mut out.data[out.starts[first_row + i]..][..dim];
+            let factors = out.fold.map(|fold| fold[first_row + i]);
+            for (c, sum) in sums.into_iter().enumerate() {
+                let Some(row) = row.get_mut(column + c * R::LANES..) else { break };
+                // SAFETY: the lanes end where the row does.
+                unsafe { put(r, sum, factors, row.as_mut_ptr(), lanes[c]) };
             }
         }
     }
-    for (acc, &start) in acc.iter().zip(sums.starts) {
-        for (j, acc) in acc.iter().enumerate() {
-            r.store(*acc, &mut sums.data[start + first + j * width..][..width]);
-        }
+}
+
+/// Writes sums, or adds them to what is there, both multiplied by their factors.
+///
+/// # Safety
+/// There are `lanes` floats at `to`.
+#[inline(always)]
+unsafe fn put<R: Registers>(r: R, mut sums: R::V, factors: Option<[f32; 2]>, to: *mut f32, lanes: R::Lanes) {
+    if let Some([kept, gain]) = factors {
+        // SAFETY: as promised.
+        let before = unsafe { r.load::<f32>(to.cast(), lanes) };
+        sums = r.mul_add(sums, r.splat(gain), r.mul(before, r.splat(kept)));
+    }
+    // SAFETY: as promised.
+    unsafe { r.store(sums, to, lanes) };
+}
+
+#[inline(always)]
+pub(super) fn fold<R: Registers>(r: R, sums: &mut [f32], part: &[f32], factors: [f32; 2]) {
+    assert_eq!(sums.len(), part.len(), "parts are as long as their sum");
+    for (sums, part) in sums.chunks_mut(R::LANES).zip(part.chunks(R::LANES)) {
+        let lanes = r.first_lanes(sums.len());
+        // SAFETY: both chunks have as many floats.
+        unsafe {
+            put(r, r.load::<f32>(part.as_ptr().cast(), lanes), Some(factors), sums.as_mut_ptr(), lanes)
+        };
     }
 }
 
@@ -162,7 +332,14 @@ pub(super) struct Plain;
 
 impl Registers for Plain {
     type V = [f32; 8];
+    type Lanes = usize;
     const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn first_lanes(self, n: usize) -> usize {
+        n.min(8)
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; 8] {
@@ -170,24 +347,24 @@ impl Registers for Plain {
     }
 
     #[inline(always)]
-    fn load(self, x: &[f32]) -> [f32; 8] {
-        let mut out = [0.0; 8];
-        out.iter_mut().zip(x).for_each(|(out, x)| *out = *x);
-        out
+    unsafe fn load<E: Element>(self, from: *const u8, lanes: usize) -> [f32; 8] {
+        let mut x = [0.0; 8];
+        for (i, x) in x.iter_mut().enumerate().take(lanes) {
+            // SAFETY: as the caller promises.
+            *x = unsafe { from.cast::<E>().add(i).read_unaligned() }.to_f32();
+        }
+        x
     }
 
     #[inline(always)]
-    fn load_f16(self, x: &[f16]) -> [f32; 8] {
-        let mut out = [0.0; 8];
-        let n = x.len().min(8);
-        x[..n].convert_to_f32_slice(&mut out[..n]);
-        out
+    unsafe fn store(self, x: [f32; 8], to: *mut f32, lanes: usize) {
+        // SAFETY: as the caller promises.
+        let to = unsafe { std::slice::from_raw_parts_mut(to, lanes) };
+        to.copy_from_slice(&x[..lanes]);
     }
 
     #[inline(always)]
-    fn store(self, x: [f32; 8], out: &mut [f32]) {
-        out.iter_mut().zip(x).for_each(|(out, x)| *out = x);
-    }
+    fn prefetch(self, _from: *const u8) {}
 
     #[inline(always)]
     fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {

@@ -1,10 +1,12 @@
-//! [`Registers`] of AVX2 and AVX-512, and the product compiled for each.
+//! [`Registers`] of AVX2 and AVX-512, and the products compiled for each.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use half::f16;
-
-use super::product::{Matrix, Registers, Rows, Sums, multiply};
+use super::element::Element;
+use super::product::{Products, Registers, Scores, Sums, Values, Weights, fold, scores, weighted};
+use super::softmax::Softmax;
+use super::{POSITIONS, softmax_512};
 
 /// AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
@@ -14,97 +16,156 @@ struct Avx2(());
 #[derive(Clone, Copy)]
 struct Avx512(());
 
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply_avx2(rows: Rows<'_>, matrix: Matrix<'_>, sums: Sums<'_>) {
-    multiply(Avx2(()), rows, matrix, sums);
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn multiply_avx512(rows: Rows<'_>, matrix: Matrix<'_>, sums: Sums<'_>) {
-    multiply(Avx512(()), rows, matrix, sums);
-}
-
-/// All of `x` if that fills a register, else a copy of it in `space`, which holds zeros.
-#[inline(always)]
-fn whole<'a, T: Copy, const N: usize>(x: &'a [T], space: &'a mut [T; N]) -> &'a [T; N] {
-    match x.first_chunk() {
-        Some(x) => x,
-        None => {
-            space.iter_mut().zip(x).for_each(|(space, x)| *space = *x);
-            space
-        }
-    }
-}
-
-macro_rules! registers {
-    (
-        $isa:ty, $v:ty, $lanes:literal lanes,
-        $set1:ident, $load:ident, $load_half:ident, $to_f32:ident, $store:ident, $mul:ident, $fmadd:ident
-    ) => {
-        impl Registers for $isa {
-            type V = $v;
-            const LANES: usize = $lanes;
-
-            #[inline(always)]
-            fn splat(self, x: f32) -> $v {
-                // SAFETY: only the functions above make a value of this type, and they are compiled for
-                // its instructions; so whoever holds one may run them. The same for those that follow.
-                unsafe { $set1(x) }
+macro_rules! products {
+    ($name:ident, $registers:ident, $weigh:path, $features:literal) => {
+        /// The products on this instruction set. Only for whoever holds an `Isa` that proves it.
+        pub(super) fn $name<E: Element>() -> Products {
+            #[target_feature(enable = $features)]
+            fn scores_of<E: Element>(of: Scores<'_>, out: &mut Weights) {
+                scores::<_, E>($registers(()), of, out);
             }
-
-            #[inline(always)]
-            fn load(self, x: &[f32]) -> $v {
-                let mut space = [0.0; $lanes];
-                let x: &[f32; $lanes] = whole(x, &mut space);
-                // SAFETY: reads the floats of the reference, at any alignment.
-                unsafe { $load(x.as_ptr()) }
+            #[target_feature(enable = $features)]
+            fn values_of<E: Element>(of: Values<'_>, sums: Sums<'_>) {
+                weighted::<_, E>($registers(()), of, sums);
             }
-
-            #[inline(always)]
-            fn load_f16(self, x: &[f16]) -> $v {
-                let mut space = [f16::ZERO; $lanes];
-                let x: &[f16; $lanes] = whole(x, &mut space);
-                // SAFETY: reads the numbers of the reference, at any alignment.
-                unsafe { $to_f32($load_half(x.as_ptr().cast())) }
+            #[target_feature(enable = $features)]
+            fn fold_of(sums: &mut [f32], part: &[f32], factors: [f32; 2]) {
+                fold($registers(()), sums, part, factors);
             }
-
-            #[inline(always)]
-            fn store(self, x: $v, out: &mut [f32]) {
-                let mut space = [0.0; $lanes];
-                let (target, rest): (&mut [f32; $lanes], _) = match out.first_chunk_mut() {
-                    Some(out) => (out, None),
-                    None => (&mut space, Some(out)),
-                };
-                // SAFETY: writes the floats of the reference, at any alignment.
-                unsafe { $store(target.as_mut_ptr(), x) };
-                if let Some(out) = rest {
-                    out.iter_mut().zip(space).for_each(|(out, x)| *out = x);
-                }
-            }
-
-            #[inline(always)]
-            fn mul(self, a: $v, b: $v) -> $v {
-                // SAFETY: as for `splat`.
-                unsafe { $mul(a, b) }
-            }
-
-            #[inline(always)]
-            fn mul_add(self, a: $v, b: $v, c: $v) -> $v {
-                // SAFETY: as for `splat`.
-                unsafe { $fmadd(a, b, c) }
+            Products {
+                // SAFETY: the caller's `Isa` proves that this CPU has the instructions.
+                scores: |of, out| unsafe { scores_of::<E>(of, out) },
+                // SAFETY: as above.
+                values: |of, sums| unsafe { values_of::<E>(of, sums) },
+                // SAFETY: as above.
+                weigh: |scores, visible| unsafe { $weigh(scores, visible) },
+                // SAFETY: as above.
+                fold: |sums, part, factors| unsafe { fold_of(sums, part, factors) },
             }
         }
     };
 }
 
-registers!(
-    Avx2, __m256, 8 lanes,
-    _mm256_set1_ps, _mm256_loadu_ps, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps, _mm256_mul_ps,
-    _mm256_fmadd_ps
-);
+#[target_feature(enable = "avx2,fma,f16c")]
+fn weigh_avx2(scores: &mut [f32; POSITIONS], visible: Range<usize>) -> Softmax {
+    Softmax::weigh(scores, visible)
+}
 
-registers!(
-    Avx512, __m512, 16 lanes,
-    _mm512_set1_ps, _mm512_loadu_ps, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps, _mm512_mul_ps,
-    _mm512_fmadd_ps
-);
+products!(avx2, Avx2, weigh_avx2, "avx2,fma,f16c");
+products!(avx512, Avx512, softmax_512::weigh, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq");
+
+// SAFETY (of the functions below that are not unsafe): only the functions above make a value of these types,
+// and they are compiled for the instructions; so whoever holds one may run them.
+
+impl Registers for Avx2 {
+    type V = __m256;
+    type Lanes = usize;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn first_lanes(self, n: usize) -> usize {
+        n.min(8)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<E: Element>(self, from: *const u8, lanes: usize) -> __m256 {
+        if lanes == 8 {
+            // SAFETY: as the caller promises.
+            return unsafe { E::load_256(from) };
+        }
+        let mut whole = [E::default(); 8];
+        for (i, number) in whole.iter_mut().enumerate().take(lanes) {
+            // SAFETY: as the caller promises.
+            *number = unsafe { from.cast::<E>().add(i).read_unaligned() };
+        }
+        // SAFETY: the array has 8 numbers.
+        unsafe { E::load_256(whole.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: __m256, to: *mut f32, lanes: usize) {
+        if lanes == 8 {
+            // SAFETY: as the caller promises.
+            return unsafe { _mm256_storeu_ps(to, x) };
+        }
+        let mut whole = [0.0; 8];
+        // SAFETY: the array has room for 8 floats, and at `to` there is room for the first of them.
+        unsafe {
+            _mm256_storeu_ps(whole.as_mut_ptr(), x);
+            to.copy_from_nonoverlapping(whole.as_ptr(), lanes);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, from: *const u8) {
+        // SAFETY: as above; a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+}
+
+impl Registers for Avx512 {
+    type V = __m512;
+    type Lanes = __mmask16;
+    const LANES: usize = 16;
+    const ROWS: usize = 12;
+
+    #[inline(always)]
+    fn first_lanes(self, n: usize) -> __mmask16 {
+        if n >= 16 { u16::MAX } else { (1 << n) - 1 }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<E: Element>(self, from: *const u8, lanes: __mmask16) -> __m512 {
+        // SAFETY: as the caller promises.
+        unsafe { E::load_512(from, lanes) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, x: __m512, to: *mut f32, lanes: __mmask16) {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_mask_storeu_ps(to, lanes, x) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, from: *const u8) {
+        // SAFETY: as above; a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+}

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use half::f16;
 use metallic_kernels::activation::{self, Activation};
-use metallic_kernels::attention::{AttentionParams, KvPages, KvView};
+use metallic_kernels::attention::{AttentionBuf, AttentionParams, KvLayout, KvPages, KvView};
 use metallic_kernels::matmul::{self, ActivationBuf, Matrix};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::rope::{self, RopeParams};
 use metallic_kernels::{Isa, QuantOps, attention, norm, registry};
 use smallvec::SmallVec;
 
-use super::{Backend, Input, KvShape, MatmulJob, MatrixData, Span};
+use super::{Backend, Input, MatmulJob, MatrixData, Span};
 use crate::error::{Error, Result};
 use crate::memory::SharedBytes;
 use crate::model::config::{AttentionConfig, RopeConfig};
@@ -24,6 +23,7 @@ pub struct Cpu {
     pool: ThreadPool,
     isa: Isa,
     activations: ActivationBuf,
+    attention: AttentionBuf,
 }
 
 /// A matrix in memory.
@@ -37,9 +37,9 @@ pub struct CpuMatrix {
 
 /// Keys and values of one layer, in pages.
 pub struct CpuKvLayer {
-    keys: Vec<f16>,
-    values: Vec<f16>,
-    shape: KvShape,
+    layout: KvLayout,
+    keys: Slab,
+    values: Slab,
 }
 
 /// The rotations of one batch: cosines and sines of every row's position.
@@ -55,12 +55,22 @@ impl Cpu {
     /// [`Error::Threads`] if the system refuses.
     pub fn new(n_threads: usize, isa: Isa) -> Result<Self> {
         let pool = ThreadPool::new(n_threads).map_err(|source| Error::Threads { n_threads, source })?;
-        Ok(Self { pool, isa, activations: ActivationBuf::new(isa) })
+        Ok(Self { pool, isa, activations: ActivationBuf::new(isa), attention: AttentionBuf::default() })
     }
 
     /// Bytes that [`Backend::reserve_inputs`] allocates.
     pub fn input_bytes(n_threads: usize, isa: Isa, n_rows: usize, row_len: usize) -> u64 {
         ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len)
+    }
+
+    /// Bytes that [`Backend::reserve_attention`] allocates for all of `layers`: query heads and layout of
+    /// each.
+    pub fn attention_bytes(
+        n_threads: usize,
+        layers: impl IntoIterator<Item = (usize, KvLayout)>,
+        n_positions: usize,
+    ) -> u64 {
+        AttentionBuf::reserved_bytes(n_threads, layers, n_positions)
     }
 }
 
@@ -84,6 +94,10 @@ impl Backend for Cpu {
         self.activations.reserve(self.pool.n_threads(), n_rows, row_len);
     }
 
+    fn reserve_attention(&mut self, n_head: usize, layout: &KvLayout, n_positions: usize) {
+        self.attention.reserve(self.pool.n_threads(), n_head, layout, n_positions);
+    }
+
     fn buffer(&self, what: &'static str, len: usize) -> Result<Vec<f32>> {
         zeros(what, len)
     }
@@ -99,14 +113,13 @@ impl Backend for Cpu {
         CpuMatrix { n_rows: rows.len(), bytes, ..*matrix }
     }
 
-    fn kv_layer(&self, shape: KvShape, n_pages: usize) -> Result<CpuKvLayer> {
-        let values = |length: usize| {
-            let head = shape.page_len.checked_mul(length);
-            let page = head.and_then(|n| n.checked_mul(shape.n_head_kv));
-            page.and_then(|n| n.checked_mul(n_pages)).ok_or(Error::TooLarge { what: "the KV cache" })
+    fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> Result<CpuKvLayer> {
+        let slab = |page_bytes: usize| {
+            let bytes = page_bytes.checked_mul(n_pages);
+            Slab::new(bytes.ok_or(Error::TooLarge { what: "the KV cache" })?)
         };
-        let zeros = |length| zeros("the KV cache", values(length)?);
-        Ok(CpuKvLayer { keys: zeros(shape.key_length)?, values: zeros(shape.value_length)?, shape })
+        let [keys, values] = layout.page_bytes();
+        Ok(CpuKvLayer { layout: *layout, keys: slab(keys)?, values: slab(values)? })
     }
 
     fn rope(&self, config: &RopeConfig, factors: Option<&[f32]>, max_rows: usize) -> Result<CpuRope> {
@@ -182,16 +195,15 @@ impl Backend for Cpu {
     }
 
     fn store_kv(&mut self, kv: &mut CpuKvLayer, span: &Span<'_>, keys: &Vec<f32>, values: &Vec<f32>) {
-        let KvShape { n_head_kv, page_len, key_length, value_length } = kv.shape;
+        let (layout, [key_length, value_length]) = (kv.layout, kv.layout.head_dims());
         let of_span = |length: usize| {
-            let width = n_head_kv * length;
+            let width = layout.n_head_kv() * length;
             span.first_row * width..(span.first_row + span.n_rows) * width
         };
-        let (table, start) = (span.pages, span.start);
-        let mut pages = KvPages { slab: &mut kv.keys, table, page_len };
-        pages.store_keys(start, &keys[of_span(key_length)], n_head_kv, key_length);
-        let mut pages = KvPages { slab: &mut kv.values, table, page_len };
-        pages.store_values(start, &values[of_span(value_length)], n_head_kv, value_length);
+        let (keys, values) = (&keys[of_span(key_length)], &values[of_span(value_length)]);
+        let (key_slab, value_slab) = (kv.keys.bytes_mut(), kv.values.bytes_mut());
+        let mut pages = KvPages { layout, keys: key_slab, values: value_slab, table: span.pages };
+        pages.store(&self.pool, span.start, keys, values);
     }
 
     fn attention(
@@ -204,9 +216,6 @@ impl Backend for Cpu {
     ) {
         let params = AttentionParams {
             n_head: config.n_head,
-            n_head_kv: config.n_head_kv,
-            head_dim_k: config.key_length,
-            head_dim_v: config.value_length,
             scale: config.scale,
             softcap: config.softcap,
             window: config.window,
@@ -214,9 +223,10 @@ impl Backend for Cpu {
         let (in_width, out_width) = (config.n_head * config.key_length, config.n_head * config.value_length);
         let queries = &queries[span.first_row * in_width..][..span.n_rows * in_width];
         let out = &mut out[span.first_row * out_width..][..span.n_rows * out_width];
-        let page_len = kv.shape.page_len;
-        let view = KvView { keys: &kv.keys, values: &kv.values, table: span.pages, page_len };
-        attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, out);
+        let (keys, values) = (kv.keys.bytes(), kv.values.bytes());
+        let view = KvView { layout: kv.layout, keys, values, table: span.pages };
+        let buf = &mut self.attention;
+        attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, buf, out);
     }
 
     fn activate(&mut self, activation: Activation, x: &mut Vec<f32>, len: usize) {
@@ -290,6 +300,32 @@ fn split_rows(pool: &ThreadPool, x: &mut [f32], width: usize, work: &(dyn Fn(usi
         x.chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(first + i, row));
     };
     if x.len() < MIN_SHARED_VALUES { rows(0, x) } else { pool.split_rows(x, width, &rows) }
+}
+
+/// Bytes that begin with a cache line, so that no load of a register crosses one.
+struct Slab {
+    /// With room for moving the start.
+    space: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Slab {
+    const LINE: usize = 64;
+
+    /// Zeros.
+    fn new(len: usize) -> Result<Self> {
+        let space: Vec<u8> = zeros("the KV cache", len.saturating_add(Self::LINE))?;
+        let start = space.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+        Ok(Self { space, range: start..start + len })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.space[self.range.clone()]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.space[self.range.clone()]
+    }
 }
 
 /// A vector of zeros, or an error where there is no memory for it.

@@ -8,6 +8,7 @@ mod cpu;
 
 pub use cpu::Cpu;
 use metallic_gguf::GgmlType;
+pub use metallic_kernels::attention::{KvLayout, KvType};
 
 use crate::error::Result;
 use crate::memory::SharedBytes;
@@ -24,19 +25,6 @@ pub struct MatrixData {
     pub n_rows: usize,
     /// The rows, one after another.
     pub bytes: SharedBytes,
-}
-
-/// What the keys and values of one layer look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvShape {
-    /// Key and value heads.
-    pub n_head_kv: usize,
-    /// Values in a key.
-    pub key_length: usize,
-    /// Values in a value vector.
-    pub value_length: usize,
-    /// Positions in a page.
-    pub page_len: usize,
 }
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.
@@ -113,6 +101,9 @@ pub trait Backend {
 
     /// Makes room for what products need beside their buffers, for inputs of up to `n_rows` rows of `row_len`.
     fn reserve_inputs(&mut self, n_rows: usize, row_len: usize);
+    /// Makes room for what attention needs beside its buffers, in layers of `n_head` query heads with keys and
+    /// values of this layout, at positions below `n_positions`.
+    fn reserve_attention(&mut self, n_head: usize, layout: &KvLayout, n_positions: usize);
     /// A buffer of `len` zeros; `what` names it in errors.
     fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
     /// Makes a matrix ready to multiply with.
@@ -120,7 +111,7 @@ pub trait Backend {
     /// Consecutive rows of a matrix, as a matrix; shares the weights.
     fn matrix_rows(&self, matrix: &Self::Matrix, rows: std::ops::Range<usize>) -> Self::Matrix;
     /// Room for `n_pages` pages of keys and values.
-    fn kv_layer(&self, shape: KvShape, n_pages: usize) -> Result<Self::KvLayer>;
+    fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> Result<Self::KvLayer>;
     /// The rotations of `config`, with one factor for each pair of values where the model has them.
     fn rope(&self, config: &RopeConfig, factors: Option<&[f32]>, max_rows: usize) -> Result<Self::Rope>;
 

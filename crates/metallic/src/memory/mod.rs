@@ -3,6 +3,6 @@
 mod plan;
 mod source;
 
-pub(crate) use plan::WeightBytes;
+pub(crate) use plan::{BackendBytes, WeightBytes};
 pub use plan::{LedgerLine, MemoryPlan, PlanRequest};
 pub use source::{GgufFile, SharedBytes};

@@ -1,12 +1,10 @@
 //! What a model will hold in memory, item by item, before anything is allocated.
 
+use crate::backend::KvType;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::model::kv_cache::PAGE_LEN;
+use crate::model::kv_cache::{PAGE_LEN, layout};
 use crate::model::scratch::ScratchSizes;
-
-/// Bytes of a cached key or value: IEEE half precision.
-const KV_VALUE_BYTES: usize = 2;
 
 /// How a model is to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +15,8 @@ pub struct PlanRequest {
     pub n_sequences: usize,
     /// Rows of a forward pass.
     pub n_batch: usize,
+    /// What keys and values are kept as.
+    pub kv_type: KvType,
 }
 
 /// One thing that takes memory.
@@ -54,16 +54,25 @@ pub(crate) struct WeightBytes {
     pub(crate) vectors: u64,
 }
 
+/// What a backend needs beside weights, cache and buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BackendBytes {
+    /// For the inputs of products.
+    pub(crate) inputs: u64,
+    /// For attention.
+    pub(crate) attention: u64,
+}
+
 impl MemoryPlan {
-    /// Plans for a model on a backend that takes `input_bytes` for the inputs of its products. Pure: neither
-    /// reads nor allocates.
+    /// Plans for a model on a backend that takes so many bytes for its products and for attention. Pure:
+    /// neither reads nor allocates.
     ///
     /// # Errors
     /// A size beyond the address space.
     pub(crate) fn new(
         config: &ModelConfig,
         weights: WeightBytes,
-        input_bytes: u64,
+        backend: BackendBytes,
         request: PlanRequest,
     ) -> Result<Self> {
         let too_large = || Error::TooLarge { what: "the KV cache" };
@@ -75,22 +84,31 @@ impl MemoryPlan {
         plan.charge("weights in the other byte order", weights.copied, false, "swapped copies");
         plan.charge("norms and biases", weights.vectors, false, "as 32-bit floats");
 
-        let mut position_bytes = 0usize;
+        let mut page_bytes = 0usize;
         for layer in &config.layers {
-            let a = &layer.attention;
-            let values = a.key_length.checked_add(a.value_length).and_then(|n| n.checked_mul(a.n_head_kv));
-            let bytes = values.and_then(|n| n.checked_mul(KV_VALUE_BYTES));
-            position_bytes = bytes.and_then(|n| n.checked_add(position_bytes)).ok_or_else(too_large)?;
+            for bytes in layout(&layer.attention, request.kv_type)?.page_bytes() {
+                page_bytes = page_bytes.checked_add(bytes).ok_or_else(too_large)?;
+            }
         }
-        let kv_bytes = n_pages.checked_mul(PAGE_LEN).and_then(|n| n.checked_mul(position_bytes));
-        let reason = format!("{n_pages} pages of {PAGE_LEN} positions, {position_bytes} bytes each, as F16");
-        plan.charge("KV cache", kv_bytes.ok_or_else(too_large)? as u64, false, &reason);
+        let kv_bytes = n_pages.checked_mul(page_bytes).ok_or_else(too_large)?;
+        let reason = format!(
+            "{n_pages} pages of {PAGE_LEN} positions, {} bytes each, as {}",
+            page_bytes / PAGE_LEN,
+            request.kv_type
+        );
+        plan.charge("KV cache", kv_bytes as u64, false, &reason);
 
         for (what, len) in ScratchSizes::new(config, request.n_batch)?.lines() {
             let reason = format!("{len} floats for {} rows", request.n_batch);
             plan.charge(what, len as u64 * 4, false, &reason);
         }
-        plan.charge("inputs of products", input_bytes, false, "quantized activations and expanded weights");
+        plan.charge(
+            "inputs of products",
+            backend.inputs,
+            false,
+            "quantized activations and expanded weights",
+        );
+        plan.charge("attention", backend.attention, false, "tiles of queries and sums of steps");
         Ok(plan)
     }
 

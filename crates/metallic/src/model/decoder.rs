@@ -2,13 +2,14 @@
 
 use super::attention::Attention;
 use super::config::{ModelConfig, RopeConfig};
-use super::kv_cache::PAGE_LEN;
+use super::kv_cache::layout;
 use super::residual::Residual;
 use super::scratch::{MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::weights::Weights;
 use super::{ffn, moe};
-use crate::backend::{Backend, Input, KvShape, Span};
+use crate::backend::{Backend, Input, Span};
 use crate::error::Result;
+use crate::memory::{MemoryPlan, PlanRequest};
 
 /// The rows of one forward pass.
 pub(crate) struct Batch<'a> {
@@ -57,28 +58,22 @@ impl<B: Backend> Decoder<B> {
         mut backend: B,
         config: ModelConfig,
         weights: Weights<B::Matrix, B::Buffer>,
-        n_pages: usize,
-        n_batch: usize,
+        plan: &MemoryPlan,
     ) -> Result<Self> {
         let factors = weights.rope_factors.as_ref().map(|buffer| {
             let mut factors = vec![0.0; config.layers[0].attention.rope.n_rot / 2];
             backend.read(buffer, 0, &mut factors);
             factors
         });
+        let PlanRequest { n_batch, n_ctx, kv_type, .. } = plan.request;
         backend.reserve_inputs(n_batch, config.max_input_width());
-        let kv = config
-            .layers
-            .iter()
-            .map(|layer| {
-                let shape = KvShape {
-                    n_head_kv: layer.attention.n_head_kv,
-                    key_length: layer.attention.key_length,
-                    value_length: layer.attention.value_length,
-                    page_len: PAGE_LEN,
-                };
-                backend.kv_layer(shape, n_pages)
-            })
-            .collect::<Result<_>>()?;
+        let mut kv = Vec::with_capacity(config.layers.len());
+        for layer in &config.layers {
+            let layout = layout(&layer.attention, kv_type)?;
+            // The cache first: it is the larger, and says so where there is no memory for it.
+            kv.push(backend.kv_layer(&layout, plan.n_pages)?);
+            backend.reserve_attention(layer.attention.n_head, &layout, n_ctx);
+        }
         Ok(Self {
             ropes: Ropes::new(&backend, &config, factors.as_deref(), n_batch)?,
             scratch: Scratch::new(&backend, &ScratchSizes::new(&config, n_batch)?)?,

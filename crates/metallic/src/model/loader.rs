@@ -4,13 +4,13 @@ use metallic_gguf::{ByteOrder, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
-use super::arch;
 use super::decoder::Decoder;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
-use crate::backend::{Backend, Cpu};
+use super::{arch, kv_cache};
+use crate::backend::{Backend, Cpu, KvType};
 use crate::error::Result;
-use crate::memory::{GgufFile, MemoryPlan, PlanRequest, WeightBytes};
+use crate::memory::{BackendBytes, GgufFile, MemoryPlan, PlanRequest, WeightBytes};
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
 pub const DEFAULT_MAX_CONTEXT: usize = 4096;
@@ -24,6 +24,7 @@ pub struct GgufLoader<'p> {
     n_sequences: usize,
     n_batch: usize,
     n_threads: usize,
+    kv_type: KvType,
     isa: Isa,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
@@ -38,6 +39,7 @@ impl<'p> GgufLoader<'p> {
             n_sequences: 1,
             n_batch: DEFAULT_BATCH,
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            kv_type: KvType::F16,
             isa: Isa::best(),
             progress: None,
         }
@@ -68,6 +70,13 @@ impl<'p> GgufLoader<'p> {
     #[must_use]
     pub fn threads(mut self, n_threads: usize) -> Self {
         self.n_threads = n_threads.max(1);
+        self
+    }
+
+    /// What keys and values are kept as; half precision by default.
+    #[must_use]
+    pub fn kv_type(mut self, kv_type: KvType) -> Self {
+        self.kv_type = kv_type;
         self
     }
 
@@ -102,10 +111,19 @@ impl<'p> GgufLoader<'p> {
             n_ctx,
             n_sequences: self.n_sequences,
             n_batch: self.n_batch.min(n_ctx.saturating_mul(self.n_sequences)),
+            kv_type: self.kv_type,
         };
         let width = config.max_input_width();
-        let input_bytes = Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width);
-        let plan = MemoryPlan::new(&config, census.bytes, input_bytes, request)?;
+        let layers = config
+            .layers
+            .iter()
+            .map(|layer| Ok((layer.attention.n_head, kv_cache::layout(&layer.attention, self.kv_type)?)));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let backend = BackendBytes {
+            inputs: Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width),
+            attention: Cpu::attention_bytes(self.n_threads, layers, n_ctx),
+        };
+        let plan = MemoryPlan::new(&config, census.bytes, backend, request)?;
         Ok((config, plan))
     }
 
@@ -139,7 +157,7 @@ impl<'p> GgufLoader<'p> {
         for line in &plan.ledger {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
-        let stage = Decoder::new(backend, config.clone(), weights, plan.n_pages, plan.request.n_batch)?;
+        let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
         Ok(Model::new(config, plan, Box::new(stage)))
     }
 }

@@ -1,0 +1,86 @@
+//! What attention needs beside its inputs and outputs, allocated once.
+
+use std::sync::Mutex;
+
+use super::tile::Tile;
+use super::{KvLayout, POSITIONS, ROWS, max_queries};
+
+/// Room for the intermediate results of [`attention`](super::attention), kept between calls.
+#[derive(Debug, Default)]
+pub struct AttentionBuf {
+    /// One for each thread.
+    pub(super) spaces: Vec<Mutex<Space>>,
+    /// The sums of each step of one query.
+    pub(super) parts: Vec<f32>,
+}
+
+/// What a thread needs for a job.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    pub(super) tiles: Vec<Tile>,
+    /// The queries of the tiles, one after another.
+    pub(super) queries: Vec<[f32; ROWS]>,
+}
+
+/// Lengths of the buffers.
+struct Sizes {
+    tiles: usize,
+    queries: usize,
+    parts: usize,
+}
+
+impl Sizes {
+    fn new(n_head: usize, layout: &KvLayout, n_positions: usize) -> Self {
+        let ([head_dim_k, head_dim_v], shared) = (layout.head_dims(), n_head / layout.n_head_kv());
+        let tiles = max_queries(shared).saturating_mul(shared).div_ceil(ROWS);
+        let n_steps = n_positions.div_ceil(POSITIONS);
+        Self {
+            tiles,
+            queries: tiles.saturating_mul(head_dim_k),
+            parts: n_head.saturating_mul(n_steps).saturating_mul(head_dim_v.saturating_add(2)),
+        }
+    }
+}
+
+impl AttentionBuf {
+    /// Makes room for queries of `n_head` heads at positions below `n_positions`.
+    pub fn reserve(&mut self, n_threads: usize, n_head: usize, layout: &KvLayout, n_positions: usize) {
+        let sizes = Sizes::new(n_head, layout, n_positions);
+        if self.spaces.len() < n_threads {
+            self.spaces.resize_with(n_threads, Mutex::default);
+        }
+        for space in &mut self.spaces {
+            let space = space.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            space.tiles.clear();
+            space.tiles.reserve_exact(sizes.tiles);
+            grow(&mut space.queries, sizes.queries, [0.0; ROWS]);
+        }
+        grow(&mut self.parts, sizes.parts, 0.0);
+    }
+
+    /// Bytes that calls of [`reserve`](Self::reserve) for all of `layers` allocate: query heads and layout of
+    /// each.
+    pub fn reserved_bytes(
+        n_threads: usize,
+        layers: impl IntoIterator<Item = (usize, KvLayout)>,
+        n_positions: usize,
+    ) -> u64 {
+        let (mut space, mut parts) = ([0; 2], 0);
+        for (n_head, layout) in layers {
+            let sizes = Sizes::new(n_head, &layout, n_positions);
+            space = [space[0].max(sizes.tiles), space[1].max(sizes.queries)];
+            parts = parts.max(sizes.parts);
+        }
+        let bytes = |n: usize, size: usize| n.saturating_mul(size);
+        let space =
+            bytes(space[0], size_of::<Tile>()).saturating_add(bytes(space[1], size_of::<[f32; ROWS]>()));
+        bytes(n_threads, space).saturating_add(bytes(parts, size_of::<f32>())) as u64
+    }
+}
+
+fn grow<T: Clone>(vec: &mut Vec<T>, len: usize, value: T) {
+    if vec.len() < len {
+        vec.reserve_exact(len - vec.len());
+        vec.resize(len, value);
+    }
+}

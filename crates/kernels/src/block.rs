@@ -46,6 +46,21 @@ impl Unpacked {
     }
 }
 
+/// Something that file bytes can be taken for.
+///
+/// # Safety
+/// The type must be of alignment 1, without padding, and valid for every bit pattern.
+pub(crate) unsafe trait Bytes: Copy + 'static {}
+
+// SAFETY: promised by all `QuantBlock`s.
+unsafe impl<B: QuantBlock> Bytes for B {}
+
+/// 32 numbers, one beside the other, of a format whose numbers are floats.
+pub(crate) trait FloatBlock: Bytes {
+    /// Expands 32 numbers of each of 16 rows.
+    fn expand<R: gemm::Rows<Self>>(rows: &R, panel: &mut gemm::FloatPanel);
+}
+
 /// A block of one quantized format, as it lies in the file (little-endian).
 ///
 /// # Safety
@@ -57,10 +72,6 @@ pub(crate) unsafe trait QuantBlock: Copy + 'static {
     /// Whether the scales and minima of the first 16 and of the second 16 of 32 weights may differ.
     const HALVES: bool;
     /// Whether the format has minima; without, they are all 0.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "no kernel of this architecture takes panels")
-    )]
     const MINS: bool;
 
     /// The `i`-th 32 weights, `i < TYPE.block_len() / 32`.
@@ -70,10 +81,6 @@ pub(crate) unsafe trait QuantBlock: Copy + 'static {
     ///
     /// The provided way unpacks row after row. It is several times faster to say what to do with all rows
     /// at once; what comes out must be the same.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "no kernel of this architecture takes panels")
-    )]
     #[inline(always)]
     fn expand<R: gemm::Rows<Self>>(rows: &R, panel: &mut [gemm::PanelBlock]) {
         gemm::expand_each(rows, panel);
@@ -96,10 +103,19 @@ pub(crate) trait Quantize: QuantBlock {
 /// # Panics
 /// If `bytes` is not a whole number of blocks.
 pub(crate) fn blocks<B: QuantBlock>(bytes: &[u8]) -> &[B] {
-    const { assert!(align_of::<B>() == 1 && size_of::<B>() == B::TYPE.block_bytes()) };
+    const { assert!(size_of::<B>() == B::TYPE.block_bytes()) };
+    cast(bytes)
+}
+
+/// Bytes as what they can be taken for.
+///
+/// # Panics
+/// If `bytes` is not a whole number of them.
+pub(crate) fn cast<B: Bytes>(bytes: &[u8]) -> &[B] {
+    const { assert!(align_of::<B>() == 1) };
     assert!(bytes.len().is_multiple_of(size_of::<B>()), "a row is a whole number of blocks");
-    // SAFETY: `QuantBlock` promises alignment 1 and validity for every bit pattern; the assertions above
-    // prove the size and that the blocks end where the bytes do.
+    // SAFETY: `Bytes` promises alignment 1 and validity for every bit pattern; the assertion proves that
+    // the blocks end where the bytes do.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<B>()) }
 }
 

@@ -106,6 +106,24 @@ fn many_tokens_are_the_sums_that_define_them() {
     }
 }
 
+/// Numbers that come one by one need not be a multiple of what tiles take at a time.
+#[test]
+fn rows_of_any_length_are_multiplied() {
+    let mut random = Random(4);
+    for &ggml_type in GgmlType::ALL.iter().filter(|t| t.block_len() == 1) {
+        let scalar = ops(ggml_type, Isa::Scalar);
+        for row_len in [1, 31, 33, 40] {
+            let rows = random_rows(&scalar, row_len, 17, &mut random);
+            let x = random.floats(20 * row_len);
+            let expected = Expected::new(&scalar, &rows, row_len, &x);
+            for isa in Isa::available() {
+                let found = multiply(isa, ops(ggml_type, isa), &rows, row_len, &x);
+                expected.check(&found, 17, &format!("{ggml_type} {isa} {row_len}"));
+            }
+        }
+    }
+}
+
 /// Every byte of the rows the same, and activations at their largest: no intermediate sum may wrap or
 /// saturate.
 #[test]

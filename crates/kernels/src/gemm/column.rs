@@ -8,7 +8,7 @@ use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Shl, Shr};
 
 use super::{PanelBlock, ROWS};
 use crate::activations::Q8_LEN;
-use crate::block::{QuantBlock, blocks};
+use crate::block::{Bytes, QuantBlock, cast};
 
 /// Four bytes, or a number of 32 bits, of each of the 16 rows of a panel.
 pub(crate) trait Column:
@@ -30,6 +30,9 @@ pub(crate) trait Column:
     /// The signed byte `i`, counted from the lowest, as a float.
     fn signed_byte(self, i: usize) -> Self::Floats;
 
+    /// The 32 bits, a float.
+    fn float(self) -> Self::Floats;
+
     /// The lower 16 bits, a number in half precision.
     fn half(self) -> Self::Floats;
 
@@ -39,7 +42,7 @@ pub(crate) trait Column:
 }
 
 /// One block of each row of a panel.
-pub(crate) trait Rows<B: QuantBlock> {
+pub(crate) trait Rows<B> {
     type Column: Column;
 
     /// The block of row `r`.
@@ -144,21 +147,22 @@ pub(crate) fn expand_each<B: QuantBlock>(rows: &impl Rows<B>, panel: &mut [Panel
     }
 }
 
-/// Calls `expand` for every block of a row with that block of 16 rows and the panel's blocks for it. Where
+/// Calls `expand` for every block of a row with that block of 16 rows and the
+/// `per_block` blocks of the panel for it. Where
 /// there are fewer rows, the last stands for those that are missing.
 #[inline(always)]
-pub(super) fn for_each_block<B: QuantBlock>(
+pub(super) fn for_each_block<B: Bytes, P>(
     rows: &[u8],
     row_bytes: usize,
-    panel: &mut [PanelBlock],
-    mut expand: impl FnMut([&B; ROWS], &mut [PanelBlock]),
+    panel: &mut [P],
+    per_block: usize,
+    mut expand: impl FnMut([&B; ROWS], &mut [P]),
 ) {
     let last = rows.len() / row_bytes - 1;
     let mut starts: [&[B]; ROWS] = [&[]; ROWS];
     for (r, start) in starts.iter_mut().enumerate() {
-        *start = blocks(&rows[r.min(last) * row_bytes..][..row_bytes]);
+        *start = cast(&rows[r.min(last) * row_bytes..][..row_bytes]);
     }
-    let per_block = const { B::TYPE.block_len() / Q8_LEN };
     assert_eq!(panel.len(), starts[0].len() * per_block, "a panel block for every 32 weights");
     for (i, panel) in panel.chunks_exact_mut(per_block).enumerate() {
         let mut blocks = [&starts[0][i]; ROWS];
@@ -175,7 +179,7 @@ pub(super) fn for_each_block<B: QuantBlock>(
 /// # Panics
 /// If the block ends before.
 #[inline(always)]
-pub(super) fn array_at<B: QuantBlock, const N: usize>(block: &B, offset: usize) -> &[u8; N] {
+pub(super) fn array_at<B: Bytes, const N: usize>(block: &B, offset: usize) -> &[u8; N] {
     assert!(offset <= size_of::<B>() && N <= size_of::<B>() - offset, "the bytes are in the block");
     // SAFETY: inside the block, by the assertion, whose bytes are all initialised: it has no padding.
     unsafe { &*std::ptr::from_ref(block).cast::<u8>().add(offset).cast() }

@@ -4,21 +4,28 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{PanelBlock, ROWS, TOKENS, TileBlock};
+use super::numbers::{Block, cast_mut};
+use super::{Floats, Functions, Line, Numbers, Quants, ROWS, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::isa::Isa;
-use crate::matmul::{Forms, Input, MatmulJob, WorkerBuf};
+use crate::matmul::{Input, MatmulJob, WorkerBuf};
 use crate::pool::ThreadPool;
 
-/// Expanded blocks that a worker keeps in its second-level cache, a quarter of which they fill.
-const PANEL_BLOCKS: usize = (256 << 10) / size_of::<PanelBlock>();
+/// Bytes of panels that a worker keeps in its second-level cache, a quarter of which they fill.
+const PANEL_BYTES: usize = 256 << 10;
 
 /// Portions of a matrix for each worker at least, so that one that is slow holds up little.
 const PORTIONS: usize = 4;
 
-/// Blocks of tiles for all tokens, and of panels for each worker.
-pub(crate) fn n_blocks(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
-    (n_tokens.div_ceil(TOKENS) * n_blocks, PANEL_BLOCKS.max(n_blocks))
+/// Lines of tiles for all tokens, and of panels for each worker, for products of all kinds with rows of
+/// `n_blocks` blocks.
+pub(crate) fn n_lines(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
+    fn of<N: Numbers>(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
+        let tiles = n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS) * n_blocks * N::Tile::LINES;
+        (tiles, (n_blocks * N::Panel::LINES).max(PANEL_BYTES / size_of::<Line>()))
+    }
+    let (quants, floats) = (of::<Quants>(n_tokens, n_blocks), of::<Floats>(n_tokens, n_blocks));
+    (quants.0.max(floats.0), quants.1.max(floats.1))
 }
 
 /// What all jobs of a product of matrices have in common.
@@ -36,44 +43,65 @@ impl Call<'_> {
         &self,
         jobs: &[MatmulJob<'_>],
         input: &Input<'_>,
-        tiles: &mut [TileBlock],
+        tiles: &mut [Line],
         workers: &[Mutex<WorkerBuf>],
     ) {
-        let tiles = &mut tiles[..self.n_tokens.div_ceil(TOKENS) * self.n_blocks];
-        self.make_tiles(input, tiles, workers);
-        let next = AtomicUsize::new(0);
-        self.pool.run(&|worker| {
-            let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            while let Some((job, rows)) = self.portion(jobs, next.fetch_add(1, Ordering::Relaxed)) {
-                // SAFETY: portions are disjoint, and the counter hands out each once.
-                unsafe { self.multiply_rows(job, rows, tiles, &mut buf.panels) };
-            }
-        });
+        self.multiply_with::<Quants>(jobs, input, tiles, workers);
+        self.multiply_with::<Floats>(jobs, input, tiles, workers);
+    }
+
+    fn multiply_with<N: Numbers>(
+        &self,
+        jobs: &[MatmulJob<'_>],
+        input: &Input<'_>,
+        tiles: &mut [Line],
+        workers: &[Mutex<WorkerBuf>],
+    ) {
+        if jobs.iter().all(|job| functions::<N>(job).is_none()) {
+            return;
+        }
+        for first in (0..self.n_tokens).step_by(N::MAX_TOKENS) {
+            let tokens = first..self.n_tokens.min(first.saturating_add(N::MAX_TOKENS));
+            let tiles = &mut cast_mut(tiles)[..tokens.len().div_ceil(TOKENS) * self.n_blocks];
+            self.make_tiles::<N>(input, tokens.clone(), tiles, workers);
+            let next = AtomicUsize::new(0);
+            self.pool.run(&|worker| {
+                let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+                let panels = cast_mut(&mut buf.panels);
+                while let Some((job, rows)) = self.portion::<N>(jobs, next.fetch_add(1, Ordering::Relaxed)) {
+                    // SAFETY: portions are disjoint, and the counter hands out each once.
+                    unsafe { self.multiply_rows::<N>(job, rows, tokens.clone(), tiles, panels) };
+                }
+            });
+        }
     }
 
     /// Makes the rows of 16 tokens at a time and sorts them into a tile.
-    fn make_tiles(&self, input: &Input<'_>, tiles: &mut [TileBlock], workers: &[Mutex<WorkerBuf>]) {
-        let forms = Forms { blocks: true, groups: false };
+    fn make_tiles<N: Numbers>(
+        &self,
+        input: &Input<'_>,
+        tokens: Range<usize>,
+        tiles: &mut [N::Tile],
+        workers: &[Mutex<WorkerBuf>],
+    ) {
         self.pool.each_chunk_on(tiles, self.n_blocks, &|worker, i, tile| {
             let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            let first = i * TOKENS;
-            for token in first..(first + TOKENS).min(self.n_tokens) {
-                buf.input.fill(self.isa, input, token, 1, self.n_blocks * Q8_LEN, forms);
-                let blocks = buf.input.blocks.iter().zip(&mut *tile);
-                blocks.for_each(|(x, tile)| tile.set(token - first, x));
+            for (i, token) in tokens.clone().skip(i * TOKENS).take(TOKENS).enumerate() {
+                buf.input.fill(self.isa, input, token, 1, self.n_blocks * Q8_LEN, N::FORMS);
+                N::set(tile, i, &buf.input);
             }
         });
     }
 
     /// The `i`-th portion of all jobs: some rows of one.
-    fn portion<'j, 'a>(
+    fn portion<'j, 'a, N: Numbers>(
         &self,
         jobs: &'j [MatmulJob<'a>],
         mut i: usize,
     ) -> Option<(&'j MatmulJob<'a>, Range<usize>)> {
-        for job in jobs.iter().filter(|job| job.gemm().is_some()) {
+        for job in jobs.iter().filter(|job| functions::<N>(job).is_some()) {
             let n_panels = job.n_rows().div_ceil(ROWS);
-            let n = self.n_portions(n_panels);
+            let n = self.n_portions::<N>(n_panels);
             if i < n {
                 let row = |i: usize| (i * n_panels / n * ROWS).min(job.n_rows());
                 return Some((job, row(i)..row(i + 1)));
@@ -85,9 +113,9 @@ impl Call<'_> {
 
     /// Into how many portions so many panels are divided: no larger than fits in the cache, enough for each
     /// worker, and as many for one as for another.
-    fn n_portions(&self, n_panels: usize) -> usize {
+    fn n_portions<N: Numbers>(&self, n_panels: usize) -> usize {
         let n_threads = self.pool.n_threads();
-        let at_once = (PANEL_BLOCKS / self.n_blocks).max(1);
+        let at_once = (PANEL_BYTES / size_of::<N::Panel>() / self.n_blocks).max(1);
         let n = n_panels.div_ceil(at_once).max(PORTIONS * n_threads);
         n.next_multiple_of(n_threads).min(n_panels)
     }
@@ -96,26 +124,26 @@ impl Call<'_> {
     ///
     /// # Safety
     /// No other call at the same time may have any of `rows` of the same job.
-    unsafe fn multiply_rows(
+    unsafe fn multiply_rows<N: Numbers>(
         &self,
         job: &MatmulJob<'_>,
         rows: Range<usize>,
-        tiles: &[TileBlock],
-        panels: &mut [PanelBlock],
+        tokens: Range<usize>,
+        tiles: &[N::Tile],
+        panels: &mut [N::Panel],
     ) {
-        let Some(gemm) = job.gemm() else { return };
+        let Some(functions) = functions::<N>(job) else { return };
         let starts = rows.clone().step_by(ROWS);
         for (start, panel) in starts.clone().zip(panels.chunks_exact_mut(self.n_blocks)) {
             let end = (start + ROWS).min(rows.end);
-            (gemm.expand)(job.rows(start..end), job.row_bytes(), panel);
+            (functions.expand)(job.rows(start..end), job.row_bytes(), panel);
         }
         let mut product = [[0.0; ROWS]; TOKENS];
-        for (i, tile) in tiles.chunks_exact(self.n_blocks).enumerate() {
-            let first = i * TOKENS;
-            let n = TOKENS.min(self.n_tokens - first);
+        for (first, tile) in tokens.clone().step_by(TOKENS).zip(tiles.chunks_exact(self.n_blocks)) {
+            let n = TOKENS.min(tokens.end - first);
             for (start, panel) in starts.clone().zip(panels.chunks_exact(self.n_blocks)) {
                 let end = (start + ROWS).min(rows.end);
-                (gemm.multiply)(panel, tile, n, &mut product);
+                (functions.multiply)(panel, tile, n, &mut product);
                 if end - start == ROWS {
                     // SAFETY: the caller's: nobody else has these rows.
                     unsafe { job.store_tile(first, start, &mut product[..n]) };
@@ -128,4 +156,9 @@ impl Call<'_> {
             }
         }
     }
+}
+
+/// The functions of a job's format, where it has some of this kind.
+fn functions<'a, N: Numbers>(job: &'a MatmulJob<'_>) -> Option<&'a Functions<N>> {
+    job.gemm().and_then(N::functions)
 }

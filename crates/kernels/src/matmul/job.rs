@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Matrix;
 use crate::activation;
+use crate::activations::Q8_LEN;
 use crate::gemm::{Gemm, ROWS};
 
 /// One matrix of a [`matmul`](super::matmul) and where its results go.
@@ -65,9 +66,9 @@ impl<'a> MatmulJob<'a> {
         self.weights.row_bytes
     }
 
-    /// The way of many tokens, where the type has one.
-    pub(crate) fn gemm(&self) -> Option<Gemm> {
-        self.weights.ops.gemm
+    /// The way of many tokens, where the type has one and rows are as it needs them.
+    pub(crate) fn gemm(&self) -> Option<&Gemm> {
+        self.weights.ops.gemm.as_ref().filter(|_| self.weights.row_len.is_multiple_of(Q8_LEN))
     }
 
     /// The bytes of some rows.

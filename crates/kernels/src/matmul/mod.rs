@@ -20,10 +20,11 @@ use metallic_gguf::GgmlType;
 
 pub(crate) use self::input::Forms;
 pub use self::input::Input;
-use self::input::{InputRows, grow};
+pub(crate) use self::input::InputRows;
+use self::input::grow;
 pub use self::job::MatmulJob;
 use crate::activations::{self, Q8_LEN};
-use crate::gemm::{self, PanelBlock, TileBlock};
+use crate::gemm::{self, Line};
 use crate::isa::Isa;
 use crate::pool::{ThreadPool, part};
 use crate::registry::{self, Dot, QuantOps};
@@ -110,7 +111,7 @@ pub struct ActivationBuf {
     /// One a worker, which nobody else locks.
     workers: Vec<Mutex<WorkerBuf>>,
     /// The input of many tokens.
-    tiles: Vec<TileBlock>,
+    tiles: Vec<Line>,
 }
 
 /// What one worker needs for itself.
@@ -118,7 +119,7 @@ pub struct ActivationBuf {
 pub(crate) struct WorkerBuf {
     pub(crate) input: InputRows,
     /// Expanded weights.
-    pub(crate) panels: Vec<PanelBlock>,
+    pub(crate) panels: Vec<Line>,
 }
 
 impl ActivationBuf {
@@ -131,33 +132,32 @@ impl ActivationBuf {
     /// to that size allocate nothing.
     pub fn reserve(&mut self, n_threads: usize, n_rows: usize, row_len: usize) {
         let (n_single, n_blocks) = (n_rows.min(MAX_SINGLE_TOKENS), row_len.div_ceil(Q8_LEN));
-        let (n_tile_blocks, n_panel_blocks) = gemm_blocks(self.isa, n_rows, n_blocks);
-        grow(&mut self.tiles, n_tile_blocks, TileBlock::ZERO);
+        let (n_tile_lines, n_panel_lines) = gemm_lines(self.isa, n_rows, n_blocks);
+        grow(&mut self.tiles, n_tile_lines, Line::ZERO);
         self.workers.resize_with(n_threads.max(self.workers.len()), Mutex::default);
         for worker in &mut self.workers {
             let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
             worker.input.reserve(self.isa, n_single, row_len);
-            grow(&mut worker.panels, n_panel_blocks, PanelBlock::ZERO);
+            grow(&mut worker.panels, n_panel_lines, Line::ZERO);
         }
     }
 
     /// Bytes that `reserve` allocates on `isa`.
     pub fn reserved_bytes(isa: Isa, n_threads: usize, n_rows: usize, row_len: usize) -> u64 {
         let (n_single, n_blocks) = (n_rows.min(MAX_SINGLE_TOKENS), row_len.div_ceil(Q8_LEN));
-        let (n_tile_blocks, n_panel_blocks) = gemm_blocks(isa, n_rows, n_blocks);
-        let worker =
-            InputRows::reserved_bytes(isa, n_single, row_len) + n_panel_blocks * size_of::<PanelBlock>();
-        (n_tile_blocks * size_of::<TileBlock>() + n_threads * worker) as u64
+        let (n_tile_lines, n_panel_lines) = gemm_lines(isa, n_rows, n_blocks);
+        let worker = InputRows::reserved_bytes(isa, n_single, row_len) + n_panel_lines * size_of::<Line>();
+        (n_tile_lines * size_of::<Line>() + n_threads * worker) as u64
     }
 }
 
 /// Tokens that meet the weights one row at a time in a call, or are taken together where a type has no other way.
 const MAX_SINGLE_TOKENS: usize = MIN_GEMM_TOKENS - 1;
 
-/// Blocks of tiles in all, and of panels for each worker.
-fn gemm_blocks(isa: Isa, n_tokens: usize, n_blocks: usize) -> (usize, usize) {
+/// Lines of tiles in all, and of panels for each worker.
+fn gemm_lines(isa: Isa, n_tokens: usize, n_blocks: usize) -> (usize, usize) {
     let tiles = n_tokens >= MIN_GEMM_TOKENS && registry::ops(GgmlType::Q8_0, isa).gemm.is_some();
-    if tiles { gemm::n_blocks(n_tokens, n_blocks) } else { (0, 0) }
+    if tiles { gemm::n_lines(n_tokens, n_blocks) } else { (0, 0) }
 }
 
 /// Multiplies each job's matrix with the `n_tokens` rows of `input`, which are made once.
@@ -186,7 +186,7 @@ pub fn matmul(
     }
     scratch.reserve(pool.n_threads(), n_tokens, row_len);
     let ActivationBuf { isa, workers, tiles } = scratch;
-    let in_tiles = |job: &MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.weights.ops.gemm.is_some();
+    let in_tiles = |job: &MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.gemm().is_some();
     if jobs.iter().any(in_tiles) {
         let call = gemm::Call { pool, isa: *isa, n_tokens, n_blocks: row_len / Q8_LEN };
         call.multiply(jobs, input, tiles, workers);

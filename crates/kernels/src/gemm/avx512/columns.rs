@@ -5,7 +5,7 @@ use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Shl, Shr};
 
 use super::super::column::array_at;
 use super::super::{Column, ROWS, Rows};
-use crate::block::QuantBlock;
+use crate::block::Bytes;
 use crate::x86::load_16;
 
 /// Sixteen blocks. There are such rows, and the columns and floats that come of them, only on a CPU that
@@ -26,7 +26,7 @@ pub(super) struct Column512(__m512i);
 #[derive(Clone, Copy)]
 pub(super) struct Floats512(__m512);
 
-impl<B: QuantBlock> Rows<B> for Avx512Rows<'_, B> {
+impl<B: Bytes> Rows<B> for Avx512Rows<'_, B> {
     type Column = Column512;
 
     #[inline(always)]
@@ -54,7 +54,7 @@ impl<B: QuantBlock> Rows<B> for Avx512Rows<'_, B> {
 /// Transposes 16 times 4 dwords.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn columns<B: QuantBlock>(blocks: &[&B; ROWS], offset: usize) -> [Column512; 4] {
+fn columns<B: Bytes>(blocks: &[&B; ROWS], offset: usize) -> [Column512; 4] {
     let row = |r: usize| load_16(array_at(blocks[r], offset));
     // Every fourth row, so that the steps within lanes leave all rows in order.
     let lanes = |first: usize| {
@@ -91,6 +91,12 @@ impl Column for Column512 {
         let highest = self << (24 - 8 * i as u32);
         // SAFETY: this CPU has the instructions, for there is a column.
         Floats512(unsafe { _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(highest.0)) })
+    }
+
+    #[inline(always)]
+    fn float(self) -> Floats512 {
+        // SAFETY: this CPU has the instructions, for there is a column.
+        Floats512(unsafe { _mm512_castsi512_ps(self.0) })
     }
 
     #[inline(always)]

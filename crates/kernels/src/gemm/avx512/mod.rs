@@ -1,18 +1,21 @@
 //! The register tile in AVX-512 with VNNI: 16 sums, 8 registers of weights, the scales.
 
 mod columns;
+mod floats;
 
 use std::arch::x86_64::*;
 
 use columns::Avx512Rows;
 
 use super::column::for_each_block;
-use super::{Gemm, PanelBlock, Product, TOKENS, TileBlock};
-use crate::block::QuantBlock;
+use super::numbers::{PanelBlock, TileBlock};
+use super::{Floats, Functions, Product, Quants, TOKENS};
+use crate::activations::Q8_LEN;
+use crate::block::{FloatBlock, QuantBlock};
 
-pub(super) fn gemm<B: QuantBlock>() -> Gemm {
+pub(super) fn quants<B: QuantBlock>() -> Functions<Quants> {
     // SAFETY (of all the calls): only `Gemm::of` asks, whose `Isa::Avx512` proves what this CPU has.
-    Gemm {
+    Functions {
         // SAFETY: as above.
         expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
         multiply: match (B::HALVES, B::MINS) {
@@ -28,9 +31,21 @@ pub(super) fn gemm<B: QuantBlock>() -> Gemm {
     }
 }
 
+pub(super) fn floats<B: FloatBlock>() -> Functions<Floats> {
+    Functions {
+        // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx512` proves what this CPU has.
+        expand: |rows, row_bytes, panel| unsafe { floats::expand::<B>(rows, row_bytes, panel) },
+        // SAFETY: likewise.
+        multiply: |panel, tile, n, out| unsafe { floats::multiply(panel, tile, n, out) },
+    }
+}
+
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]) {
-    for_each_block::<B>(rows, row_bytes, panel, |blocks, panel| B::expand(&Avx512Rows::new(blocks), panel));
+    let per_block = const { B::TYPE.block_len() / Q8_LEN };
+    for_each_block(rows, row_bytes, panel, per_block, |blocks, panel| {
+        B::expand(&Avx512Rows::new(blocks), panel);
+    });
 }
 
 /// The narrowest tile that holds `n` tokens. A token's result is the same in all of them.
@@ -56,6 +71,7 @@ macro_rules! for_each_token {
         $step!(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
     };
 }
+use for_each_token;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -84,19 +100,19 @@ fn multiply_first<const HALVES: bool, const MINS: bool, const N: usize>(
                     if HALVES {
                         let first = dot(offset(0), [w[0], w[1], w[2], w[3]], x.first_chunk().unwrap_or(&[0; 16]));
                         let second = dot(offset(1), [w[4], w[5], w[6], w[7]], x.last_chunk().unwrap_or(&[0; 16]));
-                        let both = _mm512_mul_ps(first, floats(scales[0]));
-                        let both = _mm512_fmadd_ps(second, floats(scales[1]), both);
+                        let both = _mm512_mul_ps(first, load_floats(scales[0]));
+                        let both = _mm512_fmadd_ps(second, load_floats(scales[1]), both);
                         acc[$token] = _mm512_fmadd_ps(both, scale, acc[$token]);
                         if MINS {
-                            acc[$token] = _mm512_fnmadd_ps(floats(mins[0]), sum(0), acc[$token]);
-                            acc[$token] = _mm512_fnmadd_ps(floats(mins[1]), sum(1), acc[$token]);
+                            acc[$token] = _mm512_fnmadd_ps(load_floats(mins[0]), sum(0), acc[$token]);
+                            acc[$token] = _mm512_fnmadd_ps(load_floats(mins[1]), sum(1), acc[$token]);
                         }
                     } else {
                         let all = dot(offset(2), w, x);
-                        let scale = _mm512_mul_ps(floats(scales[0]), scale);
+                        let scale = _mm512_mul_ps(load_floats(scales[0]), scale);
                         acc[$token] = _mm512_fmadd_ps(all, scale, acc[$token]);
                         if MINS {
-                            acc[$token] = _mm512_fnmadd_ps(floats(mins[0]), sum(2), acc[$token]);
+                            acc[$token] = _mm512_fnmadd_ps(load_floats(mins[0]), sum(2), acc[$token]);
                         }
                     }
                 }
@@ -132,7 +148,7 @@ fn load(bytes: &[u8; 64]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn floats(x: &[f32; 16]) -> __m512 {
+fn load_floats(x: &[f32; 16]) -> __m512 {
     // SAFETY: reads the 16 floats of the reference, at any alignment.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }

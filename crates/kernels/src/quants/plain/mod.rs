@@ -3,9 +3,13 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::marker::PhantomData;
+
 use half::{bf16, f16};
 use metallic_gguf::GgmlType;
 
+use crate::block::{Bytes, FloatBlock};
+use crate::gemm::{Column, FloatPanel, Gemm, Rows};
 use crate::isa::Isa;
 use crate::quants::bits;
 use crate::registry::{Dot, Encode, QuantOps};
@@ -26,6 +30,9 @@ pub(super) trait Number<const N: usize>: Sized + 'static {
         )
     };
 
+    /// The way of many tokens, for the types that models are stored in.
+    const GEMM: fn(Isa) -> Option<Gemm> = |_| None;
+
     /// The nearest float.
     fn to_f32(bytes: [u8; N]) -> f32;
 }
@@ -33,6 +40,7 @@ pub(super) trait Number<const N: usize>: Sized + 'static {
 impl Number<4> for f32 {
     const TYPE: GgmlType = GgmlType::F32;
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, f32::to_le_bytes));
+    const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<f32, 4>>;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 4]) -> f32 {
@@ -43,6 +51,7 @@ impl Number<4> for f32 {
 impl Number<2> for f16 {
     const TYPE: GgmlType = GgmlType::F16;
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| f16::from_f32(x).to_le_bytes()));
+    const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<f16, 2>>;
     #[cfg(target_arch = "x86_64")]
     const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
         // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
@@ -58,6 +67,7 @@ impl Number<2> for f16 {
 impl Number<2> for bf16 {
     const TYPE: GgmlType = GgmlType::BF16;
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| bf16::from_f32(x).to_le_bytes()));
+    const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<bf16, 2>>;
     #[cfg(target_arch = "x86_64")]
     const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
         // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
@@ -67,6 +77,58 @@ impl Number<2> for bf16 {
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
         bf16::from_le_bytes(bytes).to_f32()
+    }
+}
+
+/// 32 numbers, one beside the other.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Run<T, const N: usize> {
+    bytes: [[u8; N]; 32],
+    number: PhantomData<T>,
+}
+
+// SAFETY: an array of bytes: alignment 1, no padding, every bit pattern valid.
+unsafe impl<T: Copy + 'static, const N: usize> Bytes for Run<T, N> {}
+
+impl FloatBlock for Run<f32, 4> {
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {
+        for (i, panel) in panel.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            for (panel, column) in panel.iter_mut().zip(rows.columns(16 * i)) {
+                R::Column::store_floats(column.float(), panel);
+            }
+        }
+    }
+}
+
+impl FloatBlock for Run<f16, 2> {
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {
+        expand_pairs(rows, panel, |pair| (pair.half(), (pair >> 16).half()));
+    }
+}
+
+impl FloatBlock for Run<bf16, 2> {
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {
+        expand_pairs(rows, panel, |pair| ((pair << 16).float(), (pair & 0xffff_0000).float()));
+    }
+}
+
+/// Expands numbers of 16 bits, of which a column holds two for each row.
+#[inline(always)]
+fn expand_pairs<T, R: Rows<Run<T, 2>>>(
+    rows: &R,
+    panel: &mut FloatPanel,
+    widen: impl Fn(R::Column) -> (<R::Column as Column>::Floats, <R::Column as Column>::Floats),
+) {
+    for (i, panel) in panel.0.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        for (panel, pair) in panel.as_chunks_mut::<2>().0.iter_mut().zip(rows.columns(16 * i)) {
+            let (first, second) = widen(pair);
+            R::Column::store_floats(first, &mut panel[0]);
+            R::Column::store_floats(second, &mut panel[1]);
+        }
     }
 }
 
@@ -105,7 +167,9 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
     match isa {
         Isa::Scalar => scalar,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), ..scalar },
+        Isa::Avx2 | Isa::Avx512 => {
+            QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), gemm: (T::GEMM)(isa), ..scalar }
+        }
     }
 }
 

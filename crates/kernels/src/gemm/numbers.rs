@@ -1,0 +1,155 @@
+//! What panels and tiles hold: 8-bit quants for the quantized formats, floats for the others.
+
+use super::{Functions, Gemm, ROWS, TOKENS};
+use crate::activations::{Q8_LEN, Q8Block};
+use crate::matmul::{Forms, InputRows};
+
+/// What the buffers of panels and tiles are made of, whatever numbers these hold: a line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Line([0; 64]);
+}
+
+/// A part of a panel or a tile.
+///
+/// # Safety
+/// The type must be of alignment 64 or less, without padding, and valid for every bit pattern: [`cast_mut`]
+/// makes it from lines.
+pub(crate) unsafe trait Block: Copy + Sync {
+    /// Lines that one takes.
+    const LINES: usize = const {
+        assert!(
+            size_of::<Self>().is_multiple_of(size_of::<Line>()) && align_of::<Self>() <= align_of::<Line>()
+        );
+        size_of::<Self>() / size_of::<Line>()
+    };
+}
+
+/// The blocks that lie in `lines`.
+pub(super) fn cast_mut<B: Block>(lines: &mut [Line]) -> &mut [B] {
+    // SAFETY: a `Block` is `LINES` lines long, no more aligned, without padding, and valid for every bit
+    // pattern; the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() / B::LINES) }
+}
+
+/// One of the two kinds of numbers.
+pub(crate) trait Numbers: Copy + Sized {
+    /// 32 weights of each of [`ROWS`] rows.
+    type Panel: Block;
+    /// 32 activations of each of [`TOKENS`] tokens.
+    type Tile: Block + Send;
+
+    /// Tokens whose tiles are made together: so many meet a panel before it is expanded again.
+    const MAX_TOKENS: usize;
+    /// What a tile is made from.
+    const FORMS: Forms;
+
+    /// The functions of a format that has panels of this kind.
+    fn functions(gemm: &Gemm) -> Option<&Functions<Self>>;
+
+    /// Sets one token of a tile, from the first row of `input`.
+    fn set(tile: &mut [Self::Tile], token: usize, input: &InputRows);
+}
+
+/// Quants of 8 bits with scales.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quants;
+
+/// Floats of 32 bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floats;
+
+/// 32 weights of each of [`ROWS`] rows.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct PanelBlock {
+    /// `quants[j][4r + i]` is weight `4j + i` of row `r`, plus 128.
+    pub(super) quants: [[u8; 4 * ROWS]; Q8_LEN / 4],
+    /// Scales of the first and of the second 16 weights of each row.
+    pub(crate) scales: [[f32; ROWS]; 2],
+    /// Minima of the same.
+    pub(super) mins: [[f32; ROWS]; 2],
+}
+
+/// 32 activations of each of [`TOKENS`] tokens.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct TileBlock {
+    pub(super) quants: [[i8; Q8_LEN]; TOKENS],
+    pub(super) scales: [f32; TOKENS],
+    /// −128 times the sum of the first 16 quants, of the second 16, of all.
+    pub(super) offsets: [[i32; TOKENS]; 3],
+    /// The scale times the same sums.
+    pub(super) sums: [[f32; TOKENS]; 3],
+}
+
+// SAFETY: arrays of numbers whose sizes are multiples of the alignment, repr(C).
+unsafe impl Block for PanelBlock {}
+// SAFETY: likewise.
+unsafe impl Block for TileBlock {}
+
+/// 32 weights of each of [`ROWS`] rows, as floats: `0[i][r]` is weight `i` of row `r`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct FloatPanel(pub(crate) [[f32; ROWS]; Q8_LEN]);
+
+/// 32 activations of each of [`TOKENS`] tokens, as floats.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct FloatTile(pub(super) [[f32; Q8_LEN]; TOKENS]);
+
+// SAFETY: an array of floats, repr(C).
+unsafe impl Block for FloatPanel {}
+// SAFETY: likewise.
+unsafe impl Block for FloatTile {}
+
+impl Numbers for Quants {
+    type Panel = PanelBlock;
+    type Tile = TileBlock;
+
+    const MAX_TOKENS: usize = usize::MAX;
+    const FORMS: Forms = Forms { blocks: true, groups: false };
+
+    fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
+        if let Gemm::Quants(functions) = gemm { Some(functions) } else { None }
+    }
+
+    fn set(tile: &mut [TileBlock], token: usize, input: &InputRows) {
+        tile.iter_mut().zip(&input.blocks).for_each(|(tile, x)| tile.set(token, x));
+    }
+}
+
+impl Numbers for Floats {
+    type Panel = FloatPanel;
+    type Tile = FloatTile;
+
+    /// Floats take twice the room of quants and their sums. With so many tokens, expanding again for the next
+    /// ones costs 3 % of the time, and the tiles of 512 tokens' quants have room for them.
+    const MAX_TOKENS: usize = 240;
+    const FORMS: Forms = Forms { blocks: false, groups: false };
+
+    fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
+        if let Gemm::Floats(functions) = gemm { Some(functions) } else { None }
+    }
+
+    fn set(tile: &mut [FloatTile], token: usize, input: &InputRows) {
+        for (tile, x) in tile.iter_mut().zip(input.floats.as_chunks::<Q8_LEN>().0) {
+            tile.0[token] = *x;
+        }
+    }
+}
+
+impl TileBlock {
+    fn set(&mut self, token: usize, x: &Q8Block) {
+        self.quants[token] = x.quants;
+        self.scales[token] = x.scale;
+        let sums = [i32::from(x.sums[0]), i32::from(x.sums[1]), x.sum()];
+        for (i, sum) in sums.into_iter().enumerate() {
+            self.offsets[i][token] = -128 * sum;
+            self.sums[i][token] = x.scale * sum as f32;
+        }
+    }
+}

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use metallic::Isa;
 
 use crate::failure::EXIT_CODES;
 use crate::fetch::{ModelName, catalogue};
@@ -105,13 +106,57 @@ pub(crate) struct EngineArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ctx_size: Option<u32>,
 
-    /// Threads to compute with [default: one a core]
+    /// Threads to compute with [default: one a physical core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
 
-    /// Tokens of the prompt computed at once
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+/// How a model is computed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct ComputeArgs {
+    /// Tokens of a prompt computed at once
     #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_size: u32,
+
+    /// Instruction set of the kernels; of those that this machine has [default: the fastest]
+    #[arg(long, value_name = "ISA", value_parser = isa)]
+    pub(crate) isa: Option<Isa>,
+
+    /// Where weights lie: copied from the file into memory on huge pages, which are read faster, or in the
+    /// mapped file
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
+    pub(crate) load: Load,
+}
+
+/// Where weights lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Load {
+    /// In a slab if the files take at most half of the memory that is available, else mapped
+    #[default]
+    Auto,
+    /// In the mapped file
+    Map,
+    /// In memory, on huge pages
+    Slab,
+}
+
+/// Two numbers of tokens.
+fn prompt_and_gen(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(',').and_then(|(p, n)| Some((p.parse().ok()?, n.parse().ok()?)));
+    numbers.ok_or_else(|| "it must be two numbers, such as 512,128".to_owned())
+}
+
+/// An instruction set of this machine.
+fn isa(name: &str) -> Result<Isa, String> {
+    let available = Isa::available();
+    available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+        let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+        format!("this machine has {}", names.join(", "))
+    })
 }
 
 /// A number of tokens to generate, or -1 for no limit.
@@ -275,13 +320,12 @@ pub(crate) struct PerplexityArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) chunks: Option<u32>,
 
-    /// Threads to compute with [default: one a core]
+    /// Threads to compute with [default: one a physical core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
 
-    /// Tokens computed at once
-    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch_size: u32,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -309,17 +353,17 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', default_value = "128")]
     pub(crate) n_gen: Vec<u32>,
 
+    /// A prompt and, timed with it, the tokens to generate after it; may be given several times
+    #[arg(long, value_name = "P,N", value_parser = prompt_and_gen)]
+    pub(crate) pg: Vec<(u32, u32)>,
+
     /// Numbers of tokens that the context holds before a test begins
     #[arg(short = 'd', long, value_name = "N,N,…", value_delimiter = ',', default_value = "0")]
     pub(crate) n_depth: Vec<u32>,
 
-    /// Numbers of threads to compute with [default: one a core]
+    /// Numbers of threads to compute with [default: one a physical core]
     #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Vec<u16>,
-
-    /// Tokens of a prompt computed at once
-    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch_size: u32,
 
     /// Times that each test is run, after once to warm up
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -328,6 +372,9 @@ pub(crate) struct BenchArgs {
     /// Print JSON: an array with an object for each test
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 #[derive(Debug, Args)]

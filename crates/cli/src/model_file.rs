@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 use metallic::text::{EncodeOptions, Tokenizer};
-use metallic::{Error, GgufFile, GgufLoader, Model};
+use metallic::{Error, GgufFile, GgufLoader, LoadMode, Model};
 
-use crate::args::EngineArgs;
+use crate::args::{ComputeArgs, EngineArgs, Load};
 use crate::failure::{Failure, Kind, Result};
 use crate::memory::available_memory_bytes;
 use crate::terminal::{Terminal, human_bytes};
@@ -30,11 +30,16 @@ pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<Gg
 /// Makes an opened model ready to run.
 pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
     let path = file.path().to_owned();
+    let ComputeArgs { batch_size, isa, load } = args.compute;
     let bar = terminal.byte_bar("loading", 0);
-    let mut loader = GgufLoader::new(file).batch(args.batch_size as usize).progress(|done, total| {
+    let mode = load_mode(load, file.n_bytes());
+    let mut loader = GgufLoader::new(file).batch(batch_size as usize).mode(mode).progress(|done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
+    if let Some(isa) = isa {
+        loader = loader.isa(isa);
+    }
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);
     }
@@ -51,6 +56,19 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
     let model = loader.load();
     bar.finish_and_clear();
     model.map_err(|e| unusable(&path, e))
+}
+
+/// Where the weights of a model of `n_bytes` are to lie.
+fn load_mode(load: Load, n_bytes: u64) -> LoadMode {
+    match load {
+        Load::Map => LoadMode::Map,
+        Load::Slab => LoadMode::Slab,
+        Load::Auto => {
+            // Half is left for what else runs, and for the page cache that the file is read through.
+            let has_room = available_memory_bytes().is_some_and(|available| n_bytes <= available / 2);
+            if has_room { LoadMode::Slab } else { LoadMode::Map }
+        }
+    }
 }
 
 /// The file's tokenizer.

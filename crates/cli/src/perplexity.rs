@@ -33,7 +33,7 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     }
 
     let engine =
-        EngineArgs { ctx_size: Some(args.ctx_size), threads: args.threads, batch_size: args.batch_size };
+        EngineArgs { ctx_size: Some(args.ctx_size), threads: args.threads, compute: args.compute.clone() };
     let mut model = model_file::load(file, &engine, fetcher.terminal)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let bar = fetcher.terminal.step_bar("perplexity", n_chunks as u64);

@@ -15,6 +15,15 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// An opened file could not be read into memory.
+    #[error("can't read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
     /// A file is not valid GGUF, or a shard does not belong to its set.
     #[error("{} is not a valid GGUF model", path.display())]
     Format {

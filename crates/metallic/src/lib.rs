@@ -17,6 +17,7 @@
 //! ```
 
 pub mod backend;
+mod cores;
 pub mod engine;
 mod error;
 pub mod memory;
@@ -25,9 +26,10 @@ pub mod sampling;
 pub mod testing;
 pub mod text;
 
+pub use cores::default_threads;
 pub use engine::{Engine, Event, FinishReason, Request};
 pub use error::{Error, Result};
 pub use memory::{GgufFile, MemoryPlan};
 pub use metallic_gguf as gguf;
 pub use metallic_kernels::{GgmlType, Isa};
-pub use model::{GgufLoader, Model};
+pub use model::{GgufLoader, LoadMode, Model};

@@ -8,11 +8,10 @@ mod bandwidth;
 mod report;
 
 use std::io::{self, BufWriter, Write};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use metallic::Model;
 use metallic::model::{Piece, SequenceId};
+use metallic::{Isa, Model};
 
 use crate::args::{BenchArgs, EngineArgs};
 use crate::failure::{Failure, Kind, Result};
@@ -20,7 +19,7 @@ use crate::fetch::Fetcher;
 use crate::model_file;
 use report::{Row, Subject};
 
-/// One thing to measure: reading `n_prompt` tokens, or generating `n_gen`.
+/// One thing to measure: reading `n_prompt` tokens and then generating `n_gen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Test {
     n_prompt: usize,
@@ -33,18 +32,18 @@ struct Test {
 pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let tests = tests(args)?;
     let path = fetcher.locate(&args.model)?.path;
-    let subject = Subject::new(&model_file::open(&path)?)?;
+    let isa = args.compute.isa.unwrap_or_else(Isa::best);
+    let subject = Subject::new(&model_file::open(&path)?, isa)?;
     let n_ctx = tests.iter().map(|test| test.n_depth + test.n_prompt + test.n_gen).max();
     let n_ctx = n_ctx.and_then(|n| u32::try_from(n).ok());
-    let default_threads =
-        [thread::available_parallelism().map_or(1, |n| n.get().min(u16::MAX.into()) as u16)];
+    let default_threads = [metallic::default_threads().min(u16::MAX.into()) as u16];
     let threads = if args.threads.is_empty() { &default_threads[..] } else { &args.threads };
 
     let n_runs = threads.len() as u64 * tests.len() as u64 * u64::from(args.repetitions);
     let bar = fetcher.terminal.step_bar("measuring", n_runs);
     let mut rows = Vec::new();
     for &n_threads in threads {
-        let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), batch_size: args.batch_size };
+        let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), compute: args.compute.clone() };
         let mut model = model_file::load(model_file::open(&path)?, &engine, fetcher.terminal)?;
         let read_rate = bandwidth::measure(n_threads.into())?;
         let mut bench = Bench { sequence: model.create_sequence(), model: &mut model };
@@ -66,13 +65,14 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     written.and_then(|()| out.flush()).map_err(Failure::output)
 }
 
-/// Every prompt length and every number to generate, at every depth.
+/// Every prompt length, every number to generate and every pair of both, at every depth.
 fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     for &n_depth in &args.n_depth {
         let lengths = args.n_prompt.iter().map(|&n| (n, 0)).chain(args.n_gen.iter().map(|&n| (0, n)));
-        for (n_prompt, n_gen) in lengths.filter(|lengths| *lengths != (0, 0)) {
-            if n_depth.checked_add(n_prompt + n_gen).is_none() {
+        for (n_prompt, n_gen) in lengths.chain(args.pg.iter().copied()).filter(|lengths| *lengths != (0, 0)) {
+            let n_tokens = n_prompt.checked_add(n_gen).and_then(|n| n.checked_add(n_depth));
+            if n_tokens.is_none() {
                 return Err(Failure::new(
                     Kind::Usage,
                     "no context holds so many tokens: choose a smaller -d",

@@ -22,10 +22,11 @@ pub(super) struct Subject {
     n_bytes: u64,
     n_params: u64,
     work: TokenWork,
+    isa: Isa,
 }
 
 impl Subject {
-    pub(super) fn new(file: &GgufFile) -> Result<Self> {
+    pub(super) fn new(file: &GgufFile, isa: Isa) -> Result<Self> {
         let (gguf, path) = (file.gguf(), file.path());
         let unusable = |e| model_file::unusable(path, e);
         let work = TokenWork::from_gguf(&gguf).map_err(unusable)?;
@@ -37,6 +38,7 @@ impl Subject {
             n_bytes: gguf.tensors().map(|tensor| tensor.n_bytes()).sum(),
             n_params: gguf.tensors().map(|tensor| tensor.n_elements()).sum(),
             work,
+            isa,
         })
     }
 }
@@ -120,16 +122,20 @@ impl Row {
             stddev_ts,
             samples_ns,
             samples_ts,
-            isa: Isa::best().name(),
+            isa: subject.isa.name(),
             read_gb_s: read_rate / 1e9,
             weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / 1e9),
             gop_s: 2.0 * multiply_adds / n_tokens * avg_ts / 1e9,
         }
     }
 
-    /// As `llama-bench` names it: `pp512`, `tg128`, `tg128 @ d4096`.
+    /// As `llama-bench` names it: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
     fn test_name(&self) -> String {
-        let name = if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) };
+        let name = match (self.n_prompt, self.n_gen) {
+            (n_prompt, 0) => format!("pp{n_prompt}"),
+            (0, n_gen) => format!("tg{n_gen}"),
+            (n_prompt, n_gen) => format!("pp{n_prompt}+tg{n_gen}"),
+        };
         if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
     }
 }

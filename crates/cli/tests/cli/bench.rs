@@ -57,6 +57,15 @@ fn json_has_the_rows_that_were_asked_for() {
     }
 }
 
+#[test]
+fn a_prompt_and_its_answer_are_timed_together_on_the_instruction_set_asked_for() {
+    let args = ["--json", "-p", "0", "-n", "0", "--pg", "20,4", "-r", "1", "--isa", "scalar"];
+    let rows: Vec<Value> = serde_json::from_str(&bench("bench-pg", &args).stdout).unwrap();
+    let [row] = &rows[..] else { panic!("one row: {rows:?}") };
+    assert_eq!((&row["n_prompt"], &row["n_gen"], &row["isa"]), (&20.into(), &4.into(), &"scalar".into()));
+    assert!(bench("bench-pg-table", &args[1..]).stdout.contains("pp20+tg4"));
+}
+
 /// Checks that rates and times are of the same three repetitions, and their means.
 #[track_caller]
 fn assert_samples_fit(row: &Value) {

@@ -48,6 +48,8 @@ pub struct MemoryPlan {
 pub(crate) struct WeightBytes {
     /// Used where they lie in the file.
     pub(crate) mapped: u64,
+    /// The files, where they are read into memory.
+    pub(crate) slab: u64,
     /// Copied, because the file has the other byte order.
     pub(crate) copied: u64,
     /// Norms and biases, copied as floats.
@@ -81,6 +83,7 @@ impl MemoryPlan {
         let mut plan = Self { request, n_pages, ledger: Vec::new() };
 
         plan.charge("weights", weights.mapped, true, "matrices, where they lie in the file");
+        plan.charge("model files", weights.slab, false, "read into memory");
         plan.charge("weights in the other byte order", weights.copied, false, "swapped copies");
         plan.charge("norms and biases", weights.vectors, false, "as 32-bit floats");
 

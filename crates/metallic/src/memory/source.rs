@@ -1,4 +1,4 @@
-//! Model files as bytes: mapped, shared, never copied.
+//! Model files as bytes, shared: mapped, or read into memory.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -10,17 +10,25 @@ use memmap2::Mmap;
 use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
 use metallic_kernels::{Isa, registry};
 
+use super::slab;
 use crate::backend::MatrixData;
 use crate::error::{Error, Result};
 
-/// A GGUF model on disk: the maps of all its shards, and what parsing them proved.
+/// A GGUF model: the maps of all its shards, and what parsing them proved.
 ///
 /// The files must not be changed or truncated while they are mapped: as with every map, the process would
 /// read the new bytes, or be stopped by a bus error.
 pub struct GgufFile {
     path: PathBuf,
-    shards: Vec<Arc<Mmap>>,
+    shards: Vec<Shard>,
     index: GgufIndex,
+}
+
+/// One file of a model.
+struct Shard {
+    path: PathBuf,
+    /// A map of it, or a copy in memory of its own.
+    bytes: Arc<Mmap>,
 }
 
 impl GgufFile {
@@ -32,14 +40,13 @@ impl GgufFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let paths = shard_paths(path);
-        let shards = paths.iter().map(|path| map(path)).collect::<Result<Vec<_>>>()?;
+        let shards = paths.into_iter().map(Shard::map).collect::<Result<Vec<_>>>()?;
         let malformed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Format { path, source }
         };
         let index = {
-            let parsed =
-                paths.iter().zip(&shards).map(|(path, map)| Gguf::parse(map).map_err(malformed(path)));
+            let parsed = shards.iter().map(|shard| Gguf::parse(&shard.bytes).map_err(malformed(&shard.path)));
             split::join(parsed.collect::<Result<_>>()?).map_err(malformed(path))?.index()
         };
         Ok(Self { path: path.to_owned(), shards, index })
@@ -51,10 +58,10 @@ impl GgufFile {
     /// As [`GgufFile::open`].
     pub fn open_alone(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
-        let map = map(&path)?;
-        let parsed = Gguf::parse(&map).map(|gguf| gguf.index());
+        let shard = Shard::map(path.clone())?;
+        let parsed = Gguf::parse(&shard.bytes).map(|gguf| gguf.index());
         match parsed {
-            Ok(index) => Ok(Self { path, shards: vec![map], index }),
+            Ok(index) => Ok(Self { path, shards: vec![shard], index }),
             Err(source) => Err(Error::Format { path, source }),
         }
     }
@@ -66,13 +73,13 @@ impl GgufFile {
 
     /// Metadata and tensors.
     pub fn gguf(&self) -> Gguf<'_> {
-        let files = self.shards.iter().map(|map| &map[..]);
+        let files = self.shards.iter().map(|shard| &shard.bytes[..]);
         self.index.view(files).expect("the maps that were parsed")
     }
 
     /// Bytes of all files.
     pub fn n_bytes(&self) -> u64 {
-        self.shards.iter().map(|map| map.len() as u64).sum()
+        self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
     }
 
     /// A tensor of this file as a matrix, in little-endian order: where it lies in the file, or swapped into
@@ -88,7 +95,7 @@ impl GgufFile {
             ByteOrder::Little => {
                 let start = size(tensor.file_offset())?;
                 let range = start..start + size(tensor.n_bytes())?;
-                SharedBytes { owner: Arc::clone(&self.shards[tensor.shard()]) as _, range }
+                SharedBytes { owner: Arc::clone(&self.shards[tensor.shard()].bytes) as _, range }
             }
             ByteOrder::Big => {
                 let mut copy = Vec::new();
@@ -113,11 +120,24 @@ impl GgufFile {
         Ok(floats)
     }
 
+    /// Reads all files into memory, where they are used from then on instead of the maps. `progress` is
+    /// called with the bytes of each piece that has arrived.
+    ///
+    /// # Errors
+    /// [`Error::Read`]: the system's reason, or a file that has changed since it was opened.
+    pub(crate) fn read_to_memory(&mut self, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        for Shard { path, bytes } in &mut self.shards {
+            let slab = slab::read(path, bytes.len(), progress);
+            *bytes = slab.map(Arc::new).map_err(|source| Error::Read { path: path.clone(), source })?;
+        }
+        Ok(())
+    }
+
     /// Tells the system that all of the file will be read soon, so that it reads ahead.
     pub(crate) fn will_need(&self) {
         #[cfg(unix)]
-        for map in &self.shards {
-            if let Err(error) = map.advise(memmap2::Advice::WillNeed) {
+        for shard in &self.shards {
+            if let Err(error) = shard.bytes.advise(memmap2::Advice::WillNeed) {
                 tracing::debug!(%error, "no readahead of the mapped model");
             }
         }
@@ -135,23 +155,28 @@ fn shard_paths(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-fn map(path: &Path) -> Result<Arc<Mmap>> {
-    let open = || {
-        // Before opening: to open a pipe waits until somebody writes to it.
-        let metadata = std::fs::metadata(path)?;
-        if metadata.is_dir() {
-            return Err(std::io::Error::new(ErrorKind::IsADirectory, "it is a directory, not a file"));
+impl Shard {
+    fn map(path: PathBuf) -> Result<Self> {
+        let open = || {
+            // Before opening: to open a pipe waits until somebody writes to it.
+            let metadata = std::fs::metadata(&path)?;
+            if metadata.is_dir() {
+                return Err(std::io::Error::new(ErrorKind::IsADirectory, "it is a directory, not a file"));
+            }
+            if !metadata.is_file() {
+                let what = "it is a device or a pipe, which can't be mapped";
+                return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
+            }
+            let file = File::open(&path)?;
+            // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
+            // here: it is the documented condition of `GgufFile`, as for every program that maps files.
+            unsafe { Mmap::map(&file) }
+        };
+        match open() {
+            Ok(map) => Ok(Self { path, bytes: Arc::new(map) }),
+            Err(source) => Err(Error::Open { path, source }),
         }
-        if !metadata.is_file() {
-            let what = "it is a device or a pipe, which can't be mapped";
-            return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
-        }
-        let file = File::open(path)?;
-        // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
-        // here: it is the documented condition of `GgufFile`, as for every program that maps files.
-        unsafe { Mmap::map(&file) }
-    };
-    open().map(Arc::new).map_err(|source| Error::Open { path: path.to_owned(), source })
+    }
 }
 
 /// Bytes that several owners share: part of a mapped file, or a copy.

@@ -9,6 +9,7 @@ use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
 use super::{arch, kv_cache};
 use crate::backend::{Backend, Cpu, KvType};
+use crate::cores::default_threads;
 use crate::error::Result;
 use crate::memory::{BackendBytes, GgufFile, MemoryPlan, PlanRequest, WeightBytes};
 
@@ -16,6 +17,16 @@ use crate::memory::{BackendBytes, GgufFile, MemoryPlan, PlanRequest, WeightBytes
 pub const DEFAULT_MAX_CONTEXT: usize = 4096;
 /// Rows of a forward pass unless another number is asked for.
 pub const DEFAULT_BATCH: usize = 512;
+
+/// Where weights lie while a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadMode {
+    /// In the mapped file: nothing is copied, and the system may drop what isn't used.
+    #[default]
+    Map,
+    /// In memory of their own, on huge pages, into which the files are read at load.
+    Slab,
+}
 
 /// Loads a model from a file, step by step.
 pub struct GgufLoader<'p> {
@@ -26,21 +37,24 @@ pub struct GgufLoader<'p> {
     n_threads: usize,
     kv_type: KvType,
     isa: Isa,
+    mode: LoadMode,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
 impl<'p> GgufLoader<'p> {
     /// A loader with the defaults: one sequence of the file's context length but at most
-    /// [`DEFAULT_MAX_CONTEXT`], batches of [`DEFAULT_BATCH`], as many threads as the process may use at once.
+    /// [`DEFAULT_MAX_CONTEXT`], batches of [`DEFAULT_BATCH`], [`default_threads`] threads, the
+    /// best instruction set, weights in the mapped file.
     pub fn new(file: GgufFile) -> Self {
         Self {
             file,
             n_ctx: None,
             n_sequences: 1,
             n_batch: DEFAULT_BATCH,
-            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            n_threads: default_threads(),
             kv_type: KvType::F16,
             isa: Isa::best(),
+            mode: LoadMode::default(),
             progress: None,
         }
     }
@@ -87,7 +101,14 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
-    /// Called with bytes done and bytes in all while weights are made ready.
+    /// Where weights lie while the model runs.
+    #[must_use]
+    pub fn mode(mut self, mode: LoadMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Called with bytes done and bytes in all while files are read into memory.
     #[must_use]
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'p) -> Self {
         self.progress = Some(Box::new(progress));
@@ -123,7 +144,11 @@ impl<'p> GgufLoader<'p> {
             inputs: Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width),
             attention: Cpu::attention_bytes(self.n_threads, layers, n_ctx),
         };
-        let plan = MemoryPlan::new(&config, census.bytes, backend, request)?;
+        let mut weight_bytes = census.bytes;
+        if self.mode == LoadMode::Slab {
+            (weight_bytes.mapped, weight_bytes.slab) = (0, self.file.n_bytes());
+        }
+        let plan = MemoryPlan::new(&config, weight_bytes, backend, request)?;
         Ok((config, plan))
     }
 
@@ -134,22 +159,28 @@ impl<'p> GgufLoader<'p> {
     pub fn load(mut self) -> Result<Model> {
         let (config, plan) = self.plan()?;
         let backend = Cpu::new(self.n_threads, self.isa)?;
-        let mut load = Load {
-            backend,
-            file: &self.file,
-            progress: self.progress.as_mut(),
-            done: 0,
-            total: plan.mapped_bytes(),
-        };
+        match self.mode {
+            LoadMode::Map => self.file.will_need(),
+            LoadMode::Slab => {
+                let (mut done, total) = (0, self.file.n_bytes());
+                self.file.read_to_memory(&mut |n_bytes| {
+                    done += n_bytes;
+                    if let Some(progress) = &mut self.progress {
+                        progress(done, total);
+                    }
+                })?;
+            }
+        }
+        let mut load = Load { backend, file: &self.file };
         let weights = weights::build(&self.file.gguf(), &config, &mut load)?;
         let backend = load.backend;
-        self.file.will_need();
 
         info!(
             architecture = config.architecture,
             compute = backend.description(),
             n_ctx = plan.request.n_ctx,
             n_batch = plan.request.n_batch,
+            mode = ?self.mode,
             mapped_bytes = plan.mapped_bytes(),
             allocated_bytes = plan.allocated_bytes(),
             "loaded"
@@ -198,25 +229,17 @@ impl WeightSource for Census {
 }
 
 /// The second pass: every tensor to the backend.
-struct Load<'a, 'p, B> {
+struct Load<'a, B> {
     backend: B,
     file: &'a GgufFile,
-    progress: Option<&'a mut Box<dyn FnMut(u64, u64) + 'p>>,
-    done: u64,
-    total: u64,
 }
 
-impl<B: Backend> WeightSource for Load<'_, '_, B> {
+impl<B: Backend> WeightSource for Load<'_, B> {
     type Matrix = B::Matrix;
     type Vector = B::Buffer;
 
     fn matrix(&mut self, tensor: Tensor<'_>) -> Result<B::Matrix> {
-        let matrix = self.backend.matrix(self.file.matrix(&tensor)?)?;
-        self.done += tensor.n_bytes();
-        if let Some(progress) = &mut self.progress {
-            progress(self.done, self.total);
-        }
-        Ok(matrix)
+        self.backend.matrix(self.file.matrix(&tensor)?)
     }
 
     fn vector(&mut self, tensor: Tensor<'_>) -> Result<B::Buffer> {

@@ -21,7 +21,7 @@ use std::ops::Range;
 pub use arch::{read_config, supported as supported_architectures};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
-pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, GgufLoader};
+pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, GgufLoader, LoadMode};
 pub use work::{Products, TokenWork};
 
 use crate::backend::Span;

@@ -1,7 +1,7 @@
 //! The same tokens give the same bits, however they are divided among batches, sequences and threads.
 
 use metallic::model::Piece;
-use metallic::{GgufFile, GgufLoader, Model};
+use metallic::{GgufFile, GgufLoader, LoadMode, Model};
 
 use crate::oracles::Oracles;
 
@@ -32,6 +32,15 @@ fn prompts_in_pieces_equal_prompts_at_once() {
             let found = at_once(&mut loader().batch(n_batch).load().expect("a model"), tokens);
             assert!(found == expected, "{name} in batches of {n_batch}");
         }
+    });
+}
+
+#[test]
+fn where_weights_lie_does_not_matter() {
+    for_each_model(|name, loader, tokens| {
+        let expected = at_once(&mut loader().mode(LoadMode::Map).load().expect("a model"), tokens);
+        let found = at_once(&mut loader().mode(LoadMode::Slab).load().expect("a model"), tokens);
+        assert!(found == expected, "{name}");
     });
 }
 

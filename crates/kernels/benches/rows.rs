@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
+use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8, quantize_q8_groups};
 use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool, registry};
 
@@ -177,13 +177,10 @@ fn quantize(c: &mut Criterion) {
             group.bench_function(format!("blocks/{isa}/k{len}"), |b| {
                 b.iter(|| quantize_q8(isa, black_box(&x), black_box(&mut blocks)));
             });
-        }
-        group.bench_function(format!("groups/k{len}"), |b| {
-            b.iter(|| {
-                quantize_q8(Isa::best(), black_box(&x), black_box(&mut blocks));
-                group_q8(&blocks, black_box(&mut groups));
+            group.bench_function(format!("groups/{isa}/k{len}"), |b| {
+                b.iter(|| quantize_q8_groups(isa, black_box(&x), black_box(&mut groups)));
             });
-        });
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Activations in 8 bits: what is kept of them, what a dot product loses by it, and odd values.
 
-use metallic_kernels::activations::{Q8Block, quantize_q8};
+use metallic_kernels::activations::{
+    Q8Block, Q8Group, group_q8, lane, n_groups, quantize_q8, quantize_q8_groups,
+};
 use metallic_kernels::{GgmlType, Isa, registry};
 
 mod common;
 use common::{Random, dot_q8, random_rows};
 
-/// On every instruction set; they must agree in every bit.
+/// On every instruction set, as blocks and in groups; they must agree in every bit.
 fn quantized(x: &[f32]) -> Vec<Q8Block> {
     let on = |isa| {
         let mut blocks = vec![Q8Block::ZERO; x.len() / 32];
@@ -14,11 +16,40 @@ fn quantized(x: &[f32]) -> Vec<Q8Block> {
         blocks
     };
     let bits = |b: &Q8Block| (b.scale.to_bits(), b.sums, b.quants);
+    let group_bits = |g: &Q8Group| (g.quants, g.scales.map(f32::to_bits), g.sums.map(f32::to_bits));
     let scalar = on(Isa::Scalar);
+    let mut sorted = vec![Q8Group::ZERO; n_groups(scalar.len())];
+    group_q8(&scalar, &mut sorted);
     for isa in Isa::available() {
         assert!(scalar.iter().map(bits).eq(on(isa).iter().map(bits)), "{isa}");
+        let mut groups = vec![Q8Group::ZERO; sorted.len()];
+        quantize_q8_groups(isa, x, &mut groups);
+        assert!(groups.iter().map(group_bits).eq(sorted.iter().map(group_bits)), "{isa}");
     }
     scalar
+}
+
+/// Where a group has the numbers of each half of its blocks, and what a row has beyond whole groups.
+#[test]
+fn groups_have_the_numbers_of_their_blocks() {
+    for n_blocks in 1..=18 {
+        let blocks = quantized(&Random(5).floats(32 * n_blocks));
+        let mut groups = vec![Q8Group::ZERO; n_groups(n_blocks)];
+        group_q8(&blocks, &mut groups);
+        let whole = n_blocks / 8;
+        for (g, group) in groups.iter().enumerate() {
+            for i in 0..8 {
+                let of_pair = 8 * whole + 2 * (g.max(whole) - whole) + i % 2;
+                let block = if g < whole { blocks.get(8 * g + i) } else { blocks.get(of_pair) };
+                let block = block.unwrap_or(&Q8Block::ZERO);
+                assert_eq!(group.quants[i], block.quants);
+                for half in 0..2 {
+                    assert_eq!(group.scales[lane(i, half)], block.scale);
+                    assert_eq!(group.sums[lane(i, half)], f32::from(block.sums[half]));
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use crate::isa::Isa;
 
@@ -123,6 +125,32 @@ pub fn quantize_q8(isa: Isa, x: &[f32], out: &mut [Q8Block]) {
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantize(x, out) },
+    }
+}
+
+/// Quantizes a row into groups: as [`quantize_q8`] and [`group_q8`] do it, to the last bit.
+///
+/// # Panics
+/// If `x` isn't a whole number of blocks, or `groups` not [`n_groups`] of that number long.
+pub fn quantize_q8_groups(isa: Isa, x: &[f32], groups: &mut [Q8Group]) {
+    let (blocks, rest) = x.as_chunks::<Q8_LEN>();
+    assert!(rest.is_empty(), "a row is a whole number of blocks");
+    assert_eq!(groups.len(), n_groups(blocks.len()), "as many groups as the row takes");
+    match isa {
+        // SAFETY: an `Isa::Avx512` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::quantize(blocks, groups) },
+        _ => {
+            let mut groups = groups;
+            for x in x.chunks(GROUP_BLOCKS * Q8_LEN) {
+                let mut blocks = [Q8Block::ZERO; GROUP_BLOCKS];
+                let blocks = &mut blocks[..x.len() / Q8_LEN];
+                quantize_q8(isa, x, blocks);
+                let (these, after) = groups.split_at_mut(n_groups(blocks.len()));
+                group_q8(blocks, these);
+                groups = after;
+            }
+        }
     }
 }
 

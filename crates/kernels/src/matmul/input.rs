@@ -3,7 +3,7 @@
 use metallic_gguf::GgmlType;
 
 use crate::activation::{self, Activation};
-use crate::activations::{Q8_LEN, Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
+use crate::activations::{Q8_LEN, Q8Block, Q8Group, n_groups, quantize_q8, quantize_q8_groups};
 use crate::isa::Isa;
 use crate::norm;
 use crate::registry::{self, Dot};
@@ -115,12 +115,11 @@ impl InputRows {
         for i in 0..n {
             let row = &mut self.floats[i * row_len..][..row_len];
             input.write(isa, first + i, row);
-            if forms.blocks || forms.groups {
-                let blocks = &mut self.blocks[i * n_blocks..][..n_blocks];
-                quantize_q8(isa, row, blocks);
-                if forms.groups {
-                    group_q8(blocks, &mut self.groups[i * n_groups..][..n_groups]);
-                }
+            if forms.blocks {
+                quantize_q8(isa, row, &mut self.blocks[i * n_blocks..][..n_blocks]);
+            }
+            if forms.groups {
+                quantize_q8_groups(isa, row, &mut self.groups[i * n_groups..][..n_groups]);
             }
         }
     }

@@ -26,6 +26,10 @@ pub enum Isa {
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx512,
+    /// NEON with the dot products of bytes (ARMv8.2 with dotprod: Apple M1, Graviton 2 and onwards).
+    #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
+    Neon,
 }
 
 impl Isa {
@@ -52,6 +56,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vnni"),
             ),
+            #[cfg(target_arch = "aarch64")]
+            (Isa::Neon, std::arch::is_aarch64_feature_detected!("dotprod")),
         ];
         candidates.into_iter().filter(|(_, can_run)| *can_run).map(|(isa, _)| isa).collect()
     }
@@ -69,6 +75,8 @@ impl Isa {
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
         }
     }
 
@@ -84,6 +92,9 @@ impl Isa {
             // SAFETY: an `Isa::Avx2` only comes from `available`, which found avx2, fma and f16c.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => unsafe { with_avx2(body) },
+            // What `Neon` has beyond the baseline of its architecture is of no use to loops over floats.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => body(),
         }
     }
 }

@@ -25,6 +25,8 @@ mod gemm;
 pub mod isa;
 mod lanes;
 pub mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod norm;
 pub mod pool;
 mod quants;

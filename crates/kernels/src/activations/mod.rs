@@ -125,6 +125,9 @@ pub fn quantize_q8(isa: Isa, x: &[f32], out: &mut [Q8Block]) {
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantize(x, out) },
+        // The plain loops vectorise: NEON is the baseline of its architecture.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => x.iter().zip(out).for_each(|(x, block)| *block = quantize_block(x)),
     }
 }
 

@@ -75,6 +75,8 @@ impl Products {
                 weigh: Softmax::weigh,
                 fold: |sums, part, factors| fold(Plain, sums, part, factors),
             },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Self::of::<E>(Isa::Scalar),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::avx2::<E>(),
             #[cfg(target_arch = "x86_64")]

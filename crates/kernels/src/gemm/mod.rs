@@ -68,6 +68,8 @@ impl Gemm {
     pub(crate) fn of<B: QuantBlock>(isa: Isa) -> Option<Self> {
         match isa {
             Isa::Scalar => None,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => None,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => None,
             #[cfg(target_arch = "x86_64")]
@@ -79,6 +81,8 @@ impl Gemm {
     pub(crate) fn of_floats<B: FloatBlock>(isa: Isa) -> Option<Self> {
         match isa {
             Isa::Scalar => None,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => None,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => None,
             #[cfg(target_arch = "x86_64")]

@@ -6,29 +6,43 @@
 /// Operations of a format with the kernels of its folder, `dot` of the modules named, in place of those that
 /// come with it.
 macro_rules! with_kernels {
-    ($ops:expr, avx2, avx512) => {{
-        let ops: QuantOps = with_kernels!($ops, avx512);
-        match ops.isa {
+    (@ $ops:ident avx2) => {
+        match $ops.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => QuantOps {
                 // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
                 dot: crate::registry::Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }),
-                ..ops
+                ..$ops
             },
-            _ => ops,
+            _ => $ops,
         }
-    }};
-    ($ops:expr, avx512) => {{
-        let ops: QuantOps = $ops;
-        match ops.isa {
+    };
+    (@ $ops:ident avx512) => {
+        match $ops.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => QuantOps {
                 // SAFETY: an `Isa::Avx512` proves that this CPU has what the kernel is compiled for.
                 dot: crate::registry::Dot::Q8Groups(|rows, x, out| unsafe { avx512::dot(rows, x, out) }),
-                ..ops
+                ..$ops
             },
-            _ => ops,
+            _ => $ops,
         }
+    };
+    (@ $ops:ident neon) => {
+        match $ops.isa {
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => QuantOps {
+                // SAFETY: an `Isa::Neon` proves that this CPU has what the kernel is compiled for.
+                dot: crate::registry::Dot::Q8(|row, x| unsafe { neon::dot(row, x) }),
+                ..$ops
+            },
+            _ => $ops,
+        }
+    };
+    ($ops:expr, $($isa:ident),+) => {{
+        let ops: QuantOps = $ops;
+        $(let ops = with_kernels!(@ ops $isa);)+
+        ops
     }};
 }
 
@@ -36,6 +50,8 @@ macro_rules! with_kernels {
 mod avx2;
 mod bits;
 mod codebooks;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod rounding;
 mod scalar;
 

@@ -7,12 +7,17 @@ use crate::gemm::Gemm;
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::quants::avx2;
+#[cfg(target_arch = "aarch64")]
+use crate::quants::neon;
 use crate::registry::{Dot, QuantOps};
 
 /// The operations of a format that can't be made from floats.
 pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
     let (decode, dot): (Decode, DotQ8) = match isa {
         Isa::Scalar => (decode::<B>, dot::<B>),
+        // SAFETY: an `Isa::Neon` proves that this CPU has what the kernel is compiled for.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => (decode::<B>, |row, x| unsafe { neon::dot::<B>(row, x) }),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => (
             |row, out| {

@@ -166,6 +166,9 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
     };
     match isa {
         Isa::Scalar => scalar,
+        // The plain loops vectorise: NEON is the baseline of its architecture.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => QuantOps { isa, ..scalar },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => {
             QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), gemm: (T::GEMM)(isa), ..scalar }

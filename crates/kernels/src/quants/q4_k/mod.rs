@@ -4,6 +4,8 @@
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -112,5 +114,5 @@ impl<C: Column> ScalesAndMins<C> {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockQ4_K>(isa), avx2, avx512)
+    with_kernels!(scalar::ops::<BlockQ4_K>(isa), avx2, avx512, neon)
 }

@@ -1,0 +1,118 @@
+//! What the NEON kernels share: loads from references, and the dot product of bytes.
+//!
+//! The intrinsics for that instruction are not stable in the compiler that this crate asks for, so it is
+//! written as assembly.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use crate::activations::Q8Block;
+use crate::block::{QuantBlock, blocks};
+
+/// 32 signed bytes.
+pub(crate) type Bytes = [int8x16_t; 2];
+
+/// 16 bytes.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(crate) fn load_16(bytes: &[u8; 16]) -> uint8x16_t {
+    // SAFETY: reads the 16 bytes of the reference, at any alignment.
+    unsafe { vld1q_u8(bytes.as_ptr()) }
+}
+
+/// 32 signed bytes.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(crate) fn load_i8(bytes: &[i8; 32]) -> Bytes {
+    // SAFETY: reads the 32 bytes of the reference, at any alignment.
+    unsafe { [vld1q_s8(bytes.as_ptr()), vld1q_s8(bytes.as_ptr().add(16))] }
+}
+
+/// The low nibbles of 16 bytes, and the high ones.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(crate) fn nibbles(bytes: uint8x16_t) -> [int8x16_t; 2] {
+    let (low, high) = (vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes));
+    [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high)]
+}
+
+/// Adds the products of 16 signed bytes to four sums, four to each.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn add_products(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction, which this function's instruction set has, on the registers named.
+    unsafe {
+        asm!(
+            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.16b",
+            sums = inout(vreg) sums,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
+/// Running sums of a row's dot product.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    products: float32x4_t,
+    mins: f32,
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) fn zero() -> Sums {
+        Sums { products: vdupq_n_f32(0.0), mins: 0.0 }
+    }
+
+    /// Adds the product of 32 weights `scale · w − min` with a block.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) fn add(&mut self, weights: Bytes, scale: f32, min: f32, x: &Q8Block) {
+        let quants = load_i8(&x.quants);
+        let dots = add_products(vdupq_n_s32(0), weights[0], quants[0]);
+        let dots = add_products(dots, weights[1], quants[1]);
+        self.products = vfmaq_n_f32(self.products, vcvtq_f32_s32(dots), scale * x.scale);
+        self.mins += min * x.scale * x.sum() as f32;
+    }
+
+    /// As [`add`](Self::add), with a scale and a minimum for each 16 weights.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) fn add_halves(&mut self, weights: Bytes, scales: [f32; 2], mins: [f32; 2], x: &Q8Block) {
+        let quants = load_i8(&x.quants);
+        for half in 0..2 {
+            let dots = vcvtq_f32_s32(add_products(vdupq_n_s32(0), weights[half], quants[half]));
+            self.products = vfmaq_n_f32(self.products, dots, scales[half] * x.scale);
+            self.mins += mins[half] * x.scale * f32::from(x.sums[half]);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) fn total(self, other: Sums) -> f32 {
+        vaddvq_f32(vaddq_f32(self.products, other.products)) - (self.mins + other.mins)
+    }
+}
+
+/// The dot product of a row of blocks of `32 · N` weights: `add` adds the `i`-th 32 of a block to the sums. Two
+/// are under way at a time, for a sum can take the next only when the addition before is done.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(crate) fn dot_blocks<B: QuantBlock, const N: usize>(
+    row: &[u8],
+    x: &[Q8Block],
+    add: impl Fn(&mut Sums, &B, usize, &Q8Block),
+) -> f32 {
+    let row = blocks::<B>(row);
+    assert_eq!(x.len(), N * row.len(), "one activation block for every 32 weights");
+    let mut sums = [Sums::zero(); 2];
+    for (b, (block, x)) in row.iter().zip(x.as_chunks::<N>().0).enumerate() {
+        for (i, x) in x.iter().enumerate() {
+            add(&mut sums[(b * N + i) % 2], block, i, x);
+        }
+    }
+    sums[0].total(sums[1])
+}

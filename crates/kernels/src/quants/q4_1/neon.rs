@@ -1,0 +1,13 @@
+//! Q4_1 in NEON.
+
+use super::BlockQ4_1;
+use crate::activations::Q8Block;
+use crate::neon::{dot_blocks, load_16, nibbles};
+use crate::quants::bits::half;
+
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
+    dot_blocks::<_, 1>(row, x, |sums, block: &BlockQ4_1, _, x| {
+        sums.add(nibbles(load_16(&block.qs)), half(block.d), -half(block.m), x);
+    })
+}

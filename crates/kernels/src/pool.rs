@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// How long a waiting thread spins, at first without a pause: most waits between phases are shorter.
 const SPIN: Duration = Duration::from_micros(5);
 
+/// Looks between two at the clock, which costs as much as several of them.
+const LOOKS: usize = 16;
+
 /// How long a waiting thread looks before it parks: longer than the serial work between two phases of a
 /// token, far shorter than a person notices. After `SPIN` it yields between looks. With a core for each
 /// thread that is spinning still; where others need the core, spinning on would hold up the very thread
@@ -268,14 +271,18 @@ pub(crate) fn part(n: usize, grain: usize, worker: usize, workers: usize) -> Ran
 /// Spins, yields, then parks until `ready`: whoever makes it so must unpark this thread afterwards.
 fn wait_until(ready: impl Fn() -> bool) {
     let start = Instant::now();
-    while !ready() {
-        let waited = start.elapsed();
-        if waited < SPIN {
+    loop {
+        for _ in 0..LOOKS {
+            if ready() {
+                return;
+            }
             hint::spin_loop();
-        } else if waited < LOOK {
-            thread::yield_now();
-        } else {
+        }
+        let waited = start.elapsed();
+        if waited >= LOOK {
             thread::park();
+        } else if waited >= SPIN {
+            thread::yield_now();
         }
     }
 }

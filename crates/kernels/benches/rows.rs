@@ -20,7 +20,7 @@ use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool, registry};
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-use common::{Random, random_rows};
+use common::Random;
 
 /// Where weights come from: how many bytes of them there are decides it.
 const PLACES: [(&str, usize); 2] = [("cache", 256 << 10), ("memory", 256 << 20)];
@@ -56,8 +56,19 @@ impl Rows {
         Throughput::BytesDecimal((self.n * row_bytes) as u64)
     }
 
+    /// Random blocks of ordinary size: numbers too small for a normal float make some operations slow.
     fn bytes(&self) -> Vec<u8> {
-        random_rows(&self.ops, self.row_len, 4, &mut Random(1)).repeat(self.n / 4)
+        let mut random = Random(1);
+        let mut weights = vec![0.0; self.ops.ggml_type.block_len()];
+        let mut is_ordinary = |block: &Vec<u8>| {
+            (self.ops.decode)(block, &mut weights);
+            let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            (1e-3..1e3).contains(&largest) && weights.iter().all(|w| w.is_finite())
+        };
+        let blocks = std::iter::repeat_with(|| random.bytes(self.ops.ggml_type.block_bytes()));
+        let n_blocks = 4 * self.row_len / self.ops.ggml_type.block_len();
+        let four: Vec<u8> = blocks.filter(&mut is_ordinary).take(n_blocks).flatten().collect();
+        four.repeat(self.n / 4)
     }
 }
 

@@ -223,17 +223,6 @@ pub(crate) fn pairs_of_halves<B: QuantBlock>(blocks: &[B; 8]) -> __m512 {
     _mm512_cvtph_ps(_mm512_castsi512_si256(pairs))
 }
 
-/// A byte for each of eight blocks.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn bytes(of: impl Fn(usize) -> u8) -> __m256i {
-    let mut numbers = 0;
-    for i in 0..8 {
-        numbers |= u64::from(of(i)) << (8 * i);
-    }
-    _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(numbers.cast_signed()))
-}
-
 /// The dot products of rows whose `N` blocks hold 256 weights: `add` adds so many to the sum of each lane.
 ///
 /// # Panics

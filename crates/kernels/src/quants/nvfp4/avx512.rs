@@ -27,15 +27,18 @@ fn codes(bytes: &[u8; 32]) -> __m512i {
     _mm512_and_si512(shifted, _mm512_set1_epi8(15))
 }
 
-/// Half of the E4M3 float of each half of a block, as the scalar function of the name. Its bits, moved to
-/// where a float has them, are a float with an exponent too small by 120, subnormal where it is.
+/// Half of the E4M3 float of each half of a block, as the scalar function of the name.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn half_e4m3(halves: __m128i) -> __m512 {
     let bytes = bytes_of_lanes(halves, |block, half| 2 * block + half);
     let is_number = _mm512_cmpneq_epi32_mask(bytes, _mm512_set1_epi32(0x7f));
     let bits = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7f));
-    let small = _mm512_castsi512_ps(_mm512_slli_epi32::<20>(bits));
-    const TWO_POW_119: f32 = f32::from_bits((127 + 119) << 23);
-    _mm512_maskz_mul_ps(is_number, small, _mm512_set1_ps(TWO_POW_119))
+    // With the smallest exponent there is no 1 before the fraction, and the next exponent's step.
+    let is_small = _mm512_cmplt_epi32_mask(bits, _mm512_set1_epi32(8));
+    let normal = _mm512_add_epi32(_mm512_slli_epi32::<20>(bits), _mm512_set1_epi32(119 << 23));
+    let number = _mm512_mask_add_epi32(normal, is_small, normal, _mm512_set1_epi32(1 << 23));
+    let number = _mm512_castsi512_ps(number);
+    let number = _mm512_mask_sub_ps(number, is_small, number, _mm512_set1_ps(1.0 / 128.0));
+    _mm512_maskz_mov_ps(is_number, number)
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use memmap2::MmapMut;
 use metallic_kernels::activation::{self, Activation};
 use metallic_kernels::attention::{AttentionBuf, AttentionParams, KvLayout, KvPages, KvView};
 use metallic_kernels::matmul::{self, ActivationBuf, Matrix};
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::{Backend, Input, MatmulJob, MatrixData, Span};
 use crate::error::{Error, Result};
-use crate::memory::SharedBytes;
+use crate::memory::{SharedBytes, slab};
 use crate::model::config::{AttentionConfig, RopeConfig};
 
 /// Values below which an element-wise operation costs less than waking the other threads.
@@ -38,8 +39,8 @@ pub struct CpuMatrix {
 /// Keys and values of one layer, in pages.
 pub struct CpuKvLayer {
     layout: KvLayout,
-    keys: Slab,
-    values: Slab,
+    keys: MmapMut,
+    values: MmapMut,
 }
 
 /// The rotations of one batch: cosines and sines of every row's position.
@@ -116,7 +117,7 @@ impl Backend for Cpu {
     fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> Result<CpuKvLayer> {
         let slab = |page_bytes: usize| {
             let bytes = page_bytes.checked_mul(n_pages);
-            Slab::new(bytes.ok_or(Error::TooLarge { what: "the KV cache" })?)
+            slab::zeros("the KV cache", bytes.ok_or(Error::TooLarge { what: "the KV cache" })?)
         };
         let [keys, values] = layout.page_bytes();
         Ok(CpuKvLayer { layout: *layout, keys: slab(keys)?, values: slab(values)? })
@@ -201,8 +202,7 @@ impl Backend for Cpu {
             span.first_row * width..(span.first_row + span.n_rows) * width
         };
         let (keys, values) = (&keys[of_span(key_length)], &values[of_span(value_length)]);
-        let (key_slab, value_slab) = (kv.keys.bytes_mut(), kv.values.bytes_mut());
-        let mut pages = KvPages { layout, keys: key_slab, values: value_slab, table: span.pages };
+        let mut pages = KvPages { layout, keys: &mut kv.keys, values: &mut kv.values, table: span.pages };
         pages.store(&self.pool, span.start, keys, values);
     }
 
@@ -223,8 +223,7 @@ impl Backend for Cpu {
         let (in_width, out_width) = (config.n_head * config.key_length, config.n_head * config.value_length);
         let queries = &queries[span.first_row * in_width..][..span.n_rows * in_width];
         let out = &mut out[span.first_row * out_width..][..span.n_rows * out_width];
-        let (keys, values) = (kv.keys.bytes(), kv.values.bytes());
-        let view = KvView { layout: kv.layout, keys, values, table: span.pages };
+        let view = KvView { layout: kv.layout, keys: &kv.keys, values: &kv.values, table: span.pages };
         let buf = &mut self.attention;
         attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, buf, out);
     }
@@ -300,32 +299,6 @@ fn split_rows(pool: &ThreadPool, x: &mut [f32], width: usize, work: &(dyn Fn(usi
         x.chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(first + i, row));
     };
     if x.len() < MIN_SHARED_VALUES { rows(0, x) } else { pool.split_rows(x, width, &rows) }
-}
-
-/// Bytes that begin with a cache line, so that no load of a register crosses one.
-struct Slab {
-    /// With room for moving the start.
-    space: Vec<u8>,
-    range: Range<usize>,
-}
-
-impl Slab {
-    const LINE: usize = 64;
-
-    /// Zeros.
-    fn new(len: usize) -> Result<Self> {
-        let space: Vec<u8> = zeros("the KV cache", len.saturating_add(Self::LINE))?;
-        let start = space.as_ptr().align_offset(Self::LINE).min(Self::LINE);
-        Ok(Self { space, range: start..start + len })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.space[self.range.clone()]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.space[self.range.clone()]
-    }
 }
 
 /// A vector of zeros, or an error where there is no memory for it.

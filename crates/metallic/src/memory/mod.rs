@@ -1,7 +1,7 @@
 //! Where bytes live: the files they come from, and the plan that is made before anything is allocated.
 
 mod plan;
-mod slab;
+pub(crate) mod slab;
 mod source;
 
 pub(crate) use plan::{BackendBytes, WeightBytes};

@@ -1,8 +1,8 @@
-//! A file read into anonymous memory on huge pages, instead of mapped.
+//! Large anonymous memory, on huge pages where the system has them, and files read into it.
 //!
 //! A mapped file lies in pages of 4 KiB, and every new page costs the processor a walk through its tables.
-//! The copy is made once, at load, by several readers: what the page cache holds is copied from there, and
-//! the rest is read past it, so that a file is not kept twice.
+//! A copy on huge pages is read faster. It is made once, at load, by several readers: what the page cache
+//! holds is copied from there, and the rest is read past it, so that a file is not kept twice.
 
 use std::fs::File;
 use std::io;
@@ -13,11 +13,36 @@ use std::thread;
 
 use memmap2::{Mmap, MmapMut};
 
+use crate::error::{Error, Result};
+
 /// Bytes read at a time: a few requests of this size keep a disk busy.
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// Readers, each with one request under way.
 const READERS: usize = 4;
+
+/// Memory from which on huge pages are asked for: of a smaller piece much might lie in a page that is never
+/// used.
+const MIN_HUGE_BYTES: usize = 8 << 20;
+
+/// Zeros, which begin with a page and take no memory before they are touched.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if the system refuses.
+pub(crate) fn zeros(what: &'static str, n_bytes: usize) -> Result<MmapMut> {
+    anonymous(n_bytes).map_err(|_| Error::OutOfMemory { what, bytes: n_bytes as u64 })
+}
+
+fn anonymous(n_bytes: usize) -> io::Result<MmapMut> {
+    let map = MmapMut::map_anon(n_bytes)?;
+    #[cfg(target_os = "linux")]
+    if n_bytes >= MIN_HUGE_BYTES
+        && let Err(error) = map.advise(memmap2::Advice::HugePage)
+    {
+        tracing::debug!(%error, "no huge pages");
+    }
+    Ok(map)
+}
 
 /// Reads the `n_bytes` of a file. `progress` is called with the bytes of each piece that has arrived.
 ///
@@ -28,11 +53,7 @@ pub(super) fn read(path: &Path, n_bytes: usize, progress: &mut dyn FnMut(u64)) -
     if source.file.metadata()?.len() != n_bytes as u64 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was opened"));
     }
-    let mut slab = MmapMut::map_anon(n_bytes)?;
-    #[cfg(target_os = "linux")]
-    if let Err(error) = slab.advise(memmap2::Advice::HugePage) {
-        tracing::debug!(%error, "no huge pages for the weights");
-    }
+    let mut slab = anonymous(n_bytes)?;
     let chunks = Mutex::new(slab.chunks_mut(CHUNK_BYTES).enumerate());
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -23,6 +23,8 @@
 //! in another order than `dot` adds them, so the last bits differ from those of a single token.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod column;
 mod numbers;
@@ -71,7 +73,7 @@ impl Gemm {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => None,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => None,
+            Isa::Avx2 => Some(Gemm::Quants(avx2::quants::<B>())),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Some(Gemm::Quants(avx512::quants::<B>())),
         }
@@ -84,7 +86,7 @@ impl Gemm {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => None,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => None,
+            Isa::Avx2 => Some(Gemm::Floats(avx2::floats::<B>())),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Some(Gemm::Floats(avx512::floats::<B>())),
         }

@@ -39,7 +39,7 @@ const TILE_ROWS: usize = 64;
 const ROWS_AT_ONCE: usize = 4;
 
 /// Tokens from which on expanding weights for all of them is faster than a product for each.
-const MIN_GEMM_TOKENS: usize = 8;
+const MIN_GEMM_TOKENS: usize = 4;
 
 /// Rows of weights of one type, borrowed: a whole tensor, or some consecutive rows of it.
 #[derive(Clone, Copy, Debug)]

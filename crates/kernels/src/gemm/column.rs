@@ -99,6 +99,12 @@ impl PanelBlock {
         C::store_floats(mins, &mut self.mins[0]);
     }
 
+    /// Stores the minima of one half of the weights.
+    #[inline(always)]
+    pub(crate) fn set_half_mins<C: Column>(&mut self, half: usize, mins: C::Floats) {
+        C::store_floats(mins, &mut self.mins[half]);
+    }
+
     /// Stores the scales of one half of the weights.
     #[inline(always)]
     pub(crate) fn set_half_scales<C: Column>(&mut self, half: usize, scales: C::Floats) {

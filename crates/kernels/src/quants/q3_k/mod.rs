@@ -3,9 +3,12 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use std::mem::offset_of;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
+use crate::gemm::{Column, PanelBlock, Rows, four};
 use crate::isa::Isa;
 use crate::quants::{bits, scalar};
 use crate::registry::QuantOps;
@@ -38,6 +41,34 @@ unsafe impl QuantBlock for BlockQ3_K {
         let d = bits::half(self.d);
         let scale = |j| d * f32::from(sub_scale(&self.scales, j));
         Unpacked { quants, scales: [scale(2 * i), scale(2 * i + 1)], mins: [0.0; 2] }
+    }
+
+    #[inline(always)]
+    fn expand<R: Rows<Self>>(rows: &R, panel: &mut [PanelBlock]) {
+        let d = (rows.column(size_of::<Self>() - 4) >> 16).half();
+        let at = offset_of!(Self, scales);
+        let (a, b, high) = (rows.column(at), rows.column(at + 4), rows.column(at + 8));
+        // As `sub_scale` says: of these the `j`-th four.
+        let low = [a, b, a >> 4, b >> 4];
+        let third = rows.run(offset_of!(Self, hmask));
+        for (half, panel) in panel.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let packed = rows.run(offset_of!(Self, qs) + 32 * half);
+            for (run, panel) in panel.iter_mut().enumerate() {
+                let mut quants = packed;
+                for (q, third) in quants.iter_mut().zip(third) {
+                    let third = third >> (4 * half + run) as u32 & four(1);
+                    *q = *q >> (2 * run as u32) & four(3) | third << 2;
+                }
+                panel.set_quants(quants, 4);
+                let j = 2 * half + run / 2;
+                let scales = low[j] & four(15) | (high >> (2 * j as u32) & four(3)) << 4;
+                for i in 0..2 {
+                    // As a byte less 32.
+                    let scale = (scales >> (8 * (2 * (run % 2) + i) as u32) & 63) + 32u32.wrapping_neg();
+                    panel.set_half_scales::<R::Column>(i, d * scale.signed_byte(0));
+                }
+            }
+        }
     }
 
     fn swap_bytes(&mut self) {

@@ -36,21 +36,21 @@ pub fn activate(isa: Isa, activation: Activation, x: &mut [f32]) {
     );
 }
 
-/// `gate[i] = activation(gate[i]) · up[i]`: SwiGLU, GeGLU and ReGLU (Shazeer 2020).
+/// `out[i] = activation(gate[i]) · up[i]`: SwiGLU, GeGLU and ReGLU (Shazeer 2020).
 ///
 /// # Panics
-/// If the two differ in length.
-pub fn activate_gated(isa: Isa, activation: Activation, gate: &mut [f32], up: &[f32]) {
-    assert_eq!(gate.len(), up.len(), "a gate for each value");
+/// If the three differ in length.
+pub fn activate_gated(isa: Isa, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && out.len() == up.len(), "a gate and an output for each value");
     isa.run(
         #[inline(always)]
         || {
-            let pairs = gate.iter_mut().zip(up);
+            let triples = gate.iter().zip(up).zip(out);
             match activation {
-                Activation::Silu => pairs.for_each(|(gate, up)| *gate = silu(*gate) * up),
-                Activation::GeluTanh => pairs.for_each(|(gate, up)| *gate = gelu_tanh(*gate) * up),
-                Activation::GeluErf => pairs.for_each(|(gate, up)| *gate = gelu_erf(*gate) * up),
-                Activation::Relu => pairs.for_each(|(gate, up)| *gate = relu(*gate) * up),
+                Activation::Silu => triples.for_each(|((gate, up), out)| *out = silu(*gate) * up),
+                Activation::GeluTanh => triples.for_each(|((gate, up), out)| *out = gelu_tanh(*gate) * up),
+                Activation::GeluErf => triples.for_each(|((gate, up), out)| *out = gelu_erf(*gate) * up),
+                Activation::Relu => triples.for_each(|((gate, up), out)| *out = relu(*gate) * up),
             }
         },
     );

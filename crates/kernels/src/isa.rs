@@ -91,7 +91,10 @@ impl Isa {
             Isa::Scalar => body(),
             // SAFETY: an `Isa::Avx2` only comes from `available`, which found avx2, fma and f16c.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => unsafe { with_avx2(body) },
+            Isa::Avx2 => unsafe { with_avx2(body) },
+            // SAFETY: likewise an `Isa::Avx512`, and the extensions below.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { with_avx512(body) },
             // What `Neon` has beyond the baseline of its architecture is of no use to loops over floats.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => body(),
@@ -102,6 +105,12 @@ impl Isa {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 

@@ -11,8 +11,21 @@ use crate::pool::ThreadPool;
 /// If `out` or `weight` are not as long as `x`.
 pub fn rms_norm(isa: Isa, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "output as long as the input");
-    out.copy_from_slice(x);
-    rms_norm_in_place(isa, out, weight, eps);
+    isa.run(
+        #[inline(always)]
+        || {
+            let scale = rms_scale(x, eps);
+            match weight {
+                Some(weight) => {
+                    assert_eq!(x.len(), weight.len(), "a weight for each value");
+                    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+                        *out = x * (scale * w);
+                    }
+                }
+                None => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * scale),
+            }
+        },
+    );
 }
 
 /// [`rms_norm`] of `x`, written over it.

@@ -124,8 +124,8 @@ fn activations_are_their_formulas() {
             out
         });
         let gated = on_every_isa(|isa| {
-            let mut out = x.clone();
-            activate_gated(isa, activation, &mut out, &up);
+            let mut out = vec![0.0; x.len()];
+            activate_gated(isa, activation, &x, &up, &mut out);
             out
         });
         for (i, &x) in x.iter().enumerate() {

@@ -308,8 +308,8 @@ fn inputs_made_on_the_way_are_the_operations_by_themselves() {
                 }
                 let input = Input::RmsNorm { x: &x, weight: &weight, eps };
                 assert!(run(input) == run(Input::Rows(&normed)), "{ggml_type} {isa} {n_tokens}");
-                let mut gated = x.clone();
-                activate_gated(isa, activation, &mut gated, &up);
+                let mut gated = vec![0.0; x.len()];
+                activate_gated(isa, activation, &x, &up, &mut gated);
                 let input = Input::Gated { activation, gate: &x, up: &up };
                 assert!(run(input) == run(Input::Rows(&gated)), "{ggml_type} {isa} {n_tokens}");
             }

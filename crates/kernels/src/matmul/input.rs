@@ -56,9 +56,7 @@ impl Input<'_> {
             Input::Rows(x) => row.copy_from_slice(of(x)),
             Input::RmsNorm { x, weight, eps } => norm::rms_norm(isa, of(x), Some(weight), eps, row),
             Input::Gated { activation, gate, up } => {
-                let up = of(up);
-                row.copy_from_slice(of(gate));
-                activation::activate_gated(isa, activation, row, up);
+                activation::activate_gated(isa, activation, of(gate), of(up), row);
             }
         }
     }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use metallic::Isa;
+use metallic::backend::KvType;
 
 use crate::failure::EXIT_CODES;
 use crate::fetch::{ModelName, catalogue};
@@ -130,6 +132,15 @@ pub(crate) struct ComputeArgs {
     /// mapped file
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     pub(crate) load: Load,
+
+    /// What the keys and values of the context are kept as
+    #[arg(long, value_name = "TYPE", default_value_t = KvType::F16, value_parser = kv_type())]
+    pub(crate) kv_type: KvType,
+}
+
+/// Types of keys and values, by name.
+fn kv_type() -> impl TypedValueParser<Value = KvType> {
+    PossibleValuesParser::new(KvType::ALL.map(KvType::name)).try_map(|name| name.parse::<KvType>())
 }
 
 /// Where weights lie.

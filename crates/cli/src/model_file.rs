@@ -30,10 +30,11 @@ pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<Gg
 /// Makes an opened model ready to run.
 pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
     let path = file.path().to_owned();
-    let ComputeArgs { batch_size, isa, load } = args.compute;
+    let ComputeArgs { batch_size, isa, load, kv_type } = args.compute;
     let bar = terminal.byte_bar("loading", 0);
     let mode = load_mode(load, file.n_bytes());
-    let mut loader = GgufLoader::new(file).batch(batch_size as usize).mode(mode).progress(|done, total| {
+    let loader = GgufLoader::new(file).batch(batch_size as usize).kv_type(kv_type);
+    let mut loader = loader.mode(mode).progress(|done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use metallic::backend::KvType;
 use metallic::model::TokenWork;
 use metallic::{GgufFile, Isa};
 use serde::Serialize;
@@ -23,10 +24,11 @@ pub(super) struct Subject {
     n_params: u64,
     work: TokenWork,
     isa: Isa,
+    kv_type: KvType,
 }
 
 impl Subject {
-    pub(super) fn new(file: &GgufFile, isa: Isa) -> Result<Self> {
+    pub(super) fn new(file: &GgufFile, isa: Isa, kv_type: KvType) -> Result<Self> {
         let (gguf, path) = (file.gguf(), file.path());
         let unusable = |e| model_file::unusable(path, e);
         let work = TokenWork::from_gguf(&gguf).map_err(unusable)?;
@@ -39,6 +41,7 @@ impl Subject {
             n_params: gguf.tensors().map(|tensor| tensor.n_elements()).sum(),
             work,
             isa,
+            kv_type,
         })
     }
 }
@@ -110,8 +113,8 @@ impl Row {
             n_batch,
             n_ubatch: n_batch,
             n_threads,
-            type_k: "f16",
-            type_v: "f16",
+            type_k: subject.kv_type.name(),
+            type_v: subject.kv_type.name(),
             n_prompt: test.n_prompt,
             n_gen: test.n_gen,
             n_depth: test.n_depth,

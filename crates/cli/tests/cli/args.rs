@@ -57,6 +57,7 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["bench", "m", "--pg", "512"], "two numbers"),
         (&["run", "x", "--isa", "mmx"], "this machine has scalar"),
         (&["run", "x", "--load", "disk"], "slab"),
+        (&["run", "x", "--kv-type", "q9"], "q8_0"),
         (&["bench", "m", "-b", "0"], "--batch-size"),
         (&["bench", "m", "-p", "1,x"], "--n-prompt"),
         (&["bench", "m", "-n", "-1"], "-1"),

@@ -113,3 +113,12 @@ fn a_context_longer_than_was_trained_is_measured() {
     // llama-bench does the same: the rate is what is asked for, not the answer.
     bench("bench-long", &["-p", "600", "-n", "0", "-t", "1", "-r", "1"]);
 }
+
+#[test]
+fn keys_and_values_are_kept_as_asked_for() {
+    for kv_type in ["f32", "f16", "bf16", "q8_0", "q4_0"] {
+        let args = ["--json", "-p", "8", "-n", "0", "-t", "1", "-r", "1", "--kv-type", kv_type];
+        let rows: Vec<Value> = serde_json::from_str(&bench("bench-kv-type", &args).stdout).unwrap();
+        assert_eq!((&rows[0]["type_k"], &rows[0]["type_v"]), (&kv_type.into(), &kv_type.into()));
+    }
+}

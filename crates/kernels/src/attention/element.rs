@@ -1,4 +1,8 @@
-//! The plain numbers that keys and values are kept as, and how each instruction set widens them.
+//! What keys and values are kept as, and how each instruction set brings it to the lanes of a register.
+//!
+//! Plain numbers become floats. Bfloat16 comes in pairs that stay as they are, two numbers a lane, for there
+//! are instructions that multiply pairs: then queries and weights are rounded to bfloat16 too, and two
+//! columns of keys, or the values of two positions, are added in one step.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -6,38 +10,42 @@ use std::arch::x86_64::*;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// A number of a KV cache.
+/// What becomes one lane of a register.
 pub(super) trait Element: Copy + Default + 'static {
-    /// Bytes of a number.
+    /// Its bytes.
     const BYTES: usize = size_of::<Self>();
+    /// Numbers in it.
+    const NUMBERS: usize;
 
-    /// Its value.
-    fn to_f32(self) -> f32;
-    /// Rounds each to the nearest number.
+    /// A lane: a float, or the bits of a pair.
+    fn lane(self) -> f32;
+    /// Rounds floats to the nearest numbers, as many as an element has to each; missing ones are 0.
     fn round(x: &[f32], out: &mut [Self]);
     /// Its bytes in memory.
     fn write(self, to: &mut [u8]);
 
-    /// Eight numbers as floats.
+    /// Eight elements as lanes.
     ///
     /// # Safety
-    /// There are 8 numbers at `from`, at any alignment, and the CPU has AVX2 and F16C.
+    /// There are 8 elements at `from`, at any alignment, and the CPU has AVX2 and F16C.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_256(from: *const u8) -> __m256;
 
-    /// The numbers whose bit is set as floats, in the other lanes 0.
+    /// The elements whose bit is set as lanes, the others as 0.
     ///
     /// # Safety
-    /// Those numbers are at `from`, at any alignment, and the CPU has AVX-512 with BW and VL.
+    /// Those elements are at `from`, at any alignment, and the CPU has AVX-512 with BW and VL.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_512(from: *const u8, lanes: __mmask16) -> __m512;
 }
 
-// SAFETY (of all the loads below): the caller promises the numbers and the instructions.
+// SAFETY (of all the loads below): the caller promises the elements and the instructions.
 
 impl Element for f32 {
+    const NUMBERS: usize = 1;
+
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn lane(self) -> f32 {
         self
     }
 
@@ -67,8 +75,10 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
+    const NUMBERS: usize = 1;
+
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn lane(self) -> f32 {
         self.to_f32()
     }
 
@@ -97,39 +107,51 @@ impl Element for f16 {
     }
 }
 
-impl Element for bf16 {
+/// `bf16::from_f32` without its branches, which loops can't be vectorised with.
+#[inline(always)]
+pub(super) fn nearest(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    // To the nearest, to the even of two; a number that is none stays so.
+    let rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    bf16::from_bits(if x.is_nan() { bits >> 16 | 0x40 } else { rounded } as u16)
+}
+
+/// Two bfloat16.
+impl Element for [bf16; 2] {
+    const NUMBERS: usize = 2;
+
     #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self.to_f32()
+    fn lane(self) -> f32 {
+        f32::from_bits(u32::from(self[0].to_bits()) | u32::from(self[1].to_bits()) << 16)
     }
 
     #[inline(always)]
-    fn round(x: &[f32], out: &mut [bf16]) {
-        out.convert_from_f32_slice(x);
+    fn round(x: &[f32], out: &mut [[bf16; 2]]) {
+        let (pairs, rest) = x.as_chunks::<2>();
+        for (out, x) in out.iter_mut().zip(pairs) {
+            *out = x.map(nearest);
+        }
+        if let ([x], [.., out]) = (rest, out) {
+            *out = [nearest(*x), bf16::ZERO];
+        }
     }
 
     #[inline(always)]
     fn write(self, to: &mut [u8]) {
-        to.copy_from_slice(&self.to_ne_bytes());
+        to.copy_from_slice(&self.lane().to_ne_bytes());
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load_256(from: *const u8) -> __m256 {
         // SAFETY: as above.
-        unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-        }
+        unsafe { f32::load_256(from) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load_512(from: *const u8, lanes: __mmask16) -> __m512 {
         // SAFETY: as above.
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
-        }
+        unsafe { f32::load_512(from, lanes) }
     }
 }

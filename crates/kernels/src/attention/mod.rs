@@ -26,8 +26,11 @@
 //! Keys and values have slabs of their own, with the same pages, for their heads may differ in length.
 //! A head's values are `[page_len][head_dim]`. Its keys are transposed, 32 positions at a time, to
 //! `[page_len / 32][head_dim][32]`: a register then takes one column of as many keys, and each of its lanes
-//! has a score of its own.
+//! has a score of its own. Of bfloat16, two columns of keys and the values of two positions go together:
+//! `[page_len / 32][head_dim / 2][32][2]` and `[page_len / 2][head_dim][2]`. Blocks lie as a file has them,
+//! `[page_len][head_dim / 32]`, and are decoded to a step of floats for all tiles of a job.
 
+mod decode;
 mod element;
 mod pages;
 mod product;
@@ -43,7 +46,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use half::{bf16, f16};
 use pages::GROUP;
-pub use pages::{KvLayout, KvPages, KvType, KvView};
+pub use pages::{KvLayout, KvPages, KvType, KvView, UnknownKvType};
 use product::Products;
 pub use scratch::AttentionBuf;
 use scratch::Space;
@@ -106,9 +109,9 @@ pub fn attention(
     assert_eq!(out.len(), n_queries * out_width, "an output row for each query");
     assert!(params.n_head.is_multiple_of(n_head_kv), "query heads share key heads evenly");
     let products = match kv.layout.kv_type() {
-        KvType::F32 => Products::of::<f32>(isa),
+        KvType::F32 | KvType::Q8_0 | KvType::Q4_0 => Products::of::<f32>(isa),
         KvType::F16 => Products::of::<f16>(isa),
-        KvType::BF16 => Products::of::<bf16>(isa),
+        KvType::BF16 => Products::of::<[bf16; 2]>(isa),
     };
     let call = Call { params, isa, products, kv };
     buf.reserve(pool.n_threads(), params.n_head, &kv.layout, first + n_queries);
@@ -127,6 +130,11 @@ fn max_queries(shared: usize) -> usize {
 }
 
 impl Call<'_> {
+    /// Columns of keys, or pairs of columns.
+    fn n_columns(&self) -> usize {
+        self.kv.layout.head_dims()[0].div_ceil(self.products.numbers)
+    }
+
     /// Heads that share a key head.
     fn shared(&self) -> usize {
         self.params.n_head / self.kv.layout.n_head_kv()
@@ -162,12 +170,13 @@ impl Call<'_> {
         let n_queries = q.len() / (self.params.n_head * head_dim_k);
         out.fill(0.0);
         for head_kv in 0..n_head_kv {
-            let Space { tiles, queries, .. } = &mut *space;
+            let Space { tiles, queries, weights, decoded } = &mut *space;
             self.tiles(head_kv, first, n_queries, tiles);
             self.pack(q, first, tiles, queries);
             for step in self.steps(first, first + n_queries - 1) {
-                for (tile, queries) in tiles.iter_mut().zip(queries.chunks_exact(head_dim_k)) {
-                    self.add_step(tile, queries, step, out);
+                let step = decoded.step(self.kv, self.isa, step, head_kv, first + n_queries);
+                for (tile, queries) in tiles.iter_mut().zip(queries.chunks_exact(self.n_columns())) {
+                    self.attend(tile, queries, &step, weights, true, out);
                 }
             }
             for tile in tiles {
@@ -202,12 +211,19 @@ impl Call<'_> {
     /// The scaled queries of tiles, column by column.
     fn pack(&self, q: &[f32], first: usize, tiles: &[Tile], queries: &mut [[f32; ROWS]]) {
         let (shared, dim) = (self.shared(), self.kv.layout.head_dims()[0]);
-        for (i, (tile, columns)) in tiles.iter().zip(queries.chunks_exact_mut(dim)).enumerate() {
+        let queries = queries.chunks_exact_mut(self.n_columns());
+        for (i, (tile, columns)) in tiles.iter().zip(queries).enumerate() {
             for row in 0..tile.n_rows {
                 let head = tile.head_kv * shared + (i * ROWS + row) % shared;
                 let query = tile.positions[row] - first;
                 let q = &q[(query * self.params.n_head + head) * dim..][..dim];
-                columns.iter_mut().zip(q).for_each(|(column, x)| column[row] = x * self.params.scale);
+                let chunks = columns.chunks_mut(POSITIONS / self.products.numbers);
+                for (columns, q) in chunks.zip(q.chunks(POSITIONS)) {
+                    let mut scaled = [0.0; POSITIONS];
+                    scaled.iter_mut().zip(q).for_each(|(scaled, x)| *scaled = x * self.params.scale);
+                    (self.products.pack)(&mut scaled);
+                    columns.iter_mut().zip(scaled).for_each(|(column, x)| column[row] = x);
+                }
             }
         }
     }
@@ -222,29 +238,31 @@ impl Call<'_> {
         parts: &mut [f32],
         out: &mut [f32],
     ) {
-        let (n_head_kv, [head_dim_k, head_dim_v]) = (self.kv.layout.n_head_kv(), self.kv.layout.head_dims());
+        let (n_head_kv, [_, head_dim_v]) = (self.kv.layout.n_head_kv(), self.kv.layout.head_dims());
         let (shared, steps) = (self.shared(), self.steps(position, position));
         // A row of a part: the sums, then the largest score and the sum of the weights.
         let row_len = head_dim_v + 2;
-        let parts = &mut parts[..n_head_kv * steps.len() * shared * row_len];
-
-        pool.split_rows(parts, shared * row_len, &|first_part, parts| {
-            let mut space = spaces.iter().find_map(|space| space.try_lock().ok());
-            let Some(space) = space.as_deref_mut() else { return };
+        let n_parts = n_head_kv * steps.len();
+        let parts = &mut parts[..n_parts * shared * row_len];
+        let in_job = n_parts.div_ceil(pool.n_threads());
+        pool.each_chunk(parts, in_job * shared * row_len, &|job, parts| {
+            let mut space = lock(&spaces[job]);
             let mut head_of_tiles = None;
             for (i, part) in parts.chunks_exact_mut(shared * row_len).enumerate() {
-                let (head_kv, step) = ((first_part + i) / steps.len(), (first_part + i) % steps.len());
-                let Space { tiles, queries, .. } = &mut *space;
+                let (head_kv, step) = ((job * in_job + i) / steps.len(), (job * in_job + i) % steps.len());
+                let Space { tiles, queries, weights, decoded } = &mut *space;
                 if head_of_tiles != Some(head_kv) {
                     self.tiles(head_kv, position, 1, tiles);
                     self.pack(q, position, tiles, queries);
                     head_of_tiles = Some(head_kv);
                 }
-                for (i, (tile, queries)) in tiles.iter_mut().zip(queries.chunks_exact(head_dim_k)).enumerate()
+                let step = decoded.step(self.kv, self.isa, steps.start + step, head_kv, position + 1);
+                for (i, (tile, queries)) in
+                    tiles.iter_mut().zip(queries.chunks_exact(self.n_columns())).enumerate()
                 {
                     tile.softmax = [Softmax::NONE; ROWS];
                     tile.starts = std::array::from_fn(|row| (i * ROWS + row) * row_len);
-                    self.only_step(tile, queries, steps.start + step, part);
+                    self.attend(tile, queries, &step, weights, false, part);
                     for (softmax, &start) in tile.softmax.iter().zip(&tile.starts).take(tile.n_rows) {
                         part[start + head_dim_v..][..2].copy_from_slice(&[softmax.largest, softmax.sum]);
                     }

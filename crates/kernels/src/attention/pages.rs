@@ -1,13 +1,16 @@
 //! How keys and values lie in pages, for writing and for reading.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
+use metallic_gguf::GgmlType;
 
 use super::POSITIONS;
-use super::element::Element;
+use super::element::{Element, nearest};
 use crate::pool::ThreadPool;
+use crate::{Isa, registry};
 
 /// Positions whose keys are transposed together.
 pub(super) const GROUP: usize = 32;
@@ -22,13 +25,18 @@ pub enum KvType {
     F32,
     /// IEEE half precision.
     F16,
-    /// The upper half of a 32-bit float.
+    /// The upper half of a 32-bit float. Queries and weights are rounded to it as well, which is what makes
+    /// it fast where the CPU has AVX512_BF16.
     BF16,
+    /// 8-bit blocks of 32.
+    Q8_0,
+    /// 4-bit blocks of 32.
+    Q4_0,
 }
 
 impl KvType {
     /// All of them.
-    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::BF16];
+    pub const ALL: [KvType; 5] = [KvType::F32, KvType::F16, KvType::BF16, KvType::Q8_0, KvType::Q4_0];
 
     /// Lower-case name, as flags and logs show it.
     pub const fn name(self) -> &'static str {
@@ -36,17 +44,56 @@ impl KvType {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
             KvType::BF16 => "bf16",
+            KvType::Q8_0 => "q8_0",
+            KvType::Q4_0 => "q4_0",
         }
     }
 
-    /// Bytes of a key or value of `head_dim` numbers.
-    fn row_bytes(self, head_dim: usize) -> Option<usize> {
+    /// The format of the blocks that keys and values are made of, where they are: a whole number of them,
+    /// filled up with zeros.
+    pub(super) fn blocks(self) -> Option<GgmlType> {
         match self {
-            KvType::F32 => head_dim.checked_mul(4),
-            KvType::F16 | KvType::BF16 => head_dim.checked_mul(2),
+            KvType::F32 | KvType::F16 | KvType::BF16 => None,
+            KvType::Q8_0 => Some(GgmlType::Q8_0),
+            KvType::Q4_0 => Some(GgmlType::Q4_0),
         }
     }
+
+    /// Bytes of a key and of a value, of so many numbers.
+    fn row_bytes(self, [key, value]: [usize; 2]) -> Option<[usize; 2]> {
+        Some(match self {
+            KvType::F32 => [key.checked_mul(4)?, value.checked_mul(4)?],
+            KvType::F16 => [key.checked_mul(2)?, value.checked_mul(2)?],
+            // Pairs of columns.
+            KvType::BF16 => [key.checked_next_multiple_of(2)?.checked_mul(2)?, value.checked_mul(2)?],
+            KvType::Q8_0 | KvType::Q4_0 => {
+                let format = self.blocks()?;
+                let bytes = |n: usize| n.div_ceil(format.block_len()).checked_mul(format.block_bytes());
+                [bytes(key)?, bytes(value)?]
+            }
+        })
+    }
 }
+
+impl FromStr for KvType {
+    type Err = UnknownKvType;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKvType> {
+        Self::ALL.into_iter().find(|kv_type| kv_type.name() == name).ok_or(UnknownKvType)
+    }
+}
+
+/// No [`KvType`] has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownKvType;
+
+impl fmt::Display for UnknownKvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keys and values are kept as one of {}", KvType::ALL.map(KvType::name).join(", "))
+    }
+}
+
+impl std::error::Error for UnknownKvType {}
 
 impl fmt::Display for KvType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,11 +126,12 @@ impl KvLayout {
         head_dim_v: usize,
     ) -> Option<Self> {
         assert!(page_len.is_multiple_of(POSITIONS), "pages of whole steps");
-        let row_bytes = [kv_type.row_bytes(head_dim_k)?, kv_type.row_bytes(head_dim_v)?];
+        let head_dims = [head_dim_k, head_dim_v];
+        let row_bytes = kv_type.row_bytes(head_dims)?;
         for bytes in row_bytes {
             bytes.checked_mul(page_len)?.checked_mul(n_head_kv)?;
         }
-        Some(Self { kv_type, page_len, n_head_kv, head_dims: [head_dim_k, head_dim_v], row_bytes })
+        Some(Self { kv_type, page_len, n_head_kv, head_dims, row_bytes })
     }
 
     /// The numbers.
@@ -167,7 +215,9 @@ impl KvPages<'_> {
         let (store_keys, store_values): (Store, Store) = match kv_type {
             KvType::F32 => (transpose::<f32>, copy::<f32>),
             KvType::F16 => (transpose::<f16>, copy::<f16>),
-            KvType::BF16 => (transpose::<bf16>, copy::<bf16>),
+            KvType::BF16 => (transpose::<[bf16; 2]>, pair_up),
+            KvType::Q8_0 => (encode_q8_0, encode_q8_0),
+            KvType::Q4_0 => (encode_q4_0, encode_q4_0),
         };
         let [key_bytes, value_bytes] = self.layout.head_bytes();
         let pages = &self.table[first / page_len..=(first + n - 1) / page_len];
@@ -246,19 +296,54 @@ fn copy<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
     }
 }
 
-/// Keys: the columns of 32 positions, one after another.
+/// Values of two positions together.
+fn pair_up(out: &mut [u8], first: usize, rows: Rows<'_>) {
+    for (i, row) in rows.iter().enumerate() {
+        let (pair, second) = ((first + i) / 2, (first + i) % 2 == 1);
+        let out = &mut out[pair * rows.dim * 4..][..rows.dim * 4];
+        for (&x, out) in row.iter().zip(out.as_chunks_mut::<2>().0.as_chunks_mut::<2>().0) {
+            out[usize::from(second)] = nearest(x).to_ne_bytes();
+            if !second {
+                // Read with the first, and not seen before it is stored: it must be a number.
+                out[1] = [0; 2];
+            }
+        }
+    }
+}
+
+/// Keys: the columns, or pairs of columns, of 32 positions, one after another.
 fn transpose<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
-    let dim = rows.dim;
+    let group_bytes = rows.dim.div_ceil(E::NUMBERS) * GROUP * E::BYTES;
+    let mut rounded = [E::default(); GROUP];
     for (i, row) in rows.iter().enumerate() {
         let (group, in_group) = ((first + i) / GROUP, (first + i) % GROUP);
-        let out = &mut out[group * GROUP * dim * E::BYTES..][..GROUP * dim * E::BYTES];
-        let mut rounded = [E::default(); GROUP];
-        for (x, out) in row.chunks(GROUP).zip(out.chunks_mut(GROUP * GROUP * E::BYTES)) {
-            let rounded = &mut rounded[..x.len()];
+        let out = &mut out[group * group_bytes..][..group_bytes];
+        for (x, out) in row.chunks(GROUP * E::NUMBERS).zip(out.chunks_mut(GROUP * GROUP * E::BYTES)) {
+            let rounded = &mut rounded[..x.len().div_ceil(E::NUMBERS)];
             E::round(x, rounded);
             for (x, column) in rounded.iter().zip(out.chunks_exact_mut(GROUP * E::BYTES)) {
                 x.write(&mut column[in_group * E::BYTES..][..E::BYTES]);
             }
         }
+    }
+}
+
+fn encode_q8_0(out: &mut [u8], first: usize, rows: Rows<'_>) {
+    encode(GgmlType::Q8_0, out, first, rows);
+}
+
+fn encode_q4_0(out: &mut [u8], first: usize, rows: Rows<'_>) {
+    encode(GgmlType::Q4_0, out, first, rows);
+}
+
+/// Keys or values: the blocks of each position, one after another.
+fn encode(format: GgmlType, out: &mut [u8], first: usize, rows: Rows<'_>) {
+    let Some(encode) = registry::ops(format, Isa::Scalar).encode else { return };
+    let (block_len, block_bytes) = (format.block_len(), format.block_bytes());
+    let blocks = out.chunks_exact_mut(block_bytes).skip(first * rows.dim.div_ceil(block_len));
+    for (x, block) in rows.iter().flat_map(|row| row.chunks(block_len)).zip(blocks) {
+        let mut whole = [0.0; GROUP];
+        whole[..x.len()].copy_from_slice(x);
+        encode(&whole[..block_len], block);
     }
 }

@@ -16,15 +16,21 @@ use super::x86;
 use super::{POSITIONS, ROWS};
 use crate::isa::Isa;
 
-/// Scores of a tile's rows, and later their weights: one for each position of a step.
+/// Scores of a tile's rows, and later their weights: one for each position of a step, or, packed, a pair for
+/// each two.
 pub(super) type Weights = [[f32; POSITIONS]; ROWS];
 
-/// A tile's queries, column by column, so that all rows of a column are found from one address.
+/// A tile's queries, column by column or pair by pair of columns, so that all rows of one are found from one
+/// address.
 pub(super) type Queries = [[f32; ROWS]];
 
 /// The products on one instruction set, with keys and values of one type.
 #[derive(Clone, Copy)]
 pub(super) struct Products {
+    /// Columns of keys, and positions of values, that one step of a sum takes: [`Element::NUMBERS`].
+    pub(super) numbers: usize,
+    /// Makes queries or weights ready for the products: packs them where there are pairs.
+    pub(super) pack: fn(&mut [f32; POSITIONS]),
     /// See [`Scores`].
     pub(super) scores: fn(Scores<'_>, &mut Weights),
     /// See [`Values`].
@@ -35,24 +41,25 @@ pub(super) struct Products {
     pub(super) fold: fn(&mut [f32], &[f32], [f32; 2]),
 }
 
-/// `weights[row][32 · (first + g) + p] = Σ queries[i][row] · groups[g][i][p]`.
+/// `weights[row][32 · (first + g) + p] = Σ queries[i][row] · groups[g][i][p]`, where a product of pairs is the
+/// sum of two products.
 #[derive(Clone, Copy)]
 pub(super) struct Scores<'a> {
     pub(super) queries: &'a Queries,
     pub(super) n_rows: usize,
-    /// Groups of keys: 32 positions by as many columns as the queries have.
+    /// Groups of keys: 32 positions by as many columns, or pairs of columns, as the queries have.
     pub(super) groups: &'a [u8],
     /// Number of the first group in the step.
     pub(super) first: usize,
 }
 
-/// `sums[row] = Σ weights[row][first + i] · values[i]`.
+/// `sums[row] = Σ weights[row][first + i] · values[i]`, likewise.
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
     pub(super) weights: &'a Weights,
-    /// Place in the step of the first position.
+    /// Place in the weights of what belongs to the first of the values.
     pub(super) first: usize,
-    /// `dim` values for each position.
+    /// `dim` elements for each position, or two positions.
     pub(super) values: &'a [u8],
     pub(super) dim: usize,
 }
@@ -70,6 +77,8 @@ impl Products {
     pub(super) fn of<E: Element>(isa: Isa) -> Self {
         match isa {
             Isa::Scalar => Products {
+                numbers: E::NUMBERS,
+                pack: pack::<E>,
                 scores: |scores_of, out| scores::<Plain, E>(Plain, scores_of, out),
                 values: |values, sums| weighted::<Plain, E>(Plain, values, sums),
                 weigh: Softmax::weigh,
@@ -78,9 +87,7 @@ impl Products {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => Self::of::<E>(Isa::Scalar),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::avx2::<E>(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::avx512::<E>(),
+            Isa::Avx2 | Isa::Avx512 => x86::products::<E>(isa),
         }
     }
 }
@@ -97,10 +104,10 @@ pub(super) trait Registers: Copy {
 
     fn first_lanes(self, n: usize) -> Self::Lanes;
     fn splat(self, x: f32) -> Self::V;
-    /// Reads numbers, and zeros in the other lanes.
+    /// Reads elements, and zeros in the other lanes.
     ///
     /// # Safety
-    /// There are `lanes` numbers at `from`, at any alignment.
+    /// There are `lanes` elements at `from`, at any alignment.
     unsafe fn load<E: Element>(self, from: *const u8, lanes: Self::Lanes) -> Self::V;
     /// Writes floats.
     ///
@@ -112,6 +119,24 @@ pub(super) trait Registers: Copy {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The same for lanes of `a` and `b` that are pairs of bfloat16: both products are added.
+    fn mul_add_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
+    /// Whichever `E` wants.
+    #[inline(always)]
+    fn mul_add_of<E: Element>(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        if E::NUMBERS == 2 { self.mul_add_pairs(a, b, c) } else { self.mul_add(a, b, c) }
+    }
+}
+
+/// Rounds floats to pairs, each in the place of a float, where `E` is a pair.
+#[inline(always)]
+pub(super) fn pack<E: Element>(x: &mut [f32; POSITIONS]) {
+    if E::NUMBERS == 2 {
+        let mut pairs = [E::default(); POSITIONS / 2];
+        E::round(x, &mut pairs);
+        x.iter_mut().zip(pairs).for_each(|(x, pair)| *x = pair.lane());
+    }
 }
 
 /// `$step!(row)` for each row of a tile.
@@ -122,9 +147,10 @@ macro_rules! for_each_row {
 }
 
 /// `C` registers of sums for each of up to 12 rows: `Σ left[i · STEP + row · ROW] · right[i · stride ..]`.
+/// Where `right` has pairs, so has `left`.
 ///
 /// # Safety
-/// For `i` below `n`: `left` has the floats that the formula names for `row < N`, and `right` has numbers
+/// For `i` below `n`: `left` has the floats that the formula names for `row < N`, and `right` has elements
 /// for the lanes of the first register, `LANES` further for the second, and so on. `stride` is in bytes.
 #[inline(always)]
 unsafe fn sums<
@@ -146,7 +172,7 @@ unsafe fn sums<
     for _ in 0..n {
         let mut columns = [r.splat(0.0); C];
         for (c, column) in columns.iter_mut().enumerate() {
-            // Wrapping, since a register without lanes may begin after the last number.
+            // Wrapping, since a register without lanes may begin after the last element.
             let from = right.wrapping_add(c * R::LANES * E::BYTES);
             // SAFETY: as promised.
             *column = unsafe { r.load::<E>(from, lanes[c]) };
@@ -161,7 +187,7 @@ unsafe fn sums<
                     // SAFETY: as promised.
                     let x = r.splat(unsafe { *left.wrapping_add($row * ROW) });
                     for (sum, column) in sums[$row].iter_mut().zip(columns) {
-                        *sum = r.mul_add(x, column, *sum);
+                        *sum = r.mul_add_of::<E>(x, column, *sum);
                     }
                 }
             )*};
@@ -228,7 +254,7 @@ fn scores_of_group<R: Registers, E: Element, const N: usize>(
         let lanes = [r.first_lanes(R::LANES); 2];
         let left = queries.as_flattened()[first..].as_ptr();
         let right = group[at * E::BYTES..].as_ptr();
-        // SAFETY: column `i` of the queries has `ROWS` floats, and row `i` of the group `GROUP` numbers.
+        // SAFETY: column `i` of the queries has `ROWS` floats, and row `i` of the group `GROUP` elements.
         let sums =
             unsafe { sums::<R, E, N, 2, 1, ROWS>(r, left, right, GROUP * E::BYTES, queries.len(), lanes) };
         for (sums, row) in sums.into_iter().zip(&mut *rows) {
@@ -272,12 +298,12 @@ fn weighted_strips<R: Registers, E: Element, const N: usize, const C: usize>(
     r: R,
     values: Values<'_>,
     first_row: usize,
-    n: usize,
+    n_rows: usize,
     out: &mut Sums<'_>,
 ) {
     let Values { weights, first, values, dim } = values;
-    let n_positions = values.len() / (dim * E::BYTES);
-    assert!(first_row + N <= ROWS && first + n_positions <= POSITIONS);
+    let n = values.len() / (dim * E::BYTES);
+    assert!(first_row + N <= ROWS && first + n <= POSITIONS);
     for column in (0..dim).step_by(C * R::LANES) {
         let mut lanes = [r.first_lanes(R::LANES); C];
         for (c, lanes) in lanes.iter_mut().enumerate() {
@@ -287,9 +313,8 @@ fn weighted_strips<R: Registers, E: Element, const N: usize, const C: usize>(
         let right = values[column * E::BYTES..].as_ptr();
         // SAFETY: `N` rows of weights from the first on have one for each position, as asserted, and the
         // lanes end where the values of a position do.
-        let sums =
-            unsafe { sums::<R, E, N, C, POSITIONS, 1>(r, left, right, dim * E::BYTES, n_positions, lanes) };
-        for (i, sums) in sums.into_iter().enumerate().take(n) {
+        let sums = unsafe { sums::<R, E, N, C, POSITIONS, 1>(r, left, right, dim * E::BYTES, n, lanes) };
+        for (i, sums) in sums.into_iter().enumerate().take(n_rows) {
             let row = &mut out.data[out.starts[first_row + i]..][..dim];
             let factors = out.fold.map(|fold| fold[first_row + i]);
             for (c, sum) in sums.into_iter().enumerate() {
@@ -353,7 +378,7 @@ impl Registers for Plain {
         let mut x = [0.0; 8];
         for (i, x) in x.iter_mut().enumerate().take(lanes) {
             // SAFETY: as the caller promises.
-            *x = unsafe { from.cast::<E>().add(i).read_unaligned() }.to_f32();
+            *x = unsafe { from.cast::<E>().add(i).read_unaligned() }.lane();
         }
         x
     }
@@ -379,5 +404,12 @@ impl Registers for Plain {
             *c += a * b;
         }
         c
+    }
+
+    #[inline(always)]
+    fn mul_add_pairs(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        let first = |x: [f32; 8]| x.map(|x| f32::from_bits(x.to_bits() << 16));
+        let second = |x: [f32; 8]| x.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000));
+        self.mul_add(second(a), second(b), self.mul_add(first(a), first(b), c))
     }
 }

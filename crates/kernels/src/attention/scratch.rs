@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use super::decode::Decoded;
+use super::product::Weights;
 use super::tile::Tile;
 use super::{KvLayout, POSITIONS, ROWS, max_queries};
 
@@ -15,11 +17,20 @@ pub struct AttentionBuf {
 }
 
 /// What a thread needs for a job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Space {
     pub(super) tiles: Vec<Tile>,
     /// The queries of the tiles, one after another.
     pub(super) queries: Vec<[f32; ROWS]>,
+    pub(super) weights: Box<Weights>,
+    pub(super) decoded: Decoded,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        let weights = Box::new([[0.0; POSITIONS]; ROWS]);
+        Self { tiles: Vec::new(), queries: Vec::new(), weights, decoded: Decoded::default() }
+    }
 }
 
 /// Lengths of the buffers.
@@ -54,6 +65,7 @@ impl AttentionBuf {
             space.tiles.clear();
             space.tiles.reserve_exact(sizes.tiles);
             grow(&mut space.queries, sizes.queries, [0.0; ROWS]);
+            space.decoded.reserve(layout);
         }
         grow(&mut self.parts, sizes.parts, 0.0);
     }
@@ -65,20 +77,26 @@ impl AttentionBuf {
         layers: impl IntoIterator<Item = (usize, KvLayout)>,
         n_positions: usize,
     ) -> u64 {
-        let (mut space, mut parts) = ([0; 2], 0);
+        let (mut space, mut decoded, mut parts) = ([0; 2], [0; 3], 0);
         for (n_head, layout) in layers {
             let sizes = Sizes::new(n_head, &layout, n_positions);
             space = [space[0].max(sizes.tiles), space[1].max(sizes.queries)];
             parts = parts.max(sizes.parts);
+            for (most, size) in decoded.iter_mut().zip(Decoded::sizes(&layout)) {
+                *most = size.max(*most);
+            }
         }
         let bytes = |n: usize, size: usize| n.saturating_mul(size);
         let space =
             bytes(space[0], size_of::<Tile>()).saturating_add(bytes(space[1], size_of::<[f32; ROWS]>()));
+        let decoded = decoded.map(|n| bytes(n, size_of::<f32>()));
+        let space =
+            decoded.into_iter().fold(space, usize::saturating_add).saturating_add(size_of::<Weights>());
         bytes(n_threads, space).saturating_add(bytes(parts, size_of::<f32>())) as u64
     }
 }
 
-fn grow<T: Clone>(vec: &mut Vec<T>, len: usize, value: T) {
+pub(super) fn grow<T: Clone>(vec: &mut Vec<T>, len: usize, value: T) {
     if vec.len() < len {
         vec.reserve_exact(len - vec.len());
         vec.resize(len, value);

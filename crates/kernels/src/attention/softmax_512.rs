@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 use std::f32::consts::LOG2_E;
+use std::mem::transmute;
 use std::ops::Range;
 
 use super::POSITIONS;
@@ -17,19 +18,23 @@ pub(super) fn weigh(scores: &mut [f32; POSITIONS], visible: Range<usize>) -> Sof
     let seen = (u128::MAX << visible.start) & (u128::MAX >> (POSITIONS - visible.end));
     let mask = |register: usize| (seen >> (16 * register)) as __mmask16;
     let registers = scores.as_chunks_mut::<16>().0;
-    let mut x = [_mm512_set1_ps(f32::NEG_INFINITY); POSITIONS / 16];
-    let mut largest = x[0];
-    for (i, scores) in registers.iter().enumerate() {
-        // SAFETY: reads from the 16 floats of the reference.
-        x[i] = unsafe { _mm512_mask_loadu_ps(x[i], mask(i), scores.as_ptr()) };
-        largest = _mm512_max_ps(x[i], largest);
+    let some = visible.start / 16..visible.end.div_ceil(16);
+    let none = _mm512_set1_ps(f32::NEG_INFINITY);
+    // SAFETY: reads from the 16 floats of the reference.
+    let load = |x: &[f32; 16], mask| unsafe { _mm512_mask_loadu_ps(none, mask, x.as_ptr()) };
+    let mut largest = none;
+    for i in some.clone() {
+        largest = _mm512_max_ps(load(&registers[i], mask(i)), largest);
     }
     let largest = _mm512_reduce_max_ps(largest);
     let mut sum = _mm512_setzero_ps();
     for (i, weights) in registers.iter_mut().enumerate() {
-        let shifted = _mm512_sub_ps(x[i], _mm512_set1_ps(largest));
-        let weight = _mm512_maskz_mov_ps(mask(i), exp(shifted));
-        sum = _mm512_add_ps(sum, weight);
+        let mut weight = _mm512_setzero_ps();
+        if some.contains(&i) {
+            let shifted = _mm512_sub_ps(load(weights, mask(i)), _mm512_set1_ps(largest));
+            weight = _mm512_maskz_mov_ps(mask(i), exp(shifted));
+            sum = _mm512_add_ps(sum, weight);
+        }
         // SAFETY: writes the 16 floats of the reference.
         unsafe { _mm512_storeu_ps(weights.as_mut_ptr(), weight) };
     }
@@ -53,4 +58,17 @@ fn exp(x: __m512) -> __m512 {
     }
     let exponent = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127));
     mul(p, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
+}
+
+/// Rounds weights to pairs of bfloat16, each in the place of a float.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pack(weights: &mut [f32; POSITIONS]) {
+    for i in 0..POSITIONS / 32 {
+        let (from, to) = (&weights[32 * i..][..32], 16 * i);
+        // SAFETY: reads 32 floats of the slice.
+        let (low, high) = unsafe { (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from[16..].as_ptr())) };
+        let pairs = _mm512_cvtne2ps_pbh(high, low);
+        // SAFETY: writes 16 floats of the slice; the types have the same bits.
+        unsafe { _mm512_storeu_ps(weights[to..][..16].as_mut_ptr(), transmute::<__m512bh, __m512>(pairs)) };
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::decode::Step;
 use super::product::{Products, Queries, Scores, Sums, Values, Weights};
 use super::softmax::Softmax;
 use super::{AttentionParams, GROUP, KvView, POSITIONS, ROWS};
@@ -42,18 +43,33 @@ impl Call<'_> {
         self.visible(first).start / POSITIONS..last / POSITIONS + 1
     }
 
-    /// Adds the positions of a step to a tile's sums in `out`.
-    pub(super) fn add_step(&self, tile: &mut Tile, queries: &Queries, step: usize, out: &mut [f32]) {
-        self.attend(tile, queries, step, true, out);
+    /// Sums the values of a step for a tile: adds them to the sums so far in `out`, or writes them over what
+    /// is there.
+    pub(super) fn attend(
+        &self,
+        tile: &mut Tile,
+        queries: &Queries,
+        step: &Step<'_>,
+        weights: &mut Weights,
+        add: bool,
+        out: &mut [f32],
+    ) {
+        if let Some((values, factors)) = self.weights(tile, queries, step, weights) {
+            let sums = Sums { data: out, starts: &tile.starts[..tile.n_rows], fold: add.then_some(&factors) };
+            (self.products.values)(values, sums);
+        }
     }
 
-    /// Writes the sums over a step alone.
-    pub(super) fn only_step(&self, tile: &mut Tile, queries: &Queries, step: usize, out: &mut [f32]) {
-        self.attend(tile, queries, step, false, out);
-    }
-
-    fn attend(&self, tile: &mut Tile, queries: &Queries, step: usize, add: bool, out: &mut [f32]) {
-        let start = step * POSITIONS;
+    /// The weights of a step, together with the values that they belong to, and what each row's sums so far
+    /// and those of this step must be multiplied by. `None` where the tile sees nothing.
+    fn weights<'w>(
+        &self,
+        tile: &mut Tile,
+        queries: &Queries,
+        step: &Step<'w>,
+        weights: &'w mut Weights,
+    ) -> Option<(Values<'w>, [[f32; 2]; ROWS])> {
+        let start = step.number * POSITIONS;
         let in_step = |position: usize| position.saturating_sub(start).min(POSITIONS);
         let visible = |position: usize| {
             let Range { start, end } = self.visible(position);
@@ -62,15 +78,14 @@ impl Call<'_> {
         let n_rows = tile.n_rows;
         let seen = visible(tile.positions[0]).start..visible(tile.positions[n_rows - 1]).end;
         if seen.is_empty() {
-            return;
+            return None;
         }
-        let [keys, values] = self.kv.step(step, tile.head_kv);
+        let Step { keys, values, .. } = *step;
         let group_bytes = keys.len() / (POSITIONS / GROUP);
         let groups = seen.start / GROUP..seen.end.div_ceil(GROUP);
         let keys = &keys[groups.start * group_bytes..groups.end * group_bytes];
-        let mut weights: Weights = [[0.0; POSITIONS]; ROWS];
         let scores = Scores { queries, n_rows, groups: keys, first: groups.start };
-        (self.products.scores)(scores, &mut weights);
+        (self.products.scores)(scores, weights);
 
         let mut factors = [[1.0; 2]; ROWS];
         for row in 0..n_rows {
@@ -79,14 +94,16 @@ impl Call<'_> {
                 activation::softcap(self.isa, &mut weights[row][visible.clone()], cap);
             }
             let part = (self.products.weigh)(&mut weights[row], visible);
+            (self.products.pack)(&mut weights[row]);
             factors[row] = tile.softmax[row].join(part);
         }
 
-        let position_bytes = values.len() / POSITIONS;
-        let values = &values[seen.start * position_bytes..seen.end * position_bytes];
-        let values =
-            Values { weights: &weights, first: seen.start, values, dim: self.kv.layout.head_dims()[1] };
-        let fold = add.then_some(&factors);
-        (self.products.values)(values, Sums { data: out, starts: &tile.starts[..n_rows], fold });
+        // Whole pairs, where there are pairs: what is not seen has no weight.
+        let numbers = self.products.numbers;
+        let (first, end) = (seen.start / numbers, seen.end.div_ceil(numbers));
+        let step_bytes = values.len() / (POSITIONS / numbers);
+        let values = &values[first * step_bytes..end * step_bytes];
+        let values = Values { weights, first, values, dim: self.kv.layout.head_dims()[1] };
+        Some((values, factors))
     }
 }

@@ -1,12 +1,14 @@
 //! [`Registers`] of AVX2 and AVX-512, and the products compiled for each.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 use std::ops::Range;
 
 use super::element::Element;
-use super::product::{Products, Registers, Scores, Sums, Values, Weights, fold, scores, weighted};
+use super::product::{Products, Registers, Scores, Sums, Values, Weights, fold, pack, scores, weighted};
 use super::softmax::Softmax;
 use super::{POSITIONS, softmax_512};
+use crate::isa::Isa;
 
 /// AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
@@ -16,10 +18,20 @@ struct Avx2(());
 #[derive(Clone, Copy)]
 struct Avx512(());
 
+/// The products on an instruction set other than scalar.
+pub(super) fn products<E: Element>(isa: Isa) -> Products {
+    match isa {
+        Isa::Avx512 if E::NUMBERS == 1 => avx512::<E>(),
+        // The first processors with AVX-512 have no instructions for bfloat16.
+        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => avx512_bf16::<E>(),
+        _ => avx2::<E>(),
+    }
+}
+
 macro_rules! products {
-    ($name:ident, $registers:ident, $weigh:path, $features:literal) => {
-        /// The products on this instruction set. Only for whoever holds an `Isa` that proves it.
-        pub(super) fn $name<E: Element>() -> Products {
+    ($name:ident, $registers:ident, $weigh:path, $pack:path, $features:literal) => {
+        /// The products compiled for this instruction set: only for whoever knows that this CPU has it.
+        fn $name<E: Element>() -> Products {
             #[target_feature(enable = $features)]
             fn scores_of<E: Element>(of: Scores<'_>, out: &mut Weights) {
                 scores::<_, E>($registers(()), of, out);
@@ -33,7 +45,10 @@ macro_rules! products {
                 fold($registers(()), sums, part, factors);
             }
             Products {
-                // SAFETY: the caller's `Isa` proves that this CPU has the instructions.
+                numbers: E::NUMBERS,
+                // SAFETY: the caller knows that this CPU has the instructions.
+                pack: |weights| unsafe { $pack(weights) },
+                // SAFETY: as above.
                 scores: |of, out| unsafe { scores_of::<E>(of, out) },
                 // SAFETY: as above.
                 values: |of, sums| unsafe { values_of::<E>(of, sums) },
@@ -51,8 +66,26 @@ fn weigh_avx2(scores: &mut [f32; POSITIONS], visible: Range<usize>) -> Softmax {
     Softmax::weigh(scores, visible)
 }
 
-products!(avx2, Avx2, weigh_avx2, "avx2,fma,f16c");
-products!(avx512, Avx512, softmax_512::weigh, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq");
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_avx2<E: Element>(weights: &mut [f32; POSITIONS]) {
+    pack::<E>(weights);
+}
+
+products!(avx2, Avx2, weigh_avx2, pack_avx2::<E>, "avx2,fma,f16c");
+products!(
+    avx512,
+    Avx512,
+    softmax_512::weigh,
+    pack_avx2::<E>,
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"
+);
+products!(
+    avx512_bf16,
+    Avx512,
+    softmax_512::weigh,
+    softmax_512::pack,
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
+);
 
 // SAFETY (of the functions below that are not unsafe): only the functions above make a value of these types,
 // and they are compiled for the instructions; so whoever holds one may run them.
@@ -120,6 +153,15 @@ impl Registers for Avx2 {
         // SAFETY: as above.
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
+
+    #[inline(always)]
+    fn mul_add_pairs(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: as above.
+        let first = |x| unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x))) };
+        // SAFETY: as above.
+        let second = |x| unsafe { _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(-1 << 16))) };
+        self.mul_add(second(a), second(b), self.mul_add(first(a), first(b), c))
+    }
 }
 
 impl Registers for Avx512 {
@@ -167,5 +209,11 @@ impl Registers for Avx512 {
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn mul_add_pairs(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: as above, where `products` has asked for AVX512_BF16 too; the types have the same bits.
+        unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
     }
 }

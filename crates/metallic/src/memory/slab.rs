@@ -23,6 +23,7 @@ const READERS: usize = 4;
 
 /// Memory from which on huge pages are asked for: of a smaller piece much might lie in a page that is never
 /// used.
+#[cfg(target_os = "linux")]
 const MIN_HUGE_BYTES: usize = 8 << 20;
 
 /// Zeros, which begin with a page and take no memory before they are touched.

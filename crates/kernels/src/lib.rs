@@ -21,6 +21,7 @@ pub mod activation;
 pub mod activations;
 pub mod attention;
 mod block;
+mod buffer;
 mod gemm;
 pub mod isa;
 mod lanes;

@@ -3,8 +3,8 @@
 use metallic_gguf::GgmlType;
 
 use super::pages::{GROUP, KvView};
-use super::scratch::grow;
 use super::{KvLayout, POSITIONS};
+use crate::buffer::grow;
 use crate::isa::Isa;
 use crate::registry;
 

@@ -6,6 +6,7 @@ use super::decode::Decoded;
 use super::product::Weights;
 use super::tile::Tile;
 use super::{KvLayout, POSITIONS, ROWS, max_queries};
+use crate::buffer::grow;
 
 /// Room for the intermediate results of [`attention`](super::attention), kept between calls.
 #[derive(Debug, Default)]
@@ -93,12 +94,5 @@ impl AttentionBuf {
         let space =
             decoded.into_iter().fold(space, usize::saturating_add).saturating_add(size_of::<Weights>());
         bytes(n_threads, space).saturating_add(bytes(parts, size_of::<f32>())) as u64
-    }
-}
-
-pub(super) fn grow<T: Clone>(vec: &mut Vec<T>, len: usize, value: T) {
-    if vec.len() < len {
-        vec.reserve_exact(len - vec.len());
-        vec.resize(len, value);
     }
 }

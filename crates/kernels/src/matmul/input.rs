@@ -4,6 +4,7 @@ use metallic_gguf::GgmlType;
 
 use crate::activation::{self, Activation};
 use crate::activations::{Q8_LEN, Q8Block, Q8Group, n_groups, quantize_q8, quantize_q8_groups};
+use crate::buffer::grow;
 use crate::isa::Isa;
 use crate::norm;
 use crate::registry::{self, Dot};
@@ -128,13 +129,5 @@ fn groups_on(isa: Isa, n_rows: usize, n_blocks: usize) -> usize {
     match registry::ops(GgmlType::Q8_0, isa).dot {
         Dot::Q8Groups(_) => n_rows * n_groups(n_blocks),
         Dot::Q8(_) | Dot::F32(_) => 0,
-    }
-}
-
-/// Makes a buffer at least `len` long, without room to spare.
-pub(crate) fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) {
-    if buffer.len() < len {
-        buffer.reserve_exact(len - buffer.len());
-        buffer.resize(len, value);
     }
 }

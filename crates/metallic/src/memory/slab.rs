@@ -2,7 +2,8 @@
 //!
 //! A mapped file lies in pages of 4 KiB, and every new page costs the processor a walk through its tables.
 //! A copy on huge pages is read faster. It is made once, at load, by several readers: what the page cache
-//! holds is copied from there, and the rest is read past it, so that a file is not kept twice.
+//! holds is copied from there, and the rest is read past it. The kernel reads ahead all the same where it is
+//! asked what it holds, so that a cold file still passes through its cache.
 
 use std::fs::File;
 use std::io;

@@ -65,7 +65,7 @@ fn load_mode(load: Load, n_bytes: u64) -> LoadMode {
         Load::Map => LoadMode::Map,
         Load::Slab => LoadMode::Slab,
         Load::Auto => {
-            // Half is left for what else runs, and for the page cache that the file is read through.
+            // Half is left for keys and values and for what else runs.
             let has_room = available_memory_bytes().is_some_and(|available| n_bytes <= available / 2);
             if has_room { LoadMode::Slab } else { LoadMode::Map }
         }

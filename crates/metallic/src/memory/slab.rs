@@ -2,8 +2,10 @@
 //!
 //! A mapped file lies in pages of 4 KiB, and every new page costs the processor a walk through its tables.
 //! A copy on huge pages is read faster. It is made once, at load, by several readers: what the page cache
-//! holds is copied from there, and the rest is read past it. The kernel reads ahead all the same where it is
-//! asked what it holds, so that a cold file still passes through its cache.
+//! holds is copied from there, and the rest is read past it.
+//!
+//! Linux tells what it holds by mincore(2). cachestat(2) is quicker, but young, and blind on overlays;
+//! reading with `RWF_NOWAIT` reads ahead, so that a cold file would pass through the cache after all.
 
 use std::fs::File;
 use std::io;
@@ -18,6 +20,14 @@ use crate::error::{Error, Result};
 
 /// Bytes read at a time: a few requests of this size keep a disk busy.
 const CHUNK_BYTES: usize = 4 << 20;
+
+/// What is taken from the page cache or read past it as one: large enough for a disk to be quick.
+#[cfg(target_os = "linux")]
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What direct reads are aligned to: at least the block of any disk.
+#[cfg(target_os = "linux")]
+const BLOCK_BYTES: usize = 4096;
 
 /// Readers, each with one request under way.
 const READERS: usize = 4;
@@ -46,18 +56,19 @@ fn anonymous(n_bytes: usize) -> io::Result<MmapMut> {
     Ok(map)
 }
 
-/// Reads the `n_bytes` of a file. `progress` is called with the bytes of each piece that has arrived.
+/// Reads a mapped file. `progress` is called with the bytes of each piece that has arrived.
 ///
 /// # Errors
-/// What opening or reading reports, no memory, or a file that isn't `n_bytes` long any more.
-pub(super) fn read(path: &Path, n_bytes: usize, progress: &mut dyn FnMut(u64)) -> io::Result<Mmap> {
+/// What opening or reading reports, no memory, or a file that isn't as long as its map any more.
+pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io::Result<Mmap> {
     let source = Source::open(path)?;
-    if source.file.metadata()?.len() != n_bytes as u64 {
+    if source.file.metadata()?.len() != map.len() as u64 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was opened"));
     }
-    let mut slab = anonymous(n_bytes)?;
+    let mut slab = anonymous(map.len())?;
     let chunks = Mutex::new(slab.chunks_mut(CHUNK_BYTES).enumerate());
     let failed = AtomicBool::new(false);
+    let mut n_past_cache = 0;
     thread::scope(|scope| {
         let (done, pieces) = mpsc::channel();
         for _ in 0..READERS {
@@ -66,7 +77,7 @@ pub(super) fn read(path: &Path, n_bytes: usize, progress: &mut dyn FnMut(u64)) -
                 while !failed.load(Ordering::Relaxed) {
                     let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some((i, chunk)) = next else { break };
-                    let result = source.read((i * CHUNK_BYTES) as u64, chunk).map(|()| chunk.len() as u64);
+                    let result = source.read(map, i * CHUNK_BYTES, chunk).map(|past| (chunk.len(), past));
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     // Nobody listens any more once a piece has failed.
                     let _ = done.send(result);
@@ -74,8 +85,15 @@ pub(super) fn read(path: &Path, n_bytes: usize, progress: &mut dyn FnMut(u64)) -
             });
         }
         drop(done);
-        pieces.into_iter().try_for_each(|piece| piece.map(&mut *progress))
+        pieces.into_iter().try_for_each(|piece| {
+            let (n_bytes, past) = piece?;
+            n_past_cache += past;
+            progress(n_bytes as u64);
+            io::Result::Ok(())
+        })
     })?;
+    let through_cache_bytes = map.len() - n_past_cache;
+    tracing::info!(path = %path.display(), through_cache_bytes, past_cache_bytes = n_past_cache, "read");
     slab.make_read_only()
 }
 
@@ -94,43 +112,49 @@ impl Source {
         let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
         let direct = File::options().read(true).custom_flags(flags).open(path);
         if let Err(error) = &direct {
-            tracing::info!(%error, path = %path.display(), "read through the page cache");
+            tracing::info!(%error, path = %path.display(), "can't be read past the page cache");
         }
         Ok(Self { file: File::open(path)?, direct: direct.ok() })
     }
 
-    /// Fills `chunk`, which lies at `offset`, a multiple of the page size.
-    fn read(&self, offset: u64, chunk: &mut [u8]) -> io::Result<()> {
+    /// Fills `chunk`, which lies at `offset` in the file, a multiple of [`CHUNK_BYTES`]. Returns how much was
+    /// read past the page cache.
+    fn read(&self, map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
         use std::os::unix::fs::FileExt;
 
-        let cached = self.read_cached(offset, chunk) / PAGE_BYTES * PAGE_BYTES;
-        let (offset, rest) = (offset + cached as u64, &mut chunk[cached..]);
-        let whole_pages = rest.len() / PAGE_BYTES * PAGE_BYTES;
-        let (pages, tail) = rest.split_at_mut(whole_pages);
-        self.direct.as_ref().unwrap_or(&self.file).read_exact_at(pages, offset)?;
-        self.file.read_exact_at(tail, offset + whole_pages as u64)
-    }
-
-    /// Reads from the start of `chunk` what the page cache holds, up to the first gap. Returns how much.
-    fn read_cached(&self, offset: u64, chunk: &mut [u8]) -> usize {
-        use rustix::io::{ReadWriteFlags, preadv2};
-
-        let mut n = 0;
-        while n < chunk.len() {
-            let rest = &mut [io::IoSliceMut::new(&mut chunk[n..])];
-            match preadv2(&self.file, rest, offset + n as u64, ReadWriteFlags::NOWAIT) {
-                // A file system that can't say what is cached refuses; then nothing is.
-                Ok(0) | Err(_) => break,
-                Ok(read) => n += read,
-            }
+        let Some(direct) = &self.direct else {
+            return self.file.read_exact_at(chunk, offset as u64).map(|()| 0);
+        };
+        let cached = cached_pieces(&map[offset..][..chunk.len()]);
+        let (mut start, mut n_past_cache) = (0, 0);
+        for run in cached.chunk_by(|a, b| a == b) {
+            let end = (start + run.len() * PIECE_BYTES).min(chunk.len());
+            // The rest of the last block can't be read directly.
+            let n_direct = if run[0] { 0 } else { (end - start) / BLOCK_BYTES * BLOCK_BYTES };
+            let (past, through) = chunk[start..end].split_at_mut(n_direct);
+            direct.read_exact_at(past, (offset + start) as u64)?;
+            self.file.read_exact_at(through, (offset + start + n_direct) as u64)?;
+            (start, n_past_cache) = (end, n_past_cache + n_direct);
         }
-        n
+        Ok(n_past_cache)
     }
 }
 
-/// What direct reads are aligned to: at least the block of any disk.
+/// Of each piece of a mapped file, whether the page cache holds all of it. Linux tells that of files which the
+/// process might write to; of others it says yes. `range` begins with a page of the map.
 #[cfg(target_os = "linux")]
-const PAGE_BYTES: usize = 4096;
+fn cached_pieces(range: &[u8]) -> Vec<bool> {
+    let page_bytes = rustix::param::page_size();
+    assert!(range.as_ptr().addr().is_multiple_of(page_bytes));
+    let mut pages = vec![0u8; range.len().div_ceil(page_bytes)];
+    // SAFETY: `range` is mapped and begins with a page, and `pages` has a byte for each page of it, which is
+    // what mincore(2) writes.
+    let status = unsafe { libc::mincore(range.as_ptr().cast_mut().cast(), range.len(), pages.as_mut_ptr()) };
+    if status != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "can't tell what the page cache holds");
+    }
+    pages.chunks(PIECE_BYTES / page_bytes).map(|pages| pages.iter().all(|page| page & 1 == 1)).collect()
+}
 
 #[cfg(not(target_os = "linux"))]
 impl Source {
@@ -139,21 +163,22 @@ impl Source {
     }
 
     #[cfg(unix)]
-    fn read(&self, offset: u64, chunk: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, chunk, offset)
+    fn read(&self, _map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, chunk, offset as u64).map(|()| 0)
     }
 
     #[cfg(windows)]
-    fn read(&self, mut offset: u64, mut chunk: &mut [u8]) -> io::Result<()> {
+    fn read(&self, _map: &Mmap, offset: usize, mut chunk: &mut [u8]) -> io::Result<usize> {
         use std::os::windows::fs::FileExt;
 
+        let mut offset = offset as u64;
         while !chunk.is_empty() {
             match self.file.seek_read(chunk, offset)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => (offset, chunk) = (offset + n as u64, &mut chunk[n..]),
             }
         }
-        Ok(())
+        Ok(0)
     }
 }
 
@@ -161,18 +186,55 @@ impl Source {
 mod tests {
     use super::*;
 
+    fn write_and_map(path: &Path, n_bytes: usize) -> Mmap {
+        let bytes: Vec<u8> = (0..n_bytes).map(|i| (i * 7 % 251) as u8).collect();
+        std::fs::write(path, &bytes).unwrap();
+        // SAFETY: nobody else knows the file, and the tests only lengthen it.
+        unsafe { Mmap::map(&File::open(path).unwrap()) }.unwrap()
+    }
+
     #[test]
     fn the_slab_holds_the_file_whatever_its_length() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("bytes");
         for n_bytes in [1, 4095, 4096, 4097, CHUNK_BYTES, 2 * CHUNK_BYTES + 12_345] {
-            let bytes: Vec<u8> = (0..n_bytes).map(|i| (i * 7 % 251) as u8).collect();
-            std::fs::write(&path, &bytes).unwrap();
+            let path = folder.path().join(n_bytes.to_string());
+            let map = write_and_map(&path, n_bytes);
             let mut done = 0;
-            let slab = read(&path, n_bytes, &mut |n| done += n).unwrap();
-            assert!(slab[..] == bytes);
+            let slab = read(&path, &map, &mut |n| done += n).unwrap();
+            assert!(slab[..] == map[..]);
             assert_eq!(done, n_bytes as u64);
-            assert!(read(&path, n_bytes + 1, &mut |_| ()).is_err());
+            File::options().append(true).open(&path).unwrap().set_len(n_bytes as u64 + 1).unwrap();
+            assert!(read(&path, &map, &mut |_| ()).is_err());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_page_cache_lacks_is_read_past_it() {
+        use rustix::fs::{Advice, fadvise};
+        use std::os::unix::fs::FileExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bytes");
+        let map = write_and_map(&path, 2 * CHUNK_BYTES + 3 * PIECE_BYTES + 1);
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        if cached_pieces(&map).contains(&true) {
+            println!("skipped: a file system that keeps what it is told to drop");
+            return;
+        }
+        fadvise(&file, 0, None, Advice::Random).unwrap();
+        let mut last = [0; PIECE_BYTES];
+        file.read_exact_at(&mut last, (CHUNK_BYTES - PIECE_BYTES) as u64).unwrap();
+
+        let slab = read(&path, &map, &mut |_| ()).unwrap();
+        let cached = cached_pieces(&map);
+        assert!(slab[..] == map[..]);
+        // The byte after the last whole block is a piece, too, and can't be read past the cache.
+        let n_pieces = CHUNK_BYTES / PIECE_BYTES;
+        for (piece, cached) in cached.into_iter().enumerate() {
+            assert_eq!(cached, piece == n_pieces - 1 || piece == 2 * n_pieces + 3, "piece {piece}");
         }
     }
 }

@@ -127,7 +127,7 @@ impl GgufFile {
     /// [`Error::Read`]: the system's reason, or a file that has changed since it was opened.
     pub(crate) fn read_to_memory(&mut self, progress: &mut dyn FnMut(u64)) -> Result<()> {
         for Shard { path, bytes } in &mut self.shards {
-            let slab = slab::read(path, bytes.len(), progress);
+            let slab = slab::read(path, bytes, progress);
             *bytes = slab.map(Arc::new).map_err(|source| Error::Read { path: path.clone(), source })?;
         }
         Ok(())

@@ -12,12 +12,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::smallvec;
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Piece};
 use crate::sampling::SamplingParams;
 use crate::text::Tokenizer;
+use scheduler::PerSlot;
 use sequence::{Active, Limits, Slot};
 
 /// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
@@ -105,7 +107,8 @@ impl Engine {
         let slots = (0..model.plan().request.n_sequences)
             .map(|_| Slot {
                 sequence: model.create_sequence(),
-                tokens: Vec::new(),
+                // One more than the context: the last token that is chosen need not fit.
+                tokens: Vec::with_capacity(model.n_ctx() + 1),
                 n_cached: 0,
                 active: None,
             })
@@ -166,14 +169,14 @@ impl Engine {
     /// Runs one forward pass. True while there is more to do.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event)) -> bool {
         self.admit(on_event);
-        let n_pending: Vec<usize> = self.slots.iter().map(Slot::n_pending).collect();
+        let n_pending: PerSlot<usize> = self.slots.iter().map(Slot::n_pending).collect();
         let shares = scheduler::divide_batch(&n_pending, self.model.n_batch());
         if shares.is_empty() {
             return false;
         }
 
-        let mut pieces = Vec::with_capacity(shares.len());
-        let mut actives = Vec::with_capacity(shares.len());
+        let mut pieces = PerSlot::new();
+        let mut actives = PerSlot::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(share) = shares.iter().find(|share| share.slot == index) else { continue };
             let Some(active) = &mut slot.active else { continue };
@@ -188,12 +191,13 @@ impl Engine {
             actives.push(active);
         }
         let started = Instant::now();
-        let mut sampled = vec![None; pieces.len()];
+        let mut sampled: PerSlot<Option<u32>> = smallvec![None; pieces.len()];
         let result = self.model.forward(&pieces, &mut |of, logits| {
             sampled[of.piece] = Some(actives[of.piece].sample(logits));
         });
         let time = started.elapsed();
-        actives.iter_mut().for_each(|active| active.charge(time));
+        drop(pieces);
+        actives.into_iter().for_each(|active| active.charge(time));
 
         if let Err(error) = result {
             self.fail(error, on_event);
@@ -256,7 +260,8 @@ impl Engine {
         for slot in &mut self.slots {
             if let Some(active) = slot.active.take() {
                 self.model.truncate_sequence(slot.sequence, 0);
-                (slot.n_cached, slot.tokens) = (0, Vec::new());
+                slot.n_cached = 0;
+                slot.tokens.clear();
                 on_event(Event::Failed { request: active.id, error: Arc::clone(&error) });
             }
         }

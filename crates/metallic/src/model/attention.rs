@@ -37,9 +37,9 @@ impl<B: Backend> Attention<'_, B> {
         backend.rotate(rope, query, n_rows, n_head, key_length);
         backend.rotate(rope, key, n_rows, n_head_kv, key_length);
 
-        for span in &batch.spans {
-            backend.store_kv(kv, span, key, value);
-            backend.attention(config, kv, span, query, attended);
+        for span in batch.spans() {
+            backend.store_kv(kv, &span, key, value);
+            backend.attention(config, kv, &span, query, attended);
         }
         residual.add_product(backend, &Input::Rows(attended), &weights.output, hidden, update);
     }

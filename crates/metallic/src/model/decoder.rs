@@ -2,11 +2,11 @@
 
 use super::attention::Attention;
 use super::config::{ModelConfig, RopeConfig};
-use super::kv_cache::layout;
+use super::kv_cache::{PageTable, layout};
 use super::residual::Residual;
 use super::scratch::{MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::weights::Weights;
-use super::{ffn, moe};
+use super::{Piece, ffn, moe};
 use crate::backend::{Backend, Input, Span};
 use crate::error::Result;
 use crate::memory::{MemoryPlan, PlanRequest};
@@ -17,10 +17,24 @@ pub(crate) struct Batch<'a> {
     pub(crate) ids: &'a [u32],
     /// Position of each row in its sequence.
     pub(crate) positions: &'a [u32],
-    /// Which rows belong to which sequence.
-    pub(crate) spans: Vec<Span<'a>>,
+    /// Whose the rows are, in order.
+    pub(crate) pieces: &'a [Piece<'a>],
+    /// Where the keys and values of their sequences lie.
+    pub(crate) pages: &'a PageTable,
     /// Rows whose logits are wanted, in order.
     pub(crate) output_rows: &'a [u32],
+}
+
+impl<'a> Batch<'a> {
+    /// The rows of each piece.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span<'a>> {
+        let pages = self.pages;
+        self.pieces.iter().scan(0, move |next_row, piece| {
+            let (first_row, n_rows) = (*next_row, piece.tokens.len());
+            *next_row += n_rows;
+            Some(Span { first_row, n_rows, start: piece.start, pages: pages.pages(piece.sequence) })
+        })
+    }
 }
 
 /// Takes the logits of one row: its place in `output_rows`, and the values, free to be changed.

@@ -41,7 +41,8 @@ impl PageTable {
             self.sequences.push(None);
             self.sequences.len() - 1
         });
-        self.sequences[index] = Some(Vec::new());
+        // As many as it may ever have, so that the token loop allocates nothing.
+        self.sequences[index] = Some(Vec::with_capacity(self.n_pages));
         SequenceId(index)
     }
 

@@ -24,7 +24,6 @@ pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, GgufLoader, LoadMode};
 pub use work::{Products, TokenWork};
 
-use crate::backend::Span;
 use crate::error::{Error, Result};
 use crate::memory::MemoryPlan;
 use decoder::{Batch, Stage};
@@ -137,11 +136,12 @@ impl Model {
         for piece in pieces {
             self.pages.reserve(piece.sequence, piece.start + piece.tokens.len())?;
         }
-        let spans = self.rows.fill(pieces, &self.pages);
+        self.rows.fill(pieces);
         let batch = Batch {
             ids: &self.rows.ids,
             positions: &self.rows.positions,
-            spans,
+            pieces,
+            pages: &self.pages,
             output_rows: &self.rows.outputs,
         };
         let outputs_of = &self.rows.outputs_of;
@@ -191,12 +191,11 @@ impl Model {
 }
 
 impl Rows {
-    fn fill<'p>(&mut self, pieces: &[Piece<'_>], pages: &'p PageTable) -> Vec<Span<'p>> {
+    fn fill(&mut self, pieces: &[Piece<'_>]) {
         self.ids.clear();
         self.positions.clear();
         self.outputs.clear();
         self.outputs_of.clear();
-        let mut spans = Vec::with_capacity(pieces.len());
         for (index, piece) in pieces.iter().enumerate() {
             let first_row = self.ids.len();
             self.ids.extend(piece.tokens);
@@ -204,13 +203,6 @@ impl Rows {
             self.outputs.extend(piece.logits.clone().map(|i| (first_row + i) as u32));
             self.outputs_of
                 .extend(piece.logits.clone().map(|i| LogitsOf { piece: index, position: piece.start + i }));
-            spans.push(Span {
-                first_row,
-                n_rows: piece.tokens.len(),
-                start: piece.start,
-                pages: pages.pages(piece.sequence),
-            });
         }
-        spans
     }
 }

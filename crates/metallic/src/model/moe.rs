@@ -68,9 +68,13 @@ impl Routing {
     /// Softmax over all scores of a row, then the best `n_used`, their shares normalised to sum to one.
     fn choose(&mut self, config: &ExpertsConfig) {
         self.chosen.resize_with(config.n_expert, Chosen::default);
+        let n_rows = self.scores.len() / config.n_expert;
         for chosen in &mut self.chosen {
             chosen.rows.clear();
             chosen.weights.clear();
+            // An expert that is first chosen late must not be the one that allocates.
+            chosen.rows.reserve(n_rows);
+            chosen.weights.reserve(n_rows);
         }
         for (row, scores) in self.scores.chunks_exact(config.n_expert).enumerate() {
             self.order.clear();

@@ -77,13 +77,19 @@ pub(crate) struct PanelBlock {
 /// 32 activations of each of [`TOKENS`] tokens.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(crate) struct TileBlock {
-    pub(super) quants: [[i8; Q8_LEN]; TOKENS],
-    pub(super) scales: [f32; TOKENS],
+pub(crate) struct TileBlock(pub(super) [TileRow; TOKENS]);
+
+/// 32 activations of a token, and what a product needs of them: one line of the cache, written at once.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct TileRow {
+    pub(super) quants: [i8; Q8_LEN],
     /// −128 times the sum of the first 16 quants, of the second 16, of all.
-    pub(super) offsets: [[i32; TOKENS]; 3],
+    pub(super) offsets: [i32; 3],
     /// The scale times the same sums.
-    pub(super) sums: [[f32; TOKENS]; 3],
+    pub(super) sums: [f32; 3],
+    pub(super) scale: f32,
+    rest: u32,
 }
 
 // SAFETY: arrays of numbers whose sizes are multiples of the alignment, repr(C).
@@ -118,7 +124,7 @@ impl Numbers for Quants {
     }
 
     fn set(tile: &mut [TileBlock], token: usize, input: &InputRows) {
-        tile.iter_mut().zip(&input.blocks).for_each(|(tile, x)| tile.set(token, x));
+        tile.iter_mut().zip(&input.blocks).for_each(|(tile, x)| tile.0[token] = TileRow::new(x));
     }
 }
 
@@ -142,14 +148,15 @@ impl Numbers for Floats {
     }
 }
 
-impl TileBlock {
-    fn set(&mut self, token: usize, x: &Q8Block) {
-        self.quants[token] = x.quants;
-        self.scales[token] = x.scale;
+impl TileRow {
+    fn new(x: &Q8Block) -> Self {
         let sums = [i32::from(x.sums[0]), i32::from(x.sums[1]), x.sum()];
-        for (i, sum) in sums.into_iter().enumerate() {
-            self.offsets[i][token] = -128 * sum;
-            self.sums[i][token] = x.scale * sum as f32;
+        TileRow {
+            quants: x.quants,
+            offsets: sums.map(|sum| -128 * sum),
+            sums: sums.map(|sum| x.scale * sum as f32),
+            scale: x.scale,
+            rest: 0,
         }
     }
 }

@@ -143,6 +143,7 @@ impl Call<'_> {
             let n = TOKENS.min(tokens.end - first);
             for (start, panel) in starts.clone().zip(panels.chunks_exact(self.n_blocks)) {
                 let end = (start + ROWS).min(rows.end);
+                job.prefetch_tile(first..first + n, start);
                 (functions.multiply)(panel, tile, n, &mut product);
                 if end - start == ROWS {
                     // SAFETY: the caller's: nobody else has these rows.

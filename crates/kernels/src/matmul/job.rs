@@ -95,6 +95,18 @@ impl<'a> MatmulJob<'a> {
 }
 
 impl MatmulJob<'_> {
+    /// Asks for the lines that [`store_tile`](Self::store_tile) will write.
+    pub(crate) fn prefetch_tile(&self, tokens: Range<usize>, first: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for token in tokens {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+
+            let start = self.out.start.wrapping_add(token * self.out.stride + self.out.first + first);
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(start.cast()) };
+        }
+    }
+
     /// [`store`](Self::store) for [`ROWS`] rows from `first` on and as many tokens from `token` on as there
     /// are results: a constant number of rows is copied by a few instructions, without a call.
     ///

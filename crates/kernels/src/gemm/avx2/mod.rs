@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use columns::Avx2Rows;
 
 use super::column::for_each_block;
-use super::numbers::{FloatPanel, FloatTile, PanelBlock, TileBlock};
+use super::numbers::{FloatPanel, FloatTile, PanelBlock, TileBlock, TileRow};
 use super::{Floats, Functions, Product, Quants};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
@@ -88,27 +88,26 @@ fn multiply_part<const HALVES: bool, const MINS: bool>(
     let of_rows = |x: &[f32; 16]| load_f32(&x.as_chunks::<8>().0[eight]);
     let mut acc = [_mm256_setzero_ps(); AT_ONCE];
     for (panel, tile) in panel.iter().zip(tile) {
-        let x = &tile.quants.as_chunks::<AT_ONCE>().0[four];
-        let of_token = |x: &[f32; 16], t: usize| _mm256_set1_ps(x.as_chunks::<AT_ONCE>().0[four][t]);
+        let x = &tile.0.as_chunks::<AT_ONCE>().0[four];
         let scales = of_rows(&panel.scales[0]);
         if HALVES {
             let (first, second) = (dot::<0, 4>(panel, x, eight), dot::<4, 8>(panel, x, eight));
             for t in 0..AT_ONCE {
                 let both = _mm256_mul_ps(first[t], scales);
                 let both = _mm256_fmadd_ps(second[t], of_rows(&panel.scales[1]), both);
-                acc[t] = _mm256_fmadd_ps(both, of_token(&tile.scales, t), acc[t]);
+                acc[t] = _mm256_fmadd_ps(both, _mm256_set1_ps(x[t].scale), acc[t]);
                 if MINS {
-                    acc[t] = _mm256_fnmadd_ps(of_rows(&panel.mins[0]), of_token(&tile.sums[0], t), acc[t]);
-                    acc[t] = _mm256_fnmadd_ps(of_rows(&panel.mins[1]), of_token(&tile.sums[1], t), acc[t]);
+                    acc[t] = _mm256_fnmadd_ps(of_rows(&panel.mins[0]), _mm256_set1_ps(x[t].sums[0]), acc[t]);
+                    acc[t] = _mm256_fnmadd_ps(of_rows(&panel.mins[1]), _mm256_set1_ps(x[t].sums[1]), acc[t]);
                 }
             }
         } else {
             let all = dot::<0, 8>(panel, x, eight);
             for t in 0..AT_ONCE {
-                let scale = _mm256_mul_ps(scales, of_token(&tile.scales, t));
+                let scale = _mm256_mul_ps(scales, _mm256_set1_ps(x[t].scale));
                 acc[t] = _mm256_fmadd_ps(all[t], scale, acc[t]);
                 if MINS {
-                    acc[t] = _mm256_fnmadd_ps(of_rows(&panel.mins[0]), of_token(&tile.sums[2], t), acc[t]);
+                    acc[t] = _mm256_fnmadd_ps(of_rows(&panel.mins[0]), _mm256_set1_ps(x[t].sums[2]), acc[t]);
                 }
             }
         }
@@ -123,7 +122,7 @@ fn multiply_part<const HALVES: bool, const MINS: bool>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot<const FROM: usize, const TO: usize>(
     panel: &PanelBlock,
-    x: &[[i8; Q8_LEN]; AT_ONCE],
+    x: &[TileRow; AT_ONCE],
     eight: usize,
 ) -> [__m256; AT_ONCE] {
     let mut sums = [_mm256_setzero_si256(); AT_ONCE];
@@ -132,7 +131,7 @@ fn dot<const FROM: usize, const TO: usize>(
         let weights = _mm256_xor_si256(unsigned, _mm256_set1_epi8(-128));
         let magnitudes = _mm256_abs_epi8(weights);
         for (sum, x) in sums.iter_mut().zip(x) {
-            let x = x.as_chunks::<4>().0[j];
+            let x = x.quants.as_chunks::<4>().0[j];
             let x = _mm256_set1_epi32(i32::from_le_bytes([
                 x[0].cast_unsigned(),
                 x[1].cast_unsigned(),

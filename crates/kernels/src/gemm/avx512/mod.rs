@@ -94,9 +94,10 @@ fn multiply_first<const HALVES: bool, const MINS: bool, const N: usize>(
         macro_rules! step {
             ($($token:literal),*) => {$(
                 if $token < N {
-                    let (x, scale) = (&tile.quants[$token], _mm512_set1_ps(tile.scales[$token]));
-                    let sum = |i: usize| _mm512_set1_ps(tile.sums[i][$token]);
-                    let offset = |i: usize| _mm512_set1_epi32(tile.offsets[i][$token]);
+                    let tile = &tile.0[$token];
+                    let (x, scale) = (&tile.quants, _mm512_set1_ps(tile.scale));
+                    let sum = |i: usize| _mm512_set1_ps(tile.sums[i]);
+                    let offset = |i: usize| _mm512_set1_epi32(tile.offsets[i]);
                     if HALVES {
                         let first = dot(offset(0), [w[0], w[1], w[2], w[3]], x.first_chunk().unwrap_or(&[0; 16]));
                         let second = dot(offset(1), [w[4], w[5], w[6], w[7]], x.last_chunk().unwrap_or(&[0; 16]));

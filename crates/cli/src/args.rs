@@ -133,9 +133,10 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     pub(crate) load: Load,
 
-    /// What the keys and values of the context are kept as
-    #[arg(long, value_name = "TYPE", default_value_t = KvType::F16, value_parser = kv_type())]
-    pub(crate) kv_type: KvType,
+    /// What the keys and values of the context are kept as [default: bf16 where the CPU multiplies it
+    /// and the weights are no more exact, else f16]
+    #[arg(long, value_name = "TYPE", value_parser = kv_type())]
+    pub(crate) kv_type: Option<KvType>,
 }
 
 /// Types of keys and values, by name.

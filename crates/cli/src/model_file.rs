@@ -33,13 +33,16 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
     let ComputeArgs { batch_size, isa, load, kv_type } = args.compute;
     let bar = terminal.byte_bar("loading", 0);
     let mode = load_mode(load, file.n_bytes());
-    let loader = GgufLoader::new(file).batch(batch_size as usize).kv_type(kv_type);
+    let loader = GgufLoader::new(file).batch(batch_size as usize);
     let mut loader = loader.mode(mode).progress(|done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     if let Some(isa) = isa {
         loader = loader.isa(isa);
+    }
+    if let Some(kv_type) = kv_type {
+        loader = loader.kv_type(kv_type);
     }
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);

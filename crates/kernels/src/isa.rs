@@ -80,6 +80,16 @@ impl Isa {
         }
     }
 
+    /// Whether kernels for it multiply numbers of [`KvType::BF16`](crate::attention::KvType) as fast as the CPU
+    /// can multiply at all. The first processors with AVX-512 have no instructions for them.
+    pub fn has_bf16(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => is_x86_feature_detected!("avx512bf16"),
+            _ => false,
+        }
+    }
+
     /// Runs `body` compiled for this instruction set, so that one plain loop is vectorised for each.
     ///
     /// The compiler neither reorders float additions nor fuses a multiplication with one, so the

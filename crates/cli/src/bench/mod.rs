@@ -33,7 +33,7 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let tests = tests(args)?;
     let path = fetcher.locate(&args.model)?.path;
     let isa = args.compute.isa.unwrap_or_else(Isa::best);
-    let subject = Subject::new(&model_file::open(&path)?, isa, args.compute.kv_type)?;
+    let subject = Subject::new(&model_file::open(&path)?, isa)?;
     let n_ctx = tests.iter().map(|test| test.n_depth + test.n_prompt + test.n_gen).max();
     let n_ctx = n_ctx.and_then(|n| u32::try_from(n).ok());
     let default_threads = [metallic::default_threads().min(u16::MAX.into()) as u16];
@@ -52,7 +52,15 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             let samples = bench.run(test, args.repetitions, &mut || bar.inc(1));
             let samples =
                 samples.map_err(|e| Failure::new(Kind::General, "can't run the model").because(e))?;
-            rows.push(Row::new(&subject, test, n_threads, bench.model.n_batch(), read_rate, began, samples));
+            rows.push(Row::new(
+                &subject,
+                test,
+                n_threads,
+                bench.model.plan().request,
+                read_rate,
+                began,
+                samples,
+            ));
         }
     }
     bar.finish_and_clear();

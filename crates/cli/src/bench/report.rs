@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use metallic::backend::KvType;
+use metallic::memory::PlanRequest;
 use metallic::model::TokenWork;
 use metallic::{GgufFile, Isa};
 use serde::Serialize;
@@ -24,11 +24,10 @@ pub(super) struct Subject {
     n_params: u64,
     work: TokenWork,
     isa: Isa,
-    kv_type: KvType,
 }
 
 impl Subject {
-    pub(super) fn new(file: &GgufFile, isa: Isa, kv_type: KvType) -> Result<Self> {
+    pub(super) fn new(file: &GgufFile, isa: Isa) -> Result<Self> {
         let (gguf, path) = (file.gguf(), file.path());
         let unusable = |e| model_file::unusable(path, e);
         let work = TokenWork::from_gguf(&gguf).map_err(unusable)?;
@@ -41,7 +40,6 @@ impl Subject {
             n_params: gguf.tensors().map(|tensor| tensor.n_elements()).sum(),
             work,
             isa,
-            kv_type,
         })
     }
 }
@@ -87,11 +85,12 @@ impl Row {
         subject: &Subject,
         test: Test,
         n_threads: u16,
-        n_batch: usize,
+        request: PlanRequest,
         read_rate: f64,
         began: jiff::Timestamp,
         samples: Vec<Duration>,
     ) -> Self {
+        let PlanRequest { n_batch, kv_type, .. } = request;
         let n_tokens = (test.n_prompt + test.n_gen) as f64;
         let samples_ns: Vec<u64> = samples.iter().map(|time| time.as_nanos() as u64).collect();
         let samples_ts: Vec<f64> = samples.iter().map(|time| n_tokens / time.as_secs_f64()).collect();
@@ -113,8 +112,8 @@ impl Row {
             n_batch,
             n_ubatch: n_batch,
             n_threads,
-            type_k: subject.kv_type.name(),
-            type_v: subject.kv_type.name(),
+            type_k: kv_type.name(),
+            type_v: kv_type.name(),
             n_prompt: test.n_prompt,
             n_gen: test.n_gen,
             n_depth: test.n_depth,

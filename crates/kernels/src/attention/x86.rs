@@ -22,8 +22,7 @@ struct Avx512(());
 pub(super) fn products<E: Element>(isa: Isa) -> Products {
     match isa {
         Isa::Avx512 if E::NUMBERS == 1 => avx512::<E>(),
-        // The first processors with AVX-512 have no instructions for bfloat16.
-        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => avx512_bf16::<E>(),
+        Isa::Avx512 if isa.has_bf16() => avx512_bf16::<E>(),
         _ => avx2::<E>(),
     }
 }

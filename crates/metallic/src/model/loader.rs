@@ -1,6 +1,6 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
-use metallic_gguf::{ByteOrder, Tensor};
+use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
@@ -35,7 +35,7 @@ pub struct GgufLoader<'p> {
     n_sequences: usize,
     n_batch: usize,
     n_threads: usize,
-    kv_type: KvType,
+    kv_type: Option<KvType>,
     isa: Isa,
     mode: LoadMode,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
@@ -52,7 +52,7 @@ impl<'p> GgufLoader<'p> {
             n_sequences: 1,
             n_batch: DEFAULT_BATCH,
             n_threads: default_threads(),
-            kv_type: KvType::F16,
+            kv_type: None,
             isa: Isa::best(),
             mode: LoadMode::default(),
             progress: None,
@@ -87,10 +87,11 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
-    /// What keys and values are kept as; half precision by default.
+    /// What keys and values are kept as. By default of 16 bits: bfloat16 where the CPU multiplies it and most
+    /// weights are bfloat16 or of fewer bits, so that what attention rounds is of no account; else half precision.
     #[must_use]
     pub fn kv_type(mut self, kv_type: KvType) -> Self {
-        self.kv_type = kv_type;
+        self.kv_type = Some(kv_type);
         self
     }
 
@@ -132,13 +133,13 @@ impl<'p> GgufLoader<'p> {
             n_ctx,
             n_sequences: self.n_sequences,
             n_batch: self.n_batch.min(n_ctx.saturating_mul(self.n_sequences)),
-            kv_type: self.kv_type,
+            kv_type: self.kv_type.unwrap_or_else(|| default_kv_type(&gguf, self.isa)),
         };
         let width = config.max_input_width();
         let layers = config
             .layers
             .iter()
-            .map(|layer| Ok((layer.attention.n_head, kv_cache::layout(&layer.attention, self.kv_type)?)));
+            .map(|layer| Ok((layer.attention.n_head, kv_cache::layout(&layer.attention, request.kv_type)?)));
         let layers = layers.collect::<Result<Vec<_>>>()?;
         let backend = BackendBytes {
             inputs: Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width),
@@ -180,6 +181,7 @@ impl<'p> GgufLoader<'p> {
             compute = backend.description(),
             n_ctx = plan.request.n_ctx,
             n_batch = plan.request.n_batch,
+            kv_type = plan.request.kv_type.name(),
             mode = ?self.mode,
             mapped_bytes = plan.mapped_bytes(),
             allocated_bytes = plan.allocated_bytes(),
@@ -191,6 +193,15 @@ impl<'p> GgufLoader<'p> {
         let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
         Ok(Model::new(config, plan, Box::new(stage)))
     }
+}
+
+/// See [`GgufLoader::kv_type`].
+fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
+    let bytes = |exact: bool| -> u64 {
+        let is_exact = |tensor: &Tensor<'_>| matches!(tensor.ggml_type(), GgmlType::F32 | GgmlType::F16);
+        gguf.tensors().filter(|tensor| is_exact(tensor) == exact).map(|tensor| tensor.n_bytes()).sum()
+    };
+    if isa.has_bf16() && bytes(false) > bytes(true) { KvType::BF16 } else { KvType::F16 }
 }
 
 /// The first pass over the weights: which there are, and how large.

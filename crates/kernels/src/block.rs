@@ -131,12 +131,14 @@ pub(crate) fn blocks_mut<B: QuantBlock>(bytes: &mut [u8]) -> &mut [B] {
 }
 
 /// The bytes of some blocks.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn as_bytes<B: QuantBlock>(blocks: &[B]) -> &[u8] {
     // SAFETY: `QuantBlock` promises that there is no padding, so these are as many bytes, all initialised.
     unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), size_of_val(blocks)) }
 }
 
 /// A block of zero bytes.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn zeroed<B: QuantBlock>() -> B {
     // SAFETY: `QuantBlock` promises validity for every bit pattern.
     unsafe { std::mem::zeroed() }

@@ -1,5 +1,7 @@
 //! Which instruction set the kernels use, found once at run time.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::fmt;
 
 /// An instruction set that some kernels are written for; of those, the ones of the architecture that
@@ -30,6 +32,10 @@ pub enum Isa {
     #[cfg(target_arch = "aarch64")]
     #[non_exhaustive]
     Neon,
+    /// The same with the products of matrices of bytes (i8mm, ARMv8.6: Apple M2, Graviton 3 and onwards).
+    #[cfg(target_arch = "aarch64")]
+    #[non_exhaustive]
+    NeonI8mm,
 }
 
 impl Isa {
@@ -57,7 +63,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni"),
             ),
             #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, std::arch::is_aarch64_feature_detected!("dotprod")),
+            (Isa::Neon, is_aarch64_feature_detected!("dotprod")),
+            #[cfg(target_arch = "aarch64")]
+            (Isa::NeonI8mm, is_aarch64_feature_detected!("dotprod") && is_aarch64_feature_detected!("i8mm")),
         ];
         candidates.into_iter().filter(|(_, can_run)| *can_run).map(|(isa, _)| isa).collect()
     }
@@ -77,6 +85,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -105,9 +115,9 @@ impl Isa {
             // SAFETY: likewise an `Isa::Avx512`, and the extensions below.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { with_avx512(body) },
-            // What `Neon` has beyond the baseline of its architecture is of no use to loops over floats.
+            // What these have beyond the baseline of their architecture is of no use to loops over floats.
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => body(),
+            Isa::Neon | Isa::NeonI8mm => body(),
         }
     }
 }

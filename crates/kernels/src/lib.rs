@@ -10,7 +10,7 @@
 //! order that suits the set. Norms, activations and softmax have the same bits everywhere.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(
-    not(target_arch = "x86_64"),
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(
         dead_code,
         reason = "formats say how to expand panels, which no kernel of this architecture takes"

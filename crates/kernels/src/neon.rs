@@ -1,7 +1,7 @@
-//! What the NEON kernels share: loads from references, and the dot product of bytes.
+//! What the NEON kernels share: loads and stores through references, and the dot product of bytes.
 //!
-//! The intrinsics for that instruction are not stable in the compiler that this crate asks for, so it is
-//! written as assembly.
+//! Of these only the last is not in the baseline of the architecture. The intrinsics for it are not stable in the
+//! compiler that this crate asks for, so it is written as assembly.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -14,7 +14,7 @@ pub(crate) type Bytes = [int8x16_t; 2];
 
 /// 16 bytes.
 #[inline]
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 pub(crate) fn load_16(bytes: &[u8; 16]) -> uint8x16_t {
     // SAFETY: reads the 16 bytes of the reference, at any alignment.
     unsafe { vld1q_u8(bytes.as_ptr()) }
@@ -22,15 +22,39 @@ pub(crate) fn load_16(bytes: &[u8; 16]) -> uint8x16_t {
 
 /// 32 signed bytes.
 #[inline]
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 pub(crate) fn load_i8(bytes: &[i8; 32]) -> Bytes {
     // SAFETY: reads the 32 bytes of the reference, at any alignment.
     unsafe { [vld1q_s8(bytes.as_ptr()), vld1q_s8(bytes.as_ptr().add(16))] }
 }
 
+/// 4 floats.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn load_f32(x: &[f32; 4]) -> float32x4_t {
+    // SAFETY: reads the 4 floats of the reference, at any alignment.
+    unsafe { vld1q_f32(x.as_ptr()) }
+}
+
+/// Writes 16 bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn store_16(out: &mut [u8; 16], x: uint8x16_t) {
+    // SAFETY: writes the 16 bytes of the reference, at any alignment.
+    unsafe { vst1q_u8(out.as_mut_ptr(), x) }
+}
+
+/// Writes 4 floats.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn store_f32(out: &mut [f32; 4], x: float32x4_t) {
+    // SAFETY: writes the 4 floats of the reference, at any alignment.
+    unsafe { vst1q_f32(out.as_mut_ptr(), x) }
+}
+
 /// The low nibbles of 16 bytes, and the high ones.
 #[inline]
-#[target_feature(enable = "neon,dotprod")]
+#[target_feature(enable = "neon")]
 pub(crate) fn nibbles(bytes: uint8x16_t) -> [int8x16_t; 2] {
     let (low, high) = (vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes));
     [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high)]

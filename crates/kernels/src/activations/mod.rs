@@ -127,7 +127,7 @@ pub fn quantize_q8(isa: Isa, x: &[f32], out: &mut [Q8Block]) {
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantize(x, out) },
         // The plain loops vectorise: NEON is the baseline of its architecture.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => x.iter().zip(out).for_each(|(x, block)| *block = quantize_block(x)),
+        Isa::Neon | Isa::NeonI8mm => x.iter().zip(out).for_each(|(x, block)| *block = quantize_block(x)),
     }
 }
 

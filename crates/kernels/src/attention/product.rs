@@ -85,7 +85,7 @@ impl Products {
                 fold: |sums, part, factors| fold(Plain, sums, part, factors),
             },
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Self::of::<E>(Isa::Scalar),
+            Isa::Neon | Isa::NeonI8mm => Self::of::<E>(Isa::Scalar),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => x86::products::<E>(isa),
         }

@@ -27,6 +27,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod column;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod numbers;
 mod work;
 
@@ -71,7 +73,11 @@ impl Gemm {
         match isa {
             Isa::Scalar => None,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => None,
+            // SAFETY: an `Isa::Neon` proves that this CPU has the instruction.
+            Isa::Neon => Some(Gemm::Quants(unsafe { neon::quants::<B, neon::Sdot>() })),
+            // SAFETY: so does an `Isa::NeonI8mm`.
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Some(Gemm::Quants(unsafe { neon::quants::<B, neon::Smmla>() })),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(Gemm::Quants(avx2::quants::<B>())),
             #[cfg(target_arch = "x86_64")]
@@ -84,7 +90,7 @@ impl Gemm {
         match isa {
             Isa::Scalar => None,
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => None,
+            Isa::Neon | Isa::NeonI8mm => Some(Gemm::Floats(neon::floats::<B>())),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(Gemm::Floats(avx2::floats::<B>())),
             #[cfg(target_arch = "x86_64")]

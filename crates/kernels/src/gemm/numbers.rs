@@ -66,7 +66,8 @@ pub(crate) struct Floats;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct PanelBlock {
-    /// `quants[j][4r + i]` is weight `4j + i` of row `r`, plus 128.
+    /// `quants[j][4r + i]` is weight `4j + i` of row `r`, plus 128. So formats expand them; the NEON tiles then
+    /// take the 128 off, and have an order of their own.
     pub(super) quants: [[u8; 4 * ROWS]; Q8_LEN / 4],
     /// Scales of the first and of the second 16 weights of each row.
     pub(crate) scales: [[f32; ROWS]; 2],

@@ -31,8 +31,8 @@ macro_rules! with_kernels {
     (@ $ops:ident neon) => {
         match $ops.isa {
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => QuantOps {
-                // SAFETY: an `Isa::Neon` proves that this CPU has what the kernel is compiled for.
+            Isa::Neon | Isa::NeonI8mm => QuantOps {
+                // SAFETY: both prove that this CPU has what the kernel is compiled for.
                 dot: crate::registry::Dot::Q8(|row, x| unsafe { neon::dot(row, x) }),
                 ..$ops
             },

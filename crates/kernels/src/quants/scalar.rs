@@ -15,9 +15,9 @@ use crate::registry::{Dot, QuantOps};
 pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
     let (decode, dot): (Decode, DotQ8) = match isa {
         Isa::Scalar => (decode::<B>, dot::<B>),
-        // SAFETY: an `Isa::Neon` proves that this CPU has what the kernel is compiled for.
+        // SAFETY: both prove that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => (decode::<B>, |row, x| unsafe { neon::dot::<B>(row, x) }),
+        Isa::Neon | Isa::NeonI8mm => (decode::<B>, |row, x| unsafe { neon::dot::<B>(row, x) }),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => (
             |row, out| {

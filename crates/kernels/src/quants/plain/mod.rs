@@ -168,7 +168,7 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
         Isa::Scalar => scalar,
         // The plain loops vectorise: NEON is the baseline of its architecture.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => QuantOps { isa, ..scalar },
+        Isa::Neon | Isa::NeonI8mm => QuantOps { isa, gemm: (T::GEMM)(isa), ..scalar },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => {
             QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), gemm: (T::GEMM)(isa), ..scalar }

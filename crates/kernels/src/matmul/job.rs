@@ -96,6 +96,7 @@ impl<'a> MatmulJob<'a> {
 
 impl MatmulJob<'_> {
     /// Asks for the lines that [`store_tile`](Self::store_tile) will write.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "not done elsewhere"))]
     pub(crate) fn prefetch_tile(&self, tokens: Range<usize>, first: usize) {
         #[cfg(target_arch = "x86_64")]
         for token in tokens {

@@ -23,8 +23,8 @@ use crate::block::QuantBlock;
 /// Tokens at a time.
 const AT_ONCE: usize = 4;
 
-/// What one token, of four, has of a block.
-type Activations = [[i8; Q8_LEN]; AT_ONCE];
+/// What each of four tokens has of a block.
+type Activations<'a> = [&'a [i8; Q8_LEN]; AT_ONCE];
 
 /// An instruction that multiplies bytes, and how its sums for eight rows and four tokens lie in eight registers. A
 /// value proves that this CPU has it.
@@ -36,7 +36,7 @@ pub(super) trait Instruction: Copy {
     fn dots<const FROM: usize, const TO: usize>(
         self,
         quants: &[[u8; 4 * ROWS]; Q8_LEN / 4],
-        x: &Activations,
+        x: Activations<'_>,
         eight: usize,
     ) -> [int32x4_t; 8];
 
@@ -132,9 +132,11 @@ impl<I: Instruction> Part<'_, I> {
     fn add<const FROM: usize, const TO: usize, const MINS: bool>(&self, sums: &mut [float32x4_t; 8]) {
         let (half, of_half) = const { if TO - FROM == 8 { (0, 2) } else { (FROM / 4, FROM / 4) } };
         let (panel, tile) = (self.panel, self.tile);
-        let x = &tile.quants.as_chunks::<AT_ONCE>().0[self.four];
+        let [a, b, c, d] = &tile.0.as_chunks::<AT_ONCE>().0[self.four];
+        let x = [&a.quants, &b.quants, &c.quants, &d.quants];
         let dots = self.instruction.dots::<FROM, TO>(&panel.quants, x, self.eight);
-        let (of_rows, of_tokens) = (self.of_rows(&panel.scales[half]), self.of_tokens(&tile.scales));
+        let of_rows = self.of_rows(&panel.scales[half]);
+        let of_tokens = I::of_tokens(&[a.scale, b.scale, c.scale, d.scale]);
         for i in 0..8 {
             // SAFETY: NEON is in the baseline of the architecture.
             sums[i] = unsafe {
@@ -143,7 +145,9 @@ impl<I: Instruction> Part<'_, I> {
             };
         }
         if MINS {
-            let (of_rows, of_tokens) = (self.of_rows(&panel.mins[half]), self.of_tokens(&tile.sums[of_half]));
+            let of_rows = self.of_rows(&panel.mins[half]);
+            let of_tokens =
+                I::of_tokens(&[a.sums[of_half], b.sums[of_half], c.sums[of_half], d.sums[of_half]]);
             for i in 0..8 {
                 // SAFETY: as above.
                 sums[i] = unsafe { vfmsq_f32(sums[i], of_rows[i], of_tokens[i]) };
@@ -154,10 +158,5 @@ impl<I: Instruction> Part<'_, I> {
     #[inline(always)]
     fn of_rows(&self, x: &[f32; ROWS]) -> [float32x4_t; 8] {
         I::of_rows(&x.as_chunks::<8>().0[self.eight])
-    }
-
-    #[inline(always)]
-    fn of_tokens(&self, x: &[f32; 16]) -> [float32x4_t; 8] {
-        I::of_tokens(&x.as_chunks::<AT_ONCE>().0[self.four])
     }
 }

@@ -29,7 +29,7 @@ impl Instruction for Sdot {
     fn dots<const FROM: usize, const TO: usize>(
         self,
         quants: &[[u8; 4 * ROWS]; Q8_LEN / 4],
-        x: &Activations,
+        x: Activations<'_>,
         eight: usize,
     ) -> [int32x4_t; 8] {
         // SAFETY: as above.
@@ -37,7 +37,7 @@ impl Instruction for Sdot {
         let columns = quants[FROM..TO].as_chunks::<4>().0;
         for (i, columns) in columns.iter().enumerate() {
             // SAFETY: as above.
-            let x = x.each_ref().map(|x| unsafe { load_i8(x) }[FROM / 4 + i]);
+            let x = x.map(|x| unsafe { load_i8(x) }[FROM / 4 + i]);
             let w = columns.each_ref().map(|column| {
                 let rows = &column.as_chunks::<16>().0[2 * eight..];
                 // SAFETY: as above.

@@ -29,14 +29,14 @@ impl Instruction for Smmla {
     fn dots<const FROM: usize, const TO: usize>(
         self,
         quants: &[[u8; 4 * ROWS]; Q8_LEN / 4],
-        x: &Activations,
+        x: Activations<'_>,
         eight: usize,
     ) -> [int32x4_t; 8] {
         // SAFETY: as above.
         let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; 2];
         for (i, pair) in quants[FROM..TO].as_chunks::<2>().0.iter().enumerate() {
             // SAFETY: as above.
-            let x = unsafe { pairs(x.each_ref().map(|x| &x.as_chunks::<8>().0[FROM / 2 + i])) };
+            let x = unsafe { pairs(x.map(|x| &x.as_chunks::<8>().0[FROM / 2 + i])) };
             for (r, w) in pair[eight].as_chunks::<16>().0.iter().enumerate() {
                 // SAFETY: as above.
                 let w = unsafe { vreinterpretq_s8_u8(load_16(w)) };

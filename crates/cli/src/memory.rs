@@ -1,4 +1,4 @@
-//! What the system says of memory: the most that this process has occupied, and how much there is.
+//! The most memory that this process has occupied.
 
 /// Peak resident set of this process, in bytes, where the system tells. It counts mapped model pages
 /// that were in memory, so it is what the model and everything around it really took.
@@ -8,7 +8,9 @@
 #[cfg(target_os = "linux")]
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    kibibytes(&status, "VmHWM:")
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// Peak resident set of this process, in bytes: `ru_maxrss` of getrusage(2), in bytes on Apple's
@@ -25,28 +27,6 @@ pub(crate) fn peak_memory_bytes() -> Option<u64> {
 #[cfg(not(unix))]
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     None
-}
-
-/// Bytes that can be allocated without swapping, on the whole machine: `MemAvailable` of
-/// `/proc/meminfo` (proc(5)). The limits of a container are not looked at.
-#[cfg(target_os = "linux")]
-pub(crate) fn available_memory_bytes() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    kibibytes(&meminfo, "MemAvailable:")
-}
-
-/// Only known on Linux.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn available_memory_bytes() -> Option<u64> {
-    None
-}
-
-/// The bytes in a line `NAME: N kB`.
-#[cfg(target_os = "linux")]
-fn kibibytes(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(all(test, unix))]

@@ -4,11 +4,10 @@ use std::io;
 use std::path::Path;
 
 use metallic::text::{EncodeOptions, Tokenizer};
-use metallic::{Error, GgufFile, GgufLoader, LoadMode, Model};
+use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
 
 use crate::args::{ComputeArgs, EngineArgs, Load};
 use crate::failure::{Failure, Kind, Result};
-use crate::memory::available_memory_bytes;
 use crate::terminal::{Terminal, human_bytes};
 
 /// Opens a model, all its shards if it has several.
@@ -32,7 +31,8 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
     let path = file.path().to_owned();
     let ComputeArgs { batch_size, isa, load, kv_type } = args.compute;
     let bar = terminal.byte_bar("loading", 0);
-    let mode = load_mode(load, file.n_bytes());
+    let budget = MemoryBudget::auto();
+    let mode = load_mode(load, file.n_bytes(), budget);
     let loader = GgufLoader::new(file).batch(batch_size as usize);
     let mut loader = loader.mode(mode).progress(|done, total| {
         bar.set_length(total);
@@ -51,10 +51,13 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
         loader = loader.threads(n_threads.into());
     }
     let needed = loader.plan().map_err(|e| unusable(&path, e))?.1.allocated_bytes();
-    if let Some(available) = available_memory_bytes().filter(|available| needed > *available) {
-        let (needed, available) = (human_bytes(needed), human_bytes(available));
+    if let Some(budget) = budget.filter(|budget| needed > budget.ram_bytes) {
+        let (needed, budgeted) = (human_bytes(needed), human_bytes(budget.ram_bytes));
         return Err(Failure::new(Kind::General, format!("can't use {}", path.display()))
-            .because(format!("it needs {needed} beside its file, and {available} of memory are available"))
+            .because(format!(
+                "it needs {needed} beside its file, and {budgeted} of memory are available ({}, less a reserve)",
+                budget.source
+            ))
             .advice("choose a smaller context with -c, or a smaller batch with -b"));
     }
     let model = loader.load();
@@ -63,13 +66,13 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
 }
 
 /// Where the weights of a model of `n_bytes` are to lie.
-fn load_mode(load: Load, n_bytes: u64) -> LoadMode {
+fn load_mode(load: Load, n_bytes: u64, budget: Option<MemoryBudget>) -> LoadMode {
     match load {
         Load::Map => LoadMode::Map,
         Load::Slab => LoadMode::Slab,
         Load::Auto => {
             // Half is left for keys and values and for what else runs.
-            let has_room = available_memory_bytes().is_some_and(|available| n_bytes <= available / 2);
+            let has_room = budget.is_some_and(|budget| n_bytes <= budget.ram_bytes / 2);
             if has_room { LoadMode::Slab } else { LoadMode::Map }
         }
     }

@@ -29,7 +29,7 @@ pub mod text;
 pub use cores::default_threads;
 pub use engine::{Engine, Event, FinishReason, Request};
 pub use error::{Error, Result};
-pub use memory::{GgufFile, MemoryPlan};
+pub use memory::{GgufFile, MemoryBudget, MemoryPlan};
 pub use metallic_gguf as gguf;
 pub use metallic_kernels::{GgmlType, Isa};
 pub use model::{GgufLoader, LoadMode, Model};

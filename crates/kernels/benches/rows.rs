@@ -11,65 +11,24 @@
 
 use std::cell::LazyCell;
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8, quantize_q8_groups};
 use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool, registry};
 
-#[path = "../tests/common/mod.rs"]
 mod common;
-use common::Random;
-
-/// Where weights come from: how many bytes of them there are decides it.
-const PLACES: [(&str, usize); 2] = [("cache", 256 << 10), ("memory", 256 << 20)];
+use common::{PLACES, Random, Rows, config, formats, read};
 
 /// Rows of small and of large models.
 const ROW_LENGTHS: [usize; 3] = [576, 1536, 4096];
 
-/// Every format that models are stored in, with the row lengths it can have.
-fn formats() -> impl Iterator<Item = (GgmlType, usize)> {
-    use GgmlType::{F64, I8, I16, I32, I64};
-    let formats = GgmlType::ALL.iter().filter(|t| !matches!(t, F64 | I8 | I16 | I32 | I64));
-    formats.flat_map(|&t| {
+/// Every format with the row lengths it can have.
+fn shapes() -> impl Iterator<Item = (GgmlType, usize)> {
+    formats().flat_map(|t| {
         let fits = move |n: &usize| n.is_multiple_of(t.block_len());
         ROW_LENGTHS.into_iter().filter(fits).map(move |n| (t, n))
     })
-}
-
-/// Rows of one format, whole ones of about so many bytes, made where a benchmark wants them.
-struct Rows {
-    ops: QuantOps,
-    row_len: usize,
-    n: usize,
-}
-
-impl Rows {
-    fn new(ops: QuantOps, row_len: usize, n_bytes: usize) -> Self {
-        let row_bytes = row_len / ops.ggml_type.block_len() * ops.ggml_type.block_bytes();
-        Rows { ops, row_len, n: (n_bytes / row_bytes).next_multiple_of(4) }
-    }
-
-    fn throughput(&self) -> Throughput {
-        let row_bytes = self.row_len / self.ops.ggml_type.block_len() * self.ops.ggml_type.block_bytes();
-        Throughput::BytesDecimal((self.n * row_bytes) as u64)
-    }
-
-    /// Random blocks of ordinary size: numbers too small for a normal float make some operations slow.
-    fn bytes(&self) -> Vec<u8> {
-        let mut random = Random(1);
-        let mut weights = vec![0.0; self.ops.ggml_type.block_len()];
-        let mut is_ordinary = |block: &Vec<u8>| {
-            (self.ops.decode)(block, &mut weights);
-            let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-            (1e-3..1e3).contains(&largest) && weights.iter().all(|w| w.is_finite())
-        };
-        let blocks = std::iter::repeat_with(|| random.bytes(self.ops.ggml_type.block_bytes()));
-        let n_blocks = 4 * self.row_len / self.ops.ggml_type.block_len();
-        let four: Vec<u8> = blocks.filter(&mut is_ordinary).take(n_blocks).flatten().collect();
-        four.repeat(self.n / 4)
-    }
 }
 
 /// One input in each form that kernels take.
@@ -103,7 +62,7 @@ impl Forms {
 fn dot(c: &mut Criterion) {
     let mut group = c.benchmark_group("dot");
     for (place, n_bytes) in PLACES {
-        for (ggml_type, row_len) in formats() {
+        for (ggml_type, row_len) in shapes() {
             for isa in Isa::available() {
                 let rows = Rows::new(registry::ops(ggml_type, isa), row_len, n_bytes);
                 let bytes = LazyCell::new(|| rows.bytes());
@@ -121,7 +80,7 @@ fn dot(c: &mut Criterion) {
 fn matvec(c: &mut Criterion) {
     let mut group = c.benchmark_group("matvec");
     let Ok(pool) = ThreadPool::new(2) else { return };
-    for (ggml_type, row_len) in formats() {
+    for (ggml_type, row_len) in shapes() {
         let rows = Rows::new(registry::ops(ggml_type, Isa::best()), row_len, PLACES[1].1);
         let bytes = LazyCell::new(|| rows.bytes());
         let (x, mut out) = (Random(2).floats(row_len), vec![0.0; rows.n]);
@@ -137,34 +96,9 @@ fn matvec(c: &mut Criterion) {
     }
 }
 
-/// The ceiling: what it takes to have seen each byte.
-fn read(c: &mut Criterion) {
-    let mut group = c.benchmark_group("read");
-    for (place, n_bytes) in PLACES {
-        let words = LazyCell::new(|| vec![1u64; n_bytes / 8]);
-        group.throughput(Throughput::BytesDecimal(n_bytes as u64));
-        group.bench_function(place, |b| b.iter(|| xor(black_box(&words))));
-    }
-    let Ok(pool) = ThreadPool::new(2) else { return };
-    let words = LazyCell::new(|| vec![1u64; PLACES[1].1 / 8]);
-    group.bench_function("memory by two", |b| {
-        let words = &**words;
-        let (first, second) = words.split_at(words.len() / 2);
-        b.iter(|| pool.run(&|worker| _ = black_box(xor([first, second][worker]))));
-    });
-}
-
-fn xor(words: &[u64]) -> [u64; 32] {
-    let mut all = [0; 32];
-    for words in words.as_chunks::<32>().0 {
-        all.iter_mut().zip(words).for_each(|(all, word)| *all ^= word);
-    }
-    all
-}
-
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
-    for (ggml_type, row_len) in formats().filter(|&(_, row_len)| row_len == 4096) {
+    for (ggml_type, row_len) in shapes().filter(|&(_, row_len)| row_len == 4096) {
         for isa in Isa::available() {
             let rows = Rows::new(registry::ops(ggml_type, isa), row_len, 1);
             let bytes = LazyCell::new(|| rows.bytes());
@@ -195,12 +129,5 @@ fn quantize(c: &mut Criterion) {
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(50))
-        .measurement_time(Duration::from_millis(200));
-    targets = read, dot, matvec, decode, quantize
-}
+criterion_group!(name = benches; config = config(); targets = read, dot, matvec, decode, quantize);
 criterion_main!(benches);

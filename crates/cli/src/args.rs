@@ -7,10 +7,12 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use metallic::Isa;
 use metallic::backend::KvType;
+use metallic_gguf::MAX_ALIGNMENT;
 
 use crate::failure::EXIT_CODES;
 use crate::fetch::{ModelName, catalogue};
 use crate::sampling_args::SamplingArgs;
+use crate::size::parse_size;
 
 /// More than any machine has cores; far fewer than a system lets one process start.
 const MAX_THREADS: i64 = 1024;
@@ -83,6 +85,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure how fast a model reads prompts and generates
     Bench(BenchArgs),
+    /// Write a model anew with its tensors at multiples of a disk's block
+    Align(AlignArgs),
     /// Download a model to the local store
     Pull(PullArgs),
     /// List the models in the local store and those with a short name
@@ -169,6 +173,16 @@ fn isa(name: &str) -> Result<Isa, String> {
         let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
         format!("this machine has {}", names.join(", "))
     })
+}
+
+/// An alignment of tensors.
+fn alignment(text: &str) -> Result<u64, String> {
+    let alignment = parse_size(text)?;
+    if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT {
+        Ok(alignment)
+    } else {
+        Err(format!("it must be a power of two, at most {MAX_ALIGNMENT}"))
+    }
 }
 
 /// A number of tokens to generate, or -1 for no limit.
@@ -387,6 +401,32 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The new file has the same metadata and tensors, bit for bit, and every reader of GGUF takes it; it is read
+again and compared before it gets its name. Tensors that begin with a block of the disk can be read past the
+page cache without what surrounds them. Of a model in shards all are written: OUT.gguf stands for
+OUT-00001-of-00003.gguf and so on.
+
+A SIZE is in bytes, or has a unit: K, M, G, T or KiB, MiB, GiB, TiB are powers of 1024, kB, MB, GB, TB are
+powers of 1000.
+
+Example:
+  metallic align model.gguf model-aligned.gguf")]
+pub(crate) struct AlignArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// The file to write, which must not exist
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+
+    /// What the places of tensors are to be multiples of: a power of two, at most 1MiB
+    #[arg(long, value_name = "SIZE", default_value = "4096", value_parser = alignment)]
+    pub(crate) alignment: u64,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! is the only crate that reads arguments and the environment.
 #![forbid(unsafe_code)]
 
+mod align;
 mod args;
 mod bench;
 mod chat;
@@ -22,6 +23,7 @@ mod pull;
 mod run;
 mod sampling_args;
 mod session;
+mod size;
 mod table;
 mod terminal;
 mod tokenize;
@@ -69,6 +71,7 @@ fn execute(command: &Command, terminal: &Terminal) -> Result<()> {
         Command::Logits(args) => logits::run(args, &fetcher),
         Command::Perplexity(args) => perplexity::run(args, &fetcher),
         Command::Bench(args) => bench::run(args, &fetcher),
+        Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),
         Command::Models => models::run(&fetcher.store, terminal),
         Command::Completions(args) => completions::run(args),

@@ -15,12 +15,17 @@ pub(crate) fn open(path: &Path) -> Result<GgufFile> {
     GgufFile::open(path).map_err(unreadable)
 }
 
+/// Opens one file by itself, even if it is a shard of a model.
+pub(crate) fn open_alone(path: &Path) -> Result<GgufFile> {
+    GgufFile::open_alone(path).map_err(unreadable)
+}
+
 /// Opens a model to look at it: of a model whose other shards are not here, the shard that is.
 pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<GgufFile> {
     match GgufFile::open(path) {
         Err(Error::Open { path: other, .. }) if other != path => {
             terminal.note(format_args!("showing this shard alone: {} can't be opened", other.display()));
-            GgufFile::open_alone(path).map_err(unreadable)
+            open_alone(path)
         }
         opened => opened.map_err(unreadable),
     }

@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use ggml_type::GgmlType;
 pub use index::GgufIndex;
 pub use metadata::{FromValue, MAX_LAYERS, Metadata};
-pub use reader::{DEFAULT_ALIGNMENT, Gguf, MAX_ALIGNMENT, MAX_KEY_BYTES};
+pub use reader::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, Gguf, MAX_ALIGNMENT, MAX_KEY_BYTES};
 pub use tensor::{MAX_DIMS, MAX_TENSOR_NAME_BYTES, Tensor};
 pub use value::{Array, ArrayIter, MAX_ARRAY_DEPTH, Value, ValueType};
 pub use writer::{GgufWriter, TensorWriter};

@@ -25,7 +25,8 @@ pub const MAX_ALIGNMENT: u64 = 1 << 20;
 /// The alignment of a file that doesn't state one.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
-pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
+/// The key of the alignment, an integer.
+pub const ALIGNMENT_KEY: &str = "general.alignment";
 
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 

@@ -17,6 +17,7 @@ fn help_shows_examples_exit_codes_and_environment() {
         "logits",
         "perplexity",
         "bench",
+        "align",
         "pull",
         "models",
         "completions",
@@ -63,6 +64,10 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["bench", "m", "-n", "-1"], "-1"),
         (&["bench", "m", "-p", "0", "-n", "0"], "nothing to measure"),
         (&["bench", "m", "-d", "4294967295"], "smaller -d"),
+        (&["align", "m"], "OUT"),
+        (&["align", "m", "o", "--alignment", "100"], "power of two"),
+        (&["align", "m", "o", "--alignment", "2MiB"], "power of two"),
+        (&["align", "m", "o", "--alignment", "4 knots"], "a size, such as"),
         (&["models", "-v", "-q"], "--quiet"),
         (&["completions", "csh"], "bash"),
     ] {

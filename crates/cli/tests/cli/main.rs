@@ -1,6 +1,7 @@
 //! The program as its users meet it: arguments in, output, one error line and an exit code out.
 #![allow(clippy::unwrap_used)] // a test's helpers may panic like the test
 
+mod align;
 mod alphabet;
 mod args;
 mod bad_files;

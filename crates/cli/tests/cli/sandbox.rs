@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 /// A folder that a test has for itself, removed at its end.
 pub(crate) struct Sandbox {
@@ -98,6 +100,26 @@ impl Sandbox {
             .unwrap()
     }
 
+    /// Runs the program where `small` is a file system of one megabyte, after `setup` in a shell, and lists what
+    /// is then in `folder` after the program's errors, where [`Outcome::fails`] finds it. `None` where the machine
+    /// lets no test make a file system.
+    #[cfg(unix)]
+    pub(crate) fn run_on_a_small_disk(&self, setup: &str, args: &[&str], folder: &str) -> Option<Outcome> {
+        fs::create_dir_all(self.path("small")).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size=1m none small || exit 77
+             {setup}
+             \"$0\" \"$@\"; code=$?
+             find {folder} -type f ! -name .lock >&2; exit $code"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+        command.arg(env!("CARGO_BIN_EXE_metallic")).args(args);
+        command.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
+        let result = command.current_dir(&self.folder).output().map(outcome).ok();
+        result.filter(|outcome| outcome.code != Some(77) && !outcome.stderr.contains("unshare"))
+    }
+
     /// Puts a shell script on the program's PATH.
     #[cfg(unix)]
     pub(crate) fn script(&self, name: &str, text: &str) {
@@ -110,6 +132,15 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(unix)]
+pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

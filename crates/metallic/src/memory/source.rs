@@ -77,6 +77,11 @@ impl GgufFile {
         self.index.view(files).expect("the maps that were parsed")
     }
 
+    /// The files: of a split model, all shards in order.
+    pub fn shard_paths(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
     /// Bytes of all files.
     pub fn n_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()

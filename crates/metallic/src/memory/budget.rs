@@ -81,7 +81,7 @@ fn mem_available(meminfo: &str) -> Option<u64> {
 /// Bytes that can be allocated on the whole machine, as far as its system tells.
 #[cfg(not(target_os = "linux"))]
 fn available_on_machine() -> Option<u64> {
-    let mut system = sysinfo::System::new();
+    let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
     // Zero stands for unknown.
     Some(system.available_memory()).filter(|bytes| *bytes > 0)

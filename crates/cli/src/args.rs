@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure how fast a model reads prompts and generates
     Bench(BenchArgs),
+    /// Show where memory would go, and what would be swapped in
+    Plan(PlanArgs),
     /// Write a model anew with its tensors at multiples of a disk's block
     Align(AlignArgs),
     /// Download a model to the local store
@@ -108,7 +110,7 @@ pub(crate) struct ModelArgs {
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
     /// Tokens of prompt and answer together that the model keeps in view [default: what it was
-    /// trained for, at most 4096]
+    /// trained for, at most 4096; fewer where --ram is small]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) ctx_size: Option<u32>,
 
@@ -124,9 +126,14 @@ pub(crate) struct EngineArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct ComputeArgs {
-    /// Tokens of a prompt computed at once
-    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch_size: u32,
+    /// Memory that all of the process may take, such as 600MiB or 2GiB; weights that there is no room for are
+    /// swapped in from the file as they are used [default: what the system and its limits leave]
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
+    pub(crate) ram: Option<u64>,
+
+    /// Tokens of a prompt computed at once [default: 512, fewer where --ram is small]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch_size: Option<u32>,
 
     /// Instruction set of the kernels; of those that this machine has [default: the fastest]
     #[arg(long, value_name = "ISA", value_parser = isa)]
@@ -401,6 +408,30 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is loaded: only the file's header is read.
+
+Examples:
+  metallic plan model.gguf --ram 2GiB
+  metallic plan model.gguf --ram 600MiB -c 8192 --kv-type q8_0 --json")]
+pub(crate) struct PlanArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// Show every matrix and its place
+    #[arg(long)]
+    pub(crate) matrices: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 #[derive(Debug, Args)]

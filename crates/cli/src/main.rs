@@ -19,6 +19,7 @@ mod memory;
 mod model_file;
 mod models;
 mod perplexity;
+mod plan;
 mod pull;
 mod run;
 mod sampling_args;
@@ -71,6 +72,7 @@ fn execute(command: &Command, terminal: &Terminal) -> Result<()> {
         Command::Logits(args) => logits::run(args, &fetcher),
         Command::Perplexity(args) => perplexity::run(args, &fetcher),
         Command::Bench(args) => bench::run(args, &fetcher),
+        Command::Plan(args) => plan::run(args, &fetcher),
         Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),
         Command::Models => models::run(&fetcher.store, terminal),

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use metallic::memory::MemoryPlan;
+use metallic::model::{DEFAULT_MAX_CONTEXT, ModelConfig};
 use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
 
@@ -31,18 +33,18 @@ pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<Gg
     }
 }
 
-/// Makes an opened model ready to run.
-pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
-    let path = file.path().to_owned();
-    let ComputeArgs { batch_size, isa, load, kv_type } = args.compute;
-    let bar = terminal.byte_bar("loading", 0);
-    let budget = MemoryBudget::auto();
+/// A loader set up as the arguments say, within what memory there is.
+pub(crate) fn loader<'p>(file: GgufFile, args: &EngineArgs) -> GgufLoader<'p> {
+    let ComputeArgs { ram, batch_size, isa, load, kv_type } = args.compute;
+    let budget = ram.map(MemoryBudget::given).or_else(MemoryBudget::auto);
     let mode = load_mode(load, file.n_bytes(), budget);
-    let loader = GgufLoader::new(file).batch(batch_size as usize);
-    let mut loader = loader.mode(mode).progress(|done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
+    let mut loader = GgufLoader::new(file).mode(mode);
+    if let Some(budget) = budget {
+        loader = loader.budget(budget);
+    }
+    if let Some(batch_size) = batch_size {
+        loader = loader.batch(batch_size as usize);
+    }
     if let Some(isa) = isa {
         loader = loader.isa(isa);
     }
@@ -55,15 +57,40 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
     if let Some(n_threads) = args.threads {
         loader = loader.threads(n_threads.into());
     }
-    let needed = loader.plan().map_err(|e| unusable(&path, e))?.1.allocated_bytes();
-    if let Some(budget) = budget.filter(|budget| needed > budget.ram_bytes) {
-        let (needed, budgeted) = (human_bytes(needed), human_bytes(budget.ram_bytes));
-        return Err(Failure::new(Kind::General, format!("can't use {}", path.display()))
-            .because(format!(
-                "it needs {needed} beside its file, and {budgeted} of memory are available ({}, less a reserve)",
-                budget.source
-            ))
-            .advice("choose a smaller context with -c, or a smaller batch with -b"));
+    loader
+}
+
+/// The plan that a loader makes for the model at `path`.
+pub(crate) fn plan(loader: &GgufLoader<'_>, path: &Path) -> Result<(ModelConfig, MemoryPlan)> {
+    loader.plan().map_err(|error| match error {
+        Error::BudgetTooSmall { budget_bytes, floor_bytes, n_ctx, n_batch, kv_type } => {
+            let (budget, floor) = (human_bytes(budget_bytes), human_bytes(floor_bytes));
+            Failure::new(Kind::General, format!("can't run {} within {budget}", path.display()))
+                .because(format!(
+                    "with a context of {n_ctx}, batches of {n_batch} and keys and values as {kv_type} it takes at \
+                     least {floor} ({floor_bytes} bytes)"
+                ))
+                .advice("allow more with --ram, or choose a smaller -c, a smaller -b or another --kv-type")
+        }
+        error => unusable(path, error),
+    })
+}
+
+/// Makes an opened model ready to run.
+pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
+    let path = file.path().to_owned();
+    let bar = terminal.byte_bar("loading", 0);
+    let loader = loader(file, args).progress(|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    let (config, plan) = plan(&loader, &path)?;
+    let usual = config.context_length.min(DEFAULT_MAX_CONTEXT);
+    if args.ctx_size.is_none() && plan.request.n_ctx < usual {
+        terminal.note(format_args!(
+            "the context is {} tokens, to leave room within --ram; -c sets it",
+            plan.request.n_ctx
+        ));
     }
     let model = loader.load();
     bar.finish_and_clear();

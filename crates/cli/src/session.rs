@@ -159,6 +159,10 @@ impl<'a> Session<'a> {
             line.push_str(&format!(" ({n_cached} more were cached)"));
         }
         line.push_str(&format!(", decode {n_generated} tokens{}", rate(answer.stats.decode_rate())));
+        if let Some(stats) = self.engine.model().stream_stats() {
+            let (bytes, waited) = (human_bytes(stats.read_bytes), stats.waited.as_secs_f64());
+            line.push_str(&format!(", {bytes} of weights swapped in, {waited:.1} s waited for them"));
+        }
         if let Some(bytes) = peak_memory_bytes() {
             line.push_str(&format!(", peak memory {}", human_bytes(bytes)));
         }

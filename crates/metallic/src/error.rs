@@ -24,6 +24,37 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// Weights could not be read from a file while the model ran.
+    #[error("can't read {n_bytes} bytes at offset {offset} of {}", path.display())]
+    Stream {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// How much was wanted.
+        n_bytes: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// The memory budget is below what the model needs even with all its weights streamed.
+    #[error(
+        "a budget of {budget_bytes} bytes is too small: this model needs at least {floor_bytes} with a context of \
+         {n_ctx}, batches of {n_batch} and keys and values as {kv_type}; less of these needs less"
+    )]
+    BudgetTooSmall {
+        /// What was allowed.
+        budget_bytes: u64,
+        /// What is needed.
+        floor_bytes: u64,
+        /// Positions of a sequence.
+        n_ctx: usize,
+        /// Rows of a forward pass.
+        n_batch: usize,
+        /// What keys and values are kept as.
+        kv_type: metallic_kernels::attention::KvType,
+    },
+
     /// A file is not valid GGUF, or a shard does not belong to its set.
     #[error("{} is not a valid GGUF model", path.display())]
     Format {

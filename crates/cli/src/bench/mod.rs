@@ -10,6 +10,7 @@ mod report;
 use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
 
+use metallic::memory::StreamStats;
 use metallic::model::{Piece, SequenceId};
 use metallic::{Isa, Model};
 
@@ -44,8 +45,9 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let mut rows = Vec::new();
     for &n_threads in threads {
         let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), compute: args.compute.clone() };
-        let mut model = model_file::load(model_file::open(&path)?, &engine, fetcher.terminal)?;
+        // Before the model, which may be meant to fill what memory there is.
         let read_rate = bandwidth::measure(n_threads.into())?;
+        let mut model = model_file::load(model_file::open(&path)?, &engine, fetcher.terminal)?;
         let mut bench = Bench { sequence: model.create_sequence(), model: &mut model };
         for &test in &tests {
             let began = jiff::Timestamp::now();
@@ -96,6 +98,13 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
     Ok(tests)
 }
 
+/// What the repetitions of a test showed.
+struct Measured {
+    samples: Vec<Duration>,
+    /// Of all of them, where weights were streamed.
+    stream: Option<StreamStats>,
+}
+
 /// A model and the sequence that tests run in.
 struct Bench<'m> {
     model: &'m mut Model,
@@ -109,11 +118,12 @@ impl Bench<'_> {
         test: Test,
         n_repetitions: u32,
         on_repetition: &mut dyn FnMut(),
-    ) -> metallic::Result<Vec<Duration>> {
+    ) -> metallic::Result<Measured> {
         self.model.truncate_sequence(self.sequence, 0);
         self.read(0, test.n_depth, false)?;
         // A prompt is warmed up in full, as its batches have their own buffers; generation by a token.
         self.once(Test { n_gen: test.n_gen.min(1), ..test })?;
+        let before = self.model.stream_stats();
         let mut samples = Vec::new();
         for _ in 0..n_repetitions {
             let started = Instant::now();
@@ -121,7 +131,12 @@ impl Bench<'_> {
             samples.push(started.elapsed());
             on_repetition();
         }
-        Ok(samples)
+        let stream = self.model.stream_stats().zip(before).map(|(after, before)| StreamStats {
+            read_bytes: after.read_bytes - before.read_bytes,
+            n_chunks: after.n_chunks - before.n_chunks,
+            waited: after.waited - before.waited,
+        });
+        Ok(Measured { samples, stream })
     }
 
     /// Runs a test from its depth on. What an earlier run left there is written over.

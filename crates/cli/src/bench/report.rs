@@ -8,7 +8,7 @@ use metallic::model::TokenWork;
 use metallic::{GgufFile, Isa};
 use serde::Serialize;
 
-use super::Test;
+use super::{Measured, Test};
 use crate::failure::{Result, one_line};
 use crate::model_file;
 use crate::table::{Align, Table};
@@ -75,6 +75,12 @@ pub(super) struct Row {
     read_gb_s: f64,
     /// Gigabytes of weights a second, of generation.
     weights_gb_s: Option<f64>,
+    /// Bytes of weights swapped in for each token, where some are.
+    streamed_bytes_per_token: Option<f64>,
+    /// Gigabytes of them a second.
+    streamed_gb_s: Option<f64>,
+    /// The share of the time that computing waited for them.
+    stream_waited: Option<f64>,
     /// Thousand millions of multiplications and additions a second, in products with weights.
     gop_s: f64,
 }
@@ -88,12 +94,14 @@ impl Row {
         request: PlanRequest,
         read_rate: f64,
         began: jiff::Timestamp,
-        samples: Vec<Duration>,
+        measured: Measured,
     ) -> Self {
+        let Measured { samples, stream } = measured;
         let PlanRequest { n_batch, kv_type, .. } = request;
         let n_tokens = (test.n_prompt + test.n_gen) as f64;
         let samples_ns: Vec<u64> = samples.iter().map(|time| time.as_nanos() as u64).collect();
         let samples_ts: Vec<f64> = samples.iter().map(|time| n_tokens / time.as_secs_f64()).collect();
+        let (n_samples, total_s) = (samples.len() as f64, samples.iter().sum::<Duration>().as_secs_f64());
         let (avg_ns, stddev_ns) = mean_and_deviation(samples_ns.iter().map(|ns| *ns as f64));
         let (avg_ts, stddev_ts) = mean_and_deviation(samples_ts.iter().copied());
         let TokenWork { layers, head } = subject.work;
@@ -127,6 +135,9 @@ impl Row {
             isa: subject.isa.name(),
             read_gb_s: read_rate / 1e9,
             weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / 1e9),
+            streamed_bytes_per_token: stream.map(|stats| stats.read_bytes as f64 / (n_tokens * n_samples)),
+            streamed_gb_s: stream.map(|stats| stats.read_bytes as f64 / total_s / 1e9),
+            stream_waited: stream.map(|stats| stats.waited.as_secs_f64() / total_s),
             gop_s: 2.0 * multiply_adds / n_tokens * avg_ts / 1e9,
         }
     }
@@ -162,7 +173,12 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
         ("GOP/S", Align::Right),
     ]);
     for row in rows {
-        let weights = row.weights_gb_s.map(|rate| format!("{rate:.1} of {:.1}", row.read_gb_s));
+        let swapped_in = row.streamed_gb_s.zip(row.stream_waited);
+        let weights = match (swapped_in, row.weights_gb_s) {
+            (Some((rate, waited)), _) => format!("{rate:.2} swapped in, {:.0} % waiting", 100.0 * waited),
+            (None, Some(rate)) => format!("{rate:.1} of {:.1}", row.read_gb_s),
+            (None, None) => "-".to_owned(),
+        };
         table.push([
             one_line(&row.model_name),
             human_bytes(row.model_size),
@@ -171,7 +187,7 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
             row.n_threads.to_string(),
             row.test_name(),
             format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
-            weights.unwrap_or_else(|| "-".to_owned()),
+            weights,
             format!("{:.1}", row.gop_s),
         ]);
     }

@@ -35,6 +35,13 @@ pub(super) fn cast_mut<B: Block>(lines: &mut [Line]) -> &mut [B] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() / B::LINES) }
 }
 
+/// The kinds of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Quants,
+    Floats,
+}
+
 /// One of the two kinds of numbers.
 pub(crate) trait Numbers: Copy + Sized {
     /// 32 weights of each of [`ROWS`] rows.
@@ -46,6 +53,8 @@ pub(crate) trait Numbers: Copy + Sized {
     const MAX_TOKENS: usize;
     /// What a tile is made from.
     const FORMS: Forms;
+    /// Which of the two.
+    const KIND: Kind;
 
     /// The functions of a format that has panels of this kind.
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>>;
@@ -119,6 +128,7 @@ impl Numbers for Quants {
 
     const MAX_TOKENS: usize = usize::MAX;
     const FORMS: Forms = Forms { blocks: true, groups: false };
+    const KIND: Kind = Kind::Quants;
 
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Quants(functions) = gemm { Some(functions) } else { None }
@@ -137,6 +147,7 @@ impl Numbers for Floats {
     /// ones costs 3 % of the time, and the tiles of 512 tokens' quants have room for them.
     const MAX_TOKENS: usize = 240;
     const FORMS: Forms = Forms { blocks: false, groups: false };
+    const KIND: Kind = Kind::Floats;
 
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Floats(functions) = gemm { Some(functions) } else { None }

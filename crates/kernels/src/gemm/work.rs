@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::numbers::{Block, cast_mut};
+use super::numbers::{Block, Kind, cast_mut};
 use super::{Floats, Functions, Line, Numbers, Quants, ROWS, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::isa::Isa;
@@ -28,19 +28,22 @@ pub(crate) fn n_lines(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
     (quants.0.max(floats.0), quants.1.max(floats.1))
 }
 
-/// What all jobs of a product of matrices have in common.
+/// What all jobs of a product of matrices have in common. Tiles are made when the first job needs them, and serve
+/// those that follow.
 pub(crate) struct Call<'a> {
     pub(crate) pool: &'a ThreadPool,
     pub(crate) isa: Isa,
     pub(crate) n_tokens: usize,
     /// Blocks of a token's input.
     pub(crate) n_blocks: usize,
+    /// What the tiles hold: the kind of their numbers, and their first token.
+    pub(crate) made: Option<(Kind, usize)>,
 }
 
 impl Call<'_> {
     /// Multiplies the matrices of those `jobs` that have a [`Gemm`](super::Gemm).
     pub(crate) fn multiply(
-        &self,
+        &mut self,
         jobs: &[MatmulJob<'_>],
         input: &Input<'_>,
         tiles: &mut [Line],
@@ -51,7 +54,7 @@ impl Call<'_> {
     }
 
     fn multiply_with<N: Numbers>(
-        &self,
+        &mut self,
         jobs: &[MatmulJob<'_>],
         input: &Input<'_>,
         tiles: &mut [Line],
@@ -63,14 +66,18 @@ impl Call<'_> {
         for first in (0..self.n_tokens).step_by(N::MAX_TOKENS) {
             let tokens = first..self.n_tokens.min(first.saturating_add(N::MAX_TOKENS));
             let tiles = &mut cast_mut(tiles)[..tokens.len().div_ceil(TOKENS) * self.n_blocks];
-            self.make_tiles::<N>(input, tokens.clone(), tiles, workers);
+            if self.made != Some((N::KIND, first)) {
+                self.make_tiles::<N>(input, tokens.clone(), tiles, workers);
+                self.made = Some((N::KIND, first));
+            }
             let next = AtomicUsize::new(0);
-            self.pool.run(&|worker| {
+            let this = &*self;
+            this.pool.run(&|worker| {
                 let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
                 let panels = cast_mut(&mut buf.panels);
-                while let Some((job, rows)) = self.portion::<N>(jobs, next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((job, rows)) = this.portion::<N>(jobs, next.fetch_add(1, Ordering::Relaxed)) {
                     // SAFETY: portions are disjoint, and the counter hands out each once.
-                    unsafe { self.multiply_rows::<N>(job, rows, tokens.clone(), tiles, panels) };
+                    unsafe { this.multiply_rows::<N>(job, rows, tokens.clone(), tiles, panels) };
                 }
             });
         }

@@ -172,44 +172,77 @@ pub fn matmul(
     n_tokens: usize,
     scratch: &mut ActivationBuf,
 ) {
-    if n_tokens == 0 {
-        return;
+    if n_tokens > 0 {
+        Products::new(pool, input, n_tokens, scratch).multiply(jobs);
     }
-    let (row_len, jobs) = (input.len() / n_tokens, &*jobs);
-    for job in jobs {
-        assert_eq!(
-            input.len(),
-            n_tokens * job.weights.row_len,
-            "the input is n_tokens rows of the matrix's length"
-        );
-        assert!(job.has_room(n_tokens), "the output has a row for each token");
+}
+
+/// Products with one input, of matrices that come one after another: what many tokens' input becomes for them
+/// is made once.
+pub struct Products<'a> {
+    call: gemm::Call<'a>,
+    input: &'a Input<'a>,
+    row_len: usize,
+    scratch: &'a mut ActivationBuf,
+}
+
+impl<'a> Products<'a> {
+    /// For the `n_tokens` rows of `input`; `scratch` is made larger where it has not been
+    /// [reserved](ActivationBuf::reserve) for this.
+    ///
+    /// # Panics
+    /// If there are no rows, or `input` is not so many.
+    pub fn new(
+        pool: &'a ThreadPool,
+        input: &'a Input<'a>,
+        n_tokens: usize,
+        scratch: &'a mut ActivationBuf,
+    ) -> Self {
+        let row_len = input.len() / n_tokens;
+        assert_eq!(input.len(), n_tokens * row_len, "the input is n_tokens rows");
+        scratch.reserve(pool.n_threads(), n_tokens, row_len);
+        let isa = scratch.isa;
+        let call = gemm::Call { pool, isa, n_tokens, n_blocks: row_len / Q8_LEN, made: None };
+        Products { call, input, row_len, scratch }
     }
-    scratch.reserve(pool.n_threads(), n_tokens, row_len);
-    let ActivationBuf { isa, workers, tiles } = scratch;
-    let in_tiles = |job: &MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.gemm().is_some();
-    if jobs.iter().any(in_tiles) {
-        let call = gemm::Call { pool, isa: *isa, n_tokens, n_blocks: row_len / Q8_LEN };
-        call.multiply(jobs, input, tiles, workers);
-    }
-    if jobs.iter().all(in_tiles) {
-        return;
-    }
-    let alone = || jobs.iter().filter(|job| !in_tiles(job));
-    let forms = Forms {
-        blocks: alone().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_))),
-        groups: alone().any(|job| matches!(job.weights.ops.dot, Dot::Q8Groups(_))),
-    };
-    for first in (0..n_tokens).step_by(MAX_SINGLE_TOKENS) {
-        let tokens = first..(first + MAX_SINGLE_TOKENS).min(n_tokens);
-        pool.run(&|worker| {
-            let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            buf.input.fill(*isa, input, tokens.start, tokens.len(), row_len, forms);
-            for job in alone() {
-                let rows = part(job.n_rows(), 1, worker, pool.n_threads());
-                // SAFETY: `part` gives each worker rows of its own, and `jobs` is borrowed exclusively.
-                unsafe { job.multiply(rows, tokens.clone(), &buf.input) };
-            }
-        });
+
+    /// Multiplies each job's matrix with the input.
+    ///
+    /// # Panics
+    /// If the input's rows are not of a job's row length, or a job's output is shorter than as many rows.
+    pub fn multiply(&mut self, jobs: &mut [MatmulJob<'_>]) {
+        let Self { row_len, input, .. } = *self;
+        let (n_tokens, jobs) = (self.call.n_tokens, &*jobs);
+        for job in jobs {
+            assert_eq!(row_len, job.weights.row_len, "the input's rows are of the matrix's length");
+            assert!(job.has_room(n_tokens), "the output has a row for each token");
+        }
+        let ActivationBuf { workers, tiles, .. } = &mut *self.scratch;
+        let in_tiles = |job: &MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.gemm().is_some();
+        if jobs.iter().any(in_tiles) {
+            self.call.multiply(jobs, input, tiles, workers);
+        }
+        if jobs.iter().all(in_tiles) {
+            return;
+        }
+        let gemm::Call { pool, isa, .. } = self.call;
+        let alone = || jobs.iter().filter(|job| !in_tiles(job));
+        let forms = Forms {
+            blocks: alone().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_))),
+            groups: alone().any(|job| matches!(job.weights.ops.dot, Dot::Q8Groups(_))),
+        };
+        for first in (0..n_tokens).step_by(MAX_SINGLE_TOKENS) {
+            let tokens = first..(first + MAX_SINGLE_TOKENS).min(n_tokens);
+            pool.run(&|worker| {
+                let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+                buf.input.fill(isa, input, tokens.start, tokens.len(), row_len, forms);
+                for job in alone() {
+                    let rows = part(job.n_rows(), 1, worker, pool.n_threads());
+                    // SAFETY: `part` gives each worker rows of its own, and `jobs` is borrowed exclusively.
+                    unsafe { job.multiply(rows, tokens.clone(), &buf.input) };
+                }
+            });
+        }
     }
 }
 

@@ -5,35 +5,49 @@ use std::ops::Range;
 use memmap2::MmapMut;
 use metallic_kernels::activation::{self, Activation};
 use metallic_kernels::attention::{AttentionBuf, AttentionParams, KvLayout, KvPages, KvView};
-use metallic_kernels::matmul::{self, ActivationBuf, Matrix};
+use metallic_kernels::matmul::{self, ActivationBuf, Matrix, Products};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::rope::{self, RopeParams};
 use metallic_kernels::{Isa, QuantOps, attention, norm, registry};
 use smallvec::SmallVec;
 
-use super::{Backend, Input, MatmulJob, MatrixData, Span};
+use super::{Backend, Input, MatmulJob, MatrixBytes, MatrixData, Span};
 use crate::error::{Error, Result};
-use crate::memory::{SharedBytes, slab};
+use crate::memory::{SharedBytes, StreamStats, StreamedRows, WeightStream, slab};
 use crate::model::config::{AttentionConfig, RopeConfig};
 
 /// Values below which an element-wise operation costs less than waking the other threads.
 const MIN_SHARED_VALUES: usize = 16 << 10;
 
-/// Computes with the weights where they lie in memory.
+/// Computes with the weights where they lie in memory, and with chunks of those that don't as they arrive.
 pub struct Cpu {
     pool: ThreadPool,
     isa: Isa,
     activations: ActivationBuf,
     attention: AttentionBuf,
+    stream: Option<Stream>,
 }
 
-/// A matrix in memory.
+/// What brings in the weights that are not in memory.
+struct Stream {
+    weights: WeightStream,
+    chunk_bytes: usize,
+}
+
+/// A matrix in memory or in a file.
 #[derive(Clone)]
 pub struct CpuMatrix {
     ops: QuantOps,
     row_len: usize,
     n_rows: usize,
-    bytes: SharedBytes,
+    weights: Weights,
+}
+
+/// Where the rows of a matrix are.
+#[derive(Clone)]
+enum Weights {
+    Resident(SharedBytes),
+    Streamed(StreamedRows),
 }
 
 /// Keys and values of one layer, in pages.
@@ -56,7 +70,14 @@ impl Cpu {
     /// [`Error::Threads`] if the system refuses.
     pub fn new(n_threads: usize, isa: Isa) -> Result<Self> {
         let pool = ThreadPool::new(n_threads).map_err(|source| Error::Threads { n_threads, source })?;
-        Ok(Self { pool, isa, activations: ActivationBuf::new(isa), attention: AttentionBuf::default() })
+        let (activations, attention) = (ActivationBuf::new(isa), AttentionBuf::default());
+        Ok(Self { pool, isa, activations, attention, stream: None })
+    }
+
+    /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row.
+    #[must_use]
+    pub(crate) fn with_stream(self, weights: WeightStream, chunk_bytes: usize) -> Self {
+        Self { stream: Some(Stream { weights, chunk_bytes }), ..self }
     }
 
     /// Bytes that [`Backend::reserve_inputs`] allocates.
@@ -76,8 +97,9 @@ impl Cpu {
 }
 
 impl CpuMatrix {
-    fn view(&self) -> Matrix<'_> {
-        Matrix::new(self.ops, self.row_len, &self.bytes)
+    /// Rows of this matrix that lie in `bytes`.
+    fn view<'a>(&self, bytes: &'a [u8]) -> Matrix<'a> {
+        Matrix::new(self.ops, self.row_len, bytes)
     }
 }
 
@@ -105,13 +127,31 @@ impl Backend for Cpu {
 
     fn matrix(&self, data: MatrixData) -> Result<CpuMatrix> {
         let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
-        Ok(CpuMatrix { ops: registry::ops(ggml_type, self.isa), row_len, n_rows, bytes })
+        let weights = match bytes {
+            MatrixBytes::Memory(bytes) => Weights::Resident(bytes),
+            MatrixBytes::File(range) => {
+                let row_bytes = range.n_bytes / n_rows;
+                let chunk_bytes = self.stream.as_ref().map_or(0, |stream| stream.chunk_bytes);
+                Weights::Streamed(StreamedRows {
+                    range,
+                    row_bytes,
+                    rows_per_chunk: (chunk_bytes / row_bytes).max(1),
+                })
+            }
+        };
+        Ok(CpuMatrix { ops: registry::ops(ggml_type, self.isa), row_len, n_rows, weights })
     }
 
     fn matrix_rows(&self, matrix: &CpuMatrix, rows: Range<usize>) -> CpuMatrix {
-        let row_bytes = matrix.bytes.len() / matrix.n_rows;
-        let bytes = matrix.bytes.slice(rows.start * row_bytes..rows.end * row_bytes);
-        CpuMatrix { n_rows: rows.len(), bytes, ..*matrix }
+        let n_rows = rows.len();
+        let weights = match &matrix.weights {
+            Weights::Resident(bytes) => {
+                let row_bytes = bytes.len() / matrix.n_rows;
+                Weights::Resident(bytes.slice(rows.start * row_bytes..rows.end * row_bytes))
+            }
+            Weights::Streamed(streamed) => Weights::Streamed(streamed.rows(rows)),
+        };
+        CpuMatrix { n_rows, weights, ..*matrix }
     }
 
     fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> Result<CpuKvLayer> {
@@ -145,21 +185,65 @@ impl Backend for Cpu {
         values.copy_from_slice(&buffer[first..][..values.len()]);
     }
 
-    fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Vec<f32>) {
-        let table = table.view();
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.row_len())) {
-            table.decode_row(id as usize, out);
+    fn will_use(&mut self, matrix: &CpuMatrix) {
+        if let (Weights::Streamed(rows), Some(stream)) = (&matrix.weights, &mut self.stream) {
+            stream.weights.announce(rows);
+        }
+    }
+
+    fn forget_uses(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.weights.forget();
+        }
+    }
+
+    fn stream_stats(&self) -> Option<StreamStats> {
+        self.stream.as_ref().map(|stream| stream.weights.stats())
+    }
+
+    fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Vec<f32>) -> Result<()> {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.row_len)) {
+            let id = id as usize;
+            match (&table.weights, &mut self.stream) {
+                (Weights::Resident(bytes), _) => table.view(bytes).decode_row(id, out),
+                (Weights::Streamed(rows), Some(stream)) => {
+                    table.view(stream.weights.row(rows.rows(id..id + 1).range)?).decode_row(0, out);
+                }
+                (Weights::Streamed(_), None) => unreachable!("{NO_STREAM}"),
+            }
             if scale != 1.0 {
                 activation::scale(out, scale);
             }
         }
+        Ok(())
     }
 
-    fn matmul(&mut self, input: &Input<'_, Self>, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]) {
-        let Some(row_len) = jobs.first().map(|job| job.matrix.row_len) else { return };
+    fn matmul(
+        &mut self,
+        input: &Input<'_, Self>,
+        n_rows: usize,
+        jobs: &mut [MatmulJob<'_, Self>],
+    ) -> Result<()> {
+        let Some(row_len) = jobs.first().map(|job| job.matrix.row_len).filter(|_| n_rows > 0) else {
+            return Ok(());
+        };
         let input = rows_of(input, n_rows * row_len);
-        let mut products: SmallVec<[_; 4]> = jobs.iter_mut().map(|job| product(job, n_rows)).collect();
-        matmul::matmul(&self.pool, &mut products, &input, n_rows, &mut self.activations);
+        let mut products = Products::new(&self.pool, &input, n_rows, &mut self.activations);
+        // What is in memory first: meanwhile the rest is being read.
+        let mut resident: SmallVec<[_; 4]> =
+            jobs.iter_mut().filter_map(|job| resident_product(job, n_rows)).collect();
+        products.multiply(&mut resident);
+        drop(resident);
+        for job in jobs {
+            let Weights::Streamed(rows) = job.matrix.weights else { continue };
+            let Some(stream) = &mut self.stream else { unreachable!("{NO_STREAM}") };
+            for chunk in rows.chunks() {
+                let slot = stream.weights.next(rows.rows(chunk.clone()).range)?;
+                products.multiply(&mut [chunk_product(job, n_rows, slot.chunk(), chunk)]);
+                stream.weights.give_back(slot);
+            }
+        }
+        Ok(())
     }
 
     fn rms_norm(&mut self, x: &Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32, out: &mut Vec<f32>) {
@@ -278,12 +362,27 @@ fn rows_of<'a>(input: &Input<'a, Cpu>, len: usize) -> matmul::Input<'a> {
     }
 }
 
-/// A job for the first `n_rows` rows of its output.
-fn product<'a>(job: &'a mut MatmulJob<'_, Cpu>, n_rows: usize) -> matmul::MatmulJob<'a> {
-    let out = &mut job.out[..n_rows * job.matrix.n_rows];
-    let mut product = matmul::MatmulJob::new(job.matrix.view(), out);
+/// A matrix is streamed only where the plan says so, and then the loader has made a stream.
+const NO_STREAM: &str = "a streamed matrix on a backend without a stream";
+
+/// A job for the first `n_rows` rows of its output, if its matrix is in memory.
+fn resident_product<'a>(job: &'a mut MatmulJob<'_, Cpu>, n_rows: usize) -> Option<matmul::MatmulJob<'a>> {
+    let Weights::Resident(bytes) = &job.matrix.weights else { return None };
+    Some(chunk_product(job, n_rows, bytes, 0..job.matrix.n_rows))
+}
+
+/// The part of a job that some rows of its matrix make, which lie in `bytes`.
+fn chunk_product<'a>(
+    job: &'a mut MatmulJob<'_, Cpu>,
+    n_rows: usize,
+    bytes: &'a [u8],
+    chunk: Range<usize>,
+) -> matmul::MatmulJob<'a> {
+    let stride = job.matrix.n_rows;
+    let out = &mut job.out[..n_rows * stride];
+    let mut product = matmul::MatmulJob::chunk(job.matrix.view(bytes), out, stride, chunk.start);
     if let Some(bias) = job.bias {
-        product = product.with_bias(bias);
+        product = product.with_bias(&bias[chunk]);
     }
     if job.accumulate { product.accumulating() } else { product }
 }

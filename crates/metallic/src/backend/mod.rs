@@ -11,7 +11,7 @@ use metallic_gguf::GgmlType;
 pub use metallic_kernels::attention::{KvLayout, KvType};
 
 use crate::error::Result;
-use crate::memory::SharedBytes;
+use crate::memory::{FileRange, SharedBytes, StreamStats};
 use crate::model::config::{Activation, AttentionConfig, RopeConfig};
 
 /// A matrix as it lies in a file: `n_rows` rows of `row_len` weights of one type, little-endian.
@@ -24,7 +24,16 @@ pub struct MatrixData {
     /// Rows: the width of the output.
     pub n_rows: usize,
     /// The rows, one after another.
-    pub bytes: SharedBytes,
+    pub bytes: MatrixBytes,
+}
+
+/// Where the bytes of a matrix are.
+#[derive(Clone, Debug)]
+pub enum MatrixBytes {
+    /// In memory, to be used there.
+    Memory(SharedBytes),
+    /// In a file, to be swapped in a chunk at a time.
+    File(FileRange),
 }
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.
@@ -120,10 +129,24 @@ pub trait Backend {
     /// Copies from `buffer`, beginning with its value number `first`.
     fn read(&mut self, buffer: &Self::Buffer, first: usize, values: &mut [f32]);
 
-    /// `out[i] = scale · table[ids[i]]`.
-    fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer);
-    /// `out[t] = matrix · input[t] + bias` for each job and each of `n_rows` rows of the input.
-    fn matmul(&mut self, input: &Input<'_, Self>, n_rows: usize, jobs: &mut [MatmulJob<'_, Self>]);
+    /// Says that a matrix will be multiplied with once, after those that this was said of before: one that is
+    /// streamed is then read ahead.
+    fn will_use(&mut self, matrix: &Self::Matrix);
+    /// Takes back what was said of matrices that were not used yet.
+    fn forget_uses(&mut self);
+    /// What streaming has cost so far; `None` where all weights are in memory.
+    fn stream_stats(&self) -> Option<StreamStats>;
+
+    /// `out[i] = scale · table[ids[i]]`. Fails where rows of the table can't be read.
+    fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer) -> Result<()>;
+    /// `out[t] = matrix · input[t] + bias` for each job and each of `n_rows` rows of the input. Fails where a
+    /// streamed matrix can't be read.
+    fn matmul(
+        &mut self,
+        input: &Input<'_, Self>,
+        n_rows: usize,
+        jobs: &mut [MatmulJob<'_, Self>],
+    ) -> Result<()>;
     /// Root-mean-square norm of each row of `x`; a row is as long as `weight`.
     fn rms_norm(
         &mut self,

@@ -1,13 +1,24 @@
-//! Where bytes live: the files they come from, how many there may be, and the plan that is made before anything is allocated.
+//! Where bytes live: the files they come from, how many there may be, the plan that is made before anything is
+//! allocated, and what brings those in that have no place of their own.
 
 mod budget;
 #[cfg(target_os = "linux")]
 mod control_groups;
+mod direct;
+mod placement;
 mod plan;
+mod reader;
 pub(crate) mod slab;
 mod source;
+mod stream;
 
 pub use budget::{BudgetSource, MemoryBudget};
-pub(crate) use plan::{BackendBytes, WeightBytes};
-pub use plan::{LedgerLine, MemoryPlan, PlanRequest};
+pub use placement::Placement;
+pub(crate) use placement::Role;
+pub(crate) use plan::{BackendBytes, MatrixSize, WeightBytes};
+pub use plan::{LedgerLine, MatrixBytes, MemoryPlan, PlanRequest, StreamPlan};
+pub use reader::FileRange;
+pub(crate) use source::Resident;
 pub use source::{GgufFile, SharedBytes};
+pub use stream::StreamStats;
+pub(crate) use stream::{StreamedRows, WeightStream};

@@ -1,5 +1,8 @@
 //! What a model will hold in memory, item by item, before anything is allocated.
 
+use super::placement::{Placement, Role, place};
+use super::slab;
+use super::stream::WeightStream;
 use crate::backend::KvType;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
@@ -17,7 +20,31 @@ pub struct PlanRequest {
     pub n_batch: usize,
     /// What keys and values are kept as.
     pub kv_type: KvType,
+    /// Bytes that the process may hold; `None` for as many as the model takes.
+    pub ram_bytes: Option<u64>,
+    /// Chunks that are read ahead or in use, where weights are streamed.
+    pub n_slots: usize,
+    /// Bytes of a chunk at most; `None` for a size that goes with the budget.
+    pub chunk_bytes: Option<usize>,
+    /// Whether the files are read into memory where all of them fit, instead of being used in their maps.
+    pub in_slab: bool,
 }
+
+/// Code, stacks, and what the allocator and small things take; measured as the peak of small models less their
+/// ledgers.
+const PROGRAM_BYTES: u64 = 16 << 20;
+
+/// Bytes of a tokenizer for each byte of metadata: its tables of tokens and merges.
+const TOKENIZER_FACTOR: u64 = 4;
+
+/// Chunks are not made larger than this: with a few under way, disks gain nothing from it.
+const MAX_CHUNK_BYTES: u64 = 4 << 20;
+
+/// Nor smaller, but for a test: each costs the disk and the threads a fixed time.
+const MIN_CHUNK_BYTES: u64 = 128 << 10;
+
+/// The slots of a small budget take one part of so many.
+const SLOTS_SHARE: u64 = 16;
 
 /// One thing that takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +59,29 @@ pub struct LedgerLine {
     pub reason: String,
 }
 
-/// An itemised list of every large thing a model holds. Loading allocates just that.
+/// A matrix of weights, and where it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatrixBytes {
+    /// The tensor.
+    pub name: String,
+    /// Its bytes in the file.
+    pub bytes: u64,
+    /// Where it is while the model runs.
+    pub placement: Placement,
+}
+
+/// How weights are swapped in, where not all stay in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPlan {
+    /// Chunks that are read ahead or in use.
+    pub n_slots: usize,
+    /// Bytes of a chunk at most, if a row is not longer.
+    pub chunk_bytes: usize,
+    /// Bytes of the longest row that is read by itself.
+    pub max_row_bytes: usize,
+}
+
+/// An itemised list of every large thing a model holds, and a place for every matrix. Loading allocates just that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// How the model is to be used.
@@ -41,19 +90,34 @@ pub struct MemoryPlan {
     pub n_pages: usize,
     /// The list.
     pub ledger: Vec<LedgerLine>,
+    /// The matrices, in the order in which they are looked for in the file.
+    pub matrices: Vec<MatrixBytes>,
+    /// How weights are swapped in, where not all stay in memory.
+    pub stream: Option<StreamPlan>,
 }
 
 /// What the plan needs to know of the weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WeightBytes {
-    /// Used where they lie in the file.
-    pub(crate) mapped: u64,
-    /// The files, where they are read into memory.
-    pub(crate) slab: u64,
+    /// Those that can be used as the file holds them.
+    pub(crate) matrices: Vec<MatrixSize>,
+    /// Bytes of all files, which an all-resident slab takes.
+    pub(crate) files: u64,
     /// Copied, because the file has the other byte order.
     pub(crate) copied: u64,
     /// Norms and biases, copied as floats.
     pub(crate) vectors: u64,
+    /// Metadata, of which the vocabulary is the most.
+    pub(crate) metadata: u64,
+}
+
+/// A matrix in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MatrixSize {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) bytes: u64,
+    pub(crate) row_bytes: u64,
 }
 
 /// What a backend needs beside weights, cache and buffers.
@@ -65,25 +129,25 @@ pub(crate) struct BackendBytes {
     pub(crate) attention: u64,
 }
 
+const KV_CACHE: &str = "KV cache";
+
 impl MemoryPlan {
     /// Plans for a model on a backend that takes so many bytes for its products and for attention. Pure:
     /// neither reads nor allocates.
     ///
     /// # Errors
-    /// A size beyond the address space.
+    /// A size beyond the address space; [`Error::BudgetTooSmall`].
     pub(crate) fn new(
         config: &ModelConfig,
-        weights: WeightBytes,
+        weights: &WeightBytes,
         backend: BackendBytes,
         request: PlanRequest,
     ) -> Result<Self> {
         let too_large = || Error::TooLarge { what: "the KV cache" };
         let n_pages =
             request.n_ctx.div_ceil(PAGE_LEN).checked_mul(request.n_sequences).ok_or_else(too_large)?;
-        let mut plan = Self { request, n_pages, ledger: Vec::new() };
+        let mut plan = Self { request, n_pages, ledger: Vec::new(), matrices: Vec::new(), stream: None };
 
-        plan.charge("weights", weights.mapped, true, "matrices, where they lie in the file");
-        plan.charge("model files", weights.slab, false, "read into memory");
         plan.charge("weights in the other byte order", weights.copied, false, "swapped copies");
         plan.charge("norms and biases", weights.vectors, false, "as 32-bit floats");
 
@@ -99,7 +163,7 @@ impl MemoryPlan {
             page_bytes / PAGE_LEN,
             request.kv_type
         );
-        plan.charge("KV cache", kv_bytes as u64, false, &reason);
+        plan.charge(KV_CACHE, kv_bytes as u64, false, &reason);
 
         for (what, len) in ScratchSizes::new(config, request.n_batch)?.lines() {
             let reason = format!("{len} floats for {} rows", request.n_batch);
@@ -112,7 +176,92 @@ impl MemoryPlan {
             "quantized activations and expanded weights",
         );
         plan.charge("attention", backend.attention, false, "tiles of queries and sums of steps");
+        plan.charge("tokenizer", weights.metadata * TOKENIZER_FACTOR, false, "tables of tokens, estimated");
+        plan.charge("program", PROGRAM_BYTES, false, "code, stacks and small things");
+        plan.place_weights(weights)?;
         Ok(plan)
+    }
+
+    /// Adds the lines of the weights: as they are if there is room for all of them, else some in memory and slots for
+    /// the others.
+    fn place_weights(&mut self, weights: &WeightBytes) -> Result<()> {
+        let fixed = self.total_bytes();
+        let total: u64 = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
+        let whole = if self.request.in_slab { weights.files } else { total };
+        let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
+        if fixed.saturating_add(whole) <= budget {
+            self.keep(weights, |_| Placement::Resident);
+            if self.request.in_slab {
+                self.charge("model files", whole, false, "read into memory");
+            } else {
+                self.charge("weights", whole, true, "matrices, where they lie in the file");
+            }
+            return Ok(());
+        }
+        let PlanRequest { n_slots, n_ctx, n_batch, kv_type, .. } = self.request;
+        let max_row_bytes =
+            weights.matrices.iter().map(|matrix| matrix.row_bytes).max().unwrap_or(0) as usize;
+        let stream = |chunk_bytes: u64| {
+            let chunk_bytes = (chunk_bytes as usize).max(max_row_bytes);
+            StreamPlan { n_slots, chunk_bytes, max_row_bytes }
+        };
+        let least = stream(self.request.chunk_bytes.map_or(MIN_CHUNK_BYTES, |bytes| bytes as u64));
+        let floor = fixed.saturating_add(WeightStream::slot_bytes(least));
+        let Some(rest) = budget.checked_sub(floor) else {
+            return Err(Error::BudgetTooSmall {
+                budget_bytes: budget,
+                floor_bytes: floor.min(fixed.saturating_add(total)),
+                n_ctx,
+                n_batch,
+                kv_type,
+            });
+        };
+        let stream = if self.request.chunk_bytes.is_some() {
+            least
+        } else {
+            let share = (budget / SLOTS_SHARE).min(rest / 2) / n_slots as u64;
+            stream(share.clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES))
+        };
+        let slots = WeightStream::slot_bytes(stream);
+        let capacity = budget - fixed - slots;
+        let in_slab = |matrix: &MatrixSize| slab::bytes_for(matrix.bytes as usize) as u64;
+        let sizes: Vec<_> = weights.matrices.iter().map(|matrix| (matrix.role, in_slab(matrix))).collect();
+        let placements = place(&sizes, capacity);
+        self.keep(weights, |i| placements[i]);
+        let resident = sizes.iter().zip(&placements).filter(|(_, place)| **place == Placement::Resident);
+        let resident: u64 = resident.map(|((_, bytes), _)| bytes).sum();
+        let reason = format!("of {total} bytes of matrices, those that there is room for");
+        self.charge("resident weights", resident, false, &reason);
+        let reason = format!("{n_slots} for chunks of {} bytes, one for a row", stream.chunk_bytes);
+        self.charge("slots", slots, false, &reason);
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    fn keep(&mut self, weights: &WeightBytes, placement: impl Fn(usize) -> Placement) {
+        let matrices = weights.matrices.iter().enumerate();
+        self.matrices = matrices
+            .map(|(i, matrix)| MatrixBytes {
+                name: matrix.name.clone(),
+                bytes: matrix.bytes,
+                placement: placement(i),
+            })
+            .collect();
+    }
+
+    /// Bytes of the matrices that are placed so.
+    pub fn placed_bytes(&self, placement: Placement) -> u64 {
+        self.matrices.iter().filter(|matrix| matrix.placement == placement).map(|matrix| matrix.bytes).sum()
+    }
+
+    /// Bytes of the KV cache.
+    pub(crate) fn kv_bytes(&self) -> u64 {
+        self.ledger.iter().filter(|line| line.what == KV_CACHE).map(|line| line.bytes).sum()
+    }
+
+    /// Bytes of all lines.
+    pub fn total_bytes(&self) -> u64 {
+        self.ledger.iter().map(|line| line.bytes).sum()
     }
 
     fn charge(&mut self, what: &str, bytes: u64, mapped: bool, reason: &str) {

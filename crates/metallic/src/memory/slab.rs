@@ -7,7 +7,6 @@
 //! Linux tells what it holds by mincore(2). cachestat(2) is quicker, but young, and blind on overlays;
 //! reading with `RWF_NOWAIT` reads ahead, so that a cold file would pass through the cache after all.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +15,8 @@ use std::thread;
 
 use memmap2::{Mmap, MmapMut};
 
+use super::direct::{BLOCK_BYTES, DirectFile};
+use super::reader::{FileRange, ModelFiles};
 use crate::error::{Error, Result};
 
 /// Bytes read at a time: a few requests of this size keep a disk busy.
@@ -24,10 +25,6 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// What is taken from the page cache or read past it as one: large enough for a disk to be quick.
 #[cfg(target_os = "linux")]
 const PIECE_BYTES: usize = 256 << 10;
-
-/// What direct reads are aligned to: at least the block of any disk.
-#[cfg(target_os = "linux")]
-const BLOCK_BYTES: usize = 4096;
 
 /// Readers, each with one request under way.
 const READERS: usize = 4;
@@ -61,7 +58,7 @@ fn anonymous(n_bytes: usize) -> io::Result<MmapMut> {
 /// # Errors
 /// What opening or reading reports, no memory, or a file that isn't as long as its map any more.
 pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io::Result<Mmap> {
-    let source = Source::open(path)?;
+    let source = DirectFile::open(path)?;
     if source.file.metadata()?.len() != map.len() as u64 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was opened"));
     }
@@ -77,7 +74,8 @@ pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io
                 while !failed.load(Ordering::Relaxed) {
                     let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some((i, chunk)) = next else { break };
-                    let result = source.read(map, i * CHUNK_BYTES, chunk).map(|past| (chunk.len(), past));
+                    let result =
+                        source.read_piece(map, i * CHUNK_BYTES, chunk).map(|past| (chunk.len(), past));
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     // Nobody listens any more once a piece has failed.
                     let _ = done.send(result);
@@ -97,29 +95,70 @@ pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io
     slab.make_read_only()
 }
 
-/// A file open for reading through the page cache and, where the system can, past it.
-struct Source {
-    file: File,
-    #[cfg(target_os = "linux")]
-    direct: Option<File>,
+/// Bytes that a range read by [`read_ranges`] takes.
+pub(super) fn bytes_for(n_bytes: usize) -> usize {
+    DirectFile::room_for(n_bytes)
+}
+
+/// Reads some ranges of a model's files past the page cache. Returns the memory and where each range begins in it.
+/// `progress` is called with the bytes of each piece that has arrived.
+///
+/// # Errors
+/// [`Error::Stream`] names the range that could not be read; [`Error::OutOfMemory`].
+pub(super) fn read_ranges(
+    files: &ModelFiles,
+    ranges: &[FileRange],
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Mmap, Vec<usize>)> {
+    let total = ranges.iter().map(|range| bytes_for(range.n_bytes)).sum();
+    let mut slab = zeros("resident weights", total)?;
+    let mut starts = Vec::with_capacity(ranges.len());
+    let mut pieces = Vec::new();
+    let (mut rest, mut region_start) = (&mut slab[..], 0);
+    for range in ranges {
+        let (region, after) = std::mem::take(&mut rest).split_at_mut(bytes_for(range.n_bytes));
+        let in_block = (range.offset % BLOCK_BYTES as u64) as usize;
+        starts.push(region_start + in_block);
+        (rest, region_start) = (after, region_start + region.len());
+        let (first, n_bytes) = (range.offset - in_block as u64, in_block + range.n_bytes);
+        for (i, to) in region.chunks_mut(CHUNK_BYTES).enumerate() {
+            let done = i * CHUNK_BYTES;
+            if done < n_bytes {
+                let n_bytes = CHUNK_BYTES.min(n_bytes - done);
+                pieces.push((FileRange { offset: first + done as u64, n_bytes, ..*range }, to));
+            }
+        }
+    }
+    let pieces = Mutex::new(pieces.into_iter());
+    let failed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (done, arrived) = mpsc::channel();
+        for _ in 0..READERS {
+            let (done, pieces, failed) = (done.clone(), &pieces, &failed);
+            scope.spawn(move || {
+                while !failed.load(Ordering::Relaxed) {
+                    let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((range, to)) = next else { break };
+                    let result = files.read_blocks(range, to).map(|_| range.n_bytes as u64);
+                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                    // Nobody listens any more once a piece has failed.
+                    let _ = done.send(result.map_err(|source| files.error(range, source)));
+                }
+            });
+        }
+        drop(done);
+        arrived.into_iter().try_for_each(|piece| piece.map(&mut *progress))
+    })?;
+    let what = "resident weights";
+    let slab = slab.make_read_only().map_err(|_| Error::OutOfMemory { what, bytes: total as u64 })?;
+    Ok((slab, starts))
 }
 
 #[cfg(target_os = "linux")]
-impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
-
-        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
-        let direct = File::options().read(true).custom_flags(flags).open(path);
-        if let Err(error) = &direct {
-            tracing::info!(%error, path = %path.display(), "can't be read past the page cache");
-        }
-        Ok(Self { file: File::open(path)?, direct: direct.ok() })
-    }
-
+impl DirectFile {
     /// Fills `chunk`, which lies at `offset` in the file, a multiple of [`CHUNK_BYTES`]. Returns how much was
     /// read past the page cache.
-    fn read(&self, map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
+    fn read_piece(&self, map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
         use std::os::unix::fs::FileExt;
 
         let Some(direct) = &self.direct else {
@@ -157,18 +196,14 @@ fn cached_pieces(range: &[u8]) -> Vec<bool> {
 }
 
 #[cfg(not(target_os = "linux"))]
-impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)? })
-    }
-
+impl DirectFile {
     #[cfg(unix)]
-    fn read(&self, _map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
+    fn read_piece(&self, _map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
         std::os::unix::fs::FileExt::read_exact_at(&self.file, chunk, offset as u64).map(|()| 0)
     }
 
     #[cfg(windows)]
-    fn read(&self, _map: &Mmap, offset: usize, mut chunk: &mut [u8]) -> io::Result<usize> {
+    fn read_piece(&self, _map: &Mmap, offset: usize, mut chunk: &mut [u8]) -> io::Result<usize> {
         use std::os::windows::fs::FileExt;
 
         let mut offset = offset as u64;
@@ -184,6 +219,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn write_and_map(path: &Path, n_bytes: usize) -> Mmap {

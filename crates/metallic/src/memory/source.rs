@@ -1,5 +1,6 @@
 //! Model files as bytes, shared: mapped, or read into memory.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::{Deref, Range};
@@ -10,8 +11,9 @@ use memmap2::Mmap;
 use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
 use metallic_kernels::{Isa, registry};
 
+use super::reader::{FileRange, ModelFiles};
 use super::slab;
-use crate::backend::MatrixData;
+use crate::backend::{MatrixBytes, MatrixData};
 use crate::error::{Error, Result};
 
 /// A GGUF model: the maps of all its shards, and what parsing them proved.
@@ -98,9 +100,10 @@ impl GgufFile {
         let ggml_type = tensor.ggml_type();
         let bytes = match tensor.byte_order() {
             ByteOrder::Little => {
-                let start = size(tensor.file_offset())?;
-                let range = start..start + size(tensor.n_bytes())?;
-                SharedBytes { owner: Arc::clone(&self.shards[tensor.shard()].bytes) as _, range }
+                let FileRange { shard, offset, n_bytes } = Self::range(tensor)?;
+                let start = size(offset)?;
+                let range = start..start + n_bytes;
+                SharedBytes { owner: Arc::clone(&self.shards[shard].bytes) as _, range }
             }
             ByteOrder::Big => {
                 let mut copy = Vec::new();
@@ -111,7 +114,25 @@ impl GgufFile {
                 SharedBytes::new(copy)
             }
         };
-        Ok(MatrixData { ggml_type, row_len: size(tensor.row_len())?, n_rows: size(tensor.n_rows())?, bytes })
+        let (row_len, n_rows) = (size(tensor.row_len())?, size(tensor.n_rows())?);
+        Ok(MatrixData { ggml_type, row_len, n_rows, bytes: MatrixBytes::Memory(bytes) })
+    }
+
+    /// Where a tensor lies.
+    ///
+    /// # Errors
+    /// A size beyond the address space.
+    pub(crate) fn range(tensor: &Tensor<'_>) -> Result<FileRange> {
+        let n_bytes = tensor.n_bytes().try_into().map_err(|_| Error::TooLarge { what: "a tensor" })?;
+        Ok(FileRange { shard: tensor.shard(), offset: tensor.file_offset(), n_bytes })
+    }
+
+    /// The files, open for reading past the page cache.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`].
+    pub(crate) fn open_direct(&self) -> Result<ModelFiles> {
+        ModelFiles::open(self.shards.iter().map(|shard| shard.path.clone()).collect())
     }
 
     /// The elements of a tensor of this file as floats, whatever its type.
@@ -121,7 +142,9 @@ impl GgufFile {
     pub fn floats(&self, tensor: &Tensor<'_>) -> Result<Vec<f32>> {
         let matrix = self.matrix(tensor)?;
         let mut floats = vec![0.0; matrix.row_len * matrix.n_rows];
-        (registry::ops(matrix.ggml_type, Isa::Scalar).decode)(&matrix.bytes, &mut floats);
+        if let MatrixBytes::Memory(bytes) = &matrix.bytes {
+            (registry::ops(matrix.ggml_type, Isa::Scalar).decode)(bytes, &mut floats);
+        }
         Ok(floats)
     }
 
@@ -136,6 +159,47 @@ impl GgufFile {
             *bytes = slab.map(Arc::new).map_err(|source| Error::Read { path: path.clone(), source })?;
         }
         Ok(())
+    }
+
+    /// Reads some tensors into memory of their own.
+    ///
+    /// # Errors
+    /// [`Error::Stream`]; no memory.
+    pub(crate) fn read_tensors(
+        &self,
+        files: &ModelFiles,
+        names: &[&str],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Resident> {
+        let gguf = self.gguf();
+        let find =
+            |name: &&str| gguf.tensor(name).ok_or_else(|| Error::MissingTensor { name: (*name).to_owned() });
+        let ranges = names.iter().map(|name| Self::range(&find(name)?)).collect::<Result<Vec<_>>>()?;
+        let (slab, starts) = slab::read_ranges(files, &ranges, progress)?;
+        let slab = SharedBytes::new(slab);
+        let parts =
+            starts.iter().zip(&ranges).map(|(&start, range)| slab.slice(start..start + range.n_bytes));
+        Ok(Resident(names.iter().map(|name| (*name).to_owned()).zip(parts).collect()))
+    }
+
+    /// Bytes before the tensors' data, in all files.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        let mut first: Vec<u64> = self.shards.iter().map(|shard| shard.bytes.len() as u64).collect();
+        for tensor in self.gguf().tensors() {
+            let first = &mut first[tensor.shard()];
+            *first = (*first).min(tensor.file_offset());
+        }
+        first.into_iter().sum()
+    }
+
+    /// Tells the system that little of the file will be read through its map, so that it does not read ahead.
+    pub(crate) fn will_need_little(&self) {
+        #[cfg(unix)]
+        for shard in &self.shards {
+            if let Err(error) = shard.bytes.advise(memmap2::Advice::Random) {
+                tracing::debug!(%error, "readahead of the mapped model");
+            }
+        }
     }
 
     /// Tells the system that all of the file will be read soon, so that it reads ahead.
@@ -184,6 +248,16 @@ impl Shard {
     }
 }
 
+/// Tensors that were read into memory, by name.
+#[derive(Default)]
+pub(crate) struct Resident(HashMap<String, SharedBytes>);
+
+impl Resident {
+    pub(crate) fn get(&self, name: &str) -> Option<SharedBytes> {
+        self.0.get(name).cloned()
+    }
+}
+
 /// Bytes that several owners share: part of a mapped file, or a copy.
 #[derive(Clone)]
 pub struct SharedBytes {
@@ -193,7 +267,7 @@ pub struct SharedBytes {
 
 impl SharedBytes {
     /// All bytes of `owner`.
-    pub fn new(owner: Vec<u8>) -> Self {
+    pub fn new(owner: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Self {
         let range = 0..owner.len();
         Self { owner: Arc::new(owner), range }
     }

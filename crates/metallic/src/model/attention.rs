@@ -6,6 +6,7 @@ use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::AttentionWeights;
 use crate::backend::{Backend, Input};
+use crate::error::Result;
 
 /// The attention part of one layer: what it is, and what it remembers.
 pub(super) struct Attention<'a, B: Backend> {
@@ -18,7 +19,7 @@ pub(super) struct Attention<'a, B: Backend> {
 
 impl<B: Backend> Attention<'_, B> {
     /// Adds to `scratch.hidden`.
-    pub(super) fn forward(self, backend: &mut B, batch: &Batch<'_>, scratch: &mut Scratch<B>) {
+    pub(super) fn forward(self, backend: &mut B, batch: &Batch<'_>, scratch: &mut Scratch<B>) -> Result<()> {
         let Self { config, weights, residual, rope, kv } = self;
         let (n_rows, norm_eps) = (residual.n_rows, residual.eps);
         let AttentionConfig { n_head, n_head_kv, key_length, .. } = *config;
@@ -26,7 +27,7 @@ impl<B: Backend> Attention<'_, B> {
 
         let mut projections =
             [weights.query.job::<B>(&mut *query), weights.key.job(&mut *key), weights.value.job(&mut *value)];
-        backend.matmul(&residual.input(hidden), n_rows, &mut projections);
+        backend.matmul(&residual.input(hidden), n_rows, &mut projections)?;
 
         if let Some(norm) = &weights.query_norm {
             backend.rms_norm_in_place(query, n_rows * n_head, norm, norm_eps);
@@ -41,6 +42,6 @@ impl<B: Backend> Attention<'_, B> {
             backend.store_kv(kv, &span, key, value);
             backend.attention(config, kv, &span, query, attended);
         }
-        residual.add_product(backend, &Input::Rows(attended), &weights.output, hidden, update);
+        residual.add_product(backend, &Input::Rows(attended), &weights.output, hidden, update)
     }
 }

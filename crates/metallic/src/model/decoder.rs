@@ -5,11 +5,11 @@ use super::config::{ModelConfig, RopeConfig};
 use super::kv_cache::{PageTable, layout};
 use super::residual::Residual;
 use super::scratch::{MAX_LOGIT_ROWS, Scratch, ScratchSizes};
-use super::weights::Weights;
+use super::weights::{AttentionWeights, FfnWeights, LayerWeights, Weights};
 use super::{Piece, ffn, moe};
 use crate::backend::{Backend, Input, Span};
 use crate::error::Result;
-use crate::memory::{MemoryPlan, PlanRequest};
+use crate::memory::{MemoryPlan, PlanRequest, StreamStats};
 
 /// The rows of one forward pass.
 pub(crate) struct Batch<'a> {
@@ -44,6 +44,8 @@ pub(crate) type LogitSink<'a> = &'a mut dyn FnMut(usize, &mut [f32]);
 pub(crate) trait Stage: Send {
     /// Runs a batch and hands out the logits asked for.
     fn forward(&mut self, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()>;
+    /// What streaming weights has cost so far; `None` where all are in memory.
+    fn stream_stats(&self) -> Option<StreamStats>;
     /// One line for logs: what computes, with what.
     fn description(&self) -> String;
 }
@@ -58,6 +60,8 @@ pub(crate) struct Decoder<B: Backend> {
     scratch: Scratch<B>,
     routing: moe::Routing,
     logits: Vec<f32>,
+    /// Whether the backend knows with which layers the next pass begins.
+    announced: bool,
 }
 
 /// The distinct rotations of a model, and which layer uses which.
@@ -94,13 +98,14 @@ impl<B: Backend> Decoder<B> {
             kv,
             routing: moe::Routing::default(),
             logits: vec![0.0; config.n_vocab],
+            announced: false,
             backend,
             config,
             weights,
         })
     }
 
-    fn layer(&mut self, index: usize, batch: &Batch<'_>) {
+    fn layer(&mut self, index: usize, batch: &Batch<'_>) -> Result<()> {
         let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
         let (n_rows, eps) = (batch.ids.len(), self.config.norm_eps);
         let (backend, scratch) = (&mut self.backend, &mut self.scratch);
@@ -116,21 +121,21 @@ impl<B: Backend> Decoder<B> {
             rope: &self.ropes.distinct[self.ropes.of_layer[index]],
             kv: &mut self.kv[index],
         };
-        attention.forward(backend, batch, scratch);
+        attention.forward(backend, batch, scratch)?;
         let residual =
             Residual { norm: &weights.ffn_norm, post_norm: weights.post_ffn_norm.as_ref(), eps, n_rows };
-        ffn::forward(backend, &config.ffn, &weights.ffn, &residual, &mut self.routing, scratch);
+        ffn::forward(backend, &config.ffn, &weights.ffn, &residual, &mut self.routing, scratch)
     }
 
     /// Logits of the rows asked for, a few rows at a time.
-    fn head(&mut self, output_rows: &[u32], sink: LogitSink<'_>) {
+    fn head(&mut self, output_rows: &[u32], sink: LogitSink<'_>) -> Result<()> {
         let ModelConfig { n_embd, n_vocab, norm_eps, logit_softcap, .. } = self.config;
         let (backend, weights) = (&mut self.backend, &self.weights);
         let Scratch { hidden, output_hidden, logits, .. } = &mut self.scratch;
         for (group, rows) in output_rows.chunks(MAX_LOGIT_ROWS).enumerate() {
             backend.gather_rows(hidden, rows, n_embd, output_hidden);
             let input = Input::RmsNorm { x: output_hidden, weight: &weights.output_norm, eps: norm_eps };
-            backend.matmul(&input, rows.len(), &mut [weights.output.job(&mut *logits)]);
+            backend.matmul(&input, rows.len(), &mut [weights.output.job(&mut *logits)])?;
             if let Some(cap) = logit_softcap {
                 backend.softcap(logits, cap, rows.len() * n_vocab);
             }
@@ -139,7 +144,65 @@ impl<B: Backend> Decoder<B> {
                 sink(group * MAX_LOGIT_ROWS + row, &mut self.logits);
             }
         }
+        Ok(())
     }
+
+    /// Tells the backend in what order the matrices from `layer` on will be used, as far as that is known: up to the
+    /// next layer with experts, else to the head, which is used `n_heads` times, and into the next pass.
+    fn announce(&mut self, layer: usize, n_heads: usize) {
+        let Self { backend, weights, .. } = self;
+        if announce_layers(backend, &weights.layers[layer..]) {
+            (0..n_heads).for_each(|_| backend.will_use(&weights.output.matrix));
+            announce_layers(backend, &weights.layers);
+        }
+    }
+
+    fn run(&mut self, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()> {
+        let Self { backend, config, weights, ropes, scratch, .. } = self;
+        for rope in &mut ropes.distinct {
+            backend.rope_positions(rope, batch.positions);
+        }
+        backend.embed(&weights.token_embedding, batch.ids, config.embedding_scale, &mut scratch.hidden)?;
+        let n_heads = batch.output_rows.len().div_ceil(MAX_LOGIT_ROWS);
+        let n_layers = self.config.layers.len();
+        if !self.announced {
+            announce_layers(&mut self.backend, &self.weights.layers);
+            self.announced = true;
+        }
+        if !self.weights.layers.iter().any(has_experts) {
+            self.announce(n_layers, n_heads);
+        }
+        for index in 0..n_layers {
+            self.layer(index, batch)?;
+            if has_experts(&self.weights.layers[index]) {
+                self.announce(index + 1, n_heads);
+            }
+        }
+        self.head(batch.output_rows, sink)
+    }
+}
+
+/// Says of all layers up to the first with experts, and of that one up to its experts, that they will be used.
+/// False if there is one.
+fn announce_layers<B: Backend>(backend: &mut B, layers: &[LayerWeights<B::Matrix, B::Buffer>]) -> bool {
+    for layer in layers {
+        let AttentionWeights { query, key, value, output, .. } = &layer.attention;
+        [query, key, value, output].into_iter().for_each(|linear| backend.will_use(&linear.matrix));
+        match &layer.ffn {
+            FfnWeights::Dense { gate, up, down } => {
+                [gate, up, down].into_iter().for_each(|linear| backend.will_use(&linear.matrix));
+            }
+            FfnWeights::Experts(experts) => {
+                backend.will_use(&experts.router);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+fn has_experts<M, V>(layer: &LayerWeights<M, V>) -> bool {
+    matches!(layer.ffn, FfnWeights::Experts(_))
 }
 
 impl<B: Backend> Stage for Decoder<B>
@@ -147,16 +210,16 @@ where
     Self: Send,
 {
     fn forward(&mut self, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()> {
-        let Self { backend, config, weights, ropes, scratch, .. } = self;
-        for rope in &mut ropes.distinct {
-            backend.rope_positions(rope, batch.positions);
+        let result = self.run(batch, sink);
+        if result.is_err() {
+            self.backend.forget_uses();
+            self.announced = false;
         }
-        backend.embed(&weights.token_embedding, batch.ids, config.embedding_scale, &mut scratch.hidden);
-        for index in 0..self.config.layers.len() {
-            self.layer(index, batch);
-        }
-        self.head(batch.output_rows, sink);
-        Ok(())
+        result
+    }
+
+    fn stream_stats(&self) -> Option<StreamStats> {
+        self.backend.stream_stats()
     }
 
     fn description(&self) -> String {

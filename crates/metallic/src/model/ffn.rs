@@ -6,6 +6,7 @@ use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::FfnWeights;
 use crate::backend::{Backend, Input};
+use crate::error::Result;
 
 /// Adds to `scratch.hidden`.
 pub(super) fn forward<B: Backend>(
@@ -15,7 +16,7 @@ pub(super) fn forward<B: Backend>(
     residual: &Residual<'_, B>,
     routing: &mut moe::Routing,
     scratch: &mut Scratch<B>,
-) {
+) -> Result<()> {
     let (gate, up, down) = match weights {
         FfnWeights::Dense { gate, up, down } => (gate, up, down),
         FfnWeights::Experts(experts) => {
@@ -24,7 +25,7 @@ pub(super) fn forward<B: Backend>(
     };
     let Scratch { hidden, update, gate: inner, up: inner_up, .. } = scratch;
     let mut jobs = [gate.job(&mut *inner), up.job(&mut *inner_up)];
-    backend.matmul(&residual.input(hidden), residual.n_rows, &mut jobs);
+    backend.matmul(&residual.input(hidden), residual.n_rows, &mut jobs)?;
     let inner = Input::Gated { activation: config.activation, gate: inner, up: inner_up };
-    residual.add_product(backend, &inner, down, hidden, update);
+    residual.add_product(backend, &inner, down, hidden, update)
 }

@@ -8,15 +8,25 @@ use super::decoder::Decoder;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
 use super::{arch, kv_cache};
-use crate::backend::{Backend, Cpu, KvType};
+use crate::backend::{Backend, Cpu, KvType, MatrixBytes, MatrixData};
 use crate::cores::default_threads;
 use crate::error::Result;
-use crate::memory::{BackendBytes, GgufFile, MemoryPlan, PlanRequest, WeightBytes};
+use crate::memory::{
+    BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, Resident, Role,
+    WeightBytes, WeightStream,
+};
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
 pub const DEFAULT_MAX_CONTEXT: usize = 4096;
 /// Rows of a forward pass unless another number is asked for.
 pub const DEFAULT_BATCH: usize = 512;
+
+/// Chunks of weights that are read ahead or in use, where weights are streamed.
+pub const DEFAULT_SLOTS: usize = 8;
+/// A small budget makes the context shorter than the default, but no shorter than this.
+const MIN_CONTEXT: usize = 512;
+/// A small budget makes batches smaller than the default, but no smaller than this.
+const MIN_BATCH: usize = 32;
 
 /// Where weights lie while a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +43,14 @@ pub struct GgufLoader<'p> {
     file: GgufFile,
     n_ctx: Option<usize>,
     n_sequences: usize,
-    n_batch: usize,
+    n_batch: Option<usize>,
     n_threads: usize,
     kv_type: Option<KvType>,
     isa: Isa,
     mode: LoadMode,
+    budget: Option<MemoryBudget>,
+    n_slots: usize,
+    chunk_bytes: Option<usize>,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -50,11 +63,14 @@ impl<'p> GgufLoader<'p> {
             file,
             n_ctx: None,
             n_sequences: 1,
-            n_batch: DEFAULT_BATCH,
+            n_batch: None,
             n_threads: default_threads(),
             kv_type: None,
             isa: Isa::best(),
             mode: LoadMode::default(),
+            budget: None,
+            n_slots: DEFAULT_SLOTS,
+            chunk_bytes: None,
             progress: None,
         }
     }
@@ -76,7 +92,7 @@ impl<'p> GgufLoader<'p> {
     /// Rows of a forward pass: prompts are read in pieces of this size.
     #[must_use]
     pub fn batch(mut self, n_batch: usize) -> Self {
-        self.n_batch = n_batch.max(1);
+        self.n_batch = Some(n_batch.max(1));
         self
     }
 
@@ -109,6 +125,23 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
+    /// What the process may hold. Weights that there is no room for stay in the file and are swapped in as they
+    /// are used. Where no context or batch was asked for, they are made smaller rather than keys, values and buffers
+    /// take more than half.
+    #[must_use]
+    pub fn budget(mut self, budget: MemoryBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// How weights are swapped in, where they are: how many chunks at a time, and how large they are at most. By
+    /// default [`DEFAULT_SLOTS`], of a size that goes with the budget.
+    #[must_use]
+    pub fn slots(mut self, n_slots: usize, chunk_bytes: usize) -> Self {
+        (self.n_slots, self.chunk_bytes) = (n_slots.max(1), Some(chunk_bytes));
+        self
+    }
+
     /// Called with bytes done and bytes in all while files are read into memory.
     #[must_use]
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'p) -> Self {
@@ -128,29 +161,57 @@ impl<'p> GgufLoader<'p> {
         for name in census.unused(&self.file) {
             debug!(tensor = name, "not used by this architecture");
         }
+        let mut weights = census.bytes;
+        weights.files = self.file.n_bytes();
+        weights.metadata = self.file.metadata_bytes();
         let n_ctx = self.n_ctx.unwrap_or(config.context_length.min(DEFAULT_MAX_CONTEXT));
-        let request = PlanRequest {
+        let mut request = PlanRequest {
             n_ctx,
             n_sequences: self.n_sequences,
-            n_batch: self.n_batch.min(n_ctx.saturating_mul(self.n_sequences)),
+            n_batch: self.n_batch.unwrap_or(DEFAULT_BATCH),
             kv_type: self.kv_type.unwrap_or_else(|| default_kv_type(&gguf, self.isa)),
+            ram_bytes: self.budget.map(|budget| budget.ram_bytes),
+            n_slots: self.n_slots,
+            chunk_bytes: self.chunk_bytes,
+            in_slab: self.mode == LoadMode::Slab,
         };
-        let width = config.max_input_width();
+        // A small budget makes the defaults smaller, but nothing that was asked for.
+        while let Some(budget) = request.ram_bytes {
+            let unlimited = PlanRequest { ram_bytes: None, in_slab: false, ..request };
+            let plan = self.plan_for(&config, &weights, unlimited)?;
+            let (kv, buffers) = (plan.kv_bytes(), plan.allocated_bytes() - plan.kv_bytes());
+            if plan.total_bytes() <= budget {
+                break;
+            } else if self.n_ctx.is_none() && kv > budget / 4 && request.n_ctx > MIN_CONTEXT {
+                request.n_ctx = (request.n_ctx / 2).max(MIN_CONTEXT);
+            } else if self.n_batch.is_none() && buffers > budget / 4 && request.n_batch > MIN_BATCH {
+                request.n_batch = (request.n_batch / 2).max(MIN_BATCH);
+            } else {
+                break;
+            }
+        }
+        request.n_batch = request.n_batch.min(request.n_ctx.saturating_mul(self.n_sequences));
+        Ok((config.clone(), self.plan_for(&config, &weights, request)?))
+    }
+
+    /// The plan for one way of using the model.
+    fn plan_for(
+        &self,
+        config: &ModelConfig,
+        weights: &WeightBytes,
+        request: PlanRequest,
+    ) -> Result<MemoryPlan> {
         let layers = config
             .layers
             .iter()
             .map(|layer| Ok((layer.attention.n_head, kv_cache::layout(&layer.attention, request.kv_type)?)));
         let layers = layers.collect::<Result<Vec<_>>>()?;
+        let width = config.max_input_width();
         let backend = BackendBytes {
             inputs: Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width),
-            attention: Cpu::attention_bytes(self.n_threads, layers, n_ctx),
+            attention: Cpu::attention_bytes(self.n_threads, layers, request.n_ctx),
         };
-        let mut weight_bytes = census.bytes;
-        if self.mode == LoadMode::Slab {
-            (weight_bytes.mapped, weight_bytes.slab) = (0, self.file.n_bytes());
-        }
-        let plan = MemoryPlan::new(&config, weight_bytes, backend, request)?;
-        Ok((config, plan))
+        MemoryPlan::new(config, weights, backend, request)
     }
 
     /// Loads the model.
@@ -159,20 +220,27 @@ impl<'p> GgufLoader<'p> {
     /// What is wrong with the file for this architecture, or what could not be allocated.
     pub fn load(mut self) -> Result<Model> {
         let (config, plan) = self.plan()?;
-        let backend = Cpu::new(self.n_threads, self.isa)?;
-        match self.mode {
-            LoadMode::Map => self.file.will_need(),
-            LoadMode::Slab => {
-                let (mut done, total) = (0, self.file.n_bytes());
-                self.file.read_to_memory(&mut |n_bytes| {
-                    done += n_bytes;
-                    if let Some(progress) = &mut self.progress {
-                        progress(done, total);
-                    }
-                })?;
-            }
+        let mut backend = Cpu::new(self.n_threads, self.isa)?;
+        let mut resident = Resident::default();
+        if let Some(stream) = plan.stream {
+            self.file.will_need_little();
+            let files = self.file.open_direct()?;
+            let names = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
+            let names: Vec<&str> = names.map(|matrix| matrix.name.as_str()).collect();
+            resident = self.file.read_tensors(
+                &files,
+                &names,
+                &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
+            )?;
+            backend = backend.with_stream(WeightStream::new(files, stream)?, stream.chunk_bytes);
+        } else if self.mode == LoadMode::Slab {
+            let n_bytes = self.file.n_bytes();
+            self.file.read_to_memory(&mut counted(&mut self.progress, n_bytes))?;
+        } else {
+            self.file.will_need();
         }
-        let mut load = Load { backend, file: &self.file };
+        let streamed = plan.stream.is_some();
+        let mut load = Load { backend, file: &self.file, resident, streamed };
         let weights = weights::build(&self.file.gguf(), &config, &mut load)?;
         let backend = load.backend;
 
@@ -183,7 +251,11 @@ impl<'p> GgufLoader<'p> {
             n_batch = plan.request.n_batch,
             kv_type = plan.request.kv_type.name(),
             mode = ?self.mode,
+            budget_bytes = plan.request.ram_bytes,
+            budget_from = self.budget.map(|budget| tracing::field::display(budget.source)),
             mapped_bytes = plan.mapped_bytes(),
+            resident_bytes = plan.placed_bytes(Placement::Resident),
+            streamed_bytes = plan.placed_bytes(Placement::Streamed),
             allocated_bytes = plan.allocated_bytes(),
             "loaded"
         );
@@ -192,6 +264,20 @@ impl<'p> GgufLoader<'p> {
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
         Ok(Model::new(config, plan, Box::new(stage)))
+    }
+}
+
+/// Calls `progress` with what has been done of `total`, for each piece that is done.
+fn counted<'a, 'p>(
+    progress: &'a mut Option<Box<dyn FnMut(u64, u64) + 'p>>,
+    total: u64,
+) -> impl FnMut(u64) + use<'a, 'p> {
+    let mut done = 0;
+    move |n_bytes| {
+        done += n_bytes;
+        if let Some(progress) = progress {
+            progress(done, total);
+        }
     }
 }
 
@@ -222,10 +308,11 @@ impl WeightSource for Census {
     type Matrix = ();
     type Vector = ();
 
-    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<()> {
+    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<()> {
         self.used.insert(tensor.name().to_owned());
         if tensor.byte_order() == ByteOrder::Little {
-            self.bytes.mapped += tensor.n_bytes();
+            let (name, bytes) = (tensor.name().to_owned(), tensor.n_bytes());
+            self.bytes.matrices.push(MatrixSize { name, role, bytes, row_bytes: bytes / tensor.n_rows() });
         } else {
             self.bytes.copied += tensor.n_bytes();
         }
@@ -243,14 +330,24 @@ impl WeightSource for Census {
 struct Load<'a, B> {
     backend: B,
     file: &'a GgufFile,
+    /// Where some matrices have been read to.
+    resident: Resident,
+    /// Whether the others stay in the file, instead of being used in its map.
+    streamed: bool,
 }
 
 impl<B: Backend> WeightSource for Load<'_, B> {
     type Matrix = B::Matrix;
     type Vector = B::Buffer;
 
-    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<B::Matrix> {
-        self.backend.matrix(self.file.matrix(&tensor)?)
+    fn matrix(&mut self, tensor: Tensor<'_>, _: Role) -> Result<B::Matrix> {
+        let mut data = self.file.matrix(&tensor)?;
+        if let Some(bytes) = self.resident.get(tensor.name()) {
+            data = MatrixData { bytes: MatrixBytes::Memory(bytes), ..data };
+        } else if self.streamed && tensor.byte_order() == ByteOrder::Little {
+            data = MatrixData { bytes: MatrixBytes::File(GgufFile::range(&tensor)?), ..data };
+        }
+        self.backend.matrix(data)
     }
 
     fn vector(&mut self, tensor: Tensor<'_>) -> Result<B::Buffer> {

@@ -21,11 +21,11 @@ use std::ops::Range;
 pub use arch::{read_config, supported as supported_architectures};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
-pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, GgufLoader, LoadMode};
+pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
 pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};
-use crate::memory::MemoryPlan;
+use crate::memory::{MemoryPlan, StreamStats};
 use decoder::{Batch, Stage};
 use kv_cache::PageTable;
 
@@ -98,6 +98,11 @@ impl Model {
     /// One line for logs: what computes, with what.
     pub fn description(&self) -> String {
         self.stage.description()
+    }
+
+    /// What streaming weights has cost so far; `None` where all are in memory.
+    pub fn stream_stats(&self) -> Option<StreamStats> {
+        self.stage.stream_stats()
     }
 
     /// A new, empty sequence.

@@ -8,6 +8,7 @@ use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::ExpertWeights;
 use crate::backend::{Backend, Input, MatmulJob};
+use crate::error::Result;
 
 /// Adds to `scratch.hidden`.
 pub(super) fn forward<B: Backend>(
@@ -17,36 +18,41 @@ pub(super) fn forward<B: Backend>(
     residual: &Residual<'_, B>,
     routing: &mut Routing,
     scratch: &mut Scratch<B>,
-) {
+) -> Result<()> {
     let Scratch { hidden, normed, update, gate, up, router, expert_input, expert_output, .. } = scratch;
     let (n_ff, n_embd, n_rows) = (config.n_ff, weights.n_embd, residual.n_rows);
 
     backend.rms_norm(hidden, n_rows, residual.norm, residual.eps, normed);
-    backend.matmul(&Input::Rows(normed), n_rows, &mut [MatmulJob::new(&weights.router, &mut *router)]);
+    backend.matmul(&Input::Rows(normed), n_rows, &mut [MatmulJob::new(&weights.router, &mut *router)])?;
     routing.scores.resize(n_rows * weights.config.n_expert, 0.0);
     backend.read(router, 0, &mut routing.scores);
     routing.choose(&weights.config);
 
-    backend.clear(update, n_rows * n_embd);
-    for expert in 0..weights.config.n_expert {
-        let Chosen { rows, weights: shares } = &routing.chosen[expert];
-        if rows.is_empty() {
-            continue;
-        }
+    let matrices = |backend: &B, expert: usize| {
         let inner = expert * n_ff..(expert + 1) * n_ff;
         let outer = expert * n_embd..(expert + 1) * n_embd;
-        let (gate_rows, up_rows) =
-            (backend.matrix_rows(&weights.gate, inner.clone()), backend.matrix_rows(&weights.up, inner));
-        let down_rows = backend.matrix_rows(&weights.down, outer);
-
+        [
+            backend.matrix_rows(&weights.gate, inner.clone()),
+            backend.matrix_rows(&weights.up, inner),
+            backend.matrix_rows(&weights.down, outer),
+        ]
+    };
+    for expert in routing.chosen_experts() {
+        matrices(backend, expert).iter().for_each(|matrix| backend.will_use(matrix));
+    }
+    backend.clear(update, n_rows * n_embd);
+    for expert in routing.chosen_experts() {
+        let Chosen { rows, weights: shares } = &routing.chosen[expert];
+        let [gate_rows, up_rows, down_rows] = matrices(backend, expert);
         backend.gather_rows(normed, rows, n_embd, expert_input);
         let mut jobs = [MatmulJob::new(&gate_rows, &mut *gate), MatmulJob::new(&up_rows, &mut *up)];
-        backend.matmul(&Input::Rows(expert_input), rows.len(), &mut jobs);
+        backend.matmul(&Input::Rows(expert_input), rows.len(), &mut jobs)?;
         let inner = Input::Gated { activation: config.activation, gate, up };
-        backend.matmul(&inner, rows.len(), &mut [MatmulJob::new(&down_rows, &mut *expert_output)]);
+        backend.matmul(&inner, rows.len(), &mut [MatmulJob::new(&down_rows, &mut *expert_output)])?;
         backend.scatter_add_rows(expert_output, rows, shares, n_embd, update);
     }
     residual.add(backend, hidden, update, n_rows * n_embd);
+    Ok(())
 }
 
 /// Which rows go to which expert, in buffers that are used again.
@@ -65,6 +71,11 @@ struct Chosen {
 }
 
 impl Routing {
+    /// The experts that some row goes to, by number.
+    fn chosen_experts(&self) -> impl Iterator<Item = usize> {
+        self.chosen.iter().enumerate().filter(|(_, chosen)| !chosen.rows.is_empty()).map(|(expert, _)| expert)
+    }
+
     /// Softmax over all scores of a row, then the best `n_used`, their shares normalised to sum to one.
     fn choose(&mut self, config: &ExpertsConfig) {
         self.chosen.resize_with(config.n_expert, Chosen::default);

@@ -3,6 +3,7 @@
 
 use super::weights::Linear;
 use crate::backend::{Backend, Input};
+use crate::error::Result;
 
 /// The norms around one part of a layer.
 pub(super) struct Residual<'a, B: Backend> {
@@ -26,12 +27,13 @@ impl<B: Backend> Residual<'_, B> {
         last: &Linear<B::Matrix, B::Buffer>,
         hidden: &mut B::Buffer,
         update: &mut B::Buffer,
-    ) {
+    ) -> Result<()> {
         match self.post_norm {
             None => backend.matmul(input, self.n_rows, &mut [last.job_adding_to(hidden)]),
             Some(norm) => {
-                backend.matmul(input, self.n_rows, &mut [last.job(&mut *update)]);
+                backend.matmul(input, self.n_rows, &mut [last.job(&mut *update)])?;
                 backend.add_rms_norm(hidden, update, self.n_rows, norm, self.eps);
+                Ok(())
             }
         }
     }

@@ -8,13 +8,14 @@ use metallic_gguf::{Gguf, Tensor};
 use super::config::{AttentionConfig, ExpertsConfig, FfnConfig, LayerConfig, ModelConfig};
 use crate::backend::{Backend, MatmulJob};
 use crate::error::{Error, Result};
+use crate::memory::Role;
 
 /// What a tensor becomes: nothing while planning, weights on a backend while loading.
 pub(crate) trait WeightSource {
     type Matrix: Clone;
     type Vector;
 
-    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<Self::Matrix>;
+    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<Self::Matrix>;
     fn vector(&mut self, tensor: Tensor<'_>) -> Result<Self::Vector>;
 }
 
@@ -98,13 +99,13 @@ pub(crate) fn build<S: WeightSource>(
     config: &ModelConfig,
     source: &mut S,
 ) -> Result<Weights<S::Matrix, S::Vector>> {
-    let mut build = Build { gguf, source };
+    let tied = gguf.tensor("output.weight").is_none();
+    let mut build = Build { gguf, source, role: if tied { Role::Head } else { Role::Embedding } };
     let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
     let token_embedding = build.matrix("token_embd.weight", &[n_embd, n_vocab])?;
-    let output = match build.optional_matrix("output.weight", &[n_embd, n_vocab])? {
-        Some(matrix) => matrix,
-        None => token_embedding.clone(), // tied
-    };
+    build.role = Role::Head;
+    let output =
+        if tied { token_embedding.clone() } else { build.matrix("output.weight", &[n_embd, n_vocab])? };
     let n_rot = config.layers[0].attention.rope.n_rot;
     Ok(Weights {
         token_embedding,
@@ -113,7 +114,7 @@ pub(crate) fn build<S: WeightSource>(
             .layers
             .iter()
             .enumerate()
-            .map(|(i, layer)| build.layer(&format!("blk.{i}"), n_embd, layer))
+            .map(|(i, layer)| build.layer(i, n_embd, layer))
             .collect::<Result<_>>()?,
         output_norm: build.vector("output_norm.weight", n_embd)?,
         output: Linear { matrix: output, bias: build.optional_vector("output.bias", n_vocab)? },
@@ -123,22 +124,26 @@ pub(crate) fn build<S: WeightSource>(
 struct Build<'a, 'g, S> {
     gguf: &'a Gguf<'g>,
     source: &'a mut S,
+    /// Of the matrices that are looked for.
+    role: Role,
 }
 
 impl<'g, S: WeightSource> Build<'_, 'g, S> {
     fn layer(
         &mut self,
-        prefix: &str,
+        index: usize,
         n_embd: usize,
         config: &LayerConfig,
     ) -> Result<LayerWeights<S::Matrix, S::Vector>> {
+        let prefix = &format!("blk.{index}");
+        self.role = Role::Layer(index);
         Ok(LayerWeights {
             attention_norm: self.vector(&format!("{prefix}.attn_norm.weight"), n_embd)?,
             attention: self.attention(prefix, n_embd, &config.attention)?,
             post_attention_norm: self
                 .optional_vector(&format!("{prefix}.post_attention_norm.weight"), n_embd)?,
             ffn_norm: self.vector(&format!("{prefix}.ffn_norm.weight"), n_embd)?,
-            ffn: self.ffn(prefix, n_embd, &config.ffn)?,
+            ffn: self.ffn(index, prefix, n_embd, &config.ffn)?,
             post_ffn_norm: self.optional_vector(&format!("{prefix}.post_ffw_norm.weight"), n_embd)?,
         })
     }
@@ -162,6 +167,7 @@ impl<'g, S: WeightSource> Build<'_, 'g, S> {
 
     fn ffn(
         &mut self,
+        index: usize,
         prefix: &str,
         n_embd: usize,
         config: &FfnConfig,
@@ -175,10 +181,12 @@ impl<'g, S: WeightSource> Build<'_, 'g, S> {
             });
         };
         let n = experts.n_expert;
+        let router = self.matrix(&format!("{prefix}.ffn_gate_inp.weight"), &[n_embd, n])?;
+        self.role = Role::Experts(index);
         Ok(FfnWeights::Experts(ExpertWeights {
             config: experts.clone(),
             n_embd,
-            router: self.matrix(&format!("{prefix}.ffn_gate_inp.weight"), &[n_embd, n])?,
+            router,
             gate: self.matrix(&format!("{prefix}.ffn_gate_exps.weight"), &[n_embd, n_ff, n])?,
             up: self.matrix(&format!("{prefix}.ffn_up_exps.weight"), &[n_embd, n_ff, n])?,
             down: self.matrix(&format!("{prefix}.ffn_down_exps.weight"), &[n_ff, n_embd, n])?,
@@ -193,15 +201,12 @@ impl<'g, S: WeightSource> Build<'_, 'g, S> {
     }
 
     fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<S::Matrix> {
-        self.optional_matrix(name, shape)?.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
+        let tensor = self.find(name, shape)?;
+        self.source.matrix(tensor.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?, self.role)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<S::Vector> {
         self.optional_vector(name, len)?.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
-    }
-
-    fn optional_matrix(&mut self, name: &str, shape: &[usize]) -> Result<Option<S::Matrix>> {
-        self.find(name, shape)?.map(|tensor| self.source.matrix(tensor)).transpose()
     }
 
     fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<S::Vector>> {

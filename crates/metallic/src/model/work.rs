@@ -5,6 +5,7 @@ use metallic_gguf::{Gguf, Tensor};
 use super::arch;
 use super::weights::{self, FfnWeights, LayerWeights, WeightSource};
 use crate::error::Result;
+use crate::memory::Role;
 
 /// What a token's products with matrices of weights cost. Attention is not counted: it grows with the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl WeightSource for Sizes {
     type Matrix = Products;
     type Vector = ();
 
-    fn matrix(&mut self, tensor: Tensor<'_>) -> Result<Products> {
+    fn matrix(&mut self, tensor: Tensor<'_>, _: Role) -> Result<Products> {
         Ok(Products { weight_bytes: tensor.n_bytes(), multiply_adds: tensor.n_elements() })
     }
 

@@ -5,3 +5,4 @@ mod consistency;
 mod containers;
 mod oracles;
 mod real_models;
+mod residency;

@@ -1,0 +1,204 @@
+//! Weights that are swapped in as they are used: *block swapping*.
+//!
+//! Whoever uses matrices announces them in the order of use. Their chunks are then read into slots, as many ahead
+//! as there are slots, while earlier ones are being used. A slot that is given back takes the next chunk. So the
+//! bytes read are those of the matrices announced, once for each announcement, and the wait for a chunk is the
+//! only place where reading costs time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::plan::StreamPlan;
+use super::reader::{FileRange, ModelFiles, Read, ReadThreads, Reader, Slot};
+use crate::error::Result;
+
+/// Threads that read: with so many reads under way disks come near to their best.
+const READERS: usize = 4;
+
+/// What streaming has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StreamStats {
+    /// Bytes of weights that were read.
+    pub read_bytes: u64,
+    /// Chunks that they came in.
+    pub n_chunks: u64,
+    /// How long computing waited for them.
+    pub waited: Duration,
+}
+
+/// Consecutive whole rows of a matrix in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamedRows {
+    pub(crate) range: FileRange,
+    pub(crate) row_bytes: usize,
+    pub(crate) rows_per_chunk: usize,
+}
+
+impl StreamedRows {
+    pub(crate) fn n_rows(&self) -> usize {
+        self.range.n_bytes / self.row_bytes
+    }
+
+    /// Some of the rows.
+    pub(crate) fn rows(&self, rows: std::ops::Range<usize>) -> Self {
+        let offset = self.range.offset + (rows.start * self.row_bytes) as u64;
+        Self { range: FileRange { offset, n_bytes: rows.len() * self.row_bytes, ..self.range }, ..*self }
+    }
+
+    /// The rows of each chunk, in order.
+    pub(crate) fn chunks(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let n_rows = self.n_rows();
+        (0..n_rows).step_by(self.rows_per_chunk).map(move |row| row..(row + self.rows_per_chunk).min(n_rows))
+    }
+}
+
+/// Hands out chunks in the order in which their matrices were announced.
+pub(crate) struct WeightStream {
+    files: Arc<ModelFiles>,
+    reader: Box<dyn Reader>,
+    /// Announced, not yet being read.
+    announced: VecDeque<FileRange>,
+    free: Vec<Slot>,
+    /// Being read or arrived, in the order of use.
+    ahead: VecDeque<(u64, FileRange)>,
+    arrived: Vec<(Read, io::Result<()>)>,
+    n_under_way: usize,
+    next_number: u64,
+    row: Slot,
+    stats: StreamStats,
+}
+
+impl WeightStream {
+    /// Allocates the slots, and starts the threads that fill them.
+    ///
+    /// # Errors
+    /// No memory for the slots, or no threads.
+    pub(crate) fn new(files: ModelFiles, plan: StreamPlan) -> Result<Self> {
+        let (files, StreamPlan { n_slots, chunk_bytes, .. }) = (Arc::new(files), plan);
+        let reader = ReadThreads::start(&files, READERS.min(n_slots), n_slots)?;
+        tracing::info!(n_slots, chunk_bytes, direct = files.is_direct(), "weights are streamed by threads");
+        Self::with_reader(files, Box::new(reader), plan)
+    }
+
+    fn with_reader(files: Arc<ModelFiles>, reader: Box<dyn Reader>, plan: StreamPlan) -> Result<Self> {
+        let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
+        Ok(Self {
+            files,
+            reader,
+            announced: VecDeque::new(),
+            free: (0..n_slots).map(|_| Slot::new(chunk_bytes)).collect::<Result<_>>()?,
+            ahead: VecDeque::with_capacity(n_slots),
+            arrived: Vec::with_capacity(n_slots),
+            n_under_way: 0,
+            next_number: 0,
+            row: Slot::new(max_row_bytes)?,
+            stats: StreamStats::default(),
+        })
+    }
+
+    /// Bytes of the slots.
+    pub(super) fn slot_bytes(plan: StreamPlan) -> u64 {
+        let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
+        (n_slots * Slot::bytes_for(chunk_bytes) + Slot::bytes_for(max_row_bytes)) as u64
+    }
+
+    /// What streaming has cost so far.
+    pub(crate) fn stats(&self) -> StreamStats {
+        self.stats
+    }
+
+    /// Says that all of `rows` will be used once, after what was announced before.
+    pub(crate) fn announce(&mut self, rows: &StreamedRows) {
+        self.announced.extend(rows.chunks().map(|chunk| rows.rows(chunk).range));
+        self.read_ahead();
+    }
+
+    /// Takes everything announced back: for whoever can't go on in that order.
+    pub(crate) fn forget(&mut self) {
+        self.announced.clear();
+        self.ahead.clear();
+        while self.n_under_way > 0 {
+            self.wait_for_one();
+        }
+        let slots = self.arrived.drain(..).map(|(read, _)| read.slot);
+        self.free.extend(slots);
+    }
+
+    /// The chunk that holds `range`, in a slot that must be [given back](Self::give_back). One that is not the next
+    /// of those announced ends what was announced, and is waited for in full.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream), with the file, the place and the system's reason. Nothing is
+    /// announced any more then.
+    pub(crate) fn next(&mut self, range: FileRange) -> Result<Slot> {
+        if self.ahead.front().is_none_or(|(_, next)| *next != range) {
+            if !(self.ahead.is_empty() && self.announced.is_empty()) {
+                tracing::debug!(?range, "is not the chunk that was announced");
+                self.forget();
+            }
+            self.announced.push_back(range);
+            self.read_ahead();
+        }
+        let (number, _) = self.ahead.pop_front().expect("the chunk is being read: a slot was free for it");
+        let began = Instant::now();
+        let place = loop {
+            match self.arrived.iter().position(|(read, _)| read.number == number) {
+                Some(place) => break place,
+                None => self.wait_for_one(),
+            }
+        };
+        self.stats.waited += began.elapsed();
+        let (read, result) = self.arrived.swap_remove(place);
+        match result {
+            Ok(()) => {
+                self.stats.read_bytes += range.n_bytes as u64;
+                self.stats.n_chunks += 1;
+                Ok(read.slot)
+            }
+            Err(source) => {
+                self.free.push(read.slot);
+                self.forget();
+                Err(self.files.error(range, source))
+            }
+        }
+    }
+
+    /// Ends the use of a chunk.
+    pub(crate) fn give_back(&mut self, slot: Slot) {
+        self.free.push(slot);
+        self.read_ahead();
+    }
+
+    /// A single row, at once.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub(crate) fn row(&mut self, range: FileRange) -> Result<&[u8]> {
+        let began = Instant::now();
+        let result = self.row.fill(&self.files, range);
+        self.stats.waited += began.elapsed();
+        self.stats.read_bytes += range.n_bytes as u64;
+        result.map_err(|source| self.files.error(range, source))?;
+        Ok(self.row.chunk())
+    }
+
+    /// Begins reads as long as there are slots for them.
+    fn read_ahead(&mut self) {
+        while !self.free.is_empty() && !self.announced.is_empty() {
+            let (Some(slot), Some(range)) = (self.free.pop(), self.announced.pop_front()) else { return };
+            let number = self.next_number;
+            self.next_number += 1;
+            self.reader.submit(Read { number, range, slot });
+            self.n_under_way += 1;
+            self.ahead.push_back((number, range));
+        }
+    }
+
+    fn wait_for_one(&mut self) {
+        let ended = self.reader.wait();
+        self.n_under_way -= 1;
+        self.arrived.push(ended);
+    }
+}

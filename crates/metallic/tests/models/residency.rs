@@ -1,0 +1,106 @@
+//! Where the weights are makes no difference: the same bits whatever stays in memory and whatever is swapped in, in
+//! chunks of whatever size.
+
+use metallic::memory::{MemoryBudget, MemoryPlan, Placement};
+use metallic::{Error, GgufFile, GgufLoader, Model};
+
+use crate::oracles::{Oracles, model};
+
+/// Slots, and bytes of a chunk: from a row at a time to more than any matrix here.
+const SLOTS: [(usize, usize); 4] = [(1, 1), (2, 1000), (3, 20_000), (8, 4 << 20)];
+
+fn logits(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+    let mut all = Vec::new();
+    model.evaluate(tokens, 0..tokens.len(), &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
+    // One by one, too: few rows go another way than many.
+    for range in [0..tokens.len() - 1, tokens.len() - 1..tokens.len()] {
+        let sequence = model.create_sequence();
+        let piece = metallic::model::Piece {
+            sequence,
+            start: 0,
+            tokens: &tokens[range.clone()],
+            logits: 0..range.len(),
+        };
+        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
+        model.release_sequence(sequence);
+    }
+    all
+}
+
+/// The least budget, and the one that holds everything.
+fn limits(loader: &GgufLoader<'_>, at_least: GgufLoader<'_>) -> (u64, u64) {
+    let everything = loader.plan().expect("a plan").1.total_bytes();
+    match at_least.plan() {
+        Err(Error::BudgetTooSmall { floor_bytes, budget_bytes: 0, .. }) => (floor_bytes, everything),
+        other => panic!("{:?} is no floor", other.map(|(_, plan)| plan)),
+    }
+}
+
+fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
+    let expected = logits(&mut loader().load().expect("a model"), tokens);
+    for (n_slots, chunk_bytes) in SLOTS {
+        let with = |ram: u64| loader().slots(n_slots, chunk_bytes).budget(MemoryBudget::given(ram));
+        let (floor, everything) = limits(&loader(), with(0));
+        assert!(with(floor - 1).plan().is_err(), "{name}: less than the floor");
+        let between = (1..4).map(|i| floor + (everything.saturating_sub(floor)) * i / 4);
+        for ram in std::iter::once(floor).chain(between).chain([everything]) {
+            let mut model = with(ram).load().expect("a model within its budget");
+            let plan = model.plan().clone();
+            assert!(plan.total_bytes() <= ram, "{name}: {} of {ram} bytes", plan.total_bytes());
+            assert!(logits(&mut model, tokens) == expected, "{name}: {n_slots} x {chunk_bytes}, {ram} bytes");
+            check_stats(name, &model, &plan);
+        }
+    }
+}
+
+/// A dense model reads what is not resident and no more, once a pass; what was read ahead for the next is not counted.
+fn check_stats(name: &str, model: &Model, plan: &MemoryPlan) {
+    let Some(stats) = model.stream_stats() else {
+        return assert_eq!(plan.stream, None, "{name}");
+    };
+    let streamed = plan.placed_bytes(Placement::Streamed);
+    assert!(stats.read_bytes >= streamed || name.contains("moe"), "{name}: {stats:?}");
+}
+
+#[test]
+fn logits_have_the_same_bits_whatever_is_streamed() {
+    let Some(oracles) = Oracles::find() else { return };
+    let tokens = oracles.tokens();
+    for name in oracles.supported() {
+        let path = oracles.path(&format!("archs/{name}.gguf"));
+        let loader = || GgufLoader::new(GgufFile::open(&path).expect("an oracle")).threads(2).batch(64);
+        check(&name, &loader, &tokens);
+    }
+}
+
+#[test]
+fn a_real_model_streams_each_byte_once_a_pass() {
+    let Some(path) = model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let loader = || {
+        let file = GgufFile::open(&path).expect("a model");
+        GgufLoader::new(file).threads(2).context_length(256).batch(64)
+    };
+    let tokens: Vec<u32> = (100..140).collect();
+    let mut all = loader().load().expect("a model");
+    let (floor, everything) = limits(&loader(), loader().budget(MemoryBudget::given(0)));
+    for ram in [floor, (floor + everything) / 2, everything - 1] {
+        let mut model = loader().budget(MemoryBudget::given(ram)).load().expect("a model within its budget");
+        let streamed = model.plan().placed_bytes(Placement::Streamed);
+        assert!(streamed > 0 && model.plan().total_bytes() <= ram);
+        for position in 0..3 {
+            let before = model.stream_stats().expect("streams").read_bytes;
+            let mut found = Vec::new();
+            model
+                .evaluate(&tokens, 39..40, &mut |_, logits| found.extend_from_slice(logits))
+                .expect("logits");
+            let mut expected = Vec::new();
+            all.evaluate(&tokens, 39..40, &mut |_, logits| expected.extend_from_slice(logits))
+                .expect("logits");
+            assert!(found == expected, "{ram} bytes");
+            // Its head is the token embedding, of which a row a token is read as well.
+            let read = model.stream_stats().expect("streams").read_bytes - before;
+            let rows = 40 * 576 * 2; // a weight takes at most two bytes
+            assert!((streamed..=streamed + rows).contains(&read), "pass {position}: {read} of {streamed}");
+        }
+    }
+}

@@ -15,15 +15,7 @@ pub fn rms_norm(isa: Isa, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut
         #[inline(always)]
         || {
             let scale = rms_scale(x, eps);
-            match weight {
-                Some(weight) => {
-                    assert_eq!(x.len(), weight.len(), "a weight for each value");
-                    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * (scale * w);
-                    }
-                }
-                None => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * scale),
-            }
+            each_scaled(out.iter_mut().zip(x), scale, weight, |(out, x), scale| *out = x * scale);
         },
     );
 }
@@ -36,7 +28,8 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: Option<&[f32]>, eps: f
     isa.run(
         #[inline(always)]
         || {
-            scale_and_shift(x, rms_scale(x, eps), weight, None);
+            let scale = rms_scale(x, eps);
+            each_scaled(x.iter_mut(), scale, weight, |x, scale| *x *= scale);
         },
     );
 }
@@ -46,14 +39,12 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: Option<&[f32]>, eps: f
 /// # Panics
 /// If `acc` or `weight` are not as long as `x`.
 pub fn add_rms_norm(isa: Isa, acc: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    assert!(acc.len() == x.len() && weight.len() == x.len(), "a sum and a weight for each value");
+    assert_eq!(acc.len(), x.len(), "a sum for each value");
     isa.run(
         #[inline(always)]
         || {
             let scale = rms_scale(x, eps);
-            for ((acc, x), w) in acc.iter_mut().zip(x).zip(weight) {
-                *acc += x * (scale * w);
-            }
+            each_scaled(acc.iter_mut().zip(x), scale, Some(weight), |(acc, x), scale| *acc += x * scale);
         },
     );
 }
@@ -62,6 +53,23 @@ pub fn add_rms_norm(isa: Isa, acc: &mut [f32], x: &[f32], weight: &[f32], eps: f
 #[inline(always)]
 fn rms_scale(x: &[f32], eps: f32) -> f32 {
     1.0 / (lanes::sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
+}
+
+/// Calls `set` with each of the values and what it is multiplied by: `scale`, times its weight where there are weights.
+#[inline(always)]
+fn each_scaled<T>(
+    values: impl ExactSizeIterator<Item = T>,
+    scale: f32,
+    weight: Option<&[f32]>,
+    set: impl Fn(T, f32),
+) {
+    match weight {
+        Some(weight) => {
+            assert_eq!(values.len(), weight.len(), "a weight for each value");
+            values.zip(weight).for_each(|(value, w)| set(value, scale * w));
+        }
+        None => values.for_each(|value| set(value, scale)),
+    }
 }
 
 /// [`rms_norm`] of each row of `x`, rows of `row_len` values, shared out among the pool's threads.
@@ -105,22 +113,12 @@ pub fn layer_norm(
             let mean = lanes::sum(x, |x| x) / x.len() as f32;
             out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
             let variance = lanes::sum(out, |x| x * x) / x.len() as f32;
-            scale_and_shift(out, 1.0 / (variance + eps).sqrt(), weight, bias);
+            let scale = 1.0 / (variance + eps).sqrt();
+            each_scaled(out.iter_mut(), scale, weight, |out, scale| *out *= scale);
+            if let Some(bias) = bias {
+                assert_eq!(out.len(), bias.len(), "a bias for each value");
+                out.iter_mut().zip(bias).for_each(|(out, b)| *out += b);
+            }
         },
     );
-}
-
-#[inline(always)]
-fn scale_and_shift(x: &mut [f32], scale: f32, weight: Option<&[f32]>, bias: Option<&[f32]>) {
-    match weight {
-        Some(weight) => {
-            assert_eq!(x.len(), weight.len(), "a weight for each value");
-            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= scale * w);
-        }
-        None => x.iter_mut().for_each(|x| *x *= scale),
-    }
-    if let Some(bias) = bias {
-        assert_eq!(x.len(), bias.len(), "a bias for each value");
-        x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
-    }
 }

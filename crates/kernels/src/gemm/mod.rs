@@ -34,7 +34,7 @@ mod work;
 
 pub(crate) use column::{Column, Rows, expand_each, five_bits, four, nibbles};
 pub(crate) use numbers::{FloatPanel, Line, PanelBlock};
-use numbers::{Floats, Numbers, Quants};
+use numbers::{Floats, Numbers, Quants, TileBlock};
 pub(crate) use work::{Call, n_lines};
 
 use crate::block::{FloatBlock, QuantBlock};
@@ -66,6 +66,38 @@ pub(crate) struct Functions<N: Numbers> {
 }
 
 type Multiply<N> = fn(&[<N as Numbers>::Panel], &[<N as Numbers>::Tile], usize, &mut Product);
+
+/// How one instruction set multiplies quants.
+trait RegisterTile {
+    /// [`Functions::multiply`] for formats that have these [`QuantBlock::HALVES`] and [`QuantBlock::MINS`].
+    ///
+    /// # Safety
+    /// This CPU has the instruction set.
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(
+        panel: &[PanelBlock],
+        tile: &[TileBlock],
+        n: usize,
+        out: &mut Product,
+    );
+
+    /// The one for blocks of type `B`.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn multiply_of<B: QuantBlock>() -> Multiply<Quants> {
+        // SAFETY (of all the calls): the caller's.
+        match (B::HALVES, B::MINS) {
+            // SAFETY: as above.
+            (false, false) => |w, x, n, out| unsafe { Self::multiply::<false, false>(w, x, n, out) },
+            // SAFETY: as above.
+            (false, true) => |w, x, n, out| unsafe { Self::multiply::<false, true>(w, x, n, out) },
+            // SAFETY: as above.
+            (true, false) => |w, x, n, out| unsafe { Self::multiply::<true, false>(w, x, n, out) },
+            // SAFETY: as above.
+            (true, true) => |w, x, n, out| unsafe { Self::multiply::<true, true>(w, x, n, out) },
+        }
+    }
+}
 
 impl Gemm {
     /// The functions for blocks of type `B`; `None` where a product a token is faster.

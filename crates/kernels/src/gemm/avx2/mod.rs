@@ -11,7 +11,7 @@ use columns::Avx2Rows;
 
 use super::column::for_each_block;
 use super::numbers::{FloatPanel, FloatTile, PanelBlock, TileBlock, TileRow};
-use super::{Floats, Functions, Product, Quants};
+use super::{Floats, Functions, Product, Quants, RegisterTile};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 use crate::x86::{load_32, load_f32};
@@ -20,20 +20,11 @@ use crate::x86::{load_32, load_f32};
 const AT_ONCE: usize = 4;
 
 pub(super) fn quants<B: QuantBlock>() -> Functions<Quants> {
-    // SAFETY (of all the calls): only `Gemm::of` asks, whose `Isa::Avx2` proves what this CPU has.
     Functions {
-        // SAFETY: as above.
+        // SAFETY: only `Gemm::of` asks, whose `Isa::Avx2` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
-        multiply: match (B::HALVES, B::MINS) {
-            // SAFETY: as above.
-            (false, false) => |panel, tile, n, out| unsafe { multiply::<false, false>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (false, true) => |panel, tile, n, out| unsafe { multiply::<false, true>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (true, false) => |panel, tile, n, out| unsafe { multiply::<true, false>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (true, true) => |panel, tile, n, out| unsafe { multiply::<true, true>(panel, tile, n, out) },
-        },
+        // SAFETY: likewise.
+        multiply: unsafe { Avx2::multiply_of::<B>() },
     }
 }
 
@@ -61,16 +52,21 @@ fn expand_floats<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [Floa
     });
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply<const HALVES: bool, const MINS: bool>(
-    panel: &[PanelBlock],
-    tile: &[TileBlock],
-    n: usize,
-    out: &mut Product,
-) {
-    for (four, out) in out.as_chunks_mut::<AT_ONCE>().0.iter_mut().enumerate().take(n.div_ceil(AT_ONCE)) {
-        for eight in 0..2 {
-            multiply_part::<HALVES, MINS>(panel, tile, four, eight, out);
+struct Avx2;
+
+impl RegisterTile for Avx2 {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(
+        panel: &[PanelBlock],
+        tile: &[TileBlock],
+        n: usize,
+        out: &mut Product,
+    ) {
+        let fours = out.as_chunks_mut::<AT_ONCE>().0.iter_mut().enumerate();
+        for (four, out) in fours.take(n.div_ceil(AT_ONCE)) {
+            for eight in 0..2 {
+                multiply_part::<HALVES, MINS>(panel, tile, four, eight, out);
+            }
         }
     }
 }

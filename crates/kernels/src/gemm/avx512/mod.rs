@@ -9,25 +9,16 @@ use columns::Avx512Rows;
 
 use super::column::for_each_block;
 use super::numbers::{PanelBlock, TileBlock};
-use super::{Floats, Functions, Product, Quants, TOKENS};
+use super::{Floats, Functions, Product, Quants, RegisterTile, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 
 pub(super) fn quants<B: QuantBlock>() -> Functions<Quants> {
-    // SAFETY (of all the calls): only `Gemm::of` asks, whose `Isa::Avx512` proves what this CPU has.
     Functions {
-        // SAFETY: as above.
+        // SAFETY: only `Gemm::of` asks, whose `Isa::Avx512` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
-        multiply: match (B::HALVES, B::MINS) {
-            // SAFETY: as above.
-            (false, false) => |panel, tile, n, out| unsafe { multiply::<false, false>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (false, true) => |panel, tile, n, out| unsafe { multiply::<false, true>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (true, false) => |panel, tile, n, out| unsafe { multiply::<true, false>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (true, true) => |panel, tile, n, out| unsafe { multiply::<true, true>(panel, tile, n, out) },
-        },
+        // SAFETY: likewise.
+        multiply: unsafe { Avx512::multiply_of::<B>() },
     }
 }
 
@@ -48,19 +39,23 @@ fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]
     });
 }
 
-/// The narrowest tile that holds `n` tokens. A token's result is the same in all of them.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply<const HALVES: bool, const MINS: bool>(
-    panel: &[PanelBlock],
-    tile: &[TileBlock],
-    n: usize,
-    out: &mut Product,
-) {
-    match n {
-        0..=4 => multiply_first::<HALVES, MINS, 4>(panel, tile, out),
-        5..=8 => multiply_first::<HALVES, MINS, 8>(panel, tile, out),
-        9..=12 => multiply_first::<HALVES, MINS, 12>(panel, tile, out),
-        _ => multiply_first::<HALVES, MINS, TOKENS>(panel, tile, out),
+struct Avx512;
+
+impl RegisterTile for Avx512 {
+    /// In the narrowest tile that holds `n` tokens. A token's result is the same in all of them.
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(
+        panel: &[PanelBlock],
+        tile: &[TileBlock],
+        n: usize,
+        out: &mut Product,
+    ) {
+        match n {
+            0..=4 => multiply_first::<HALVES, MINS, 4>(panel, tile, out),
+            5..=8 => multiply_first::<HALVES, MINS, 8>(panel, tile, out),
+            9..=12 => multiply_first::<HALVES, MINS, 12>(panel, tile, out),
+            _ => multiply_first::<HALVES, MINS, TOKENS>(panel, tile, out),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) use smmla::Smmla;
 
 use super::column::for_each_block;
 use super::numbers::{PanelBlock, TileBlock};
-use super::{Functions, Product, Quants, ROWS};
+use super::{Functions, Product, Quants, ROWS, RegisterTile};
 use crate::activations::Q8_LEN;
 use crate::block::QuantBlock;
 
@@ -27,8 +27,8 @@ const AT_ONCE: usize = 4;
 type Activations<'a> = [&'a [i8; Q8_LEN]; AT_ONCE];
 
 /// An instruction that multiplies bytes, and how its sums for eight rows and four tokens lie in eight registers. A
-/// value proves that this CPU has it.
-pub(super) trait Instruction: Copy {
+/// value proves that this CPU has it. Its [`RegisterTile`] is [`multiply`], compiled for it.
+pub(super) trait Instruction: RegisterTile + Copy {
     /// Makes signed bytes of quants, in the order that `dots` takes them.
     fn arrange(quants: &mut [[u8; 4 * ROWS]; Q8_LEN / 4]);
 
@@ -48,17 +48,6 @@ pub(super) trait Instruction: Copy {
 
     /// Writes the sums of the `eight`-th eight rows.
     fn store(sums: [float32x4_t; 8], out: &mut [[f32; ROWS]; AT_ONCE], eight: usize);
-
-    /// [`multiply`], compiled for the instruction.
-    ///
-    /// # Safety
-    /// This CPU has it.
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
-        tile: &[TileBlock],
-        n: usize,
-        out: &mut Product,
-    );
 }
 
 /// The functions of a format on a CPU that has the instruction.
@@ -68,18 +57,8 @@ pub(super) trait Instruction: Copy {
 pub(super) unsafe fn quants<B: QuantBlock, I: Instruction>() -> Functions<Quants> {
     Functions {
         expand: expand::<B, I>,
-        multiply: match (B::HALVES, B::MINS) {
-            // SAFETY (of all the calls): the caller's.
-            (false, false) => {
-                |panel, tile, n, out| unsafe { I::multiply::<false, false>(panel, tile, n, out) }
-            }
-            // SAFETY: as above.
-            (false, true) => |panel, tile, n, out| unsafe { I::multiply::<false, true>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (true, false) => |panel, tile, n, out| unsafe { I::multiply::<true, false>(panel, tile, n, out) },
-            // SAFETY: as above.
-            (true, true) => |panel, tile, n, out| unsafe { I::multiply::<true, true>(panel, tile, n, out) },
-        },
+        // SAFETY: the caller's.
+        multiply: unsafe { I::multiply_of::<B>() },
     }
 }
 

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::numbers::{PanelBlock, TileBlock};
-use super::super::{Product, ROWS};
+use super::super::{Product, ROWS, RegisterTile};
 use super::{AT_ONCE, Activations, Instruction, multiply};
 use crate::activations::Q8_LEN;
 use crate::neon::{load_16, load_f32, store_16, store_f32};
@@ -85,7 +85,9 @@ impl Instruction for Smmla {
             }
         }
     }
+}
 
+impl RegisterTile for Smmla {
     #[target_feature(enable = "neon,i8mm")]
     unsafe fn multiply<const HALVES: bool, const MINS: bool>(
         panel: &[PanelBlock],

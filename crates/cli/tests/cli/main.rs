@@ -9,6 +9,7 @@ mod bench;
 #[cfg(unix)]
 mod chat;
 mod inspect;
+mod plan;
 #[cfg(unix)]
 mod pull;
 #[cfg(all(unix, feature = "hub"))]

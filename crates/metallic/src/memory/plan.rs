@@ -210,7 +210,7 @@ impl MemoryPlan {
         let Some(rest) = budget.checked_sub(floor) else {
             return Err(Error::BudgetTooSmall {
                 budget_bytes: budget,
-                floor_bytes: floor.min(fixed.saturating_add(total)),
+                floor_bytes: floor.min(fixed.saturating_add(whole)),
                 n_ctx,
                 n_batch,
                 kv_type,

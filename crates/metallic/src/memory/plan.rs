@@ -30,8 +30,8 @@ pub struct PlanRequest {
     pub in_slab: bool,
 }
 
-/// Code, stacks, and what the allocator and small things take; measured as the peak of small models less their
-/// ledgers.
+/// Code, stacks, and what the allocator and small things take: an estimate on the safe side. Peaks within control groups
+/// were below the whole ledger.
 const PROGRAM_BYTES: u64 = 16 << 20;
 
 /// Bytes of a tokenizer for each byte of metadata: its tables of tokens and merges.

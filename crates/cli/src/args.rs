@@ -158,7 +158,7 @@ fn kv_type() -> impl TypedValueParser<Value = KvType> {
 /// Where weights lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Load {
-    /// In a slab if the files take at most half of the memory that is available, else mapped
+    /// In a slab if the files take at most half of the memory budget, else mapped
     #[default]
     Auto,
     /// In the mapped file

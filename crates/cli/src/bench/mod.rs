@@ -133,7 +133,6 @@ impl Bench<'_> {
         }
         let stream = self.model.stream_stats().zip(before).map(|(after, before)| StreamStats {
             read_bytes: after.read_bytes - before.read_bytes,
-            n_chunks: after.n_chunks - before.n_chunks,
             waited: after.waited - before.waited,
         });
         Ok(Measured { samples, stream })

@@ -49,20 +49,16 @@ impl DirectFile {
         let (first, n_needed) = (offset - start as u64, start + n_bytes);
         let to = &mut to[..n_needed.next_multiple_of(BLOCK_BYTES)];
         let file = self.direct.as_ref().unwrap_or(&self.file);
+        let cut_short = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file has been cut short");
         let mut n_read = 0;
         while n_read < n_needed {
             match read_at(file, first + n_read as u64, &mut to[n_read..]) {
-                Ok(0) => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has been cut short"));
-                }
+                Ok(0) => return Err(cut_short()),
                 // What a short read has left over of a block is read again: the next must begin with one.
                 Ok(n) if n_read + n < n_needed => {
                     let whole = (n_read + n) / BLOCK_BYTES * BLOCK_BYTES;
                     if whole == n_read {
-                        return Err(io::Error::new(
-                            io::ErrorKind::UnexpectedEof,
-                            "the file has been cut short",
-                        ));
+                        return Err(cut_short());
                     }
                     n_read = whole;
                 }

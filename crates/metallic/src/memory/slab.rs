@@ -63,33 +63,16 @@ pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was opened"));
     }
     let mut slab = anonymous(map.len())?;
-    let chunks = Mutex::new(slab.chunks_mut(CHUNK_BYTES).enumerate());
-    let failed = AtomicBool::new(false);
+    let chunks = slab.chunks_mut(CHUNK_BYTES).enumerate();
     let mut n_past_cache = 0;
-    thread::scope(|scope| {
-        let (done, pieces) = mpsc::channel();
-        for _ in 0..READERS {
-            let (done, chunks, source, failed) = (done.clone(), &chunks, &source, &failed);
-            scope.spawn(move || {
-                while !failed.load(Ordering::Relaxed) {
-                    let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((i, chunk)) = next else { break };
-                    let result =
-                        source.read_piece(map, i * CHUNK_BYTES, chunk).map(|past| (chunk.len(), past));
-                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                    // Nobody listens any more once a piece has failed.
-                    let _ = done.send(result);
-                }
-            });
-        }
-        drop(done);
-        pieces.into_iter().try_for_each(|piece| {
-            let (n_bytes, past) = piece?;
+    read_in_parallel(
+        chunks,
+        &|(i, chunk)| source.read_piece(map, i * CHUNK_BYTES, chunk).map(|past| (chunk.len(), past)),
+        &mut |(n_bytes, past)| {
             n_past_cache += past;
             progress(n_bytes as u64);
-            io::Result::Ok(())
-        })
-    })?;
+        },
+    )?;
     let through_cache_bytes = map.len() - n_past_cache;
     tracing::info!(path = %path.display(), through_cache_bytes, past_cache_bytes = n_past_cache, "read");
     slab.make_read_only()
@@ -129,29 +112,46 @@ pub(super) fn read_ranges(
             }
         }
     }
-    let pieces = Mutex::new(pieces.into_iter());
+    read_in_parallel(
+        pieces.into_iter(),
+        &|(range, to)| match files.read_blocks(range, to) {
+            Ok(_) => Ok(range.n_bytes as u64),
+            Err(source) => Err(files.error(range, source)),
+        },
+        progress,
+    )?;
+    let what = "resident weights";
+    let slab = slab.make_read_only().map_err(|_| Error::OutOfMemory { what, bytes: total as u64 })?;
+    Ok((slab, starts))
+}
+
+/// Reads pieces on a few threads. `arrived` is called, on this one, with what each read returned; the first that fails
+/// ends it.
+fn read_in_parallel<P: Send, R: Send, E: Send>(
+    pieces: impl Iterator<Item = P> + Send,
+    read: &(dyn Fn(P) -> Result<R, E> + Sync),
+    arrived: &mut dyn FnMut(R),
+) -> Result<(), E> {
+    let pieces = Mutex::new(pieces);
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (done, arrived) = mpsc::channel();
+        let (done, results) = mpsc::channel();
         for _ in 0..READERS {
             let (done, pieces, failed) = (done.clone(), &pieces, &failed);
             scope.spawn(move || {
                 while !failed.load(Ordering::Relaxed) {
                     let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((range, to)) = next else { break };
-                    let result = files.read_blocks(range, to).map(|_| range.n_bytes as u64);
+                    let Some(piece) = next else { break };
+                    let result = read(piece);
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     // Nobody listens any more once a piece has failed.
-                    let _ = done.send(result.map_err(|source| files.error(range, source)));
+                    let _ = done.send(result);
                 }
             });
         }
         drop(done);
-        arrived.into_iter().try_for_each(|piece| piece.map(&mut *progress))
-    })?;
-    let what = "resident weights";
-    let slab = slab.make_read_only().map_err(|_| Error::OutOfMemory { what, bytes: total as u64 })?;
-    Ok((slab, starts))
+        results.into_iter().try_for_each(|result| result.map(&mut *arrived))
+    })
 }
 
 #[cfg(target_os = "linux")]

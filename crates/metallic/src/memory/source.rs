@@ -95,13 +95,19 @@ impl GgufFile {
     /// # Errors
     /// A size beyond the address space, or no memory for the copy.
     pub fn matrix(&self, tensor: &Tensor<'_>) -> Result<MatrixData> {
+        let size = |n: u64| usize::try_from(n).map_err(|_| Error::TooLarge { what: "a tensor" });
+        let (row_len, n_rows) = (size(tensor.row_len())?, size(tensor.n_rows())?);
+        let bytes = MatrixBytes::Memory(self.bytes(tensor)?);
+        Ok(MatrixData { ggml_type: tensor.ggml_type(), row_len, n_rows, bytes })
+    }
+
+    /// The bytes of a tensor in little-endian order; see [`GgufFile::matrix`].
+    fn bytes(&self, tensor: &Tensor<'_>) -> Result<SharedBytes> {
         let what = "a tensor";
-        let size = |n: u64| usize::try_from(n).map_err(|_| Error::TooLarge { what });
-        let ggml_type = tensor.ggml_type();
-        let bytes = match tensor.byte_order() {
+        Ok(match tensor.byte_order() {
             ByteOrder::Little => {
                 let FileRange { shard, offset, n_bytes } = Self::range(tensor)?;
-                let start = size(offset)?;
+                let start = usize::try_from(offset).map_err(|_| Error::TooLarge { what })?;
                 let range = start..start + n_bytes;
                 SharedBytes { owner: Arc::clone(&self.shards[shard].bytes) as _, range }
             }
@@ -110,12 +116,10 @@ impl GgufFile {
                 let out_of_memory = |_| Error::OutOfMemory { what, bytes: tensor.n_bytes() };
                 copy.try_reserve_exact(tensor.data().len()).map_err(out_of_memory)?;
                 copy.extend_from_slice(tensor.data());
-                (registry::ops(ggml_type, Isa::Scalar).swap_bytes)(&mut copy);
+                (registry::ops(tensor.ggml_type(), Isa::Scalar).swap_bytes)(&mut copy);
                 SharedBytes::new(copy)
             }
-        };
-        let (row_len, n_rows) = (size(tensor.row_len())?, size(tensor.n_rows())?);
-        Ok(MatrixData { ggml_type, row_len, n_rows, bytes: MatrixBytes::Memory(bytes) })
+        })
     }
 
     /// Where a tensor lies.
@@ -132,7 +136,7 @@ impl GgufFile {
     /// # Errors
     /// As [`GgufFile::open`].
     pub(crate) fn open_direct(&self) -> Result<ModelFiles> {
-        ModelFiles::open(self.shards.iter().map(|shard| shard.path.clone()).collect())
+        ModelFiles::open(self.shard_paths().map(Path::to_owned).collect())
     }
 
     /// The elements of a tensor of this file as floats, whatever its type.
@@ -140,11 +144,10 @@ impl GgufFile {
     /// # Errors
     /// As [`GgufFile::matrix`].
     pub fn floats(&self, tensor: &Tensor<'_>) -> Result<Vec<f32>> {
-        let matrix = self.matrix(tensor)?;
-        let mut floats = vec![0.0; matrix.row_len * matrix.n_rows];
-        if let MatrixBytes::Memory(bytes) = &matrix.bytes {
-            (registry::ops(matrix.ggml_type, Isa::Scalar).decode)(bytes, &mut floats);
-        }
+        let bytes = self.bytes(tensor)?;
+        let n = usize::try_from(tensor.n_elements()).map_err(|_| Error::TooLarge { what: "a tensor" })?;
+        let mut floats = vec![0.0; n];
+        (registry::ops(tensor.ggml_type(), Isa::Scalar).decode)(&bytes, &mut floats);
         Ok(floats)
     }
 

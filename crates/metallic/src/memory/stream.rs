@@ -22,8 +22,6 @@ const READERS: usize = 4;
 pub struct StreamStats {
     /// Bytes of weights that were read.
     pub read_bytes: u64,
-    /// Chunks that they came in.
-    pub n_chunks: u64,
     /// How long computing waited for them.
     pub waited: Duration,
 }
@@ -135,7 +133,7 @@ impl WeightStream {
     pub(crate) fn next(&mut self, range: FileRange) -> Result<Slot> {
         if self.ahead.front().is_none_or(|(_, next)| *next != range) {
             if !(self.ahead.is_empty() && self.announced.is_empty()) {
-                tracing::debug!(?range, "is not the chunk that was announced");
+                tracing::info!(?range, "is not the chunk that was announced");
                 self.forget();
             }
             self.announced.push_back(range);
@@ -154,7 +152,6 @@ impl WeightStream {
         match result {
             Ok(()) => {
                 self.stats.read_bytes += range.n_bytes as u64;
-                self.stats.n_chunks += 1;
                 Ok(read.slot)
             }
             Err(source) => {

@@ -191,7 +191,8 @@ impl<'p> GgufLoader<'p> {
             }
         }
         request.n_batch = request.n_batch.min(request.n_ctx.saturating_mul(self.n_sequences));
-        Ok((config.clone(), self.plan_for(&config, &weights, request)?))
+        let plan = self.plan_for(&config, &weights, request)?;
+        Ok((config, plan))
     }
 
     /// The plan for one way of using the model.

@@ -53,7 +53,7 @@ fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
     }
 }
 
-/// A dense model reads what is not resident and no more, once a pass; what was read ahead for the next is not counted.
+/// Whoever streams says so, and has read all that is not resident; of experts, perhaps not all were asked for.
 fn check_stats(name: &str, model: &Model, plan: &MemoryPlan) {
     let Some(stats) = model.stream_stats() else {
         return assert_eq!(plan.stream, None, "{name}");

@@ -61,11 +61,28 @@ pub(crate) struct Functions<N: Numbers> {
     /// Expands up to [`ROWS`] rows: `(rows, row_bytes, panel)`. What the panel holds for rows that
     /// are missing has no meaning.
     expand: fn(&[u8], usize, &mut [N::Panel]),
-    /// Multiplies for the first `n` tokens of a tile: `(panel, tile, n, out)`.
+    /// Multiplies panels, one after another and as many as products, for the first `n` tokens of a tile:
+    /// `(panels, tile, n, out)`.
     multiply: Multiply<N>,
 }
 
-type Multiply<N> = fn(&[<N as Numbers>::Panel], &[<N as Numbers>::Tile], usize, &mut Product);
+type Multiply<N> = fn(&[<N as Numbers>::Panel], &[<N as Numbers>::Tile], usize, &mut [Product]);
+
+/// Panels that are multiplied together at most. Where registers are many, a load of activations serves two.
+const PANELS: usize = 2;
+
+/// [`Functions::multiply`] from the product of one panel.
+#[inline(always)]
+fn one_by_one<P, T>(
+    panels: &[P],
+    tile: &[T],
+    out: &mut [Product],
+    multiply: impl Fn(&[P], &[T], &mut Product),
+) {
+    for (panel, out) in panels.chunks_exact(tile.len()).zip(out) {
+        multiply(panel, tile, out);
+    }
+}
 
 /// How one instruction set multiplies quants.
 trait RegisterTile {
@@ -74,10 +91,10 @@ trait RegisterTile {
     /// # Safety
     /// This CPU has the instruction set.
     unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
+        panels: &[PanelBlock],
         tile: &[TileBlock],
         n: usize,
-        out: &mut Product,
+        out: &mut [Product],
     );
 
     /// The one for blocks of type `B`.

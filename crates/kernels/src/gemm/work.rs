@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::numbers::{Block, Kind, cast_mut};
-use super::{Floats, Functions, Line, Numbers, Quants, ROWS, TOKENS};
+use super::{Floats, Functions, Line, Numbers, PANELS, Quants, ROWS, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::isa::Isa;
 use crate::matmul::{Input, MatmulJob, WorkerBuf};
@@ -145,21 +145,26 @@ impl Call<'_> {
             let end = (start + ROWS).min(rows.end);
             (functions.expand)(job.rows(start..end), job.row_bytes(), panel);
         }
-        let mut product = [[0.0; ROWS]; TOKENS];
+        let mut products = [[[0.0; ROWS]; TOKENS]; PANELS];
+        let panels = &panels[..starts.len() * self.n_blocks];
         for (first, tile) in tokens.clone().step_by(TOKENS).zip(tiles.chunks_exact(self.n_blocks)) {
             let n = TOKENS.min(tokens.end - first);
-            for (start, panel) in starts.clone().zip(panels.chunks_exact(self.n_blocks)) {
-                let end = (start + ROWS).min(rows.end);
-                job.prefetch_tile(first..first + n, start);
-                (functions.multiply)(panel, tile, n, &mut product);
-                if end - start == ROWS {
-                    // SAFETY: the caller's: nobody else has these rows.
-                    unsafe { job.store_tile(first, start, &mut product[..n]) };
-                    continue;
-                }
-                for (token, results) in product.iter_mut().enumerate().take(n) {
-                    // SAFETY: as above.
-                    unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
+            for (i, panels) in panels.chunks(PANELS * self.n_blocks).enumerate() {
+                let products = &mut products[..panels.len() / self.n_blocks];
+                let starts = starts.clone().skip(i * PANELS).take(PANELS);
+                starts.clone().for_each(|start| job.prefetch_tile(first..first + n, start));
+                (functions.multiply)(panels, tile, n, products);
+                for (start, product) in starts.zip(products) {
+                    let end = (start + ROWS).min(rows.end);
+                    if end - start == ROWS {
+                        // SAFETY: the caller's: nobody else has these rows.
+                        unsafe { job.store_tile(first, start, &mut product[..n]) };
+                        continue;
+                    }
+                    for (token, results) in product.iter_mut().enumerate().take(n) {
+                        // SAFETY: as above.
+                        unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
+                    }
                 }
             }
         }

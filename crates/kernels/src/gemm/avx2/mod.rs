@@ -11,7 +11,7 @@ use columns::Avx2Rows;
 
 use super::column::for_each_block;
 use super::numbers::{FloatPanel, FloatTile, PanelBlock, TileBlock, TileRow};
-use super::{Floats, Functions, Product, Quants, RegisterTile};
+use super::{Floats, Functions, Product, Quants, RegisterTile, one_by_one};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 use crate::x86::{load_32, load_f32};
@@ -32,8 +32,10 @@ pub(super) fn floats<B: FloatBlock>() -> Functions<Floats> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx2` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_floats::<B>(rows, row_bytes, panel) },
-        // SAFETY: likewise.
-        multiply: |panel, tile, n, out| unsafe { multiply_floats(panel, tile, n, out) },
+        multiply: |panels, tile, n, out| {
+            // SAFETY: likewise.
+            one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply_floats(panel, tile, n, out) });
+        },
     }
 }
 
@@ -57,17 +59,19 @@ struct Avx2;
 impl RegisterTile for Avx2 {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
+        panels: &[PanelBlock],
         tile: &[TileBlock],
         n: usize,
-        out: &mut Product,
+        out: &mut [Product],
     ) {
-        let fours = out.as_chunks_mut::<AT_ONCE>().0.iter_mut().enumerate();
-        for (four, out) in fours.take(n.div_ceil(AT_ONCE)) {
-            for eight in 0..2 {
-                multiply_part::<HALVES, MINS>(panel, tile, four, eight, out);
+        one_by_one(panels, tile, out, |panel, tile, out| {
+            let fours = out.as_chunks_mut::<AT_ONCE>().0.iter_mut().enumerate();
+            for (four, out) in fours.take(n.div_ceil(AT_ONCE)) {
+                for eight in 0..2 {
+                    multiply_part::<HALVES, MINS>(panel, tile, four, eight, out);
+                }
             }
-        }
+        });
     }
 }
 

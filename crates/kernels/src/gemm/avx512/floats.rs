@@ -1,55 +1,60 @@
-//! The register tile of floats in AVX-512: 16 sums, and a register with a weight of each row.
+//! Tiles of floats: a multiplication and addition for each weight and token.
 
 use std::arch::x86_64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
-use super::super::{Product, TOKENS};
+use super::super::{Floats, Functions};
 use super::columns::Avx512Rows;
-use super::{for_each_token, load_floats, prefetch_after};
+use super::{Kernel, load_floats, multiply};
+use crate::activations::Q8_LEN;
 use crate::block::FloatBlock;
 
+/// Tokens at a time: with two panels their sums take 16 registers.
+const AT_ONCE: usize = 8;
+
+pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
+    Functions {
+        // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx512` proves what this CPU has.
+        expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
+        // SAFETY: likewise.
+        multiply: |panels, tile, n, out| unsafe { multiply::<Blocks, AT_ONCE>(panels, tile, n, out) },
+    }
+}
+
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn expand<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [FloatPanel]) {
+fn expand<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [FloatPanel]) {
     for_each_block(rows, row_bytes, panel, 1, |blocks, panel| {
         B::expand(&Avx512Rows::new(blocks), &mut panel[0]);
     });
 }
 
-/// The narrowest tile that holds `n` tokens. A token's result is the same in all of them.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn multiply(panel: &[FloatPanel], tile: &[FloatTile], n: usize, out: &mut Product) {
-    match n {
-        0..=4 => multiply_first::<4>(panel, tile, out),
-        5..=8 => multiply_first::<8>(panel, tile, out),
-        9..=12 => multiply_first::<12>(panel, tile, out),
-        _ => multiply_first::<TOKENS>(panel, tile, out),
-    }
-}
+struct Blocks;
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_first<const N: usize>(panel: &[FloatPanel], tile: &[FloatTile], out: &mut Product) {
-    let mut acc = [_mm512_setzero_ps(); TOKENS];
-    for (panel, tile) in panel.iter().zip(tile) {
-        if N == TOKENS {
-            prefetch_after(panel);
-            prefetch_after(tile);
-        }
-        for (i, weights) in panel.0.iter().enumerate() {
-            let weights = load_floats(weights);
-            macro_rules! step {
-                ($($token:literal),*) => {$(
-                    if $token < N {
-                        acc[$token] = _mm512_fmadd_ps(weights, _mm512_set1_ps(tile.0[$token][i]), acc[$token]);
-                    }
-                )*};
+impl Kernel for Blocks {
+    type Panel = FloatPanel;
+    type Tile = FloatTile;
+
+    const STEP_BLOCKS: usize = 2;
+    const BLOCKS_AHEAD: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn add<const P: usize, const T: usize>(
+        panels: [&FloatPanel; P],
+        tile: &FloatTile,
+        first: usize,
+        sums: &mut [[__m512; P]; T],
+    ) {
+        let x: &[_; T] = tile.0[first..].first_chunk().expect("a tile has so many tokens");
+        for i in 0..Q8_LEN {
+            let w = panels.map(|panel| load_floats(&panel.0[i]));
+            for t in 0..T {
+                let x = _mm512_set1_ps(x[t][i]);
+                for p in 0..P {
+                    sums[t][p] = _mm512_fmadd_ps(w[p], x, sums[t][p]);
+                }
             }
-            for_each_token!(step);
         }
-    }
-    for (out, acc) in out.iter_mut().zip(acc).take(N) {
-        // SAFETY: writes the 16 floats of the reference, at any alignment.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
     }
 }

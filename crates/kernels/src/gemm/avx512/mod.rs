@@ -1,145 +1,119 @@
-//! The register tile in AVX-512 with VNNI: 16 sums, 8 registers of weights, the scales.
+//! Register tiles in AVX-512 with VNNI: two panels by some tokens at a time.
+//!
+//! Where registers are 512 bits wide in the core, too, loads are what bounds a tile: each load of a token's
+//! activations should meet as many weights as there are registers for.
 
 mod columns;
 mod floats;
+mod quants;
 
 use std::arch::x86_64::*;
 
-use columns::Avx512Rows;
+use super::{PANELS, Product};
+pub(super) use floats::floats;
+pub(super) use quants::quants;
 
-use super::column::for_each_block;
-use super::numbers::{PanelBlock, TileBlock};
-use super::{Floats, Functions, Product, Quants, RegisterTile, TOKENS};
-use crate::activations::Q8_LEN;
-use crate::block::{FloatBlock, QuantBlock};
+/// The products of one kind of numbers.
+trait Kernel {
+    type Panel;
+    type Tile;
 
-pub(super) fn quants<B: QuantBlock>() -> Functions<Quants> {
-    Functions {
-        // SAFETY: only `Gemm::of` asks, whose `Isa::Avx512` proves what this CPU has.
-        expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
-        // SAFETY: likewise.
-        multiply: unsafe { Avx512::multiply_of::<B>() },
-    }
+    /// Blocks that all tokens meet before the next: those of two panels and a tile stay in the first-level cache.
+    const STEP_BLOCKS: usize;
+    /// How far blocks are asked for before they are met: not so far that they crowd out those before them.
+    const BLOCKS_AHEAD: usize;
+
+    /// Adds the products of a block of `P` panels and of `T` tokens of a tile, from `first` on, to their sums.
+    ///
+    /// # Safety
+    /// This CPU has AVX-512 with VNNI.
+    unsafe fn add<const P: usize, const T: usize>(
+        panels: [&Self::Panel; P],
+        tile: &Self::Tile,
+        first: usize,
+        sums: &mut [[__m512; P]; T],
+    );
 }
 
-pub(super) fn floats<B: FloatBlock>() -> Functions<Floats> {
-    Functions {
-        // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx512` proves what this CPU has.
-        expand: |rows, row_bytes, panel| unsafe { floats::expand::<B>(rows, row_bytes, panel) },
-        // SAFETY: likewise.
-        multiply: |panel, tile, n, out| unsafe { floats::multiply(panel, tile, n, out) },
-    }
-}
-
+/// [`Functions::multiply`](super::Functions::multiply), for `AT_ONCE` tokens at a time. A token's result is the same
+/// whatever other tokens and panels there are.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]) {
-    let per_block = const { B::TYPE.block_len() / Q8_LEN };
-    for_each_block(rows, row_bytes, panel, per_block, |blocks, panel| {
-        B::expand(&Avx512Rows::new(blocks), panel);
-    });
-}
-
-struct Avx512;
-
-impl RegisterTile for Avx512 {
-    /// In the narrowest tile that holds `n` tokens. A token's result is the same in all of them.
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
-        tile: &[TileBlock],
-        n: usize,
-        out: &mut Product,
-    ) {
-        match n {
-            0..=4 => multiply_first::<HALVES, MINS, 4>(panel, tile, out),
-            5..=8 => multiply_first::<HALVES, MINS, 8>(panel, tile, out),
-            9..=12 => multiply_first::<HALVES, MINS, 12>(panel, tile, out),
-            _ => multiply_first::<HALVES, MINS, TOKENS>(panel, tile, out),
-        }
-    }
-}
-
-/// `step!(token)` for each token of a tile: written out, since the sums stay in registers only where
-/// every index is a constant.
-macro_rules! for_each_token {
-    ($step:ident) => {
-        $step!(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-    };
-}
-use for_each_token;
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_first<const HALVES: bool, const MINS: bool, const N: usize>(
-    panel: &[PanelBlock],
-    tile: &[TileBlock],
-    out: &mut Product,
+fn multiply<K: Kernel, const AT_ONCE: usize>(
+    panels: &[K::Panel],
+    tile: &[K::Tile],
+    n: usize,
+    out: &mut [Product],
 ) {
-    let mut acc = [_mm512_setzero_ps(); TOKENS];
-    for (panel, tile) in panel.iter().zip(tile) {
-        if N == TOKENS {
-            prefetch_after(panel);
-            prefetch_after(tile);
+    let (first, second) = panels.split_at(tile.len());
+    match out {
+        [a] => multiply_panels::<K, 1, AT_ONCE>([first], tile, n, [a]),
+        [a, b] => multiply_panels::<K, 2, AT_ONCE>([first, second], tile, n, [a, b]),
+        _ => unreachable!("at most {PANELS}"),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply_panels<K: Kernel, const P: usize, const AT_ONCE: usize>(
+    panels: [&[K::Panel]; P],
+    tile: &[K::Tile],
+    n: usize,
+    mut out: [&mut Product; P],
+) {
+    for step in (0..tile.len()).step_by(K::STEP_BLOCKS) {
+        let blocks = step..tile.len().min(step + K::STEP_BLOCKS);
+        let (panels, tile) = (panels.map(|panel| &panel[blocks.clone()]), &tile[blocks.clone()]);
+        let mut first = 0;
+        while first < n {
+            let part = Part::<K, P> { panels, tile, first, begins: step == 0 };
+            first += match n - first {
+                1 | 2 => part.add_to::<2>(&mut out),
+                3 | 4 => part.add_to::<4>(&mut out),
+                _ => part.add_to::<AT_ONCE>(&mut out),
+            };
         }
-        let mut w = [_mm512_setzero_si512(); 8];
-        for (w, bytes) in w.iter_mut().zip(&panel.quants) {
-            *w = load(bytes);
-        }
-        let (scales, mins) = (panel.scales.each_ref(), panel.mins.each_ref());
-        macro_rules! step {
-            ($($token:literal),*) => {$(
-                if $token < N {
-                    let tile = &tile.0[$token];
-                    let (x, scale) = (&tile.quants, _mm512_set1_ps(tile.scale));
-                    let sum = |i: usize| _mm512_set1_ps(tile.sums[i]);
-                    let offset = |i: usize| _mm512_set1_epi32(tile.offsets[i]);
-                    if HALVES {
-                        let first = dot(offset(0), [w[0], w[1], w[2], w[3]], x.first_chunk().unwrap_or(&[0; 16]));
-                        let second = dot(offset(1), [w[4], w[5], w[6], w[7]], x.last_chunk().unwrap_or(&[0; 16]));
-                        let both = _mm512_mul_ps(first, load_floats(scales[0]));
-                        let both = _mm512_fmadd_ps(second, load_floats(scales[1]), both);
-                        acc[$token] = _mm512_fmadd_ps(both, scale, acc[$token]);
-                        if MINS {
-                            acc[$token] = _mm512_fnmadd_ps(load_floats(mins[0]), sum(0), acc[$token]);
-                            acc[$token] = _mm512_fnmadd_ps(load_floats(mins[1]), sum(1), acc[$token]);
-                        }
-                    } else {
-                        let all = dot(offset(2), w, x);
-                        let scale = _mm512_mul_ps(load_floats(scales[0]), scale);
-                        acc[$token] = _mm512_fmadd_ps(all, scale, acc[$token]);
-                        if MINS {
-                            acc[$token] = _mm512_fnmadd_ps(load_floats(mins[0]), sum(2), acc[$token]);
-                        }
-                    }
+    }
+}
+
+/// Some blocks of panels and of the tokens from `first` on.
+struct Part<'a, K: Kernel, const P: usize> {
+    panels: [&'a [K::Panel]; P],
+    tile: &'a [K::Tile],
+    first: usize,
+    /// Whether they are the first blocks, and there are no sums yet to add to.
+    begins: bool,
+}
+
+impl<K: Kernel, const P: usize> Part<'_, K, P> {
+    /// Adds to the sums of `T` tokens, and returns how many they are.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn add_to<const T: usize>(&self, out: &mut [&mut Product; P]) -> usize {
+        let mut sums = [[_mm512_setzero_ps(); P]; T];
+        if !self.begins {
+            for t in 0..T {
+                for p in 0..P {
+                    sums[t][p] = load_floats(&out[p][self.first + t]);
                 }
-            )*};
+            }
         }
-        for_each_token!(step);
+        for (i, tile) in self.tile.iter().enumerate() {
+            let panels = self.panels.map(|panel| &panel[i]);
+            if self.first == 0 {
+                prefetch(tile, K::BLOCKS_AHEAD);
+                panels.iter().for_each(|panel| prefetch(*panel, K::BLOCKS_AHEAD));
+            }
+            // SAFETY: this CPU has what this is compiled for.
+            unsafe { K::add(panels, tile, self.first, &mut sums) };
+        }
+        for t in 0..T {
+            for p in 0..P {
+                // SAFETY: writes the 16 floats of the reference, at any alignment.
+                unsafe { _mm512_storeu_ps(out[p][self.first + t].as_mut_ptr(), sums[t][p]) };
+            }
+        }
+        T
     }
-    for (out, acc) in out.iter_mut().zip(acc).take(N) {
-        // SAFETY: writes the 16 floats of the reference, at any alignment.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
-    }
-}
-
-/// For each row: a sum that starts at `offset`, of 4 products for each register of weights, as float.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn dot<const N: usize, const LEN: usize>(offset: __m512i, w: [__m512i; N], x: &[i8; LEN]) -> __m512 {
-    const { assert!(LEN == 4 * N) };
-    let mut sum = offset;
-    for (w, x) in w.into_iter().zip(x.as_chunks::<4>().0) {
-        let x = _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
-        sum = _mm512_dpbusd_epi32(sum, w, x);
-    }
-    _mm512_cvtepi32_ps(sum)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: reads the 64 bytes of the reference, at any alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 #[inline]
@@ -149,14 +123,12 @@ fn load_floats(x: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }
 
-/// Asks for the lines of the block that comes a few blocks after `block`. Tiles of long rows come from the
+/// Asks for the lines of the block that comes so many blocks after `block`. Tiles of long rows come from the
 /// third-level cache, and each page of memory holds so few blocks that the hardware's look-ahead helps little.
-/// With fewer tokens than fill the registers, the prefetches themselves cost more than they save.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch_after<T>(block: &T) {
-    const AHEAD: usize = 4;
-    let ahead = std::ptr::from_ref(block).wrapping_add(AHEAD).cast::<i8>();
+fn prefetch<T>(block: &T, n_blocks: usize) {
+    let ahead = std::ptr::from_ref(block).wrapping_add(n_blocks).cast::<i8>();
     for line in 0..size_of::<T>() / 64 {
         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));
     }

@@ -28,9 +28,9 @@ pub enum KvType {
     /// The upper half of a 32-bit float. Queries and weights are rounded to it as well, which is what makes
     /// it fast where the CPU has AVX512_BF16.
     BF16,
-    /// 8-bit blocks of 32.
+    /// 8-bit blocks of 32. Queries are rounded to such as well, as they are for weights.
     Q8_0,
-    /// 4-bit blocks of 32.
+    /// 4-bit blocks of 32; queries are rounded to 8 bits.
     Q4_0,
 }
 

@@ -309,6 +309,7 @@ pub(super) fn scores<R: Registers, E: Element>(r: R, scores: Scores<'_>, weights
 
 /// Scores of `n` rows from `first` on, `n <= N`, for one group.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two matrices, and which part of one")]
 fn scores_of_group<R: Registers, E: Element, const N: usize>(
     r: R,
     queries: &Queries,

@@ -13,10 +13,10 @@
 use std::cell::LazyCell;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use metallic_kernels::ThreadPool;
 use metallic_kernels::attention::{
     AttentionBuf, AttentionParams, KvLayout, KvPages, KvType, KvView, attention,
 };
+use metallic_kernels::{Isa, ThreadPool};
 
 mod common;
 use common::bound::bound;
@@ -52,7 +52,7 @@ impl Layers {
         let [mut keys, mut values] = layout.page_bytes().map(|bytes| vec![0; n_pages * bytes]);
         let rows = Random(1).floats(n_positions * N_HEAD_KV * HEAD_DIM);
         let mut pages = KvPages { layout, keys: &mut keys, values: &mut values, table: &table };
-        pages.store(pool, 0, &rows, &rows);
+        pages.store(pool, Isa::best(), 0, &rows, &rows);
         Layers { layout, keys: keys.repeat(n_layers), values: values.repeat(n_layers), table, n_pages }
     }
 

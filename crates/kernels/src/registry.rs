@@ -27,7 +27,7 @@ pub enum Dot {
 pub struct QuantOps {
     /// The type.
     pub ggml_type: GgmlType,
-    /// The instruction set that `decode` and `dot` are written for or, as plain loops, compiled for.
+    /// The instruction set that `decode`, `encode` and `dot` are written for or, as plain loops, compiled for.
     pub isa: Isa,
     /// Decodes a row of little-endian blocks to floats: `(row, out)`.
     pub decode: fn(&[u8], &mut [f32]),

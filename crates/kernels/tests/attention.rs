@@ -45,7 +45,7 @@ impl Context {
                 &context.keys[range.start * k..range.end * k],
                 &context.values[range.start * v..range.end * v],
             );
-            pages.store(pool, range.start, keys, values);
+            pages.store(pool, Isa::best(), range.start, keys, values);
         }
         context
     }
@@ -77,11 +77,12 @@ impl Context {
             let row = |x: &[f32], k: usize, n: usize| -> Vec<f64> {
                 rounded(self.layout.kv_type(), &x[(k * n_head_kv + head_kv) * n..][..n])
             };
-            // Queries meet bfloat16 as bfloat16.
+            // Queries meet bfloat16 as bfloat16, and blocks as 8-bit integers with a scale for each 32.
             let scaled: Vec<f32> = q.iter().map(|q| q * p.scale).collect();
             let q = match self.layout.kv_type() {
                 KvType::BF16 => rounded(KvType::BF16, &scaled),
-                _ => rounded(KvType::F32, &scaled),
+                KvType::Q8_0 | KvType::Q4_0 => scaled.chunks(32).flat_map(eight_bits).collect(),
+                KvType::F32 | KvType::F16 => rounded(KvType::F32, &scaled),
             };
             let score = |&k: &usize| {
                 let s = q.iter().zip(row(&self.keys, k, dim_k)).map(|(q, k)| q * k).sum::<f64>();
@@ -100,6 +101,12 @@ impl Context {
         }
         out
     }
+}
+
+/// Up to 32 numbers as multiples of 1/127 of the largest magnitude.
+fn eight_bits(x: &[f32]) -> Vec<f64> {
+    let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+    x.iter().map(|x| f64::from((x * (1.0 / scale)).round_ties_even()) * f64::from(scale)).collect()
 }
 
 /// What a key or value is after it was stored.

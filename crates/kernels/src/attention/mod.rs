@@ -27,10 +27,12 @@
 //! A head's values are `[page_len][head_dim]`. Its keys are transposed, 32 positions at a time, to
 //! `[page_len / 32][head_dim][32]`: a register then takes one column of as many keys, and each of its lanes
 //! has a score of its own. Of bfloat16, two columns of keys and the values of two positions go together:
-//! `[page_len / 32][head_dim / 2][32][2]` and `[page_len / 2][head_dim][2]`. Blocks lie as a file has them,
-//! `[page_len][head_dim / 32]`, and are decoded to a step of floats for all tiles of a job.
+//! `[page_len / 32][head_dim / 2][32][2]` and `[page_len / 2][head_dim][2]`. Blocks of values
+//! lie as a file has them, `[page_len][head_dim / 32]`; those of keys are interleaved, 32 positions at a time.
 
-mod decode;
+mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod blocks_x86;
 mod element;
 mod pages;
 mod product;
@@ -44,6 +46,7 @@ mod x86;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use blocks::{Q4, Q8};
 use half::{bf16, f16};
 use pages::GROUP;
 pub use pages::{KvLayout, KvPages, KvType, KvView, UnknownKvType};
@@ -109,9 +112,11 @@ pub fn attention(
     assert_eq!(out.len(), n_queries * out_width, "an output row for each query");
     assert!(params.n_head.is_multiple_of(n_head_kv), "query heads share key heads evenly");
     let products = match kv.layout.kv_type() {
-        KvType::F32 | KvType::Q8_0 | KvType::Q4_0 => Products::of::<f32>(isa),
+        KvType::F32 => Products::of::<f32>(isa),
         KvType::F16 => Products::of::<f16>(isa),
         KvType::BF16 => Products::of::<[bf16; 2]>(isa),
+        KvType::Q8_0 => Products::of_blocks::<Q8>(isa),
+        KvType::Q4_0 => Products::of_blocks::<Q4>(isa),
     };
     let call = Call { params, isa, products, kv };
     buf.reserve(pool.n_threads(), params.n_head, &kv.layout, first + n_queries);
@@ -130,9 +135,9 @@ fn max_queries(shared: usize) -> usize {
 }
 
 impl Call<'_> {
-    /// Columns of keys, or pairs of columns.
+    /// Columns that the queries become.
     fn n_columns(&self) -> usize {
-        self.kv.layout.head_dims()[0].div_ceil(self.products.numbers)
+        self.kv.layout.kv_type().n_columns(self.kv.layout.head_dims()[0])
     }
 
     /// Heads that share a key head.
@@ -170,11 +175,11 @@ impl Call<'_> {
         let n_queries = q.len() / (self.params.n_head * head_dim_k);
         out.fill(0.0);
         for head_kv in 0..n_head_kv {
-            let Space { tiles, queries, weights, decoded } = &mut *space;
+            let Space { tiles, queries, weights } = &mut *space;
             self.tiles(head_kv, first, n_queries, tiles);
             self.pack(q, first, tiles, queries);
             for step in self.steps(first, first + n_queries - 1) {
-                let step = decoded.step(self.kv, self.isa, step, head_kv, first + n_queries);
+                let step = self.kv.step(step, head_kv);
                 for (tile, queries) in tiles.iter_mut().zip(queries.chunks_exact(self.n_columns())) {
                     self.attend(tile, queries, &step, weights, true, out);
                 }
@@ -217,11 +222,11 @@ impl Call<'_> {
                 let head = tile.head_kv * shared + (i * ROWS + row) % shared;
                 let query = tile.positions[row] - first;
                 let q = &q[(query * self.params.n_head + head) * dim..][..dim];
-                let chunks = columns.chunks_mut(POSITIONS / self.products.numbers);
+                let chunks = columns.chunks_mut(self.kv.layout.kv_type().n_columns(POSITIONS));
                 for (columns, q) in chunks.zip(q.chunks(POSITIONS)) {
                     let mut scaled = [0.0; POSITIONS];
                     scaled.iter_mut().zip(q).for_each(|(scaled, x)| *scaled = x * self.params.scale);
-                    (self.products.pack)(&mut scaled);
+                    (self.products.pack_query)(&mut scaled);
                     columns.iter_mut().zip(scaled).for_each(|(column, x)| column[row] = x);
                 }
             }
@@ -245,18 +250,23 @@ impl Call<'_> {
         let n_parts = n_head_kv * steps.len();
         let parts = &mut parts[..n_parts * shared * row_len];
         let in_job = n_parts.div_ceil(pool.n_threads());
+        let part_at = |part: usize| (part / steps.len(), steps.start + part % steps.len());
         pool.each_chunk(parts, in_job * shared * row_len, &|job, parts| {
             let mut space = lock(&spaces[job]);
             let mut head_of_tiles = None;
             for (i, part) in parts.chunks_exact_mut(shared * row_len).enumerate() {
-                let (head_kv, step) = ((job * in_job + i) / steps.len(), (job * in_job + i) % steps.len());
-                let Space { tiles, queries, weights, decoded } = &mut *space;
+                let (head_kv, step) = part_at(job * in_job + i);
+                let Space { tiles, queries, weights } = &mut *space;
                 if head_of_tiles != Some(head_kv) {
                     self.tiles(head_kv, position, 1, tiles);
                     self.pack(q, position, tiles, queries);
                     head_of_tiles = Some(head_kv);
                 }
-                let step = decoded.step(self.kv, self.isa, steps.start + step, head_kv, position + 1);
+                let mut step = self.kv.step(step, head_kv);
+                if i + 1 < in_job && job * in_job + i + 1 < n_parts {
+                    let (head_kv, next) = part_at(job * in_job + i + 1);
+                    step.next = self.kv.step(next, head_kv).keys;
+                }
                 for (i, (tile, queries)) in
                     tiles.iter_mut().zip(queries.chunks_exact(self.n_columns())).enumerate()
                 {

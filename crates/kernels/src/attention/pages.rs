@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
-use metallic_gguf::GgmlType;
 
 use super::POSITIONS;
+use super::blocks::{self, Blocks, Q4, Q8};
 use super::element::{Element, nearest};
+use crate::isa::Isa;
 use crate::pool::ThreadPool;
-use crate::{Isa, registry};
 
 /// Positions whose keys are transposed together.
 pub(super) const GROUP: usize = 32;
@@ -28,9 +28,9 @@ pub enum KvType {
     /// The upper half of a 32-bit float. Queries and weights are rounded to it as well, which is what makes
     /// it fast where the CPU has AVX512_BF16.
     BF16,
-    /// 8-bit blocks of 32.
+    /// 8-bit blocks of 32. Queries are rounded to such as well, as they are for weights.
     Q8_0,
-    /// 4-bit blocks of 32.
+    /// 4-bit blocks of 32; queries are rounded to 8 bits.
     Q4_0,
 }
 
@@ -49,28 +49,29 @@ impl KvType {
         }
     }
 
-    /// The format of the blocks that keys and values are made of, where they are: a whole number of them,
-    /// filled up with zeros.
-    pub(super) fn blocks(self) -> Option<GgmlType> {
+    /// Columns that a query of `dim` numbers becomes: numbers, pairs, or what [`blocks`] makes of it.
+    pub(super) fn n_columns(self, dim: usize) -> usize {
         match self {
-            KvType::F32 | KvType::F16 | KvType::BF16 => None,
-            KvType::Q8_0 => Some(GgmlType::Q8_0),
-            KvType::Q4_0 => Some(GgmlType::Q4_0),
+            KvType::F32 | KvType::F16 => dim,
+            KvType::BF16 => dim.div_ceil(2),
+            KvType::Q8_0 | KvType::Q4_0 => dim.div_ceil(blocks::LEN) * blocks::QUERY_COLUMNS,
         }
     }
 
     /// Bytes of a key and of a value, of so many numbers.
     fn row_bytes(self, [key, value]: [usize; 2]) -> Option<[usize; 2]> {
+        // A whole number of blocks, filled up with zeros.
+        let of_blocks = |bytes: usize| {
+            let row = |n: usize| n.div_ceil(blocks::LEN).checked_mul(bytes);
+            Some([row(key)?, row(value)?])
+        };
         Some(match self {
             KvType::F32 => [key.checked_mul(4)?, value.checked_mul(4)?],
             KvType::F16 => [key.checked_mul(2)?, value.checked_mul(2)?],
             // Pairs of columns.
             KvType::BF16 => [key.checked_next_multiple_of(2)?.checked_mul(2)?, value.checked_mul(2)?],
-            KvType::Q8_0 | KvType::Q4_0 => {
-                let format = self.blocks()?;
-                let bytes = |n: usize| n.div_ceil(format.block_len()).checked_mul(format.block_bytes());
-                [bytes(key)?, bytes(value)?]
-            }
+            KvType::Q8_0 => of_blocks(Q8::BYTES)?,
+            KvType::Q4_0 => of_blocks(Q4::BYTES)?,
         })
     }
 }
@@ -160,6 +161,16 @@ impl KvLayout {
     }
 }
 
+/// The keys and values of a head for the positions of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step<'a> {
+    pub(super) number: usize,
+    pub(super) keys: &'a [u8],
+    pub(super) values: &'a [u8],
+    /// The keys that are read after these values, where that is known.
+    pub(super) next: &'a [u8],
+}
+
 /// What a sequence attends to in one layer, for reading.
 #[derive(Clone, Copy, Debug)]
 pub struct KvView<'a> {
@@ -175,12 +186,13 @@ pub struct KvView<'a> {
 
 impl<'a> KvView<'a> {
     /// The keys and the values of a head for the [`POSITIONS`] positions of a step.
-    pub(super) fn step(&self, step: usize, head: usize) -> [&'a [u8]; 2] {
+    pub(super) fn step(&self, number: usize, head: usize) -> Step<'a> {
         let KvLayout { page_len, n_head_kv, row_bytes, .. } = self.layout;
-        let (page, in_page) = (step * POSITIONS / page_len, step * POSITIONS % page_len);
+        let (page, in_page) = (number * POSITIONS / page_len, number * POSITIONS % page_len);
         let first = (self.table[page] as usize * n_head_kv + head) * page_len + in_page;
         let rows = |slab: &'a [u8], bytes: usize| &slab[first * bytes..(first + POSITIONS) * bytes];
-        [rows(self.keys, row_bytes[0]), rows(self.values, row_bytes[1])]
+        let [keys, values] = [rows(self.keys, row_bytes[0]), rows(self.values, row_bytes[1])];
+        Step { number, keys, values, next: keys }
     }
 }
 
@@ -204,7 +216,7 @@ impl KvPages<'_> {
     /// # Panics
     /// If the table or a slab ends before the last position, or `keys` and `values` are not whole rows for
     /// the same number of positions.
-    pub fn store(&mut self, pool: &ThreadPool, first: usize, keys: &[f32], values: &[f32]) {
+    pub fn store(&mut self, pool: &ThreadPool, isa: Isa, first: usize, keys: &[f32], values: &[f32]) {
         let KvLayout { kv_type, page_len, n_head_kv, head_dims: [head_dim_k, head_dim_v], .. } = self.layout;
         let n = keys.len() / (n_head_kv * head_dim_k);
         assert_eq!(keys.len(), n * n_head_kv * head_dim_k, "whole rows of keys");
@@ -216,8 +228,8 @@ impl KvPages<'_> {
             KvType::F32 => (transpose::<f32>, copy::<f32>),
             KvType::F16 => (transpose::<f16>, copy::<f16>),
             KvType::BF16 => (transpose::<[bf16; 2]>, pair_up),
-            KvType::Q8_0 => (encode_q8_0, encode_q8_0),
-            KvType::Q4_0 => (encode_q4_0, encode_q4_0),
+            KvType::Q8_0 => (interleave::<Q8>, encode::<Q8>),
+            KvType::Q4_0 => (interleave::<Q4>, encode::<Q4>),
         };
         let [key_bytes, value_bytes] = self.layout.head_bytes();
         let pages = &self.table[first / page_len..=(first + n - 1) / page_len];
@@ -233,7 +245,12 @@ impl KvPages<'_> {
             let begin = first.max(page_start);
             let end = (first + n).min(page_start + page_len);
             let rows = &rows[(begin - first) * n_head_kv * dim..(end - first) * n_head_kv * dim];
-            store(bytes, begin - page_start, Rows { rows, width: n_head_kv * dim, head: head * dim, dim });
+            store(
+                isa,
+                bytes,
+                begin - page_start,
+                Rows { rows, width: n_head_kv * dim, head: head * dim, dim },
+            );
         };
         if keys.len() + values.len() < MIN_SHARED_VALUES {
             return jobs.for_each(run);
@@ -265,7 +282,7 @@ fn heads_of<'a>(
 }
 
 /// Writes rows to a head of a page, from a position in the page on.
-type Store = fn(&mut [u8], usize, Rows<'_>);
+type Store = fn(Isa, &mut [u8], usize, Rows<'_>);
 
 /// One head of consecutive rows.
 #[derive(Clone, Copy)]
@@ -284,7 +301,7 @@ impl<'a> Rows<'a> {
 }
 
 /// Values: as they come.
-fn copy<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
+fn copy<E: Element>(_isa: Isa, out: &mut [u8], first: usize, rows: Rows<'_>) {
     let mut rounded = [E::default(); GROUP];
     let out = &mut out[first * rows.dim * E::BYTES..];
     for (row, out) in rows.iter().zip(out.chunks_exact_mut(rows.dim * E::BYTES)) {
@@ -297,7 +314,7 @@ fn copy<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
 }
 
 /// Values of two positions together.
-fn pair_up(out: &mut [u8], first: usize, rows: Rows<'_>) {
+fn pair_up(_isa: Isa, out: &mut [u8], first: usize, rows: Rows<'_>) {
     for (i, row) in rows.iter().enumerate() {
         let (pair, second) = ((first + i) / 2, (first + i) % 2 == 1);
         let out = &mut out[pair * rows.dim * 4..][..rows.dim * 4];
@@ -312,7 +329,7 @@ fn pair_up(out: &mut [u8], first: usize, rows: Rows<'_>) {
 }
 
 /// Keys: the columns, or pairs of columns, of 32 positions, one after another.
-fn transpose<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
+fn transpose<E: Element>(_isa: Isa, out: &mut [u8], first: usize, rows: Rows<'_>) {
     let group_bytes = rows.dim.div_ceil(E::NUMBERS) * GROUP * E::BYTES;
     let mut rounded = [E::default(); GROUP];
     for (i, row) in rows.iter().enumerate() {
@@ -328,22 +345,25 @@ fn transpose<E: Element>(out: &mut [u8], first: usize, rows: Rows<'_>) {
     }
 }
 
-fn encode_q8_0(out: &mut [u8], first: usize, rows: Rows<'_>) {
-    encode(GgmlType::Q8_0, out, first, rows);
+/// Values: the blocks of each position, one after another.
+fn encode<B: Blocks>(isa: Isa, out: &mut [u8], first: usize, rows: Rows<'_>) {
+    let encode = B::encode(isa);
+    let out = &mut out[first * rows.dim.div_ceil(blocks::LEN) * B::BYTES..];
+    let to = rows.iter().flat_map(|row| row.chunks(blocks::LEN)).zip(out.chunks_exact_mut(B::BYTES));
+    to.for_each(|(x, block)| encode(&blocks::whole(x), block));
 }
 
-fn encode_q4_0(out: &mut [u8], first: usize, rows: Rows<'_>) {
-    encode(GgmlType::Q4_0, out, first, rows);
-}
-
-/// Keys or values: the blocks of each position, one after another.
-fn encode(format: GgmlType, out: &mut [u8], first: usize, rows: Rows<'_>) {
-    let Some(encode) = registry::ops(format, Isa::Scalar).encode else { return };
-    let (block_len, block_bytes) = (format.block_len(), format.block_bytes());
-    let blocks = out.chunks_exact_mut(block_bytes).skip(first * rows.dim.div_ceil(block_len));
-    for (x, block) in rows.iter().flat_map(|row| row.chunks(block_len)).zip(blocks) {
-        let mut whole = [0.0; GROUP];
-        whole[..x.len()].copy_from_slice(x);
-        encode(&whole[..block_len], block);
+/// Keys: the blocks of 32 positions interleaved, see [`blocks`].
+fn interleave<B: Blocks>(isa: Isa, out: &mut [u8], first: usize, rows: Rows<'_>) {
+    let (encode, mut block) = (B::encode(isa), [0; blocks::MAX_BYTES]);
+    let block = &mut block[..B::BYTES];
+    let group_bytes = rows.dim.div_ceil(blocks::LEN) * GROUP * B::BYTES;
+    for (i, row) in rows.iter().enumerate() {
+        let (group, in_group) = ((first + i) / GROUP, (first + i) % GROUP);
+        let panels = out[group * group_bytes..][..group_bytes].chunks_exact_mut(GROUP * B::BYTES);
+        for (x, panel) in row.chunks(blocks::LEN).zip(panels) {
+            encode(&blocks::whole(x), block);
+            blocks::put(block, in_group, panel);
+        }
     }
 }

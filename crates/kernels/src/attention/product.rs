@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::blocks::{self, Blocks};
 use super::element::Element;
 use super::pages::GROUP;
 use super::softmax::Softmax;
@@ -27,9 +28,11 @@ pub(super) type Queries = [[f32; ROWS]];
 /// The products on one instruction set, with keys and values of one type.
 #[derive(Clone, Copy)]
 pub(super) struct Products {
-    /// Columns of keys, and positions of values, that one step of a sum takes: [`Element::NUMBERS`].
+    /// Positions of values that one step of a sum takes: [`Format::NUMBERS`].
     pub(super) numbers: usize,
-    /// Makes queries or weights ready for the products: packs them where there are pairs.
+    /// Makes columns of so many numbers of a query: packs them where there are pairs.
+    pub(super) pack_query: fn(&mut [f32; POSITIONS]),
+    /// Makes weights ready for the products, likewise.
     pub(super) pack: fn(&mut [f32; POSITIONS]),
     /// See [`Scores`].
     pub(super) scores: fn(Scores<'_>, &mut Weights),
@@ -51,6 +54,8 @@ pub(super) struct Scores<'a> {
     pub(super) groups: &'a [u8],
     /// Number of the first group in the step.
     pub(super) first: usize,
+    /// How much further on lies what to fetch meanwhile, in bytes; wraps around.
+    pub(super) ahead: usize,
 }
 
 /// `sums[row] = Σ weights[row][first + i] · values[i]`, likewise.
@@ -62,6 +67,8 @@ pub(super) struct Values<'a> {
     /// `dim` elements for each position, or two positions.
     pub(super) values: &'a [u8],
     pub(super) dim: usize,
+    /// How much further on lies what to fetch meanwhile, in bytes; wraps around.
+    pub(super) ahead: usize,
 }
 
 /// Where sums of values go: a row at each of `starts`.
@@ -77,7 +84,8 @@ impl Products {
     pub(super) fn of<E: Element>(isa: Isa) -> Self {
         match isa {
             Isa::Scalar => Products {
-                numbers: E::NUMBERS,
+                numbers: <E as Format<Plain>>::NUMBERS,
+                pack_query: pack::<E>,
                 pack: pack::<E>,
                 scores: |scores_of, out| scores::<Plain, E>(Plain, scores_of, out),
                 values: |values, sums| weighted::<Plain, E>(Plain, values, sums),
@@ -88,6 +96,23 @@ impl Products {
             Isa::Neon | Isa::NeonI8mm => Self::of::<E>(Isa::Scalar),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => x86::products::<E>(isa),
+        }
+    }
+
+    /// The same for keys and values that are blocks.
+    pub(super) fn of_blocks<B: Blocks>(isa: Isa) -> Self {
+        match isa {
+            Isa::Scalar => Products {
+                numbers: 1,
+                pack_query: |x| blocks::pack_query::<B>(Isa::Scalar, x),
+                scores: blocks::scores::<B>,
+                values: |values, sums| weighted::<Plain, B>(Plain, values, sums),
+                ..Self::of::<f32>(Isa::Scalar)
+            },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonI8mm => Self::of_blocks::<B>(Isa::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::Avx512 => B::products(isa),
         }
     }
 }
@@ -122,10 +147,44 @@ pub(super) trait Registers: Copy {
     /// The same for lanes of `a` and `b` that are pairs of bfloat16: both products are added.
     fn mul_add_pairs(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 
-    /// Whichever `E` wants.
+    /// Whichever `F` wants.
     #[inline(always)]
-    fn mul_add_of<E: Element>(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        if E::NUMBERS == 2 { self.mul_add_pairs(a, b, c) } else { self.mul_add(a, b, c) }
+    fn mul_add_of<F: Format<Self>>(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        if F::NUMBERS == 2 { self.mul_add_pairs(a, b, c) } else { self.mul_add(a, b, c) }
+    }
+}
+
+/// How a row of keys or values lies in memory, and comes to registers.
+pub(super) trait Format<R: Registers> {
+    /// [`Element::NUMBERS`].
+    const NUMBERS: usize;
+    /// Bytes of 32 elements.
+    const BYTES_OF_32: usize;
+
+    /// Bytes of a row.
+    fn row_bytes(n: usize) -> usize;
+
+    /// Reads a register of elements from `column` on, a multiple of as many; what is in the other lanes does
+    /// not matter.
+    ///
+    /// # Safety
+    /// The row at `row`, at any alignment, has `lanes` elements from there on.
+    unsafe fn load(r: R, row: *const u8, column: usize, lanes: R::Lanes) -> R::V;
+}
+
+impl<R: Registers, E: Element> Format<R> for E {
+    const NUMBERS: usize = E::NUMBERS;
+    const BYTES_OF_32: usize = 32 * E::BYTES;
+
+    #[inline(always)]
+    fn row_bytes(n: usize) -> usize {
+        n * E::BYTES
+    }
+
+    #[inline(always)]
+    unsafe fn load(r: R, row: *const u8, column: usize, lanes: R::Lanes) -> R::V {
+        // SAFETY: as promised.
+        unsafe { r.load::<E>(row.wrapping_add(column * E::BYTES), lanes) }
     }
 }
 
@@ -150,12 +209,13 @@ macro_rules! for_each_row {
 /// Where `right` has pairs, so has `left`.
 ///
 /// # Safety
-/// For `i` below `n`: `left` has the floats that the formula names for `row < N`, and `right` has elements
-/// for the lanes of the first register, `LANES` further for the second, and so on. `stride` is in bytes.
+/// For `i` below `n`: `left` has the floats that the formula names for `row < N`, and the row of `right` has
+/// elements for the lanes of the registers at `columns`. `stride` and `ahead` are in bytes.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two matrices, and which part of one")]
 unsafe fn sums<
     R: Registers,
-    E: Element,
+    F: Format<R>,
     const N: usize,
     const C: usize,
     const ROW: usize,
@@ -166,28 +226,28 @@ unsafe fn sums<
     mut right: *const u8,
     stride: usize,
     n: usize,
+    columns: [usize; C],
     lanes: [R::Lanes; C],
+    ahead: usize,
 ) -> [[R::V; C]; ROWS] {
+    let ahead = ahead.wrapping_add(columns[0] * F::BYTES_OF_32 / 32);
     let mut sums = [[r.splat(0.0); C]; ROWS];
     for _ in 0..n {
-        let mut columns = [r.splat(0.0); C];
-        for (c, column) in columns.iter_mut().enumerate() {
-            // Wrapping, since a register without lanes may begin after the last element.
-            let from = right.wrapping_add(c * R::LANES * E::BYTES);
+        let mut registers = [r.splat(0.0); C];
+        for (c, register) in registers.iter_mut().enumerate() {
             // SAFETY: as promised.
-            *column = unsafe { r.load::<E>(from, lanes[c]) };
-            // Keys lie in one run; values are read in strips, which fetching ahead did not help.
-            if is_few::<R>(N) && STEP == ROWS {
-                r.prefetch(from.wrapping_add(AHEAD));
-            }
+            *register = unsafe { F::load(r, right, columns[c], lanes[c]) };
+        }
+        if N < R::ROWS {
+            prefetch(r, right.wrapping_add(ahead), C * R::LANES * F::BYTES_OF_32 / 32);
         }
         macro_rules! step {
             ($($row:literal)*) => {$(
                 if $row < N {
                     // SAFETY: as promised.
                     let x = r.splat(unsafe { *left.wrapping_add($row * ROW) });
-                    for (sum, column) in sums[$row].iter_mut().zip(columns) {
-                        *sum = r.mul_add_of::<E>(x, column, *sum);
+                    for (sum, register) in sums[$row].iter_mut().zip(registers) {
+                        *sum = r.mul_add_of::<F>(x, register, *sum);
                     }
                 }
             )*};
@@ -199,14 +259,22 @@ unsafe fn sums<
     sums
 }
 
-/// How far ahead keys are fetched, in bytes.
-const AHEAD: usize = 2048;
+/// Has `n` bytes at `from` brought to the caches. Only for tiles that are not full: a full one takes longer to
+/// multiply than to read.
+#[inline(always)]
+pub(super) fn prefetch<R: Registers>(r: R, from: *const u8, n: usize) {
+    for line in (0..n).step_by(64) {
+        r.prefetch(from.wrapping_add(line));
+    }
+}
 
-/// Whether rows are so few that memory is the limit: then a strip of columns is wider, so that more of each
-/// line is used at once, and the keys that follow are fetched ahead.
+/// Whether rows are so few that there are registers for a wider strip of columns.
 const fn is_few<R: Registers>(n_rows: usize) -> bool {
     3 * n_rows <= R::ROWS
 }
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use for_each_row;
 
 /// Calls `$run::<N>(…)` with the smallest `N` that is at least `$n`, of those that are worth their code.
 macro_rules! with_rows {
@@ -223,22 +291,25 @@ macro_rules! with_rows {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
+pub(super) use with_rows;
 
 #[inline(always)]
 pub(super) fn scores<R: Registers, E: Element>(r: R, scores: Scores<'_>, weights: &mut Weights) {
-    let Scores { queries, n_rows, groups, first } = scores;
+    let Scores { queries, n_rows, groups, first, ahead } = scores;
     let group_bytes = queries.len() * GROUP * E::BYTES;
     for (g, group) in groups.chunks_exact(group_bytes).enumerate() {
         for row in (0..n_rows).step_by(R::ROWS) {
             let n = R::ROWS.min(n_rows - row);
             let column = (first + g) * GROUP;
-            with_rows!(R, n, scores_of_group::<R, E>(r, queries, row, n, group, column, weights));
+            with_rows!(R, n, scores_of_group::<R, E>(r, queries, row, n, group, column, ahead, weights));
         }
     }
 }
 
 /// Scores of `n` rows from `first` on, `n <= N`, for one group.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two matrices, and which part of one")]
 fn scores_of_group<R: Registers, E: Element, const N: usize>(
     r: R,
     queries: &Queries,
@@ -246,6 +317,7 @@ fn scores_of_group<R: Registers, E: Element, const N: usize>(
     n: usize,
     group: &[u8],
     column: usize,
+    ahead: usize,
     weights: &mut Weights,
 ) {
     let rows = &mut weights[first..first + n];
@@ -253,10 +325,11 @@ fn scores_of_group<R: Registers, E: Element, const N: usize>(
     for at in (0..GROUP).step_by(2 * R::LANES) {
         let lanes = [r.first_lanes(R::LANES); 2];
         let left = queries.as_flattened()[first..].as_ptr();
-        let right = group[at * E::BYTES..].as_ptr();
+        let (right, stride, columns) = (group.as_ptr(), GROUP * E::BYTES, [at, at + R::LANES]);
         // SAFETY: column `i` of the queries has `ROWS` floats, and row `i` of the group `GROUP` elements.
-        let sums =
-            unsafe { sums::<R, E, N, 2, 1, ROWS>(r, left, right, GROUP * E::BYTES, queries.len(), lanes) };
+        let sums = unsafe {
+            sums::<R, E, N, 2, 1, ROWS>(r, left, right, stride, queries.len(), columns, lanes, ahead)
+        };
         for (sums, row) in sums.into_iter().zip(&mut *rows) {
             let row = &mut row[column + at..][..2 * R::LANES];
             for (i, sum) in sums.into_iter().enumerate() {
@@ -268,17 +341,17 @@ fn scores_of_group<R: Registers, E: Element, const N: usize>(
 }
 
 #[inline(always)]
-pub(super) fn weighted<R: Registers, E: Element>(r: R, values: Values<'_>, mut sums: Sums<'_>) {
+pub(super) fn weighted<R: Registers, F: Format<R>>(r: R, values: Values<'_>, mut sums: Sums<'_>) {
     let n_rows = sums.starts.len();
     for row in (0..n_rows).step_by(R::ROWS) {
         let n = R::ROWS.min(n_rows - row);
-        with_rows!(R, n, weighted_rows::<R, E>(r, values, row, n, &mut sums));
+        with_rows!(R, n, weighted_rows::<R, F>(r, values, row, n, &mut sums));
     }
 }
 
 /// Sums of `n` rows from `first_row` on, `n <= N`.
 #[inline(always)]
-fn weighted_rows<R: Registers, E: Element, const N: usize>(
+fn weighted_rows<R: Registers, F: Format<R>, const N: usize>(
     r: R,
     values: Values<'_>,
     first_row: usize,
@@ -286,34 +359,40 @@ fn weighted_rows<R: Registers, E: Element, const N: usize>(
     out: &mut Sums<'_>,
 ) {
     if is_few::<R>(N) {
-        weighted_strips::<R, E, N, 4>(r, values, first_row, n, out);
+        weighted_strips::<R, F, N, 4>(r, values, first_row, n, out);
     } else {
-        weighted_strips::<R, E, N, 2>(r, values, first_row, n, out);
+        weighted_strips::<R, F, N, 2>(r, values, first_row, n, out);
     }
 }
 
 /// The same, `C` registers of columns at a time.
 #[inline(always)]
-fn weighted_strips<R: Registers, E: Element, const N: usize, const C: usize>(
+fn weighted_strips<R: Registers, F: Format<R>, const N: usize, const C: usize>(
     r: R,
     values: Values<'_>,
     first_row: usize,
     n_rows: usize,
     out: &mut Sums<'_>,
 ) {
-    let Values { weights, first, values, dim } = values;
-    let n = values.len() / (dim * E::BYTES);
+    let Values { weights, first, values, dim, ahead } = values;
+    let stride = F::row_bytes(dim);
+    let n = values.len() / stride;
+    let last = (dim - 1) / R::LANES * R::LANES;
     assert!(first_row + N <= ROWS && first + n <= POSITIONS);
     for column in (0..dim).step_by(C * R::LANES) {
-        let mut lanes = [r.first_lanes(R::LANES); C];
-        for (c, lanes) in lanes.iter_mut().enumerate() {
-            *lanes = r.first_lanes(dim.saturating_sub(column + c * R::LANES));
+        let (mut columns, mut lanes) = ([column; C], [r.first_lanes(R::LANES); C]);
+        for (c, (column, lanes)) in columns.iter_mut().zip(&mut lanes).enumerate() {
+            *column += c * R::LANES;
+            *lanes = r.first_lanes(dim.saturating_sub(*column));
+            // A register too many reads nothing, or what another does.
+            *column = last.min(*column);
         }
         let left = weights[first_row][first..].as_ptr();
-        let right = values[column * E::BYTES..].as_ptr();
+        let right = values.as_ptr();
         // SAFETY: `N` rows of weights from the first on have one for each position, as asserted, and the
         // lanes end where the values of a position do.
-        let sums = unsafe { sums::<R, E, N, C, POSITIONS, 1>(r, left, right, dim * E::BYTES, n, lanes) };
+        let sums =
+            unsafe { sums::<R, F, N, C, POSITIONS, 1>(r, left, right, stride, n, columns, lanes, ahead) };
         for (i, sums) in sums.into_iter().enumerate().take(n_rows) {
             let row = &mut out.data[out.starts[first_row + i]..][..dim];
             let factors = out.fold.map(|fold| fold[first_row + i]);

@@ -2,7 +2,6 @@
 
 use std::sync::Mutex;
 
-use super::decode::Decoded;
 use super::product::Weights;
 use super::tile::Tile;
 use super::{KvLayout, POSITIONS, ROWS, max_queries};
@@ -24,13 +23,12 @@ pub(super) struct Space {
     /// The queries of the tiles, one after another.
     pub(super) queries: Vec<[f32; ROWS]>,
     pub(super) weights: Box<Weights>,
-    pub(super) decoded: Decoded,
 }
 
 impl Default for Space {
     fn default() -> Self {
         let weights = Box::new([[0.0; POSITIONS]; ROWS]);
-        Self { tiles: Vec::new(), queries: Vec::new(), weights, decoded: Decoded::default() }
+        Self { tiles: Vec::new(), queries: Vec::new(), weights }
     }
 }
 
@@ -48,7 +46,7 @@ impl Sizes {
         let n_steps = n_positions.div_ceil(POSITIONS);
         Self {
             tiles,
-            queries: tiles.saturating_mul(head_dim_k),
+            queries: tiles.saturating_mul(layout.kv_type().n_columns(head_dim_k)),
             parts: n_head.saturating_mul(n_steps).saturating_mul(head_dim_v.saturating_add(2)),
         }
     }
@@ -66,7 +64,6 @@ impl AttentionBuf {
             space.tiles.clear();
             space.tiles.reserve_exact(sizes.tiles);
             grow(&mut space.queries, sizes.queries, [0.0; ROWS]);
-            space.decoded.reserve(layout);
         }
         grow(&mut self.parts, sizes.parts, 0.0);
     }
@@ -78,21 +75,16 @@ impl AttentionBuf {
         layers: impl IntoIterator<Item = (usize, KvLayout)>,
         n_positions: usize,
     ) -> u64 {
-        let (mut space, mut decoded, mut parts) = ([0; 2], [0; 3], 0);
+        let (mut space, mut parts) = ([0; 2], 0);
         for (n_head, layout) in layers {
             let sizes = Sizes::new(n_head, &layout, n_positions);
             space = [space[0].max(sizes.tiles), space[1].max(sizes.queries)];
             parts = parts.max(sizes.parts);
-            for (most, size) in decoded.iter_mut().zip(Decoded::sizes(&layout)) {
-                *most = size.max(*most);
-            }
         }
         let bytes = |n: usize, size: usize| n.saturating_mul(size);
         let space =
             bytes(space[0], size_of::<Tile>()).saturating_add(bytes(space[1], size_of::<[f32; ROWS]>()));
-        let decoded = decoded.map(|n| bytes(n, size_of::<f32>()));
-        let space =
-            decoded.into_iter().fold(space, usize::saturating_add).saturating_add(size_of::<Weights>());
+        let space = space.saturating_add(size_of::<Weights>());
         bytes(n_threads, space).saturating_add(bytes(parts, size_of::<f32>())) as u64
     }
 }

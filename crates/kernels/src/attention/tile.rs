@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::decode::Step;
+use super::pages::Step;
 use super::product::{Products, Queries, Scores, Sums, Values, Weights};
 use super::softmax::Softmax;
 use super::{AttentionParams, GROUP, KvView, POSITIONS, ROWS};
@@ -80,11 +80,13 @@ impl Call<'_> {
         if seen.is_empty() {
             return None;
         }
-        let Step { keys, values, .. } = *step;
+        let Step { keys, values, next, .. } = *step;
+        // Values are fetched while their keys are read, and what comes next while they are.
+        let [to_values, to_next] = [distance(keys, values), distance(values, next)];
         let group_bytes = keys.len() / (POSITIONS / GROUP);
         let groups = seen.start / GROUP..seen.end.div_ceil(GROUP);
         let keys = &keys[groups.start * group_bytes..groups.end * group_bytes];
-        let scores = Scores { queries, n_rows, groups: keys, first: groups.start };
+        let scores = Scores { queries, n_rows, groups: keys, first: groups.start, ahead: to_values };
         (self.products.scores)(scores, weights);
 
         let mut factors = [[1.0; 2]; ROWS];
@@ -103,7 +105,12 @@ impl Call<'_> {
         let (first, end) = (seen.start / numbers, seen.end.div_ceil(numbers));
         let step_bytes = values.len() / (POSITIONS / numbers);
         let values = &values[first * step_bytes..end * step_bytes];
-        let values = Values { weights, first, values, dim: self.kv.layout.head_dims()[1] };
+        let values = Values { weights, first, values, dim: self.kv.layout.head_dims()[1], ahead: to_next };
         Some((values, factors))
     }
+}
+
+/// From where one lies to where the other does, in bytes; wraps around.
+fn distance(from: &[u8], to: &[u8]) -> usize {
+    to.as_ptr().addr().wrapping_sub(from.as_ptr().addr())
 }

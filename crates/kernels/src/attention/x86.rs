@@ -12,11 +12,11 @@ use crate::isa::Isa;
 
 /// AVX2 with FMA and F16C.
 #[derive(Clone, Copy)]
-struct Avx2(());
+pub(super) struct Avx2(pub(super) ());
 
 /// AVX-512 with what AVX2 has.
 #[derive(Clone, Copy)]
-struct Avx512(());
+pub(super) struct Avx512(pub(super) ());
 
 /// The products on an instruction set other than scalar.
 pub(super) fn products<E: Element>(isa: Isa) -> Products {
@@ -46,6 +46,8 @@ macro_rules! products {
             Products {
                 numbers: E::NUMBERS,
                 // SAFETY: the caller knows that this CPU has the instructions.
+                pack_query: |x| unsafe { $pack(x) },
+                // SAFETY: as above.
                 pack: |weights| unsafe { $pack(weights) },
                 // SAFETY: as above.
                 scores: |of, out| unsafe { scores_of::<E>(of, out) },
@@ -86,8 +88,8 @@ products!(
     "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
 );
 
-// SAFETY (of the functions below that are not unsafe): only the functions above make a value of these types,
-// and they are compiled for the instructions; so whoever holds one may run them.
+// SAFETY (of the functions below that are not unsafe): only the functions above and those of `blocks_x86` make
+// a value of these types, and they are compiled for the instructions; so whoever holds one may run them.
 
 impl Registers for Avx2 {
     type V = __m256;

@@ -6,7 +6,7 @@
 /// `half` does. Exponent and fraction go to their places in a float, whose exponent is then too small by
 /// 112; multiplying by 2¹¹² makes up for it, and normalises what was subnormal.
 #[inline(always)]
-pub(super) fn half(bytes: [u8; 2]) -> f32 {
+pub(crate) fn half(bytes: [u8; 2]) -> f32 {
     const TWO_POW_112: f32 = f32::from_bits((127 + 112) << 23);
     let bits = u32::from(u16::from_le_bytes(bytes));
     let magnitude = (f32::from_bits((bits & 0x7fff) << 13) * TWO_POW_112).to_bits();
@@ -28,7 +28,12 @@ pub(super) fn nibbles(bytes: &[u8; 16], offset: i8) -> [i8; 32] {
 /// The inverse of [`nibbles`] without an offset.
 #[inline(always)]
 pub(super) fn pack_nibbles(values: &[u8; 32]) -> [u8; 16] {
-    std::array::from_fn(|i| values[i] & 15 | values[i + 16] << 4)
+    let (low, high) = values.split_at(16);
+    let mut out = [0; 16];
+    for ((out, low), high) in out.iter_mut().zip(low).zip(high) {
+        *out = low & 15 | high << 4;
+    }
+    out
 }
 
 /// 32 numbers of 5 bits, less `offset`: [`nibbles`] of `low`, and the bits of `high` as the fifth.

@@ -84,6 +84,7 @@ mod q8_k;
 mod tq1_0;
 mod tq2_0;
 
+pub(crate) use bits::half;
 use half::{bf16, f16};
 use metallic_gguf::GgmlType;
 

@@ -9,7 +9,7 @@ use crate::isa::Isa;
 use crate::quants::avx2;
 #[cfg(target_arch = "aarch64")]
 use crate::quants::neon;
-use crate::registry::{Dot, QuantOps};
+use crate::registry::{Dot, Encode, QuantOps};
 
 /// The operations of a format that can't be made from floats.
 pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
@@ -43,7 +43,17 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
 
 /// The operations of a format that can.
 pub(super) fn ops_with_encode<B: Quantize>(isa: Isa) -> QuantOps {
-    QuantOps { encode: Some(encode::<B>), ..ops::<B>(isa) }
+    let encode: Encode = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => |x, row| {
+            Isa::Avx2.run(
+                #[inline(always)]
+                || encode::<B>(x, row),
+            )
+        },
+        _ => encode::<B>,
+    };
+    QuantOps { encode: Some(encode), ..ops::<B>(isa) }
 }
 
 type Decode = fn(&[u8], &mut [f32]);
@@ -73,6 +83,7 @@ fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block]) -> f32 {
     sum
 }
 
+#[inline(always)]
 fn encode<B: Quantize>(x: &[f32], row: &mut [u8]) {
     let (row, block_len) = (blocks_mut::<B>(row), const { B::TYPE.block_len() });
     assert_eq!(x.len(), row.len() * block_len, "input length is the row's length");

@@ -287,7 +287,7 @@ impl Backend for Cpu {
         };
         let (keys, values) = (&keys[of_span(key_length)], &values[of_span(value_length)]);
         let mut pages = KvPages { layout, keys: &mut kv.keys, values: &mut kv.values, table: span.pages };
-        pages.store(&self.pool, span.start, keys, values);
+        pages.store(&self.pool, self.isa, span.start, keys, values);
     }
 
     fn attention(

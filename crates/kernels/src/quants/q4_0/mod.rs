@@ -49,6 +49,7 @@ unsafe impl QuantBlock for BlockQ4_0 {
 }
 
 impl Quantize for BlockQ4_0 {
+    #[inline(always)]
     fn quantize(x: &[f32]) -> Self {
         let (d, quants) = rounding::signed(x, 8);
         Self { d: f16::from_f32(d).to_le_bytes(), qs: bits::pack_nibbles(&quants) }

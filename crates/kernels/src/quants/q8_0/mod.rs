@@ -49,6 +49,7 @@ unsafe impl QuantBlock for BlockQ8_0 {
 }
 
 impl Quantize for BlockQ8_0 {
+    #[inline(always)]
     fn quantize(x: &[f32]) -> Self {
         let (d, qs) = rounding::eight_bits(x);
         Self { d: f16::from_f32(d).to_le_bytes(), qs }

@@ -269,6 +269,27 @@ mod tests {
     }
 
     #[test]
+    fn reads_outlive_the_thread_that_asked_for_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write(&path);
+        for kind in ReaderKind::available() {
+            for direct in [true, false] {
+                let mut files = ModelFiles::open(vec![path.clone()]).unwrap();
+                if !direct {
+                    files.files[0].direct = None;
+                }
+                let mut reader = kind.start(&Arc::new(files), 18).unwrap();
+                let reader = &mut reader;
+                std::thread::scope(|scope| {
+                    scope.spawn(|| (0..18).for_each(|number| reader.submit(read(number))));
+                });
+                (0..18).for_each(|_| reader.wait().1.unwrap());
+            }
+        }
+    }
+
+    #[test]
     fn every_reader_may_be_dropped_with_reads_under_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");

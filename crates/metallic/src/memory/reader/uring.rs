@@ -72,8 +72,11 @@ impl UringReader {
     fn next_result(&mut self) -> io::Result<(usize, io::Result<usize>)> {
         loop {
             if let Some(entry) = self.ring.completion().next() {
-                let n_bytes = entry.result();
-                let result = usize::try_from(n_bytes).map_err(|_| io::Error::from_raw_os_error(-n_bytes));
+                let result = match entry.result() {
+                    // The thread has ended that made the request, and took with it what had not begun.
+                    error if error == -libc::ECANCELED => Err(io::ErrorKind::Interrupted.into()),
+                    n_bytes => usize::try_from(n_bytes).map_err(|_| io::Error::from_raw_os_error(-n_bytes)),
+                };
                 return Ok((entry.user_data() as usize, result));
             }
             match self.ring.submit_and_wait(1) {

@@ -37,6 +37,15 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// The system does not allow weights to be read in the way that was asked for.
+    #[error("weights can't be read by {}", kind.name())]
+    Reader {
+        /// The way.
+        kind: crate::memory::ReaderKind,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
     /// The memory budget is below what the model needs even with all its weights streamed.
     #[error(
         "a budget of {budget_bytes} bytes is too small: this model needs at least {floor_bytes} with a context of \

@@ -1,5 +1,7 @@
 //! Which tensors stay in memory, where not all of them can.
 
+use std::collections::HashMap;
+
 /// Where a tensor's bytes are while the model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -23,7 +25,7 @@ impl Placement {
 }
 
 /// What a matrix is used for, as far as its placement depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// Of a layer: used in every pass.
     Layer(usize),
@@ -38,19 +40,26 @@ pub(crate) enum Role {
 /// Chooses for each matrix, given with its bytes, so that the resident ones take at most `capacity`.
 ///
 /// Any byte that is not resident costs the same to read, so it matters little which they are, but for two things.
-/// Reading goes on while resident layers are computed, as far as there are slots; so the layers that stay are spread
-/// evenly over the model. And of a layer's experts a part is used at a time, so all else comes before them.
-/// The order in which matrices become resident does not depend on the capacity: with more, none is lost.
+/// Reading goes on while resident matrices are used, as far as there are slots; so what stays is spread evenly, first
+/// a matrix of each layer, then another of each. And of a layer's experts a part is used at a time, so all else comes
+/// before them. The order in which matrices become resident does not depend on the capacity: with more, none is lost.
 pub(crate) fn place(matrices: &[(Role, u64)], capacity: u64) -> Vec<Placement> {
     let n_layers = matrices.iter().map(|(role, _)| layer_of(*role).map_or(0, |layer| layer + 1)).max();
-    let rank = |role: Role| match role {
-        Role::Layer(layer) => (0, spread(layer, n_layers.unwrap_or(0))),
-        Role::Head => (1, 0),
-        Role::Experts(layer) => (2, spread(layer, n_layers.unwrap_or(0))),
-        Role::Embedding => (3, 0),
+    let mut n_seen: HashMap<Role, usize> = HashMap::new();
+    let rank = |(role, _): &(Role, u64)| {
+        let class = match role {
+            Role::Layer(_) => 0,
+            Role::Head => 1,
+            Role::Experts(_) => 2,
+            Role::Embedding => 3,
+        };
+        let nth = n_seen.entry(*role).or_default();
+        *nth += 1;
+        (class, *nth, layer_of(*role).map(|layer| spread(layer, n_layers.unwrap_or(0))))
     };
+    let ranks: Vec<_> = matrices.iter().map(rank).collect();
     let mut order: Vec<usize> = (0..matrices.len()).collect();
-    order.sort_by_key(|&i| rank(matrices[i].0));
+    order.sort_by_key(|&i| ranks[i]);
     let mut placements: Vec<Placement> = matrices
         .iter()
         .map(|(role, _)| if *role == Role::Embedding { Placement::ByRow } else { Placement::Streamed })
@@ -106,14 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_stay_are_spread_over_the_model() {
-        let matrices: Vec<_> = (0..16).map(|layer| (Role::Layer(layer), 1)).collect();
+    fn what_stays_is_spread_over_the_model() {
+        // Two of each layer.
+        let matrices: Vec<_> = (0..32).map(|i| (Role::Layer(i / 2), 1)).collect();
         let resident = |capacity| -> Vec<usize> {
             let places = place(&matrices, capacity).into_iter().enumerate();
-            places.filter(|(_, place)| *place == Placement::Resident).map(|(layer, _)| layer).collect()
+            places.filter(|(_, place)| *place == Placement::Resident).map(|(i, _)| i).collect()
         };
-        assert_eq!(resident(4), [0, 4, 8, 12]);
-        assert_eq!(resident(8), [0, 2, 4, 6, 8, 10, 12, 14]);
+        assert_eq!(resident(4), [0, 8, 16, 24]);
+        assert_eq!(resident(16), (0..16).map(|layer| 2 * layer).collect::<Vec<_>>());
+        assert_eq!(resident(18), [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 17, 18, 20, 22, 24, 26, 28, 30]);
     }
 
     #[test]

@@ -22,9 +22,9 @@ pub struct PlanRequest {
     pub kv_type: KvType,
     /// Bytes that the process may hold; `None` for as many as the model takes.
     pub ram_bytes: Option<u64>,
-    /// Chunks that are read ahead or in use, where weights are streamed.
+    /// Chunks that are read ahead or in use, where weights are streamed; at most, if their size is not given.
     pub n_slots: usize,
-    /// Bytes of a chunk at most; `None` for a size that goes with the budget.
+    /// Bytes of a chunk at most; `None` for a number and a size of slots that go with the budget.
     pub chunk_bytes: Option<usize>,
     /// Whether the files are read into memory where all of them fit, instead of being used in their maps.
     pub in_slab: bool,
@@ -37,8 +37,13 @@ const PROGRAM_BYTES: u64 = 16 << 20;
 /// Bytes of a tokenizer for each byte of metadata: its tables of tokens and merges.
 const TOKENIZER_FACTOR: u64 = 4;
 
-/// Chunks are not made larger than this: with a few under way, disks gain nothing from it.
-const MAX_CHUNK_BYTES: u64 = 4 << 20;
+/// Chunks are not made larger than this, with which a slot takes 4 MiB: two huge pages, and the longest request that
+/// Linux makes of a disk.
+const MAX_CHUNK_BYTES: u64 = (4 << 20) - 4096;
+
+/// Where there is little room there are fewer slots, down to this, before chunks are made smaller: a disk is used best by
+/// long requests, and with so many slots it does not stop while one is in use.
+const MIN_SLOTS: usize = 4;
 
 /// Nor smaller, but for a test: each costs the disk and the threads a fixed time.
 const MIN_CHUNK_BYTES: u64 = 128 << 10;
@@ -201,11 +206,14 @@ impl MemoryPlan {
         let PlanRequest { n_slots, n_ctx, n_batch, kv_type, .. } = self.request;
         let max_row_bytes =
             weights.matrices.iter().map(|matrix| matrix.row_bytes).max().unwrap_or(0) as usize;
-        let stream = |chunk_bytes: u64| {
+        let stream = |n_slots: usize, chunk_bytes: u64| {
             let chunk_bytes = (chunk_bytes as usize).max(max_row_bytes);
             StreamPlan { n_slots, chunk_bytes, max_row_bytes }
         };
-        let least = stream(self.request.chunk_bytes.map_or(MIN_CHUNK_BYTES, |bytes| bytes as u64));
+        let least = match self.request.chunk_bytes {
+            Some(bytes) => stream(n_slots, bytes as u64),
+            None => stream(MIN_SLOTS.min(n_slots), MIN_CHUNK_BYTES),
+        };
         let floor = fixed.saturating_add(WeightStream::slot_bytes(least));
         let Some(rest) = budget.checked_sub(floor) else {
             return Err(Error::BudgetTooSmall {
@@ -219,8 +227,9 @@ impl MemoryPlan {
         let stream = if self.request.chunk_bytes.is_some() {
             least
         } else {
-            let share = (budget / SLOTS_SHARE).min(rest / 2) / n_slots as u64;
-            stream(share.clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES))
+            let share = (budget / SLOTS_SHARE).min(rest / 2);
+            let n_slots = ((share / MAX_CHUNK_BYTES) as usize).max(MIN_SLOTS).min(n_slots);
+            stream(n_slots, (share / n_slots as u64).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES))
         };
         let slots = WeightStream::slot_bytes(stream);
         let capacity = budget - fixed - slots;
@@ -232,7 +241,7 @@ impl MemoryPlan {
         let resident: u64 = resident.map(|((_, bytes), _)| bytes).sum();
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, false, &reason);
-        let reason = format!("{n_slots} for chunks of {} bytes, one for a row", stream.chunk_bytes);
+        let reason = format!("{} for chunks of {} bytes, one for a row", stream.n_slots, stream.chunk_bytes);
         self.charge("slots", slots, false, &reason);
         self.stream = Some(stream);
         Ok(())

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::plan::StreamPlan;
-use super::reader::{FileRange, ModelFiles, Read, ReadThreads, Reader, Slot};
+use super::reader::{FileRange, ModelFiles, Read, Reader, ReaderKind, Slot};
 use crate::error::Result;
 
-/// Threads that read: with so many reads under way disks come near to their best.
-const READERS: usize = 4;
-
-/// What streaming has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// How weights are streamed, and what it has cost so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StreamStats {
+    /// What reads them.
+    pub reader: ReaderKind,
+    /// Whether they are read past the page cache.
+    pub direct: bool,
     /// Bytes of weights that were read.
     pub read_bytes: u64,
     /// How long computing waited for them.
@@ -69,19 +70,21 @@ pub(crate) struct WeightStream {
 }
 
 impl WeightStream {
-    /// Allocates the slots, and starts the threads that fill them.
+    /// Allocates the slots, and starts what fills them: `reader`, or else the best that the system allows.
     ///
     /// # Errors
-    /// No memory for the slots, or no threads.
-    pub(crate) fn new(files: ModelFiles, plan: StreamPlan) -> Result<Self> {
-        let (files, StreamPlan { n_slots, chunk_bytes, .. }) = (Arc::new(files), plan);
-        let reader = ReadThreads::start(&files, READERS.min(n_slots), n_slots)?;
-        tracing::info!(n_slots, chunk_bytes, direct = files.is_direct(), "weights are streamed by threads");
-        Self::with_reader(files, Box::new(reader), plan)
+    /// No memory for the slots, or no reader.
+    pub(crate) fn new(files: ModelFiles, plan: StreamPlan, reader: Option<ReaderKind>) -> Result<Self> {
+        let files = Arc::new(files);
+        let reader = ReaderKind::start_any(reader, &files, plan.n_slots)?;
+        Self::with_reader(files, reader, plan)
     }
 
     fn with_reader(files: Arc<ModelFiles>, reader: Box<dyn Reader>, plan: StreamPlan) -> Result<Self> {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
+        let (kind, direct) = (reader.kind(), files.is_direct());
+        let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO };
+        tracing::info!(n_slots, chunk_bytes, direct, "weights are streamed by {}", kind.name());
         Ok(Self {
             files,
             reader,
@@ -92,7 +95,7 @@ impl WeightStream {
             n_under_way: 0,
             next_number: 0,
             row: Slot::new(max_row_bytes)?,
-            stats: StreamStats::default(),
+            stats,
         })
     }
 
@@ -201,169 +204,4 @@ impl WeightStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-    use std::path::PathBuf;
-
-    use super::*;
-    use crate::error::Error;
-
-    const ROW_BYTES: usize = 10;
-
-    /// Ends reads in an order and with results that a test chooses. What it reads is of the file of the other tests.
-    struct FakeReader {
-        files: Arc<ModelFiles>,
-        under_way: VecDeque<Read>,
-        max_reads: usize,
-        newest_first: bool,
-        /// The number of the read that fails.
-        fails: Option<u64>,
-    }
-
-    impl Reader for FakeReader {
-        fn submit(&mut self, read: Read) {
-            self.under_way.push_back(read);
-            assert!(self.under_way.len() <= self.max_reads, "as many reads as there are slots");
-        }
-
-        fn wait(&mut self) -> (Read, io::Result<()>) {
-            let next = if self.newest_first { self.under_way.pop_back() } else { self.under_way.pop_front() };
-            let mut read = next.expect("a read is under way");
-            if self.fails == Some(read.number) {
-                return (read, Err(io::Error::other("the disk is on fire")));
-            }
-            let result = read.slot.fill(&self.files, read.range);
-            (read, result)
-        }
-    }
-
-    /// 100 rows of which every byte is the row's number.
-    struct File {
-        _folder: tempfile::TempDir,
-        path: PathBuf,
-    }
-
-    impl File {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("rows");
-            let bytes: Vec<u8> = (0..100).flat_map(|row| [row; ROW_BYTES]).collect();
-            std::fs::write(&path, bytes).unwrap();
-            File { _folder: folder, path }
-        }
-
-        fn files(&self) -> Arc<ModelFiles> {
-            Arc::new(ModelFiles::open(vec![self.path.clone()]).unwrap())
-        }
-
-        fn fake(&self, n_slots: usize, newest_first: bool, fails: Option<u64>) -> WeightStream {
-            let files = self.files();
-            let reader = FakeReader {
-                files: Arc::clone(&files),
-                under_way: VecDeque::new(),
-                max_reads: n_slots,
-                newest_first,
-                fails,
-            };
-            WeightStream::with_reader(files, Box::new(reader), plan(n_slots)).unwrap()
-        }
-    }
-
-    fn plan(n_slots: usize) -> StreamPlan {
-        StreamPlan { n_slots, chunk_bytes: 3 * ROW_BYTES, max_row_bytes: ROW_BYTES }
-    }
-
-    fn rows(first: usize, n: usize) -> StreamedRows {
-        let range = FileRange { shard: 0, offset: (first * ROW_BYTES) as u64, n_bytes: n * ROW_BYTES };
-        StreamedRows { range, row_bytes: ROW_BYTES, rows_per_chunk: 3 }
-    }
-
-    /// Takes all chunks of some rows, and checks what they hold.
-    fn take(stream: &mut WeightStream, rows: StreamedRows) -> Result<()> {
-        for chunk in rows.chunks() {
-            let range = rows.rows(chunk).range;
-            let slot = stream.next(range)?;
-            let expected = (range.offset as usize..).take(range.n_bytes).map(|at| (at / ROW_BYTES) as u8);
-            assert!(slot.chunk().iter().copied().eq(expected));
-            stream.give_back(slot);
-        }
-        Ok(())
-    }
-
-    /// All slots are free once nothing is announced.
-    fn is_whole(stream: &mut WeightStream, n_slots: usize) -> bool {
-        stream.forget();
-        stream.free.len() == n_slots && stream.n_under_way == 0 && stream.arrived.is_empty()
-    }
-
-    #[test]
-    fn chunks_come_in_the_order_announced_whatever_order_reads_end_in() {
-        let file = File::new();
-        let matrices = [rows(0, 20), rows(50, 7), rows(20, 1), rows(0, 20)];
-        for n_slots in [1, 2, 5, 40] {
-            let threads = ReadThreads::start(&file.files(), 3, n_slots).unwrap();
-            let threads = WeightStream::with_reader(file.files(), Box::new(threads), plan(n_slots)).unwrap();
-            for mut stream in [file.fake(n_slots, false, None), file.fake(n_slots, true, None), threads] {
-                matrices.iter().for_each(|rows| stream.announce(rows));
-                matrices.iter().for_each(|rows| take(&mut stream, *rows).unwrap());
-                assert_eq!(stream.stats().read_bytes, 48 * ROW_BYTES as u64);
-                assert!(is_whole(&mut stream, n_slots));
-            }
-        }
-    }
-
-    #[test]
-    fn a_failed_read_is_an_error_with_its_place_and_what_follows_works() {
-        let file = File::new();
-        for n_slots in [1, 3] {
-            for newest_first in [false, true] {
-                for fails in 0..7 {
-                    let mut stream = file.fake(n_slots, newest_first, Some(fails));
-                    stream.announce(&rows(30, 20));
-                    match take(&mut stream, rows(30, 20)) {
-                        Err(Error::Stream { path, offset, n_bytes, source }) => {
-                            assert_eq!(path, file.path);
-                            assert_eq!(offset, (30 + 3 * fails) * ROW_BYTES as u64);
-                            assert_eq!(n_bytes, if fails == 6 { 2 } else { 3 } * ROW_BYTES);
-                            assert_eq!(source.to_string(), "the disk is on fire");
-                        }
-                        other => panic!("{other:?}"),
-                    }
-                    assert!(is_whole(&mut stream, n_slots));
-                    stream.announce(&rows(10, 9));
-                    take(&mut stream, rows(10, 9)).unwrap();
-                    assert!(is_whole(&mut stream, n_slots));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn who_leaves_the_announced_order_gets_what_is_asked_for() {
-        let file = File::new();
-        let mut stream = file.fake(3, true, None);
-        stream.announce(&rows(0, 30));
-        take(&mut stream, rows(0, 6)).unwrap();
-        take(&mut stream, rows(60, 9)).unwrap();
-        assert_eq!(stream.row(rows(77, 1).range).unwrap(), [77; ROW_BYTES]);
-        stream.announce(&rows(9, 3));
-        take(&mut stream, rows(9, 3)).unwrap();
-        assert!(is_whole(&mut stream, 3));
-    }
-
-    #[test]
-    fn a_file_that_was_cut_short_is_an_error() {
-        let file = File::new();
-        let threads = ReadThreads::start(&file.files(), 2, 4).unwrap();
-        let mut stream = WeightStream::with_reader(file.files(), Box::new(threads), plan(4)).unwrap();
-        let handle = std::fs::File::options().write(true).open(&file.path).unwrap();
-        handle.set_len(55).unwrap();
-        stream.announce(&rows(0, 100));
-        let error = take(&mut stream, rows(0, 100)).unwrap_err();
-        assert!(matches!(&error, Error::Stream { offset: 30, .. }), "{error}");
-        assert!(stream.row(rows(6, 1).range).is_err());
-        assert!(is_whole(&mut stream, 4));
-        handle.set_len(1000).unwrap();
-        take(&mut stream, rows(0, 5)).unwrap();
-    }
-}
+mod tests;

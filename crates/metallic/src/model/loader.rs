@@ -12,8 +12,8 @@ use crate::backend::{Backend, Cpu, KvType, MatrixBytes, MatrixData};
 use crate::cores::default_threads;
 use crate::error::Result;
 use crate::memory::{
-    BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, Resident, Role,
-    WeightBytes, WeightStream,
+    BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, ReaderKind,
+    Resident, Role, WeightBytes, WeightStream,
 };
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -21,8 +21,9 @@ pub const DEFAULT_MAX_CONTEXT: usize = 4096;
 /// Rows of a forward pass unless another number is asked for.
 pub const DEFAULT_BATCH: usize = 512;
 
-/// Chunks of weights that are read ahead or in use, where weights are streamed.
-pub const DEFAULT_SLOTS: usize = 8;
+/// Chunks of weights that are read ahead or in use, where weights are streamed: with so many the disk goes on reading
+/// while a layer is computed whose weights are resident. A small budget makes them fewer.
+pub const DEFAULT_SLOTS: usize = 16;
 /// A small budget makes the context shorter than the default, but no shorter than this.
 const MIN_CONTEXT: usize = 512;
 /// A small budget makes batches smaller than the default, but no smaller than this.
@@ -51,6 +52,7 @@ pub struct GgufLoader<'p> {
     budget: Option<MemoryBudget>,
     n_slots: usize,
     chunk_bytes: Option<usize>,
+    reader: Option<ReaderKind>,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -71,6 +73,7 @@ impl<'p> GgufLoader<'p> {
             budget: None,
             n_slots: DEFAULT_SLOTS,
             chunk_bytes: None,
+            reader: None,
             progress: None,
         }
     }
@@ -135,10 +138,17 @@ impl<'p> GgufLoader<'p> {
     }
 
     /// How weights are swapped in, where they are: how many chunks at a time, and how large they are at most. By
-    /// default [`DEFAULT_SLOTS`], of a size that goes with the budget.
+    /// default up to [`DEFAULT_SLOTS`], of a size that goes with the budget.
     #[must_use]
     pub fn slots(mut self, n_slots: usize, chunk_bytes: usize) -> Self {
         (self.n_slots, self.chunk_bytes) = (n_slots.max(1), Some(chunk_bytes));
+        self
+    }
+
+    /// What reads the weights that are swapped in: one of [`ReaderKind::available`], by default the first.
+    #[must_use]
+    pub fn reader(mut self, reader: ReaderKind) -> Self {
+        self.reader = Some(reader);
         self
     }
 
@@ -233,7 +243,7 @@ impl<'p> GgufLoader<'p> {
                 &names,
                 &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
             )?;
-            backend = backend.with_stream(WeightStream::new(files, stream)?, stream.chunk_bytes);
+            backend = backend.with_stream(WeightStream::new(files, stream, self.reader)?, stream.chunk_bytes);
         } else if self.mode == LoadMode::Slab {
             let n_bytes = self.file.n_bytes();
             self.file.read_to_memory(&mut counted(&mut self.progress, n_bytes))?;

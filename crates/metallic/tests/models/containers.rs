@@ -16,7 +16,7 @@ fn logits(path: &Path, tokens: &[u32]) -> Vec<f32> {
 }
 
 /// Writes a model as shards of at most `max_bytes`, and returns their paths.
-fn write_shards(bytes: &[u8], max_bytes: u64, folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn write_shards(bytes: &[u8], max_bytes: u64, folder: &Path) -> Vec<PathBuf> {
     let gguf = Gguf::parse(bytes).expect("an oracle");
     let mut writer = GgufWriter::new();
     for (key, value) in gguf.metadata().iter() {

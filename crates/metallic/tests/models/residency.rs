@@ -1,9 +1,10 @@
 //! Where the weights are makes no difference: the same bits whatever stays in memory and whatever is swapped in, in
-//! chunks of whatever size.
+//! chunks of whatever size, by whatever reader.
 
-use metallic::memory::{MemoryBudget, MemoryPlan, Placement};
+use metallic::memory::{MemoryBudget, MemoryPlan, Placement, ReaderKind};
 use metallic::{Error, GgufFile, GgufLoader, Model};
 
+use crate::containers::write_shards;
 use crate::oracles::{Oracles, model};
 
 /// Slots, and bytes of a chunk: from a row at a time to more than any matrix here.
@@ -38,27 +39,33 @@ fn limits(loader: &GgufLoader<'_>, at_least: GgufLoader<'_>) -> (u64, u64) {
 
 fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
     let expected = logits(&mut loader().load().expect("a model"), tokens);
+    let readers: Vec<ReaderKind> = ReaderKind::available().collect();
+    // In turns: five budgets for each of the slots, so that each of these meets each reader.
+    let mut readers = readers.iter().copied().cycle();
     for (n_slots, chunk_bytes) in SLOTS {
         let with = |ram: u64| loader().slots(n_slots, chunk_bytes).budget(MemoryBudget::given(ram));
         let (floor, everything) = limits(&loader(), with(0));
         assert!(with(floor - 1).plan().is_err(), "{name}: less than the floor");
         let between = (1..4).map(|i| floor + (everything.saturating_sub(floor)) * i / 4);
         for ram in std::iter::once(floor).chain(between).chain([everything]) {
-            let mut model = with(ram).load().expect("a model within its budget");
+            let reader = readers.next().expect("threads at least");
+            let mut model = with(ram).reader(reader).load().expect("a model within its budget");
             let plan = model.plan().clone();
             assert!(plan.total_bytes() <= ram, "{name}: {} of {ram} bytes", plan.total_bytes());
-            assert!(logits(&mut model, tokens) == expected, "{name}: {n_slots} x {chunk_bytes}, {ram} bytes");
-            check_stats(name, &model, &plan);
+            let what = format!("{n_slots} x {chunk_bytes}, {ram} bytes, {}", reader.name());
+            assert!(logits(&mut model, tokens) == expected, "{name}: {what}");
+            check_stats(name, &model, &plan, reader);
         }
     }
 }
 
 /// Whoever streams says so, and has read all that is not resident; of experts, perhaps not all were asked for.
-fn check_stats(name: &str, model: &Model, plan: &MemoryPlan) {
+fn check_stats(name: &str, model: &Model, plan: &MemoryPlan, reader: ReaderKind) {
     let Some(stats) = model.stream_stats() else {
         return assert_eq!(plan.stream, None, "{name}");
     };
     let streamed = plan.placed_bytes(Placement::Streamed);
+    assert_eq!(stats.reader, reader, "{name}");
     assert!(stats.read_bytes >= streamed || name.contains("moe"), "{name}: {stats:?}");
 }
 
@@ -71,6 +78,16 @@ fn logits_have_the_same_bits_whatever_is_streamed() {
         let loader = || GgufLoader::new(GgufFile::open(&path).expect("an oracle")).threads(2).batch(64);
         check(&name, &loader, &tokens);
     }
+}
+
+#[test]
+fn a_split_model_is_streamed_from_all_its_shards() {
+    let Some(oracles) = Oracles::find() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = write_shards(&oracles.read("archs/qwen3-dense.gguf"), 300_000, folder.path());
+    assert!(paths.len() >= 3, "{paths:?}");
+    let loader = || GgufLoader::new(GgufFile::open(&paths[0]).expect("shards")).threads(2).batch(64);
+    check("shards", &loader, &oracles.tokens());
 }
 
 #[test]

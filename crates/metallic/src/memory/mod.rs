@@ -5,6 +5,7 @@ mod budget;
 #[cfg(target_os = "linux")]
 mod control_groups;
 mod direct;
+mod ledger;
 mod placement;
 mod plan;
 mod reader;
@@ -13,10 +14,11 @@ mod source;
 mod stream;
 
 pub use budget::{BudgetSource, MemoryBudget};
+pub use ledger::{Lease, Leased, Tier};
 pub use placement::Placement;
 pub(crate) use placement::Role;
-pub(crate) use plan::{BackendBytes, MatrixSize, WeightBytes};
-pub use plan::{LedgerLine, MatrixBytes, MemoryPlan, PlanRequest, StreamPlan};
+pub(crate) use plan::{BackendBytes, COPIES, WeightBytes};
+pub use plan::{Holder, LedgerLine, MatrixBytes, MemoryPlan, PlanRequest, StreamPlan, Usage};
 pub use reader::FileRange;
 pub(crate) use source::Resident;
 pub use source::{GgufFile, SharedBytes};

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use memmap2::MmapMut;
 
 use super::direct::DirectFile;
+use super::ledger::{Leased, Tier};
 use super::slab;
 use crate::error::{Error, Result};
 
@@ -25,7 +26,7 @@ pub struct FileRange {
 
 /// A place to which chunks are read, one after the other.
 pub(crate) struct Slot {
-    memory: MmapMut,
+    memory: Leased<MmapMut>,
     start: usize,
     n_bytes: usize,
 }
@@ -34,9 +35,9 @@ impl Slot {
     /// Room for any chunk of up to `chunk_bytes`.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the system refuses.
-    pub(super) fn new(chunk_bytes: usize) -> Result<Self> {
-        let memory = slab::zeros("a slot for streamed weights", Self::bytes_for(chunk_bytes))?;
+    /// [`Error::OverBudget`]; [`Error::OutOfMemory`] if the system refuses.
+    pub(super) fn new(ram: &Tier, chunk_bytes: usize) -> Result<Self> {
+        let memory = slab::zeros(ram, "a slot for streamed weights", Self::bytes_for(chunk_bytes))?;
         Ok(Self { memory, start: 0, n_bytes: 0 })
     }
 

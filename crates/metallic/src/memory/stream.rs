@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ledger::Tier;
 use super::plan::StreamPlan;
 use super::reader::{FileRange, ModelFiles, Read, ReadThreads, Reader, Slot};
 use crate::error::Result;
@@ -35,6 +36,12 @@ pub(crate) struct StreamedRows {
 }
 
 impl StreamedRows {
+    /// The `n_rows` rows in `range`, in chunks of at most `chunk_bytes` if a row is not longer.
+    pub(crate) fn new(range: FileRange, n_rows: usize, chunk_bytes: usize) -> Self {
+        let row_bytes = range.n_bytes / n_rows;
+        Self { range, row_bytes, rows_per_chunk: (chunk_bytes / row_bytes).max(1) }
+    }
+
     pub(crate) fn n_rows(&self) -> usize {
         self.range.n_bytes / self.row_bytes
     }
@@ -73,25 +80,30 @@ impl WeightStream {
     ///
     /// # Errors
     /// No memory for the slots, or no threads.
-    pub(crate) fn new(files: ModelFiles, plan: StreamPlan) -> Result<Self> {
+    pub(crate) fn new(files: ModelFiles, plan: StreamPlan, ram: &Tier) -> Result<Self> {
         let (files, StreamPlan { n_slots, chunk_bytes, .. }) = (Arc::new(files), plan);
         let reader = ReadThreads::start(&files, READERS.min(n_slots), n_slots)?;
         tracing::info!(n_slots, chunk_bytes, direct = files.is_direct(), "weights are streamed by threads");
-        Self::with_reader(files, Box::new(reader), plan)
+        Self::with_reader(files, Box::new(reader), plan, ram)
     }
 
-    fn with_reader(files: Arc<ModelFiles>, reader: Box<dyn Reader>, plan: StreamPlan) -> Result<Self> {
+    fn with_reader(
+        files: Arc<ModelFiles>,
+        reader: Box<dyn Reader>,
+        plan: StreamPlan,
+        ram: &Tier,
+    ) -> Result<Self> {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
         Ok(Self {
             files,
             reader,
             announced: VecDeque::new(),
-            free: (0..n_slots).map(|_| Slot::new(chunk_bytes)).collect::<Result<_>>()?,
+            free: (0..n_slots).map(|_| Slot::new(ram, chunk_bytes)).collect::<Result<_>>()?,
             ahead: VecDeque::with_capacity(n_slots),
             arrived: Vec::with_capacity(n_slots),
             n_under_way: 0,
             next_number: 0,
-            row: Slot::new(max_row_bytes)?,
+            row: Slot::new(ram, max_row_bytes)?,
             stats: StreamStats::default(),
         })
     }
@@ -265,7 +277,7 @@ mod tests {
                 newest_first,
                 fails,
             };
-            WeightStream::with_reader(files, Box::new(reader), plan(n_slots)).unwrap()
+            WeightStream::with_reader(files, Box::new(reader), plan(n_slots), &Tier::ram(None)).unwrap()
         }
     }
 
@@ -302,7 +314,9 @@ mod tests {
         let matrices = [rows(0, 20), rows(50, 7), rows(20, 1), rows(0, 20)];
         for n_slots in [1, 2, 5, 40] {
             let threads = ReadThreads::start(&file.files(), 3, n_slots).unwrap();
-            let threads = WeightStream::with_reader(file.files(), Box::new(threads), plan(n_slots)).unwrap();
+            let threads =
+                WeightStream::with_reader(file.files(), Box::new(threads), plan(n_slots), &Tier::ram(None))
+                    .unwrap();
             for mut stream in [file.fake(n_slots, false, None), file.fake(n_slots, true, None), threads] {
                 matrices.iter().for_each(|rows| stream.announce(rows));
                 matrices.iter().for_each(|rows| take(&mut stream, *rows).unwrap());
@@ -355,7 +369,8 @@ mod tests {
     fn a_file_that_was_cut_short_is_an_error() {
         let file = File::new();
         let threads = ReadThreads::start(&file.files(), 2, 4).unwrap();
-        let mut stream = WeightStream::with_reader(file.files(), Box::new(threads), plan(4)).unwrap();
+        let mut stream =
+            WeightStream::with_reader(file.files(), Box::new(threads), plan(4), &Tier::ram(None)).unwrap();
         let handle = std::fs::File::options().write(true).open(&file.path).unwrap();
         handle.set_len(55).unwrap();
         stream.announce(&rows(0, 100));

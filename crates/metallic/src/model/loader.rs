@@ -38,7 +38,7 @@ pub enum LoadMode {
     /// In the mapped file: nothing is copied, and the system may drop what isn't used.
     #[default]
     Map,
-    /// In memory of their own, on huge pages, into which the files are read at load.
+    /// In memory of their own, on huge pages, into which the files are read at load, if the budget has room for them.
     Slab,
 }
 
@@ -153,6 +153,11 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
+    /// The file.
+    pub fn file(&self) -> &GgufFile {
+        &self.file
+    }
+
     /// What the model will hold in memory, without loading it.
     ///
     /// # Errors
@@ -225,14 +230,14 @@ impl<'p> GgufLoader<'p> {
     /// What is wrong with the file for this architecture, or what could not be allocated.
     pub fn load(self) -> Result<Model> {
         let (config, plan) = self.plan()?;
-        self.load_as(config, plan)
+        self.load_planned(config, plan)
     }
 
-    /// Loads the model as [`plan`](Self::plan) of this loader says.
+    /// Loads the model as a [`plan`](Self::plan) of this loader says.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_as(mut self, config: ModelConfig, plan: MemoryPlan) -> Result<Model> {
+    pub fn load_planned(mut self, config: ModelConfig, plan: MemoryPlan) -> Result<Model> {
         let ram = Tier::ram(plan.request.ram_bytes);
         // What others take, and the pages of maps, which come as they are used.
         let elsewhere = plan.held_bytes(Holder::Program) + plan.held_bytes(Holder::Map);
@@ -251,7 +256,7 @@ impl<'p> GgufLoader<'p> {
                 &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
             )?;
             backend = backend.with_stream(WeightStream::new(files, stream, &ram)?, stream.chunk_bytes);
-        } else if self.mode == LoadMode::Slab {
+        } else if plan.request.in_slab {
             let n_bytes = self.file.n_bytes();
             self.file.read_to_memory(&ram, &mut counted(&mut self.progress, n_bytes))?;
         } else {
@@ -268,7 +273,7 @@ impl<'p> GgufLoader<'p> {
             n_ctx = plan.request.n_ctx,
             n_batch = plan.request.n_batch,
             kv_type = plan.request.kv_type.name(),
-            mode = ?self.mode,
+            in_slab = plan.request.in_slab,
             budget_bytes = plan.request.ram_bytes,
             budget_from = self.budget.map(|budget| tracing::field::display(budget.source)),
             mapped_bytes = plan.held_bytes(Holder::Map),

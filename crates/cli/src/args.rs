@@ -412,10 +412,13 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is loaded: only the file's header is read.
+Nothing is loaded. The speeds that a plan makes are predicted from what the machine can do, which is measured
+for a second: reading memory, multiplying, and, where weights are swapped in, reading the model's file past the
+page cache. DISK, MEMORY and COMPUTE are how long each would take by itself; the longest is the bound.
 
 Examples:
   metallic plan model.gguf --ram 2GiB
+  metallic plan model.gguf --ram 2GiB --disk-gb-s 3.5
   metallic plan model.gguf --ram 600MiB -c 8192 --kv-type q8_0 --json")]
 pub(crate) struct PlanArgs {
     /// The model: a file, a short name, hf:… or pypi:…
@@ -431,7 +434,37 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
+    pub(crate) rates: RateArgs,
+
+    #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+/// What the machine can do; each that is missing and needed is measured.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Machine, instead of measuring")]
+pub(crate) struct RateArgs {
+    /// Gigabytes a second that the disk brings
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) disk_gb_s: Option<f64>,
+
+    /// Gigabytes a second that the threads read from memory
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) memory_gb_s: Option<f64>,
+
+    /// Thousand million operations a second in products of many tokens
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) prefill_gop_s: Option<f64>,
+
+    /// Thousand million operations a second in products of one token, with weights in the cache
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) decode_gop_s: Option<f64>,
+}
+
+/// A rate, which is divided by.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "it must be a number above 0".to_owned())
 }
 
 #[derive(Debug, Args)]

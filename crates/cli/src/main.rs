@@ -21,6 +21,7 @@ mod models;
 mod perplexity;
 mod plan;
 mod pull;
+mod rates;
 mod run;
 mod sampling_args;
 mod session;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use metallic::memory::MemoryPlan;
+use metallic::memory::{MemoryPlan, Placement};
 use metallic::model::{DEFAULT_MAX_CONTEXT, ModelConfig};
 use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
@@ -85,16 +85,28 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
         bar.set_position(done);
     });
     let (config, plan) = plan(&loader, &path)?;
-    let usual = config.context_length.min(DEFAULT_MAX_CONTEXT);
-    if args.ctx_size.is_none() && plan.request.n_ctx < usual {
-        terminal.note(format_args!(
-            "the context is {} tokens, to leave room within --ram; -c sets it",
-            plan.request.n_ctx
-        ));
-    }
-    let model = loader.load();
+    note_what_is_smaller(&config, &plan, args, terminal);
+    let model = loader.load_planned(config, plan);
     bar.finish_and_clear();
     model.map_err(|e| unusable(&path, e))
+}
+
+/// Says what the budget has no room for.
+fn note_what_is_smaller(config: &ModelConfig, plan: &MemoryPlan, args: &EngineArgs, terminal: &Terminal) {
+    let ComputeArgs { ram, load, .. } = args.compute;
+    let budget = if ram.is_some() { "--ram" } else { "the memory that is free" };
+    let n_ctx = plan.request.n_ctx;
+    if args.ctx_size.is_none() && n_ctx < config.context_length.min(DEFAULT_MAX_CONTEXT) {
+        terminal
+            .note(format_args!("the context is {n_ctx} tokens, to leave room within {budget}; -c sets it"));
+    }
+    if load == Load::Slab && !plan.request.in_slab {
+        let instead = match plan.placed_bytes(Placement::Streamed) {
+            0 => "they are used where the file is mapped".to_owned(),
+            streamed => format!("{} of the weights are swapped in as they are used", human_bytes(streamed)),
+        };
+        terminal.note(format_args!("{budget} has no room for the files in a slab: {instead}"));
+    }
 }
 
 /// Where the weights of a model of `n_bytes` are to lie.

@@ -2,13 +2,14 @@
 
 use std::io::{self, BufWriter, Write};
 
-use metallic::memory::{MemoryPlan, Placement};
+use metallic::memory::{MemoryPlan, Placement, Prediction, Rates};
 use serde_json::json;
 
 use crate::args::PlanArgs;
 use crate::failure::{Failure, Result, one_line};
 use crate::fetch::Fetcher;
 use crate::model_file;
+use crate::rates;
 use crate::table::{Align, Table};
 use crate::terminal::{Style, Terminal, human_bytes};
 
@@ -17,18 +18,28 @@ pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let loader = model_file::loader(model_file::open(&path)?, &args.engine);
     let (_, plan) = model_file::plan(&loader, &path)?;
+    let rates = rates::measure(args, loader.file(), &plan, fetcher.terminal)?;
+    let speeds = Speeds { rates, prefill: plan.predict_prefill(&rates), decode: plan.predict_decode(&rates) };
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
-        write_json(&mut out, &plan)
+        write_json(&mut out, &plan, &speeds)
     } else {
-        write_text(&mut out, &plan, args.matrices, fetcher.terminal)
+        write_text(&mut out, &plan, &speeds, args.matrices, fetcher.terminal)
     };
     written.and_then(|()| out.flush()).map_err(Failure::output)
+}
+
+/// What a plan's speed is predicted to be, and from what.
+struct Speeds {
+    rates: Rates,
+    prefill: Prediction,
+    decode: Prediction,
 }
 
 fn write_text(
     out: &mut impl Write,
     plan: &MemoryPlan,
+    speeds: &Speeds,
     matrices: bool,
     terminal: &Terminal,
 ) -> io::Result<()> {
@@ -55,6 +66,9 @@ fn write_text(
         }
     }
     places.write(out, heading)?;
+
+    writeln!(out)?;
+    speeds.table().write(out, heading)?;
     if matrices {
         writeln!(out)?;
         let columns = [("MATRIX", Align::Left), ("BYTES", Align::Right), ("PLACE", Align::Left)];
@@ -68,9 +82,64 @@ fn write_text(
     Ok(())
 }
 
-fn write_json(out: &mut impl Write, plan: &MemoryPlan) -> io::Result<()> {
+impl Speeds {
+    /// The rates of the machine above the times that they make.
+    fn table(&self) -> Table<6> {
+        let mut table = Table::new([
+            ("SPEED", Align::Left),
+            ("TOKENS/S", Align::Right),
+            ("BOUND", Align::Left),
+            ("DISK", Align::Right),
+            ("MEMORY", Align::Right),
+            ("COMPUTE", Align::Right),
+        ]);
+        for (name, speed, ops) in [
+            ("prefill", &self.prefill, self.rates.prefill_ops),
+            ("decode", &self.decode, self.rates.decode_ops),
+        ] {
+            let part = |seconds: f64, rate: f64, unit: &str| match seconds {
+                0.0 => "-".to_owned(),
+                _ => format!("{:.1} ms at {:.1} {unit}", 1e3 * seconds, rate / 1e9),
+            };
+            table.push([
+                format!("{name} of {}", speed.n_tokens),
+                format!("{:.1}", speed.tokens_per_s()),
+                speed.bound().name().to_owned(),
+                part(speed.disk_s, self.rates.disk_bytes, "GB/s"),
+                part(speed.memory_s, self.rates.memory_bytes, "GB/s"),
+                part(speed.compute_s, ops, "GOP/s"),
+            ]);
+        }
+        table
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Rates { disk_bytes, memory_bytes, prefill_ops, decode_ops } = self.rates;
+        let speed = |speed: &Prediction| {
+            json!({
+                "n_tokens": speed.n_tokens,
+                "tokens_per_s": speed.tokens_per_s(),
+                "bound": speed.bound().name(),
+                "disk_s": speed.disk_s,
+                "memory_s": speed.memory_s,
+                "compute_s": speed.compute_s,
+            })
+        };
+        json!({
+            // Not measured where it is not needed.
+            "disk_gb_s": (disk_bytes > 0.0).then_some(disk_bytes / 1e9),
+            "memory_gb_s": memory_bytes / 1e9,
+            "prefill_gop_s": prefill_ops / 1e9,
+            "decode_gop_s": decode_ops / 1e9,
+            "prefill": speed(&self.prefill),
+            "decode": speed(&self.decode),
+        })
+    }
+}
+
+fn write_json(out: &mut impl Write, plan: &MemoryPlan, speeds: &Speeds) -> io::Result<()> {
     let ledger = plan.ledger.iter().map(|line| {
-        json!({ "what": line.what, "bytes": line.bytes, "mapped": line.mapped, "reason": line.reason })
+        json!({ "what": line.what, "bytes": line.bytes, "holder": line.holder.name(), "reason": line.reason })
     });
     let matrices = plan.matrices.iter().map(
         |matrix| json!({ "name": matrix.name, "bytes": matrix.bytes, "placement": matrix.placement.name() }),
@@ -84,6 +153,7 @@ fn write_json(out: &mut impl Write, plan: &MemoryPlan) -> io::Result<()> {
         "resident_bytes": plan.placed_bytes(Placement::Resident),
         "streamed_bytes": plan.placed_bytes(Placement::Streamed),
         "slots": plan.stream.map(|stream| json!({ "n": stream.n_slots, "chunk_bytes": stream.chunk_bytes })),
+        "prediction": speeds.json(),
         "ledger": ledger.collect::<Vec<_>>(),
         "matrices": matrices.collect::<Vec<_>>(),
     });

@@ -19,26 +19,31 @@ pub(crate) struct FeedForward {
 
 struct Layer {
     matrix: <Cpu as Backend>::Matrix,
-    bias: Vec<f32>,
+    bias: <Cpu as Backend>::Buffer,
 }
 
 impl FeedForward {
     /// Loads the layers whose weights and biases have these names.
     pub(crate) fn load(path: &Path, names: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
         let file = GgufFile::open(path)?;
-        let cpu = Cpu::new(1, Isa::best())?;
+        let mut cpu = Cpu::new(1, Isa::best())?;
         let gguf = file.gguf();
         let tensor = |name: &str| gguf.tensor(name).ok_or_else(|| format!("no tensor {name}"));
         let layers = names.iter().map(|(weights, bias)| {
             let matrix = cpu.matrix(file.matrix(&tensor(weights)?)?)?;
-            Ok(Layer { matrix, bias: file.floats(&tensor(bias)?)? })
+            let values = file.floats(&tensor(bias)?)?;
+            let mut bias = cpu.buffer("a bias", values.len())?;
+            cpu.write(&values, &mut bias);
+            Ok(Layer { matrix, bias })
         });
-        Ok(Self { layers: layers.collect::<Result<_, Box<dyn Error>>>()?, cpu })
+        let layers = layers.collect::<Result<_, Box<dyn Error>>>()?;
+        Ok(Self { cpu, layers })
     }
 
     /// The network's output for one input, as wide as the first matrix's rows are long.
     pub(crate) fn run(&mut self, input: &[f32]) -> Result<Vec<f32>, metallic::Error> {
-        let mut x = input.to_vec();
+        let mut x = self.cpu.buffer("the input", input.len())?;
+        self.cpu.write(input, &mut x);
         for (i, Layer { matrix, bias }) in self.layers.iter().enumerate() {
             let mut out = self.cpu.buffer("a layer's output", bias.len())?;
             let job = MatmulJob { bias: Some(bias), ..MatmulJob::new(matrix, &mut out) };
@@ -48,7 +53,7 @@ impl FeedForward {
             }
             x = out;
         }
-        Ok(x)
+        Ok(x.to_vec())
     }
 }
 

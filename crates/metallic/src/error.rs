@@ -64,6 +64,19 @@ pub enum Error {
         kv_type: metallic_kernels::attention::KvType,
     },
 
+    /// More was to be allocated than the memory budget has left.
+    #[error("{what} would take {bytes} bytes of {tier}, and {left_bytes} of the budget are left")]
+    OverBudget {
+        /// What was to be allocated.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The kind of memory.
+        tier: &'static str,
+        /// What nobody has taken.
+        left_bytes: u64,
+    },
+
     /// A file is not valid GGUF, or a shard does not belong to its set.
     #[error("{} is not a valid GGUF model", path.display())]
     Format {

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
+use metallic::MemoryBudget;
+
 use crate::failure::{Failure, Kind, Result};
 
 /// What is read in a pass, by all threads together: more than the caches of nearly any machine hold.
@@ -16,8 +18,10 @@ const BUFFER_BYTES: usize = 256 << 20;
 const N_PASSES: usize = 8;
 
 /// Bytes a second that this many threads read at best, each its own consecutive part of memory.
-pub(super) fn measure(n_threads: usize) -> Result<f64> {
-    let share_bytes = BUFFER_BYTES / n_threads;
+pub(crate) fn measure(n_threads: usize) -> Result<f64> {
+    // Where memory is scarce, what is left of it must do.
+    let free = MemoryBudget::auto().map_or(u64::MAX, |budget| budget.ram_bytes / 2);
+    let share_bytes = BUFFER_BYTES.min(free as usize) / n_threads;
     let start = Barrier::new(n_threads);
     let times = thread::scope(|scope| {
         let threads: Vec<_> =
@@ -28,9 +32,8 @@ pub(super) fn measure(n_threads: usize) -> Result<f64> {
         });
         joined.collect::<io::Result<Vec<_>>>()
     });
-    let times = times.map_err(|e| {
-        Failure::new(Kind::General, "can't allocate 256 MiB to measure memory bandwidth").because(e)
-    })?;
+    let times = times
+        .map_err(|e| Failure::new(Kind::General, "no memory to measure its bandwidth with").because(e))?;
     // From the first thread's start: on a busy machine another may start late, and be done soon.
     let passes = (0..N_PASSES).filter_map(|pass| {
         let began = times.iter().map(|of_thread| of_thread[pass].0).min()?;

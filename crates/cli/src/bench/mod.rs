@@ -4,7 +4,7 @@
 //! which the last gives logits; generation that feeds random tokens one at a time, each giving logits. Both
 //! may begin at a depth, after so many tokens that are not timed. Nothing is sampled.
 
-mod bandwidth;
+pub(crate) mod bandwidth;
 mod report;
 
 use std::io::{self, BufWriter, Write};

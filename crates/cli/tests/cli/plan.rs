@@ -4,6 +4,10 @@ use serde_json::Value;
 
 use crate::sandbox::Sandbox;
 
+/// Rates of a machine, so that it is not measured.
+const RATES: [&str; 8] =
+    ["--disk-gb-s", "1", "--memory-gb-s", "10", "--prefill-gop-s", "100", "--decode-gop-s", "50"];
+
 fn sandbox(test: &str) -> Sandbox {
     let sandbox = Sandbox::new(test);
     sandbox.write("tiny.gguf", metallic::testing::tiny_model().unwrap());
@@ -14,11 +18,14 @@ fn sandbox(test: &str) -> Sandbox {
 fn the_ledger_adds_up_and_names_its_bounds() {
     let sandbox = sandbox("plan-json");
     let args = ["plan", "tiny.gguf", "--json", "--ram", "1GiB", "-c", "300", "-b", "64", "--kv-type", "q8_0"];
+    let args = [&args[..], &RATES].concat();
     let plan: Value = serde_json::from_str(&sandbox.run(&args).succeeds().stdout).unwrap();
     let ledger = plan["ledger"].as_array().unwrap();
     let sum: u64 = ledger.iter().map(|line| line["bytes"].as_u64().unwrap()).sum();
     assert_eq!(plan["total_bytes"], sum);
     assert!(ledger.iter().all(|line| !line["reason"].as_str().unwrap().is_empty()));
+    let holders = ["loading", "map", "program"];
+    assert!(ledger.iter().all(|line| holders.contains(&line["holder"].as_str().unwrap())), "{ledger:?}");
     assert_eq!(
         (&plan["ram_bytes"], &plan["n_ctx"], &plan["n_batch"]),
         (&(1_u64 << 30).into(), &300.into(), &64.into())
@@ -32,8 +39,8 @@ fn the_ledger_adds_up_and_names_its_bounds() {
 
 #[test]
 fn a_table_ends_with_the_total_and_the_places() {
-    let text =
-        sandbox("plan-text").run(&["plan", "tiny.gguf", "--ram", "64MiB", "--matrices"]).succeeds().stdout;
+    let args = [&["plan", "tiny.gguf", "--ram", "64MiB", "--matrices"], &RATES[..]].concat();
+    let text = sandbox("plan-text").run(&args).succeeds().stdout;
     assert!(text.lines().next().unwrap().starts_with("WHAT "), "{text}");
     assert!(
         text.lines().any(|line| line.starts_with("total ") && line.ends_with("of a budget of 64.0 MiB")),
@@ -48,7 +55,10 @@ fn a_table_ends_with_the_total_and_the_places() {
 #[test]
 fn a_budget_below_the_floor_names_the_floor_and_the_floor_is_enough() {
     let sandbox = sandbox("plan-floor");
-    let plan = |ram: &str| sandbox.run(&["plan", "tiny.gguf", "-c", "64", "-b", "8", "--ram", ram]);
+    let plan = |ram: &str| {
+        let args = [&["plan", "tiny.gguf", "-c", "64", "-b", "8", "--ram", ram], &RATES[..]].concat();
+        sandbox.run(&args)
+    };
     let error = plan("1MiB").fails(1).to_owned();
     assert!(error.contains("tiny.gguf within 1.0 MiB") && error.contains("--ram"), "{error}");
     let floor: u64 = error.split('(').nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -82,4 +92,72 @@ fn sizes_that_are_none_are_refused() {
     for ram in ["", "-1", "2 parsecs"] {
         assert_eq!(sandbox("plan-size").run(&["plan", "tiny.gguf", "--ram", ram]).code, Some(2), "{ram}");
     }
+}
+
+/// The multiplications of a token with the tiny model's layers: q and output 32 x 32, k and v 32 x 16, three matrices
+/// 32 x 64 in two layers; and with its head.
+const MULTIPLY_ADDS: f64 = 2.0 * (2.0 * 32.0 * 32.0 + 2.0 * 32.0 * 16.0 + 3.0 * 32.0 * 64.0) + 32.0 * 259.0;
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[track_caller]
+fn assert_close(found: &Value, expected: f64) {
+    assert!((number(found) - expected).abs() <= 1e-9 * expected.abs(), "{found} is not {expected}");
+}
+
+#[test]
+fn speeds_are_predicted_from_the_rates_that_are_given() {
+    let sandbox = sandbox("plan-speeds");
+    let plan = |rates: &[&str]| -> Value {
+        let args = [&["plan", "tiny.gguf", "--json", "-c", "64"], rates].concat();
+        serde_json::from_str(&sandbox.run(&args).succeeds().stdout).unwrap()
+    };
+    let prediction = &plan(&RATES)["prediction"];
+    let decode = &prediction["decode"];
+    // F32: four bytes a weight, at nine tenths of ten gigabytes; two operations a weight, at fifty thousand million.
+    assert_close(&decode["memory_s"], 4.0 * MULTIPLY_ADDS / 9e9);
+    assert_close(&decode["compute_s"], 2.0 * MULTIPLY_ADDS / 50e9);
+    assert_close(&decode["tokens_per_s"], 9e9 / (4.0 * MULTIPLY_ADDS));
+    assert_eq!((&decode["bound"], &decode["n_tokens"]), (&"memory".into(), &1.into()));
+    assert_eq!((&prediction["prefill"]["n_tokens"], &prediction["disk_gb_s"]), (&64.into(), &1.0.into()));
+    let slow = ["--memory-gb-s", "10", "--prefill-gop-s", "100", "--decode-gop-s", "0.001"];
+    let prediction = &plan(&slow)["prediction"];
+    assert_eq!(prediction["decode"]["bound"], "compute");
+    assert!(prediction["disk_gb_s"].is_null(), "not needed, so not measured");
+}
+
+#[test]
+fn the_machine_is_measured_where_nothing_is_given() {
+    let sandbox = sandbox("plan-measured");
+    let text = sandbox.run(&["plan", "tiny.gguf", "-t", "1"]).succeeds().stdout;
+    let speeds: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("SPEED ")).collect();
+    let [_, prefill, decode] = speeds[..] else { panic!("{text}") };
+    assert!(prefill.starts_with("prefill of 512 ") && decode.starts_with("decode of 1 "), "{text}");
+    assert!(speeds[1..].iter().all(|line| line.contains(" ms at ") && line.ends_with(" GOP/s")), "{text}");
+}
+
+#[test]
+fn a_slab_without_room_is_said() {
+    let sandbox = sandbox("plan-slab");
+    let plan = |ram: u64| {
+        let ram = ram.to_string();
+        let args = ["plan", "tiny.gguf", "--json", "-c", "64", "-b", "8", "--load", "slab", "--ram", &ram];
+        let plan: Value =
+            serde_json::from_str(&sandbox.run(&[&args[..], &RATES].concat()).succeeds().stdout).unwrap();
+        plan["total_bytes"].as_u64().unwrap()
+    };
+    let run = |ram: u64| {
+        let ram = ram.to_string();
+        let args = ["run", "-m", "tiny.gguf", "--raw", "-n", "1", "-c", "64", "-b", "8"];
+        sandbox.run(&[&args[..], &["--load", "slab", "--ram", &ram, "ab"]].concat()).succeeds().stderr
+    };
+    let slab = plan(1 << 30);
+    assert!(!run(slab).contains("slab"), "there is room");
+    let notes = run(slab - 1);
+    assert!(
+        notes.contains("--ram has no room for the files in a slab: they are used where the file is"),
+        "{notes}"
+    );
 }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::{Backend, Input, MatmulJob, MatrixBytes, MatrixData, Span};
 use crate::error::{Error, Result};
-use crate::memory::{SharedBytes, StreamStats, StreamedRows, WeightStream, slab};
+use crate::memory::{Lease, Leased, SharedBytes, StreamStats, StreamedRows, Tier, WeightStream, slab};
 use crate::model::config::{AttentionConfig, RopeConfig};
 
 /// Values below which an element-wise operation costs less than waking the other threads.
@@ -26,7 +26,13 @@ pub struct Cpu {
     activations: ActivationBuf,
     attention: AttentionBuf,
     stream: Option<Stream>,
+    ram: Tier,
+    /// Of `activations` and `attention`.
+    leases: [Option<Lease>; 2],
 }
+
+/// Activations or a vector of weights.
+pub type Floats = Leased<Vec<f32>>;
 
 /// What brings in the weights that are not in memory.
 struct Stream {
@@ -53,25 +59,32 @@ enum Weights {
 /// Keys and values of one layer, in pages.
 pub struct CpuKvLayer {
     layout: KvLayout,
-    keys: MmapMut,
-    values: MmapMut,
+    keys: Leased<MmapMut>,
+    values: Leased<MmapMut>,
 }
 
 /// The rotations of one batch: cosines and sines of every row's position.
 pub struct CpuRope {
     rope: rope::Rope,
-    angles: Vec<f32>,
+    angles: Floats,
 }
 
 impl Cpu {
-    /// Starts `n_threads` threads that use the kernels of `isa`.
+    /// Starts `n_threads` threads that use the kernels of `isa`, with no limit on memory.
     ///
     /// # Errors
     /// [`Error::Threads`] if the system refuses.
     pub fn new(n_threads: usize, isa: Isa) -> Result<Self> {
         let pool = ThreadPool::new(n_threads).map_err(|source| Error::Threads { n_threads, source })?;
         let (activations, attention) = (ActivationBuf::new(isa), AttentionBuf::default());
-        Ok(Self { pool, isa, activations, attention, stream: None })
+        let (ram, leases) = (Tier::ram(None), [None, None]);
+        Ok(Self { pool, isa, activations, attention, stream: None, ram, leases })
+    }
+
+    /// The same, with all that it allocates charged to `ram`.
+    #[must_use]
+    pub fn within(self, ram: Tier) -> Self {
+        Self { ram, ..self }
     }
 
     /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row.
@@ -85,14 +98,18 @@ impl Cpu {
         ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len)
     }
 
-    /// Bytes that [`Backend::reserve_attention`] allocates for all of `layers`: query heads and layout of
-    /// each.
+    /// Bytes that [`Backend::reserve_attention`] allocates for `layers`.
     pub fn attention_bytes(
         n_threads: usize,
         layers: impl IntoIterator<Item = (usize, KvLayout)>,
         n_positions: usize,
     ) -> u64 {
         AttentionBuf::reserved_bytes(n_threads, layers, n_positions)
+    }
+
+    /// Bytes that [`Backend::rope`] allocates.
+    pub fn rope_bytes(config: &RopeConfig, max_rows: usize) -> u64 {
+        (config.n_rot as u64).saturating_mul(max_rows as u64).saturating_mul(size_of::<f32>() as u64)
     }
 }
 
@@ -104,7 +121,7 @@ impl CpuMatrix {
 }
 
 impl Backend for Cpu {
-    type Buffer = Vec<f32>;
+    type Buffer = Floats;
     type Matrix = CpuMatrix;
     type KvLayer = CpuKvLayer;
     type Rope = CpuRope;
@@ -113,16 +130,26 @@ impl Backend for Cpu {
         format!("CPU, {}, {} threads", self.isa, self.pool.n_threads())
     }
 
-    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) {
-        self.activations.reserve(self.pool.n_threads(), n_rows, row_len);
+    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> Result<()> {
+        let n_threads = self.pool.n_threads();
+        let bytes = Self::input_bytes(n_threads, self.isa, n_rows, row_len);
+        self.leases[0] = Some(self.ram.lease("inputs of products", bytes)?);
+        self.activations.reserve(n_threads, n_rows, row_len);
+        Ok(())
     }
 
-    fn reserve_attention(&mut self, n_head: usize, layout: &KvLayout, n_positions: usize) {
-        self.attention.reserve(self.pool.n_threads(), n_head, layout, n_positions);
+    fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()> {
+        let n_threads = self.pool.n_threads();
+        let bytes = Self::attention_bytes(n_threads, layers.iter().copied(), n_positions);
+        self.leases[1] = Some(self.ram.lease("attention", bytes)?);
+        for (n_head, layout) in layers {
+            self.attention.reserve(n_threads, *n_head, layout, n_positions);
+        }
+        Ok(())
     }
 
-    fn buffer(&self, what: &'static str, len: usize) -> Result<Vec<f32>> {
-        zeros(what, len)
+    fn buffer(&self, what: &'static str, len: usize) -> Result<Floats> {
+        self.ram.zeros(what, len)
     }
 
     fn matrix(&self, data: MatrixData) -> Result<CpuMatrix> {
@@ -130,13 +157,8 @@ impl Backend for Cpu {
         let weights = match bytes {
             MatrixBytes::Memory(bytes) => Weights::Resident(bytes),
             MatrixBytes::File(range) => {
-                let row_bytes = range.n_bytes / n_rows;
                 let chunk_bytes = self.stream.as_ref().map_or(0, |stream| stream.chunk_bytes);
-                Weights::Streamed(StreamedRows {
-                    range,
-                    row_bytes,
-                    rows_per_chunk: (chunk_bytes / row_bytes).max(1),
-                })
+                Weights::Streamed(StreamedRows::new(range, n_rows, chunk_bytes))
             }
         };
         Ok(CpuMatrix { ops: registry::ops(ggml_type, self.isa), row_len, n_rows, weights })
@@ -157,7 +179,7 @@ impl Backend for Cpu {
     fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> Result<CpuKvLayer> {
         let slab = |page_bytes: usize| {
             let bytes = page_bytes.checked_mul(n_pages);
-            slab::zeros("the KV cache", bytes.ok_or(Error::TooLarge { what: "the KV cache" })?)
+            slab::zeros(&self.ram, "the KV cache", bytes.ok_or(Error::TooLarge { what: "the KV cache" })?)
         };
         let [keys, values] = layout.page_bytes();
         Ok(CpuKvLayer { layout: *layout, keys: slab(keys)?, values: slab(values)? })
@@ -173,15 +195,15 @@ impl Backend for Cpu {
             attn_factor: config.attn_factor,
             yarn: config.yarn,
         };
-        let angles = zeros("rotations", config.n_rot * max_rows)?;
+        let angles = self.ram.zeros("rotations", config.n_rot * max_rows)?;
         Ok(CpuRope { rope: rope::Rope::new(&params), angles })
     }
 
-    fn write(&mut self, values: &[f32], buffer: &mut Vec<f32>) {
+    fn write(&mut self, values: &[f32], buffer: &mut Floats) {
         buffer[..values.len()].copy_from_slice(values);
     }
 
-    fn read(&mut self, buffer: &Vec<f32>, first: usize, values: &mut [f32]) {
+    fn read(&mut self, buffer: &Floats, first: usize, values: &mut [f32]) {
         values.copy_from_slice(&buffer[first..][..values.len()]);
     }
 
@@ -201,7 +223,7 @@ impl Backend for Cpu {
         self.stream.as_ref().map(|stream| stream.weights.stats())
     }
 
-    fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Vec<f32>) -> Result<()> {
+    fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Floats) -> Result<()> {
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.row_len)) {
             let id = id as usize;
             match (&table.weights, &mut self.stream) {
@@ -246,19 +268,19 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: &Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32, out: &mut Vec<f32>) {
+    fn rms_norm(&mut self, x: &Floats, n_rows: usize, weight: &Floats, eps: f32, out: &mut Floats) {
         let (width, len) = (weight.len(), n_rows * weight.len());
         norm::rms_norm_rows(&self.pool, self.isa, &x[..len], width, Some(weight), eps, &mut out[..len]);
     }
 
-    fn rms_norm_in_place(&mut self, x: &mut Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32) {
+    fn rms_norm_in_place(&mut self, x: &mut Floats, n_rows: usize, weight: &Floats, eps: f32) {
         let isa = self.isa;
         split_rows(&self.pool, &mut x[..n_rows * weight.len()], weight.len(), &|_, row| {
             norm::rms_norm_in_place(isa, row, Some(weight), eps);
         });
     }
 
-    fn add_rms_norm(&mut self, acc: &mut Vec<f32>, x: &Vec<f32>, n_rows: usize, weight: &Vec<f32>, eps: f32) {
+    fn add_rms_norm(&mut self, acc: &mut Floats, x: &Floats, n_rows: usize, weight: &Floats, eps: f32) {
         let (isa, width) = (self.isa, weight.len());
         split_rows(&self.pool, &mut acc[..n_rows * width], width, &|row, acc| {
             norm::add_rms_norm(isa, acc, &x[row * width..][..width], weight, eps);
@@ -272,14 +294,14 @@ impl Backend for Cpu {
         }
     }
 
-    fn rotate(&mut self, rope: &CpuRope, x: &mut Vec<f32>, n_rows: usize, n_heads: usize, head_len: usize) {
+    fn rotate(&mut self, rope: &CpuRope, x: &mut Floats, n_rows: usize, n_heads: usize, head_len: usize) {
         let (width, n_rot) = (n_heads * head_len, rope.rope.n_rot());
         split_rows(&self.pool, &mut x[..n_rows * width], width, &|row, x| {
             rope.rope.rotate(&rope.angles[row * n_rot..][..n_rot], x, head_len);
         });
     }
 
-    fn store_kv(&mut self, kv: &mut CpuKvLayer, span: &Span<'_>, keys: &Vec<f32>, values: &Vec<f32>) {
+    fn store_kv(&mut self, kv: &mut CpuKvLayer, span: &Span<'_>, keys: &Floats, values: &Floats) {
         let (layout, [key_length, value_length]) = (kv.layout, kv.layout.head_dims());
         let of_span = |length: usize| {
             let width = layout.n_head_kv() * length;
@@ -295,8 +317,8 @@ impl Backend for Cpu {
         config: &AttentionConfig,
         kv: &CpuKvLayer,
         span: &Span<'_>,
-        queries: &Vec<f32>,
-        out: &mut Vec<f32>,
+        queries: &Floats,
+        out: &mut Floats,
     ) {
         let params = AttentionParams {
             n_head: config.n_head,
@@ -312,25 +334,25 @@ impl Backend for Cpu {
         attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, buf, out);
     }
 
-    fn activate(&mut self, activation: Activation, x: &mut Vec<f32>, len: usize) {
+    fn activate(&mut self, activation: Activation, x: &mut Floats, len: usize) {
         let isa = self.isa;
         split(&self.pool, &mut x[..len], &|_, x| activation::activate(isa, activation, x));
     }
 
-    fn clear(&mut self, x: &mut Vec<f32>, len: usize) {
+    fn clear(&mut self, x: &mut Floats, len: usize) {
         x[..len].fill(0.0);
     }
 
-    fn add(&mut self, acc: &mut Vec<f32>, x: &Vec<f32>, len: usize) {
+    fn add(&mut self, acc: &mut Floats, x: &Floats, len: usize) {
         split(&self.pool, &mut acc[..len], &|first, acc| activation::add(acc, &x[first..][..acc.len()]));
     }
 
-    fn softcap(&mut self, x: &mut Vec<f32>, cap: f32, len: usize) {
+    fn softcap(&mut self, x: &mut Floats, cap: f32, len: usize) {
         let isa = self.isa;
         split(&self.pool, &mut x[..len], &|_, x| activation::softcap(isa, x, cap));
     }
 
-    fn gather_rows(&mut self, x: &Vec<f32>, rows: &[u32], width: usize, out: &mut Vec<f32>) {
+    fn gather_rows(&mut self, x: &Floats, rows: &[u32], width: usize, out: &mut Floats) {
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
             out.copy_from_slice(&x[row as usize * width..][..width]);
         }
@@ -338,11 +360,11 @@ impl Backend for Cpu {
 
     fn scatter_add_rows(
         &mut self,
-        x: &Vec<f32>,
+        x: &Floats,
         rows: &[u32],
         weights: &[f32],
         width: usize,
-        acc: &mut Vec<f32>,
+        acc: &mut Floats,
     ) {
         for ((&row, &weight), x) in rows.iter().zip(weights).zip(x.chunks_exact(width)) {
             let acc = &mut acc[row as usize * width..][..width];
@@ -398,13 +420,4 @@ fn split_rows(pool: &ThreadPool, x: &mut [f32], width: usize, work: &(dyn Fn(usi
         x.chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(first + i, row));
     };
     if x.len() < MIN_SHARED_VALUES { rows(0, x) } else { pool.split_rows(x, width, &rows) }
-}
-
-/// A vector of zeros, or an error where there is no memory for it.
-fn zeros<T: Clone + Default>(what: &'static str, len: usize) -> Result<Vec<T>> {
-    let mut vec = Vec::new();
-    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-    vec.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, bytes })?;
-    vec.resize(len, T::default());
-    Ok(vec)
 }

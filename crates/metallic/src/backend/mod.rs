@@ -6,7 +6,7 @@
 
 mod cpu;
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, Floats};
 use metallic_gguf::GgmlType;
 pub use metallic_kernels::attention::{KvLayout, KvType};
 
@@ -109,10 +109,10 @@ pub trait Backend {
     fn description(&self) -> String;
 
     /// Makes room for what products need beside their buffers, for inputs of up to `n_rows` rows of `row_len`.
-    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize);
-    /// Makes room for what attention needs beside its buffers, in layers of `n_head` query heads with keys and
+    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> Result<()>;
+    /// Makes room for what attention needs beside its buffers, in layers of so many query heads with keys and
     /// values of this layout, at positions below `n_positions`.
-    fn reserve_attention(&mut self, n_head: usize, layout: &KvLayout, n_positions: usize);
+    fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()>;
     /// A buffer of `len` zeros; `what` names it in errors.
     fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
     /// Makes a matrix ready to multiply with.

@@ -1,13 +1,19 @@
 //! What a model will hold in memory, item by item, before anything is allocated.
 
+#[cfg(test)]
+mod tests;
+
+use super::direct::BLOCK_BYTES;
 use super::placement::{Placement, Role, place};
+use super::prediction::PromptWork;
 use super::slab;
 use super::stream::WeightStream;
 use crate::backend::KvType;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::model::kv_cache::{PAGE_LEN, layout};
-use crate::model::scratch::ScratchSizes;
+use crate::model::kv_cache::{PAGE_LEN, layouts};
+use crate::model::moe::{ROUTING, Routing};
+use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 
 /// How a model is to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,27 +32,24 @@ pub struct PlanRequest {
     pub n_slots: usize,
     /// Bytes of a chunk at most; `None` for a number and a size of slots that go with the budget.
     pub chunk_bytes: Option<usize>,
-    /// Whether the files are read into memory where all of them fit, instead of being used in their maps.
+    /// Whether the files are read into memory instead of being used in their maps; in a plan, if there is room for them.
     pub in_slab: bool,
 }
 
-/// Code, stacks, and what the allocator and small things take: an estimate on the safe side. Peaks within control groups
-/// were below the whole ledger.
-const PROGRAM_BYTES: u64 = 16 << 20;
-
-/// Bytes of a tokenizer for each byte of metadata: its tables of tokens and merges.
-const TOKENIZER_FACTOR: u64 = 4;
+/// Code, stacks, and what the allocator and small things take: `metallic run` was measured to take 7 to 9 MB beside the
+/// other lines.
+const PROGRAM_BYTES: u64 = 12 << 20;
 
 /// Chunks are not made larger than this, with which a slot takes 4 MiB: two huge pages, and the longest request that
 /// Linux makes of a disk.
-const MAX_CHUNK_BYTES: u64 = (4 << 20) - 4096;
+const MAX_CHUNK_BYTES: usize = (4 << 20) - 4096;
 
 /// Where there is little room there are fewer slots, down to this, before chunks are made smaller: a disk is used best by
 /// long requests, and with so many slots it does not stop while one is in use.
 const MIN_SLOTS: usize = 4;
 
 /// Nor smaller, but for a test: each costs the disk and the threads a fixed time.
-const MIN_CHUNK_BYTES: u64 = 128 << 10;
+const MIN_CHUNK_BYTES: usize = 128 << 10;
 
 /// The slots of a small budget take one part of so many.
 const SLOTS_SHARE: u64 = 16;
@@ -58,10 +61,32 @@ pub struct LedgerLine {
     pub what: String,
     /// Its size.
     pub bytes: u64,
-    /// Whether it is a mapped part of the file, which the system may drop and read again, or allocated.
-    pub mapped: bool,
+    /// Who takes it.
+    pub holder: Holder,
     /// Where the size comes from.
     pub reason: String,
+}
+
+/// Who takes the memory of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Loading allocates it.
+    Loading,
+    /// It is a mapped part of the file, which the system may drop and read again.
+    Map,
+    /// The program allocates it beside the model.
+    Program,
+}
+
+impl Holder {
+    /// Lower-case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Holder::Loading => "loading",
+            Holder::Map => "map",
+            Holder::Program => "program",
+        }
+    }
 }
 
 /// A matrix of weights, and where it is to be.
@@ -71,8 +96,32 @@ pub struct MatrixBytes {
     pub name: String,
     /// Its bytes in the file.
     pub bytes: u64,
+    /// Weights in it.
+    pub n_weights: u64,
+    /// Its rows, each of which makes one value of a product.
+    pub n_rows: u64,
+    /// How much of it a token uses.
+    pub usage: Usage,
     /// Where it is while the model runs.
     pub placement: Placement,
+}
+
+/// How much of a matrix a token uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// All of it.
+    Whole,
+    /// All of it, if the token's logits are wanted.
+    Logits,
+    /// Some of many experts, which are equal parts.
+    Experts {
+        /// Those that a token is sent to.
+        n_used: u64,
+        /// All of them.
+        n_expert: u64,
+    },
+    /// A row.
+    Row,
 }
 
 /// How weights are swapped in, where not all stay in memory.
@@ -95,34 +144,29 @@ pub struct MemoryPlan {
     pub n_pages: usize,
     /// The list.
     pub ledger: Vec<LedgerLine>,
-    /// The matrices, in the order in which they are looked for in the file.
+    /// The matrices, in the order in which they are looked for in the file; last those that are copied.
     pub matrices: Vec<MatrixBytes>,
     /// How weights are swapped in, where not all stay in memory.
     pub stream: Option<StreamPlan>,
+    /// What a prompt takes beside the weights, for predictions.
+    pub prompt: PromptWork,
 }
 
 /// What the plan needs to know of the weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WeightBytes {
-    /// Those that can be used as the file holds them.
-    pub(crate) matrices: Vec<MatrixSize>,
+    /// Those that can be used as the file holds them, each with what it is for. Their placement is still open.
+    pub(crate) matrices: Vec<(Role, MatrixBytes)>,
     /// Bytes of all files, which an all-resident slab takes.
     pub(crate) files: u64,
-    /// Copied, because the file has the other byte order.
-    pub(crate) copied: u64,
+    /// Those that are copied, because the file has the other byte order.
+    pub(crate) copied: Vec<MatrixBytes>,
     /// Norms and biases, copied as floats.
     pub(crate) vectors: u64,
     /// Metadata, of which the vocabulary is the most.
     pub(crate) metadata: u64,
-}
-
-/// A matrix in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MatrixSize {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) bytes: u64,
-    pub(crate) row_bytes: u64,
+    /// What a tokenizer makes of them.
+    pub(crate) tokenizer: u64,
 }
 
 /// What a backend needs beside weights, cache and buffers.
@@ -132,9 +176,17 @@ pub(crate) struct BackendBytes {
     pub(crate) inputs: u64,
     /// For attention.
     pub(crate) attention: u64,
+    /// For the positions' rotations.
+    pub(crate) rotations: u64,
 }
 
+/// Where the weights of a file in the other byte order are.
+pub(crate) const COPIES: &str = "swapped copies";
+
 const KV_CACHE: &str = "KV cache";
+
+/// Bytes of a sampler for each token of the vocabulary: a candidate's id and logit, and its probability.
+const CANDIDATE_BYTES: u64 = 12;
 
 impl MemoryPlan {
     /// Plans for a model on a backend that takes so many bytes for its products and for attention. Pure:
@@ -148,41 +200,46 @@ impl MemoryPlan {
         backend: BackendBytes,
         request: PlanRequest,
     ) -> Result<Self> {
+        use Holder::{Loading, Map, Program};
+        let PlanRequest { n_ctx, n_sequences, n_batch, kv_type, .. } = request;
         let too_large = || Error::TooLarge { what: "the KV cache" };
-        let n_pages =
-            request.n_ctx.div_ceil(PAGE_LEN).checked_mul(request.n_sequences).ok_or_else(too_large)?;
-        let mut plan = Self { request, n_pages, ledger: Vec::new(), matrices: Vec::new(), stream: None };
+        let n_pages = n_ctx.div_ceil(PAGE_LEN).checked_mul(n_sequences).ok_or_else(too_large)?;
+        let as_they_are = weights.matrices.iter().map(|(_, matrix)| matrix);
+        let matrices = as_they_are.chain(&weights.copied).cloned().collect();
+        let prompt = PromptWork::new(config, n_ctx);
+        let mut plan = Self { request, n_pages, ledger: Vec::new(), matrices, stream: None, prompt };
 
-        plan.charge("weights in the other byte order", weights.copied, false, "swapped copies");
-        plan.charge("norms and biases", weights.vectors, false, "as 32-bit floats");
+        let copied = weights.copied.iter().map(|matrix| matrix.bytes).sum();
+        plan.charge(COPIES, copied, Loading, "matrices of a file in the other byte order");
+        plan.charge("norms and biases", weights.vectors, Loading, "as 32-bit floats");
 
         let mut page_bytes = 0usize;
-        for layer in &config.layers {
-            for bytes in layout(&layer.attention, request.kv_type)?.page_bytes() {
+        for (_, layout) in layouts(config, kv_type)? {
+            for bytes in layout.page_bytes() {
                 page_bytes = page_bytes.checked_add(bytes).ok_or_else(too_large)?;
             }
         }
         let kv_bytes = n_pages.checked_mul(page_bytes).ok_or_else(too_large)?;
-        let reason = format!(
-            "{n_pages} pages of {PAGE_LEN} positions, {} bytes each, as {}",
-            page_bytes / PAGE_LEN,
-            request.kv_type
-        );
-        plan.charge(KV_CACHE, kv_bytes as u64, false, &reason);
+        let position_bytes = page_bytes / PAGE_LEN;
+        let reason =
+            format!("{n_pages} pages of {PAGE_LEN} positions, {position_bytes} bytes each, as {kv_type}");
+        plan.charge(KV_CACHE, kv_bytes as u64, Loading, &reason);
 
-        for (what, len) in ScratchSizes::new(config, request.n_batch)?.lines() {
-            let reason = format!("{len} floats for {} rows", request.n_batch);
-            plan.charge(what, len as u64 * 4, false, &reason);
+        for (what, len) in ScratchSizes::new(config, n_batch)?.lines() {
+            plan.charge(what, len as u64 * 4, Loading, &format!("{len} floats for {n_batch} rows"));
         }
-        plan.charge(
-            "inputs of products",
-            backend.inputs,
-            false,
-            "quantized activations and expanded weights",
-        );
-        plan.charge("attention", backend.attention, false, "tiles of queries and sums of steps");
-        plan.charge("tokenizer", weights.metadata * TOKENIZER_FACTOR, false, "tables of tokens, estimated");
-        plan.charge("program", PROGRAM_BYTES, false, "code, stacks and small things");
+        let n_vocab = config.n_vocab as u64;
+        plan.charge(LOGITS_OF_A_ROW, n_vocab * 4, Loading, "where a sampler takes them");
+        plan.charge(ROUTING, Routing::bytes(config, n_batch), Loading, "scores and choices of experts");
+        plan.charge("rotations", backend.rotations, Loading, "cosines and sines of positions");
+        let reason = "quantized activations and expanded weights";
+        plan.charge("inputs of products", backend.inputs, Loading, reason);
+        plan.charge("attention", backend.attention, Loading, "tiles of queries and sums of steps");
+        let candidates = n_vocab.saturating_mul(CANDIDATE_BYTES).saturating_mul(n_sequences as u64);
+        plan.charge("sampling", candidates, Program, "candidates of each sequence");
+        plan.charge("tokenizer", weights.tokenizer, Program, "tables of tokens and merges");
+        plan.charge("program", PROGRAM_BYTES, Program, "code, stacks and small things");
+        plan.charge("header", weights.metadata, Map, "names and vocabulary, where they lie in the file");
         plan.place_weights(weights)?;
         Ok(plan)
     }
@@ -191,71 +248,57 @@ impl MemoryPlan {
     /// the others.
     fn place_weights(&mut self, weights: &WeightBytes) -> Result<()> {
         let fixed = self.total_bytes();
-        let total: u64 = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
-        let whole = if self.request.in_slab { weights.files } else { total };
+        let total: u64 = weights.matrices.iter().map(|(_, matrix)| matrix.bytes).sum();
         let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
-        if fixed.saturating_add(whole) <= budget {
-            self.keep(weights, |_| Placement::Resident);
-            if self.request.in_slab {
-                self.charge("model files", whole, false, "read into memory");
-            } else {
-                self.charge("weights", whole, true, "matrices, where they lie in the file");
-            }
+        let fits = |bytes: u64| fixed.saturating_add(bytes) <= budget;
+        self.request.in_slab &= fits(weights.files);
+        if self.request.in_slab {
+            self.charge("model files", weights.files, Holder::Loading, "read into memory");
             return Ok(());
         }
-        let PlanRequest { n_slots, n_ctx, n_batch, kv_type, .. } = self.request;
-        let max_row_bytes =
-            weights.matrices.iter().map(|matrix| matrix.row_bytes).max().unwrap_or(0) as usize;
-        let stream = |n_slots: usize, chunk_bytes: u64| {
-            let chunk_bytes = (chunk_bytes as usize).max(max_row_bytes);
-            StreamPlan { n_slots, chunk_bytes, max_row_bytes }
+        if fits(total) {
+            self.charge("weights", total, Holder::Map, "matrices, where they lie in the file");
+            return Ok(());
+        }
+        let PlanRequest { n_slots, n_ctx, n_batch, kv_type, chunk_bytes, .. } = self.request;
+        let row_bytes = weights.matrices.iter().map(|(_, matrix)| matrix.bytes / matrix.n_rows);
+        let max_row_bytes = row_bytes.max().unwrap_or(0) as usize;
+        let (least_slots, least_chunk) = match chunk_bytes {
+            Some(bytes) => (n_slots, bytes),
+            None => (MIN_SLOTS.min(n_slots), MIN_CHUNK_BYTES),
         };
-        let least = match self.request.chunk_bytes {
-            Some(bytes) => stream(n_slots, bytes as u64),
-            None => stream(MIN_SLOTS.min(n_slots), MIN_CHUNK_BYTES),
-        };
+        let least =
+            StreamPlan { n_slots: least_slots, chunk_bytes: least_chunk.max(max_row_bytes), max_row_bytes };
         let floor = fixed.saturating_add(WeightStream::slot_bytes(least));
         let Some(rest) = budget.checked_sub(floor) else {
             return Err(Error::BudgetTooSmall {
                 budget_bytes: budget,
-                floor_bytes: floor.min(fixed.saturating_add(whole)),
+                floor_bytes: floor.min(fixed.saturating_add(total)),
                 n_ctx,
                 n_batch,
                 kv_type,
             });
         };
-        let stream = if self.request.chunk_bytes.is_some() {
-            least
+        let (stream, for_slots) = if chunk_bytes.is_some() {
+            (least, WeightStream::slot_bytes(least))
         } else {
-            let share = (budget / SLOTS_SHARE).min(rest / 2);
-            let n_slots = ((share / MAX_CHUNK_BYTES) as usize).max(MIN_SLOTS).min(n_slots);
-            stream(n_slots, (share / n_slots as u64).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES))
+            slots_within(least, n_slots, budget, rest)
         };
-        let slots = WeightStream::slot_bytes(stream);
-        let capacity = budget - fixed - slots;
-        let in_slab = |matrix: &MatrixSize| slab::bytes_for(matrix.bytes as usize) as u64;
-        let sizes: Vec<_> = weights.matrices.iter().map(|matrix| (matrix.role, in_slab(matrix))).collect();
-        let placements = place(&sizes, capacity);
-        self.keep(weights, |i| placements[i]);
-        let resident = sizes.iter().zip(&placements).filter(|(_, place)| **place == Placement::Resident);
-        let resident: u64 = resident.map(|((_, bytes), _)| bytes).sum();
+        let capacity = budget - fixed - for_slots;
+        let in_slab = |bytes: u64| slab::bytes_for(bytes as usize) as u64;
+        let sizes: Vec<_> =
+            weights.matrices.iter().map(|(role, matrix)| (*role, in_slab(matrix.bytes))).collect();
+        for (matrix, placement) in self.matrices.iter_mut().zip(place(&sizes, capacity)) {
+            matrix.placement = placement;
+        }
+        let resident = self.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
+        let resident = resident.map(|matrix| in_slab(matrix.bytes)).sum();
         let reason = format!("of {total} bytes of matrices, those that there is room for");
-        self.charge("resident weights", resident, false, &reason);
+        self.charge("resident weights", resident, Holder::Loading, &reason);
         let reason = format!("{} for chunks of {} bytes, one for a row", stream.n_slots, stream.chunk_bytes);
-        self.charge("slots", slots, false, &reason);
+        self.charge("slots", WeightStream::slot_bytes(stream), Holder::Loading, &reason);
         self.stream = Some(stream);
         Ok(())
-    }
-
-    fn keep(&mut self, weights: &WeightBytes, placement: impl Fn(usize) -> Placement) {
-        let matrices = weights.matrices.iter().enumerate();
-        self.matrices = matrices
-            .map(|(i, matrix)| MatrixBytes {
-                name: matrix.name.clone(),
-                bytes: matrix.bytes,
-                placement: placement(i),
-            })
-            .collect();
     }
 
     /// Bytes of the matrices that are placed so.
@@ -273,20 +316,32 @@ impl MemoryPlan {
         self.ledger.iter().map(|line| line.bytes).sum()
     }
 
-    fn charge(&mut self, what: &str, bytes: u64, mapped: bool, reason: &str) {
+    /// Bytes of the lines that somebody takes.
+    pub fn held_bytes(&self, holder: Holder) -> u64 {
+        self.ledger.iter().filter(|line| line.holder == holder).map(|line| line.bytes).sum()
+    }
+
+    fn charge(&mut self, what: &str, bytes: u64, holder: Holder, reason: &str) {
         if bytes > 0 {
             let (what, reason) = (what.to_owned(), reason.to_owned());
-            self.ledger.push(LedgerLine { what, bytes, mapped, reason });
+            self.ledger.push(LedgerLine { what, bytes, holder, reason });
         }
     }
+}
 
-    /// Bytes that are allocated, as opposed to mapped.
-    pub fn allocated_bytes(&self) -> u64 {
-        self.ledger.iter().filter(|line| !line.mapped).map(|line| line.bytes).sum()
-    }
-
-    /// Bytes of the file that are mapped.
-    pub fn mapped_bytes(&self) -> u64 {
-        self.ledger.iter().filter(|line| line.mapped).map(|line| line.bytes).sum()
-    }
+/// As many slots as go with a budget of which `rest` bytes are left beside the `least` ones, and as large, and how much is
+/// set aside for them: not more than a byte for two of the budget, so that more of it never leaves less to the weights.
+fn slots_within(least: StreamPlan, max_slots: usize, budget: u64, rest: u64) -> (StreamPlan, u64) {
+    let with = |n_slots: usize, chunk_bytes: usize| StreamPlan { n_slots, chunk_bytes, ..least };
+    let bytes = |n_slots: usize, chunk_bytes: usize| WeightStream::slot_bytes(with(n_slots, chunk_bytes));
+    let largest = MAX_CHUNK_BYTES.max(least.chunk_bytes);
+    let floor = WeightStream::slot_bytes(least);
+    let aside = (floor + rest / 2).min(budget / SLOTS_SHARE).clamp(floor, bytes(max_slots, largest));
+    let n_slots = (least.n_slots..=max_slots).rev().find(|n| bytes(*n, largest) <= aside);
+    let n_slots = n_slots.unwrap_or(least.n_slots);
+    // The largest that fits: the sizes of slots are multiples of a block.
+    let n_blocks = (largest - least.chunk_bytes) / BLOCK_BYTES;
+    let mut chunks = (0..=n_blocks).rev().map(|n| least.chunk_bytes + n * BLOCK_BYTES);
+    let chunk_bytes = chunks.find(|chunk| bytes(n_slots, *chunk) <= aside);
+    (with(n_slots, chunk_bytes.unwrap_or(least.chunk_bytes)), aside)
 }

@@ -16,6 +16,7 @@ use std::thread;
 use memmap2::{Mmap, MmapMut};
 
 use super::direct::{BLOCK_BYTES, DirectFile};
+use super::ledger::{Leased, Tier};
 use super::reader::{FileRange, ModelFiles};
 use crate::error::{Error, Result};
 
@@ -38,9 +39,11 @@ const MIN_HUGE_BYTES: usize = 4 << 20;
 /// Zeros, which begin with a page and take no memory before they are touched.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] if the system refuses.
-pub(crate) fn zeros(what: &'static str, n_bytes: usize) -> Result<MmapMut> {
-    anonymous(n_bytes).map_err(|_| Error::OutOfMemory { what, bytes: n_bytes as u64 })
+/// [`Error::OverBudget`]; [`Error::OutOfMemory`] if the system refuses.
+pub(crate) fn zeros(ram: &Tier, what: &'static str, n_bytes: usize) -> Result<Leased<MmapMut>> {
+    let bytes = n_bytes as u64;
+    let lease = ram.lease(what, bytes)?;
+    Ok(lease.of(anonymous(n_bytes).map_err(|_| Error::OutOfMemory { what, bytes })?))
 }
 
 fn anonymous(n_bytes: usize) -> io::Result<MmapMut> {
@@ -88,14 +91,16 @@ pub(super) fn bytes_for(n_bytes: usize) -> usize {
 /// `progress` is called with the bytes of each piece that has arrived.
 ///
 /// # Errors
-/// [`Error::Stream`] names the range that could not be read; [`Error::OutOfMemory`].
+/// [`Error::Stream`] names the range that could not be read; [`Error::OverBudget`]; [`Error::OutOfMemory`].
 pub(super) fn read_ranges(
+    ram: &Tier,
     files: &ModelFiles,
     ranges: &[FileRange],
     progress: &mut dyn FnMut(u64),
-) -> Result<(Mmap, Vec<usize>)> {
+) -> Result<(Leased<Mmap>, Vec<usize>)> {
     let total = ranges.iter().map(|range| bytes_for(range.n_bytes)).sum();
-    let mut slab = zeros("resident weights", total)?;
+    let what = "resident weights";
+    let mut slab = zeros(ram, what, total)?;
     let mut starts = Vec::with_capacity(ranges.len());
     let mut pieces = Vec::new();
     let (mut rest, mut region_start) = (&mut slab[..], 0);
@@ -121,9 +126,8 @@ pub(super) fn read_ranges(
         },
         progress,
     )?;
-    let what = "resident weights";
-    let slab = slab.make_read_only().map_err(|_| Error::OutOfMemory { what, bytes: total as u64 })?;
-    Ok((slab, starts))
+    let slab = slab.try_map(MmapMut::make_read_only);
+    Ok((slab.map_err(|_| Error::OutOfMemory { what, bytes: total as u64 })?, starts))
 }
 
 /// Reads pieces on a few threads. `arrived` is called, on this one, with what each read returned; the first that fails

@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
 use metallic_kernels::{Isa, registry};
 
+use super::ledger::Tier;
 use super::reader::{FileRange, ModelFiles};
 use super::slab;
 use crate::backend::{MatrixBytes, MatrixData};
@@ -29,8 +30,9 @@ pub struct GgufFile {
 /// One file of a model.
 struct Shard {
     path: PathBuf,
-    /// A map of it, or a copy in memory of its own.
-    bytes: Arc<Mmap>,
+    map: Arc<Mmap>,
+    /// All of the map, or a copy in memory of its own.
+    bytes: SharedBytes,
 }
 
 impl GgufFile {
@@ -109,7 +111,7 @@ impl GgufFile {
                 let FileRange { shard, offset, n_bytes } = Self::range(tensor)?;
                 let start = usize::try_from(offset).map_err(|_| Error::TooLarge { what })?;
                 let range = start..start + n_bytes;
-                SharedBytes { owner: Arc::clone(&self.shards[shard].bytes) as _, range }
+                self.shards[shard].bytes.slice(range)
             }
             ByteOrder::Big => {
                 let mut copy = Vec::new();
@@ -155,11 +157,14 @@ impl GgufFile {
     /// called with the bytes of each piece that has arrived.
     ///
     /// # Errors
-    /// [`Error::Read`]: the system's reason, or a file that has changed since it was opened.
-    pub(crate) fn read_to_memory(&mut self, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        for Shard { path, bytes } in &mut self.shards {
-            let slab = slab::read(path, bytes, progress);
-            *bytes = slab.map(Arc::new).map_err(|source| Error::Read { path: path.clone(), source })?;
+    /// [`Error::OverBudget`]; [`Error::Read`]: the system's reason, or a file that has changed since it was opened.
+    pub(crate) fn read_to_memory(&mut self, ram: &Tier, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        for Shard { path, map, bytes } in &mut self.shards {
+            let lease = ram.lease("model files", map.len() as u64)?;
+            let slab = slab::read(path, map, progress);
+            *bytes = SharedBytes::new(
+                lease.of(slab.map_err(|source| Error::Read { path: path.clone(), source })?),
+            );
         }
         Ok(())
     }
@@ -170,6 +175,7 @@ impl GgufFile {
     /// [`Error::Stream`]; no memory.
     pub(crate) fn read_tensors(
         &self,
+        ram: &Tier,
         files: &ModelFiles,
         names: &[&str],
         progress: &mut dyn FnMut(u64),
@@ -178,7 +184,7 @@ impl GgufFile {
         let find =
             |name: &&str| gguf.tensor(name).ok_or_else(|| Error::MissingTensor { name: (*name).to_owned() });
         let ranges = names.iter().map(|name| Self::range(&find(name)?)).collect::<Result<Vec<_>>>()?;
-        let (slab, starts) = slab::read_ranges(files, &ranges, progress)?;
+        let (slab, starts) = slab::read_ranges(ram, files, &ranges, progress)?;
         let slab = SharedBytes::new(slab);
         let parts =
             starts.iter().zip(&ranges).map(|(&start, range)| slab.slice(start..start + range.n_bytes));
@@ -199,7 +205,7 @@ impl GgufFile {
     pub(crate) fn will_need_little(&self) {
         #[cfg(unix)]
         for shard in &self.shards {
-            if let Err(error) = shard.bytes.advise(memmap2::Advice::Random) {
+            if let Err(error) = shard.map.advise(memmap2::Advice::Random) {
                 tracing::debug!(%error, "readahead of the mapped model");
             }
         }
@@ -209,7 +215,7 @@ impl GgufFile {
     pub(crate) fn will_need(&self) {
         #[cfg(unix)]
         for shard in &self.shards {
-            if let Err(error) = shard.bytes.advise(memmap2::Advice::WillNeed) {
+            if let Err(error) = shard.map.advise(memmap2::Advice::WillNeed) {
                 tracing::debug!(%error, "no readahead of the mapped model");
             }
         }
@@ -245,7 +251,11 @@ impl Shard {
             unsafe { Mmap::map(&file) }
         };
         match open() {
-            Ok(map) => Ok(Self { path, bytes: Arc::new(map) }),
+            Ok(map) => {
+                let map = Arc::new(map);
+                let bytes = SharedBytes { range: 0..map.len(), owner: Arc::clone(&map) as _ };
+                Ok(Self { path, map, bytes })
+            }
             Err(source) => Err(Error::Open { path, source }),
         }
     }

@@ -10,8 +10,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::plan::StreamPlan;
+use super::ledger::Tier;
+use super::placement::Placement;
+use super::plan::{MemoryPlan, StreamPlan};
 use super::reader::{FileRange, ModelFiles, Read, Reader, ReaderKind, Slot};
+use super::source::GgufFile;
 use crate::error::Result;
 
 /// How weights are streamed, and what it has cost so far.
@@ -36,6 +39,12 @@ pub(crate) struct StreamedRows {
 }
 
 impl StreamedRows {
+    /// The `n_rows` rows in `range`, in chunks of at most `chunk_bytes` if a row is not longer.
+    pub(crate) fn new(range: FileRange, n_rows: usize, chunk_bytes: usize) -> Self {
+        let row_bytes = range.n_bytes / n_rows;
+        Self { range, row_bytes, rows_per_chunk: (chunk_bytes / row_bytes).max(1) }
+    }
+
     pub(crate) fn n_rows(&self) -> usize {
         self.range.n_bytes / self.row_bytes
     }
@@ -74,13 +83,23 @@ impl WeightStream {
     ///
     /// # Errors
     /// No memory for the slots, or no reader.
-    pub(crate) fn new(files: ModelFiles, plan: StreamPlan, reader: Option<ReaderKind>) -> Result<Self> {
+    pub(crate) fn new(
+        files: ModelFiles,
+        plan: StreamPlan,
+        reader: Option<ReaderKind>,
+        ram: &Tier,
+    ) -> Result<Self> {
         let files = Arc::new(files);
         let reader = ReaderKind::start_any(reader, &files, plan.n_slots)?;
-        Self::with_reader(files, reader, plan)
+        Self::with_reader(files, reader, plan, ram)
     }
 
-    fn with_reader(files: Arc<ModelFiles>, reader: Box<dyn Reader>, plan: StreamPlan) -> Result<Self> {
+    fn with_reader(
+        files: Arc<ModelFiles>,
+        reader: Box<dyn Reader>,
+        plan: StreamPlan,
+        ram: &Tier,
+    ) -> Result<Self> {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
         let (kind, direct) = (reader.kind(), files.is_direct());
         let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO };
@@ -89,12 +108,12 @@ impl WeightStream {
             files,
             reader,
             announced: VecDeque::new(),
-            free: (0..n_slots).map(|_| Slot::new(chunk_bytes)).collect::<Result<_>>()?,
+            free: (0..n_slots).map(|_| Slot::new(ram, chunk_bytes)).collect::<Result<_>>()?,
             ahead: VecDeque::with_capacity(n_slots),
             arrived: Vec::with_capacity(n_slots),
             n_under_way: 0,
             next_number: 0,
-            row: Slot::new(max_row_bytes)?,
+            row: Slot::new(ram, max_row_bytes)?,
             stats,
         })
     }
@@ -201,6 +220,36 @@ impl WeightStream {
         self.n_under_way -= 1;
         self.arrived.push(ended);
     }
+}
+
+/// Bytes a second that the streamed weights of a plan come at: they are read as they will be, in the same order and past
+/// the page cache, for about `time`, again and again if they are few. Zero if the plan streams nothing.
+///
+/// # Errors
+/// As [`GgufFile::open`]; no memory, no threads; [`Error::Stream`](crate::Error::Stream).
+pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result<f64> {
+    let Some(slots) = plan.stream.filter(|_| plan.placed_bytes(Placement::Streamed) > 0) else {
+        return Ok(0.0);
+    };
+    let gguf = file.gguf();
+    let streamed = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Streamed);
+    let rows = streamed.filter_map(|matrix| Some((gguf.tensor(&matrix.name)?, matrix.n_rows as usize)));
+    let rows = rows
+        .map(|(tensor, n_rows)| Ok(StreamedRows::new(GgufFile::range(&tensor)?, n_rows, slots.chunk_bytes)));
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    let mut stream = WeightStream::new(file.open_direct()?, slots, None, &Tier::ram(None))?;
+    let began = Instant::now();
+    while began.elapsed() < time {
+        rows.iter().for_each(|rows| stream.announce(rows));
+        for range in rows.iter().flat_map(|rows| rows.chunks().map(|chunk| rows.rows(chunk).range)) {
+            let slot = stream.next(range)?;
+            stream.give_back(slot);
+            if began.elapsed() >= time {
+                break;
+            }
+        }
+    }
+    Ok(stream.stats().read_bytes as f64 / began.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

@@ -33,6 +33,26 @@ impl ModelConfig {
         };
         self.layers.iter().map(widest).max().unwrap_or(0).max(self.n_embd)
     }
+
+    /// Experts of a layer, of that which has the most; `None` where none has any.
+    pub(crate) fn max_experts(&self) -> Option<usize> {
+        self.layers
+            .iter()
+            .filter_map(|layer| layer.ffn.experts.as_ref())
+            .map(|experts| experts.n_expert)
+            .max()
+    }
+
+    /// The rotations that differ, each once, in the order in which layers first use them.
+    pub(crate) fn distinct_ropes(&self) -> Vec<&RopeConfig> {
+        let mut distinct = Vec::new();
+        for layer in &self.layers {
+            if !distinct.contains(&&layer.attention.rope) {
+                distinct.push(&layer.attention.rope);
+            }
+        }
+        distinct
+    }
 }
 
 /// One transformer block.

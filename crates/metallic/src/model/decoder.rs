@@ -1,15 +1,15 @@
 //! The one forward pass: embedding, layers, output head.
 
 use super::attention::Attention;
-use super::config::{ModelConfig, RopeConfig};
-use super::kv_cache::{PageTable, layout};
+use super::config::ModelConfig;
+use super::kv_cache::{PageTable, layouts};
 use super::residual::Residual;
-use super::scratch::{MAX_LOGIT_ROWS, Scratch, ScratchSizes};
+use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::weights::{AttentionWeights, FfnWeights, LayerWeights, Weights};
 use super::{Piece, ffn, moe};
 use crate::backend::{Backend, Input, Span};
 use crate::error::Result;
-use crate::memory::{MemoryPlan, PlanRequest, StreamStats};
+use crate::memory::{Leased, MemoryPlan, PlanRequest, StreamStats, Tier};
 
 /// The rows of one forward pass.
 pub(crate) struct Batch<'a> {
@@ -59,7 +59,7 @@ pub(crate) struct Decoder<B: Backend> {
     ropes: Ropes<B>,
     scratch: Scratch<B>,
     routing: moe::Routing,
-    logits: Vec<f32>,
+    logits: Leased<Vec<f32>>,
     /// Whether the backend knows with which layers the next pass begins.
     announced: bool,
 }
@@ -77,6 +77,7 @@ impl<B: Backend> Decoder<B> {
         config: ModelConfig,
         weights: Weights<B::Matrix, B::Buffer>,
         plan: &MemoryPlan,
+        ram: &Tier,
     ) -> Result<Self> {
         let factors = weights.rope_factors.as_ref().map(|buffer| {
             let mut factors = vec![0.0; config.layers[0].attention.rope.n_rot / 2];
@@ -84,20 +85,18 @@ impl<B: Backend> Decoder<B> {
             factors
         });
         let PlanRequest { n_batch, n_ctx, kv_type, .. } = plan.request;
-        backend.reserve_inputs(n_batch, config.max_input_width());
-        let mut kv = Vec::with_capacity(config.layers.len());
-        for layer in &config.layers {
-            let layout = layout(&layer.attention, kv_type)?;
-            // The cache first: it is the larger, and says so where there is no memory for it.
-            kv.push(backend.kv_layer(&layout, plan.n_pages)?);
-            backend.reserve_attention(layer.attention.n_head, &layout, n_ctx);
-        }
+        let layers = layouts(&config, kv_type)?;
+        // The cache first: it is the largest, and says so where there is no memory for it.
+        let kv = layers.iter().map(|(_, layout)| backend.kv_layer(layout, plan.n_pages));
+        let kv = kv.collect::<Result<_>>()?;
+        backend.reserve_inputs(n_batch, config.max_input_width())?;
+        backend.reserve_attention(&layers, n_ctx)?;
         Ok(Self {
             ropes: Ropes::new(&backend, &config, factors.as_deref(), n_batch)?,
             scratch: Scratch::new(&backend, &ScratchSizes::new(&config, n_batch)?)?,
             kv,
-            routing: moe::Routing::default(),
-            logits: vec![0.0; config.n_vocab],
+            routing: moe::Routing::new(&config, n_batch, ram)?,
+            logits: ram.zeros(LOGITS_OF_A_ROW, config.n_vocab)?,
             announced: false,
             backend,
             config,
@@ -229,15 +228,9 @@ where
 
 impl<B: Backend> Ropes<B> {
     fn new(backend: &B, config: &ModelConfig, factors: Option<&[f32]>, n_batch: usize) -> Result<Self> {
-        let mut configs: Vec<&RopeConfig> = Vec::new();
-        let mut of_layer = Vec::with_capacity(config.layers.len());
-        for layer in &config.layers {
-            let rope = &layer.attention.rope;
-            of_layer.push(configs.iter().position(|known| *known == rope).unwrap_or_else(|| {
-                configs.push(rope);
-                configs.len() - 1
-            }));
-        }
+        let configs = config.distinct_ropes();
+        let number = |rope| configs.iter().position(|known| *known == rope).expect("each is in the list");
+        let of_layer = config.layers.iter().map(|layer| number(&layer.attention.rope)).collect();
         let distinct = configs.iter().map(|config| backend.rope(config, factors, n_batch));
         Ok(Self { distinct: distinct.collect::<Result<_>>()?, of_layer })
     }

@@ -3,7 +3,7 @@
 //! A page holds the keys and values of [`PAGE_LEN`] consecutive positions of one sequence, in every layer.
 //! The memory itself belongs to the backend; the pages here are indices into it.
 
-use super::config::AttentionConfig;
+use super::config::{AttentionConfig, ModelConfig};
 use crate::backend::{KvLayout, KvType};
 use crate::error::{Error, Result};
 
@@ -11,10 +11,16 @@ use crate::error::{Error, Result};
 pub(crate) const PAGE_LEN: usize = 256;
 
 /// What the pages of a layer look like.
-pub(crate) fn layout(config: &AttentionConfig, kv_type: KvType) -> Result<KvLayout> {
+fn layout(config: &AttentionConfig, kv_type: KvType) -> Result<KvLayout> {
     let AttentionConfig { n_head_kv, key_length, value_length, .. } = *config;
     KvLayout::new(kv_type, PAGE_LEN, n_head_kv, key_length, value_length)
         .ok_or(Error::TooLarge { what: "the KV cache" })
+}
+
+/// The query heads and the layout of each layer.
+pub(crate) fn layouts(config: &ModelConfig, kv_type: KvType) -> Result<Vec<(usize, KvLayout)>> {
+    let layers = config.layers.iter().map(|layer| &layer.attention);
+    layers.map(|attention| Ok((attention.n_head, layout(attention, kv_type)?))).collect()
 }
 
 /// One sequence of tokens whose keys and values are cached.

@@ -1,20 +1,24 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
+use std::collections::HashSet;
+
 use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
+use super::arch;
 use super::decoder::Decoder;
+use super::kv_cache::layouts;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
-use super::{arch, kv_cache};
-use crate::backend::{Backend, Cpu, KvType, MatrixBytes, MatrixData};
+use crate::backend::{Backend, Cpu, KvType, MatrixBytes};
 use crate::cores::default_threads;
 use crate::error::Result;
 use crate::memory::{
-    BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, ReaderKind,
-    Resident, Role, WeightBytes, WeightStream,
+    self, BackendBytes, COPIES, GgufFile, Holder, MemoryBudget, MemoryPlan, Placement, PlanRequest,
+    ReaderKind, Resident, Role, SharedBytes, Tier, Usage, WeightBytes, WeightStream,
 };
+use crate::text::Tokenizer;
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
 pub const DEFAULT_MAX_CONTEXT: usize = 4096;
@@ -35,7 +39,7 @@ pub enum LoadMode {
     /// In the mapped file: nothing is copied, and the system may drop what isn't used.
     #[default]
     Map,
-    /// In memory of their own, on huge pages, into which the files are read at load.
+    /// In memory of their own, on huge pages, into which the files are read at load, if the budget has room for them.
     Slab,
 }
 
@@ -159,6 +163,11 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
+    /// The file.
+    pub fn file(&self) -> &GgufFile {
+        &self.file
+    }
+
     /// What the model will hold in memory, without loading it.
     ///
     /// # Errors
@@ -166,7 +175,7 @@ impl<'p> GgufLoader<'p> {
     pub fn plan(&self) -> Result<(ModelConfig, MemoryPlan)> {
         let gguf = self.file.gguf();
         let config = arch::read_config(&gguf)?;
-        let mut census = Census::default();
+        let mut census = Census { config: &config, bytes: WeightBytes::default(), used: HashSet::new() };
         weights::build(&gguf, &config, &mut census)?;
         for name in census.unused(&self.file) {
             debug!(tensor = name, "not used by this architecture");
@@ -174,6 +183,7 @@ impl<'p> GgufLoader<'p> {
         let mut weights = census.bytes;
         weights.files = self.file.n_bytes();
         weights.metadata = self.file.metadata_bytes();
+        weights.tokenizer = Tokenizer::estimated_bytes(&gguf);
         let n_ctx = self.n_ctx.unwrap_or(config.context_length.min(DEFAULT_MAX_CONTEXT));
         let mut request = PlanRequest {
             n_ctx,
@@ -189,8 +199,9 @@ impl<'p> GgufLoader<'p> {
         while let Some(budget) = request.ram_bytes {
             let unlimited = PlanRequest { ram_bytes: None, in_slab: false, ..request };
             let plan = self.plan_for(&config, &weights, unlimited)?;
-            let (kv, buffers) = (plan.kv_bytes(), plan.allocated_bytes() - plan.kv_bytes());
-            if plan.total_bytes() <= budget {
+            let (kv, all) = (plan.kv_bytes(), plan.total_bytes());
+            let buffers = all - kv - plan.held_bytes(Holder::Map);
+            if all <= budget {
                 break;
             } else if self.n_ctx.is_none() && kv > budget / 4 && request.n_ctx > MIN_CONTEXT {
                 request.n_ctx = (request.n_ctx / 2).max(MIN_CONTEXT);
@@ -212,15 +223,13 @@ impl<'p> GgufLoader<'p> {
         weights: &WeightBytes,
         request: PlanRequest,
     ) -> Result<MemoryPlan> {
-        let layers = config
-            .layers
-            .iter()
-            .map(|layer| Ok((layer.attention.n_head, kv_cache::layout(&layer.attention, request.kv_type)?)));
-        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let PlanRequest { n_batch, n_ctx, kv_type, .. } = request;
         let width = config.max_input_width();
+        let rotations = config.distinct_ropes().into_iter().map(|rope| Cpu::rope_bytes(rope, n_batch));
         let backend = BackendBytes {
-            inputs: Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width),
-            attention: Cpu::attention_bytes(self.n_threads, layers, request.n_ctx),
+            inputs: Cpu::input_bytes(self.n_threads, self.isa, n_batch, width),
+            attention: Cpu::attention_bytes(self.n_threads, layouts(config, kv_type)?, n_ctx),
+            rotations: rotations.fold(0, u64::saturating_add),
         };
         MemoryPlan::new(config, weights, backend, request)
     }
@@ -229,9 +238,21 @@ impl<'p> GgufLoader<'p> {
     ///
     /// # Errors
     /// What is wrong with the file for this architecture, or what could not be allocated.
-    pub fn load(mut self) -> Result<Model> {
+    pub fn load(self) -> Result<Model> {
         let (config, plan) = self.plan()?;
-        let mut backend = Cpu::new(self.n_threads, self.isa)?;
+        self.load_planned(config, plan)
+    }
+
+    /// Loads the model as a [`plan`](Self::plan) of this loader says.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_planned(mut self, config: ModelConfig, plan: MemoryPlan) -> Result<Model> {
+        let ram = Tier::ram(plan.request.ram_bytes);
+        // What others take, and the pages of maps, which come as they are used.
+        let elsewhere = plan.held_bytes(Holder::Program) + plan.held_bytes(Holder::Map);
+        let elsewhere = ram.lease("the program and maps", elsewhere)?;
+        let mut backend = Cpu::new(self.n_threads, self.isa)?.within(ram.clone());
         let mut resident = Resident::default();
         if let Some(stream) = plan.stream {
             self.file.will_need_little();
@@ -239,19 +260,21 @@ impl<'p> GgufLoader<'p> {
             let names = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
             let names: Vec<&str> = names.map(|matrix| matrix.name.as_str()).collect();
             resident = self.file.read_tensors(
+                &ram,
                 &files,
                 &names,
                 &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
             )?;
-            backend = backend.with_stream(WeightStream::new(files, stream, self.reader)?, stream.chunk_bytes);
-        } else if self.mode == LoadMode::Slab {
+            let weights = WeightStream::new(files, stream, self.reader, &ram)?;
+            backend = backend.with_stream(weights, stream.chunk_bytes);
+        } else if plan.request.in_slab {
             let n_bytes = self.file.n_bytes();
-            self.file.read_to_memory(&mut counted(&mut self.progress, n_bytes))?;
+            self.file.read_to_memory(&ram, &mut counted(&mut self.progress, n_bytes))?;
         } else {
             self.file.will_need();
         }
         let streamed = plan.stream.is_some();
-        let mut load = Load { backend, file: &self.file, resident, streamed };
+        let mut load = Load { backend, file: &self.file, resident, streamed, ram: &ram };
         let weights = weights::build(&self.file.gguf(), &config, &mut load)?;
         let backend = load.backend;
 
@@ -261,20 +284,20 @@ impl<'p> GgufLoader<'p> {
             n_ctx = plan.request.n_ctx,
             n_batch = plan.request.n_batch,
             kv_type = plan.request.kv_type.name(),
-            mode = ?self.mode,
+            in_slab = plan.request.in_slab,
             budget_bytes = plan.request.ram_bytes,
             budget_from = self.budget.map(|budget| tracing::field::display(budget.source)),
-            mapped_bytes = plan.mapped_bytes(),
+            mapped_bytes = plan.held_bytes(Holder::Map),
             resident_bytes = plan.placed_bytes(Placement::Resident),
             streamed_bytes = plan.placed_bytes(Placement::Streamed),
-            allocated_bytes = plan.allocated_bytes(),
+            allocated_bytes = plan.held_bytes(Holder::Loading),
             "loaded"
         );
         for line in &plan.ledger {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
-        let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
-        Ok(Model::new(config, plan, Box::new(stage)))
+        let stage = Decoder::new(backend, config.clone(), weights, &plan, &ram)?;
+        Ok(Model::new(config, plan, Box::new(stage), ram, elsewhere))
     }
 }
 
@@ -302,30 +325,51 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
 }
 
 /// The first pass over the weights: which there are, and how large.
-#[derive(Default)]
-struct Census {
+struct Census<'c> {
+    config: &'c ModelConfig,
     bytes: WeightBytes,
-    used: std::collections::HashSet<String>,
+    used: HashSet<String>,
 }
 
-impl Census {
+impl Census<'_> {
+    /// How much of a matrix of this role a token uses.
+    fn usage(&self, role: Role) -> Usage {
+        match role {
+            Role::Layer(_) => Usage::Whole,
+            Role::Experts(layer) => match &self.config.layers[layer].ffn.experts {
+                Some(experts) => {
+                    Usage::Experts { n_used: experts.n_used as u64, n_expert: experts.n_expert as u64 }
+                }
+                None => Usage::Whole,
+            },
+            Role::Head => Usage::Logits,
+            Role::Embedding => Usage::Row,
+        }
+    }
+
     fn unused<'a>(&'a self, file: &'a GgufFile) -> impl Iterator<Item = String> + 'a {
         let names = file.gguf().tensors().map(|tensor| tensor.name().to_owned()).collect::<Vec<_>>();
         names.into_iter().filter(|name| !self.used.contains(name))
     }
 }
 
-impl WeightSource for Census {
+impl WeightSource for Census<'_> {
     type Matrix = ();
     type Vector = ();
 
     fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<()> {
         self.used.insert(tensor.name().to_owned());
-        if tensor.byte_order() == ByteOrder::Little {
-            let (name, bytes) = (tensor.name().to_owned(), tensor.n_bytes());
-            self.bytes.matrices.push(MatrixSize { name, role, bytes, row_bytes: bytes / tensor.n_rows() });
-        } else {
-            self.bytes.copied += tensor.n_bytes();
+        let matrix = memory::MatrixBytes {
+            name: tensor.name().to_owned(),
+            bytes: tensor.n_bytes(),
+            n_weights: tensor.n_elements(),
+            n_rows: tensor.n_rows(),
+            usage: self.usage(role),
+            placement: Placement::Resident,
+        };
+        match tensor.byte_order() {
+            ByteOrder::Little => self.bytes.matrices.push((role, matrix)),
+            ByteOrder::Big => self.bytes.copied.push(matrix),
         }
         Ok(())
     }
@@ -345,6 +389,7 @@ struct Load<'a, B> {
     resident: Resident,
     /// Whether the others stay in the file, instead of being used in its map.
     streamed: bool,
+    ram: &'a Tier,
 }
 
 impl<B: Backend> WeightSource for Load<'_, B> {
@@ -352,11 +397,19 @@ impl<B: Backend> WeightSource for Load<'_, B> {
     type Vector = B::Buffer;
 
     fn matrix(&mut self, tensor: Tensor<'_>, _: Role) -> Result<B::Matrix> {
+        if tensor.byte_order() == ByteOrder::Big {
+            let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
+            let mut data = self.file.matrix(&tensor)?;
+            if let MatrixBytes::Memory(copy) = data.bytes {
+                data.bytes = MatrixBytes::Memory(SharedBytes::new(lease.of(copy)));
+            }
+            return self.backend.matrix(data);
+        }
         let mut data = self.file.matrix(&tensor)?;
         if let Some(bytes) = self.resident.get(tensor.name()) {
-            data = MatrixData { bytes: MatrixBytes::Memory(bytes), ..data };
-        } else if self.streamed && tensor.byte_order() == ByteOrder::Little {
-            data = MatrixData { bytes: MatrixBytes::File(GgufFile::range(&tensor)?), ..data };
+            data.bytes = MatrixBytes::Memory(bytes);
+        } else if self.streamed {
+            data.bytes = MatrixBytes::File(GgufFile::range(&tensor)?);
         }
         self.backend.matrix(data)
     }

@@ -10,7 +10,7 @@ mod decoder;
 mod ffn;
 pub(crate) mod kv_cache;
 mod loader;
-mod moe;
+pub(crate) mod moe;
 mod residual;
 pub(crate) mod scratch;
 mod weights;
@@ -25,7 +25,7 @@ pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, 
 pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};
-use crate::memory::{MemoryPlan, StreamStats};
+use crate::memory::{Lease, MemoryPlan, StreamStats, Tier};
 use decoder::{Batch, Stage};
 use kv_cache::PageTable;
 
@@ -36,6 +36,9 @@ pub struct Model {
     stage: Box<dyn Stage>,
     pages: PageTable,
     rows: Rows,
+    ram: Tier,
+    /// What the program holds beside this, and the pages of maps.
+    _elsewhere: Lease,
 }
 
 /// Consecutive tokens of one sequence.
@@ -70,9 +73,15 @@ struct Rows {
 }
 
 impl Model {
-    fn new(config: ModelConfig, plan: MemoryPlan, stage: Box<dyn Stage>) -> Self {
+    fn new(
+        config: ModelConfig,
+        plan: MemoryPlan,
+        stage: Box<dyn Stage>,
+        ram: Tier,
+        elsewhere: Lease,
+    ) -> Self {
         let pages = PageTable::new(plan.n_pages);
-        Self { config, plan, stage, pages, rows: Rows::default() }
+        Self { config, plan, stage, pages, rows: Rows::default(), ram, _elsewhere: elsewhere }
     }
 
     /// The hyper-parameters.
@@ -83,6 +92,11 @@ impl Model {
     /// What the model holds in memory.
     pub fn plan(&self) -> &MemoryPlan {
         &self.plan
+    }
+
+    /// The account that everything the model holds is charged to.
+    pub fn ram(&self) -> &Tier {
+        &self.ram
     }
 
     /// Positions that a sequence may hold.

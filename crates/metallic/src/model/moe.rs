@@ -3,12 +3,13 @@
 //! The rows that chose an expert are gathered, so its weights are read once a batch. A row's experts are
 //! summed in the order of their numbers, whatever else is in the batch.
 
-use super::config::{ExpertsConfig, FfnConfig};
+use super::config::{ExpertsConfig, FfnConfig, ModelConfig};
 use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::ExpertWeights;
 use crate::backend::{Backend, Input, MatmulJob};
 use crate::error::Result;
+use crate::memory::{Lease, Tier};
 
 /// Adds to `scratch.hidden`.
 pub(super) fn forward<B: Backend>(
@@ -55,12 +56,16 @@ pub(super) fn forward<B: Backend>(
     Ok(())
 }
 
+/// What [`Routing`] is for, in plans.
+pub(crate) const ROUTING: &str = "rows of each expert";
+
 /// Which rows go to which expert, in buffers that are used again.
 #[derive(Default)]
-pub(super) struct Routing {
+pub(crate) struct Routing {
     scores: Vec<f32>,
     order: Vec<u32>,
     chosen: Vec<Chosen>,
+    _lease: Option<Lease>,
 }
 
 /// The rows that one expert works on, and its share in each.
@@ -71,6 +76,28 @@ struct Chosen {
 }
 
 impl Routing {
+    /// With room for batches of `n_batch` rows, whichever experts they choose.
+    pub(super) fn new(config: &ModelConfig, n_batch: usize, ram: &Tier) -> Result<Self> {
+        let Some(n_expert) = config.max_experts() else { return Ok(Self::default()) };
+        let room = || Chosen { rows: Vec::with_capacity(n_batch), weights: Vec::with_capacity(n_batch) };
+        Ok(Self {
+            _lease: Some(ram.lease(ROUTING, Self::bytes(config, n_batch))?),
+            scores: Vec::with_capacity(n_batch * n_expert),
+            order: Vec::with_capacity(n_expert),
+            chosen: (0..n_expert).map(|_| room()).collect(),
+        })
+    }
+
+    /// Bytes that [`new`](Self::new) allocates: a score of each expert for each row, and the rows and shares of each
+    /// expert.
+    pub(crate) fn bytes(config: &ModelConfig, n_batch: usize) -> u64 {
+        let n_expert = config.max_experts().unwrap_or(0) as u64;
+        let of_expert = size_of::<u32>() + size_of::<Chosen>();
+        let of_row = 2 * size_of::<f32>() + size_of::<u32>();
+        n_expert
+            .saturating_mul((of_row as u64).saturating_mul(n_batch as u64).saturating_add(of_expert as u64))
+    }
+
     /// The experts that some row goes to, by number.
     fn chosen_experts(&self) -> impl Iterator<Item = usize> {
         self.chosen.iter().enumerate().filter(|(_, chosen)| !chosen.rows.is_empty()).map(|(expert, _)| expert)
@@ -79,13 +106,9 @@ impl Routing {
     /// Softmax over all scores of a row, then the best `n_used`, their shares normalised to sum to one.
     fn choose(&mut self, config: &ExpertsConfig) {
         self.chosen.resize_with(config.n_expert, Chosen::default);
-        let n_rows = self.scores.len() / config.n_expert;
         for chosen in &mut self.chosen {
             chosen.rows.clear();
             chosen.weights.clear();
-            // An expert that is first chosen late must not be the one that allocates.
-            chosen.rows.reserve(n_rows);
-            chosen.weights.reserve(n_rows);
         }
         for (row, scores) in self.scores.chunks_exact(config.n_expert).enumerate() {
             self.order.clear();

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// Rows of logits computed at a time: bounds their buffer whatever the batch asks for.
 pub(crate) const MAX_LOGIT_ROWS: usize = 16;
 
+/// What the buffer is for in which logits leave the backend.
+pub(crate) const LOGITS_OF_A_ROW: &str = "logits of a row";
+
 macro_rules! scratch {
     ($($name:ident: $what:literal,)*) => {
         /// Lengths of the scratch buffers, in values.
@@ -65,7 +68,7 @@ impl ScratchSizes {
         let rows = |n: usize, width: usize| {
             n.checked_mul(width).ok_or(Error::TooLarge { what: "an activation buffer" })
         };
-        let n_expert = config.layers.iter().filter_map(|l| l.ffn.experts.as_ref()).map(|e| e.n_expert).max();
+        let n_expert = config.max_experts();
         let hidden = rows(n_batch, config.n_embd)?;
         let n_outputs = n_batch.min(MAX_LOGIT_ROWS);
         let ffn = rows(n_batch, largest(|l| Some(l.ffn.n_ff))?)?;

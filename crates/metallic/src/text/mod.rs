@@ -26,6 +26,7 @@ mod bpe;
 mod byte_level;
 mod chat_template;
 mod error;
+mod footprint;
 mod merge;
 mod pre_types;
 mod pretokenize;

@@ -4,6 +4,7 @@ use metallic_gguf::{Gguf, Metadata};
 
 use super::bpe::{self, Bpe};
 use super::error::TokenizerError;
+use super::footprint;
 use super::pretokenize::PreTokenizer;
 use super::special::{Part, SpecialTokens};
 use super::spm::{self, Spm};
@@ -88,6 +89,11 @@ impl Tokenizer {
     /// model can still run on ids), and one variant for each way in which the data can be wrong.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, TokenizerError> {
         Tokenizer::from_metadata(&gguf.metadata())
+    }
+
+    /// About as many bytes as [`from_gguf`](Self::from_gguf) keeps, from the sizes of the vocabulary's lists.
+    pub fn estimated_bytes(gguf: &Gguf<'_>) -> u64 {
+        footprint::estimate(&gguf.metadata())
     }
 
     fn from_metadata(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {

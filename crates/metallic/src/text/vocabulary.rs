@@ -28,7 +28,7 @@ pub enum TokenType {
 }
 
 impl TokenType {
-    fn from_id(id: i64) -> Option<Self> {
+    pub(super) fn from_id(id: i64) -> Option<Self> {
         Some(match id {
             1 => TokenType::Normal,
             2 => TokenType::Unknown,
@@ -109,6 +109,7 @@ impl Vocabulary {
                 if is_normal { &mut normal } else { &mut user_defined }.push(id as u32);
             }
         }
+        vocabulary.bytes.shrink_to_fit();
         // Where two tokens have the same bytes, the one of ordinary text is what text becomes.
         normal.append(&mut user_defined);
         vocabulary.enter(&normal);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 
 use super::direct::DirectFile;
+use super::ledger::{Leased, Tier};
 use super::slab;
 use crate::error::{Error, Result};
 
@@ -33,7 +34,7 @@ pub struct FileRange {
 
 /// A place to which chunks are read, one after the other.
 pub(crate) struct Slot {
-    memory: MmapMut,
+    memory: Leased<MmapMut>,
     start: usize,
     n_bytes: usize,
 }
@@ -42,9 +43,9 @@ impl Slot {
     /// Room for any chunk of up to `chunk_bytes`.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the system refuses.
-    pub(super) fn new(chunk_bytes: usize) -> Result<Self> {
-        let memory = slab::zeros("a slot for streamed weights", Self::bytes_for(chunk_bytes))?;
+    /// [`Error::OverBudget`]; [`Error::OutOfMemory`] if the system refuses.
+    pub(super) fn new(ram: &Tier, chunk_bytes: usize) -> Result<Self> {
+        let memory = slab::zeros(ram, "a slot for streamed weights", Self::bytes_for(chunk_bytes))?;
         Ok(Self { memory, start: 0, n_bytes: 0 })
     }
 
@@ -205,7 +206,7 @@ mod tests {
 
     fn read(number: u64) -> Read {
         let range = FileRange { shard: 0, offset: 10_000 * number, n_bytes: CHUNK_BYTES };
-        Read { number, range, slot: Slot::new(CHUNK_BYTES).unwrap() }
+        Read { number, range, slot: Slot::new(&Tier::ram(None), CHUNK_BYTES).unwrap() }
     }
 
     fn write(path: &std::path::Path) {

@@ -41,14 +41,14 @@ impl File {
         let files = self.files();
         let mut reader = FakeReader::new(Arc::clone(&files), n_slots);
         change(&mut reader);
-        WeightStream::with_reader(files, Box::new(reader), plan(n_slots)).unwrap()
+        WeightStream::with_reader(files, Box::new(reader), plan(n_slots), &Tier::ram(None)).unwrap()
     }
 
     /// A stream over each real reader.
     fn real(&self, n_slots: usize) -> impl Iterator<Item = WeightStream> {
         ReaderKind::available().map(move |kind| {
             let files = ModelFiles::open(vec![self.path.clone()]).unwrap();
-            WeightStream::new(files, plan(n_slots), Some(kind)).unwrap()
+            WeightStream::new(files, plan(n_slots), Some(kind), &Tier::ram(None)).unwrap()
         })
     }
 }

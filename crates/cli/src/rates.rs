@@ -1,0 +1,142 @@
+//! What this machine can do, measured briefly: what predictions are made from.
+
+use std::time::{Duration, Instant};
+
+use metallic::backend::{Backend, Cpu, Input, MatmulJob, MatrixBytes, MatrixData};
+use metallic::memory::{self, MemoryPlan, Rates, SharedBytes, Usage};
+use metallic::{GgmlType, GgufFile, Isa};
+
+use crate::args::PlanArgs;
+use crate::bench::bandwidth;
+use crate::failure::{Failure, Kind, Result};
+use crate::model_file;
+use crate::terminal::Terminal;
+
+/// How long the disk is read: long enough for its queues to fill.
+const DISK_TIME: Duration = Duration::from_millis(400);
+
+/// How long products are computed, of each kind.
+const PRODUCT_TIME: Duration = Duration::from_millis(100);
+
+/// Tokens of the products that stand for a prompt's, if a batch has as many.
+const MAX_TOKENS: usize = 512;
+
+/// Rows of the matrices that stand for the model's.
+const MAX_ROWS: u64 = 4096;
+
+/// Weights of a token's products, for each thread: they lie in the second-level cache.
+const CACHED_BYTES: u64 = 512 << 10;
+
+/// What was given of the rates that a plan's speeds depend on, and for the rest what is measured.
+pub(crate) fn measure(
+    args: &PlanArgs,
+    file: &GgufFile,
+    plan: &MemoryPlan,
+    terminal: &Terminal,
+) -> Result<Rates> {
+    const GIGA: f64 = 1e9;
+    let compute = &args.engine.compute;
+    let n_threads = args.engine.threads.map_or_else(metallic::default_threads, usize::from);
+    let given = args.rates.clone();
+    let bar = terminal.step_bar("measuring this machine", 4);
+    let rate = |given: Option<f64>, measure: &dyn Fn() -> Result<f64>| {
+        let rate = given.map_or_else(measure, |giga| Ok(giga * GIGA));
+        bar.inc(1);
+        rate
+    };
+    let product = |kind| {
+        let job = Product::typical(file, plan, kind, n_threads)?;
+        let rate = job.operations_a_second(n_threads, compute.isa.unwrap_or_else(Isa::best));
+        rate.map_err(|e| Failure::new(Kind::General, "can't measure products").because(e))
+    };
+    let rates = Rates {
+        memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads))?,
+        prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
+        decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
+        disk_bytes: rate(given.disk_gb_s, &|| {
+            let rate = memory::stream_rate(file, plan, DISK_TIME);
+            rate.map_err(|e| model_file::unusable(file.path(), e))
+        })?,
+    };
+    bar.finish_and_clear();
+    Ok(rates)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Prefill,
+    Decode,
+}
+
+/// A product of a size.
+struct Product {
+    ggml_type: GgmlType,
+    row_len: usize,
+    n_rows: usize,
+    n_tokens: usize,
+}
+
+impl Product {
+    /// The one that most multiplications of a phase are like: of the commonest type and, within it, shape.
+    fn typical(file: &GgufFile, plan: &MemoryPlan, phase: Phase, n_threads: usize) -> Result<Self> {
+        let gguf = file.gguf();
+        let mut kinds: Vec<(Self, u64)> = Vec::new();
+        for matrix in &plan.matrices {
+            let n_batch = plan.request.n_batch.min(MAX_TOKENS) as u64;
+            let (n_parts, n_tokens, weights) = match matrix.usage {
+                Usage::Whole => (1, n_batch, matrix.n_weights),
+                Usage::Logits if phase == Phase::Decode => (1, 1, matrix.n_weights),
+                Usage::Experts { n_used, n_expert } => {
+                    (n_expert, n_batch * n_used / n_expert, matrix.n_weights / n_expert * n_used)
+                }
+                Usage::Logits | Usage::Row => continue,
+            };
+            let Some(tensor) = gguf.tensor(&matrix.name) else { continue };
+            let (row_len, row_bytes) = (matrix.n_weights / matrix.n_rows, matrix.bytes / matrix.n_rows);
+            let (n_tokens, n_rows) = match phase {
+                Phase::Prefill => (n_tokens.max(1), MAX_ROWS.min(matrix.n_rows / n_parts)),
+                Phase::Decode => (1, n_threads as u64 * CACHED_BYTES / row_bytes),
+            };
+            let [row_len, n_rows, n_tokens] = [row_len, n_rows.max(1), n_tokens].map(|n| n as usize);
+            let kind = Self { ggml_type: tensor.ggml_type(), row_len, n_rows, n_tokens };
+            match kinds.iter_mut().find(|(known, _)| known.is_like(&kind)) {
+                Some((_, sum)) => *sum += weights,
+                None => kinds.push((kind, weights)),
+            }
+        }
+        let of_type = |ggml_type: GgmlType| -> u64 {
+            kinds.iter().filter(|(kind, _)| kind.ggml_type == ggml_type).map(|(_, weights)| weights).sum()
+        };
+        let best = kinds.iter().map(|(kind, weights)| (of_type(kind.ggml_type), *weights)).enumerate();
+        let best = best.max_by_key(|(_, weights)| *weights).map(|(i, _)| i);
+        match best {
+            Some(i) => Ok(kinds.swap_remove(i).0),
+            None => Err(Failure::new(Kind::BadModel, "the model has no matrices")),
+        }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        (self.ggml_type, self.row_len, self.n_rows) == (other.ggml_type, other.row_len, other.n_rows)
+    }
+
+    /// Two operations for each weight and token, by the best of the calls, as the others were disturbed.
+    fn operations_a_second(&self, n_threads: usize, isa: Isa) -> metallic::Result<f64> {
+        let &Self { ggml_type, row_len, n_rows, n_tokens } = self;
+        let mut cpu = Cpu::new(n_threads, isa)?;
+        let row_bytes = ggml_type.row_bytes(row_len as u64).unwrap_or(0) as usize;
+        // Any weights do, as long as scales are ordinary numbers: 0x2222 is 0.012 as 16 bits.
+        let bytes = MatrixBytes::Memory(SharedBytes::new(vec![0x22_u8; n_rows * row_bytes]));
+        let matrix = cpu.matrix(MatrixData { ggml_type, row_len, n_rows, bytes })?;
+        let mut input = cpu.buffer("an input", n_tokens * row_len)?;
+        let values: Vec<f32> = (0..n_tokens * row_len).map(|i| (i % 251) as f32 - 125.0).collect();
+        cpu.write(&values, &mut input);
+        let mut out = cpu.buffer("a product", n_tokens * n_rows)?;
+        let (began, mut best) = (Instant::now(), Duration::MAX);
+        while began.elapsed() < PRODUCT_TIME {
+            let started = Instant::now();
+            cpu.matmul(&Input::Rows(&input), n_tokens, &mut [MatmulJob::new(&matrix, &mut out)])?;
+            best = best.min(started.elapsed());
+        }
+        Ok(2.0 * (n_tokens * n_rows * row_len) as f64 / best.as_secs_f64())
+    }
+}

@@ -152,7 +152,7 @@ fn kind_of(error: &Error) -> Kind {
         | Error::Metadata(_)
         | Error::Config { .. }
         | Error::UnsupportedArchitecture { .. }
-        | Error::MissingTensor { .. }
+        | Error::MissingTensors { .. }
         | Error::TensorShape { .. } => Kind::BadModel,
         _ => Kind::General,
     }

@@ -5,8 +5,9 @@ use super::slab;
 use super::stream::WeightStream;
 use crate::backend::KvType;
 use crate::error::{Error, Result};
+use crate::model::cache::{self, CacheSize};
 use crate::model::config::ModelConfig;
-use crate::model::kv_cache::{PAGE_LEN, layout};
+use crate::model::kv_cache::PAGE_LEN;
 use crate::model::scratch::ScratchSizes;
 
 /// How a model is to be used.
@@ -144,6 +145,8 @@ impl MemoryPlan {
         request: PlanRequest,
     ) -> Result<Self> {
         let too_large = || Error::TooLarge { what: "the KV cache" };
+        // Positions are numbers of 32 bits.
+        u32::try_from(request.n_ctx).map_err(|_| too_large())?;
         let n_pages =
             request.n_ctx.div_ceil(PAGE_LEN).checked_mul(request.n_sequences).ok_or_else(too_large)?;
         let mut plan = Self { request, n_pages, ledger: Vec::new(), matrices: Vec::new(), stream: None };
@@ -151,12 +154,11 @@ impl MemoryPlan {
         plan.charge("weights in the other byte order", weights.copied, false, "swapped copies");
         plan.charge("norms and biases", weights.vectors, false, "as 32-bit floats");
 
-        let mut page_bytes = 0usize;
-        for layer in &config.layers {
-            for bytes in layout(&layer.attention, request.kv_type)?.page_bytes() {
-                page_bytes = page_bytes.checked_add(bytes).ok_or_else(too_large)?;
-            }
-        }
+        let caches = cache::sizes(config, request.kv_type)?;
+        let sum = |bytes: fn(&CacheSize) -> Option<usize>| {
+            caches.iter().try_fold(0_usize, |sum, cache| sum.checked_add(bytes(cache)?)).ok_or_else(too_large)
+        };
+        let page_bytes = sum(CacheSize::page_bytes)?;
         let kv_bytes = n_pages.checked_mul(page_bytes).ok_or_else(too_large)?;
         let reason = format!(
             "{n_pages} pages of {PAGE_LEN} positions, {} bytes each, as {}",
@@ -164,6 +166,9 @@ impl MemoryPlan {
             request.kv_type
         );
         plan.charge(KV_CACHE, kv_bytes as u64, false, &reason);
+        let state_bytes = sum(CacheSize::state_bytes)?.checked_mul(request.n_sequences);
+        let reason = format!("{} sequences, whatever their length", request.n_sequences);
+        plan.charge("recurrent states", state_bytes.ok_or_else(too_large)? as u64, false, &reason);
 
         for (what, len) in ScratchSizes::new(config, request.n_batch)?.lines() {
             let reason = format!("{len} floats for {} rows", request.n_batch);

@@ -1,16 +1,20 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
+use std::collections::HashSet;
+use std::ops::Range;
+
 use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
+use super::arch;
+use super::cache::{self, CacheSize};
 use super::decoder::Decoder;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
-use super::{arch, kv_cache};
 use crate::backend::{Backend, Cpu, KvType, MatrixBytes, MatrixData};
 use crate::cores::default_threads;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{
     BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, Resident, Role,
     WeightBytes, WeightStream,
@@ -158,6 +162,9 @@ impl<'p> GgufLoader<'p> {
         let config = arch::read_config(&gguf)?;
         let mut census = Census::default();
         weights::build(&gguf, &config, &mut census)?;
+        if !census.missing.is_empty() {
+            return Err(Error::MissingTensors { names: census.missing });
+        }
         for name in census.unused(&self.file) {
             debug!(tensor = name, "not used by this architecture");
         }
@@ -165,6 +172,9 @@ impl<'p> GgufLoader<'p> {
         weights.files = self.file.n_bytes();
         weights.metadata = self.file.metadata_bytes();
         let n_ctx = self.n_ctx.unwrap_or(config.context_length.min(DEFAULT_MAX_CONTEXT));
+        if config.learned_positions && n_ctx > config.context_length {
+            return Err(Error::ContextTooLong { n_ctx, max: config.context_length });
+        }
         let mut request = PlanRequest {
             n_ctx,
             n_sequences: self.n_sequences,
@@ -202,11 +212,10 @@ impl<'p> GgufLoader<'p> {
         weights: &WeightBytes,
         request: PlanRequest,
     ) -> Result<MemoryPlan> {
-        let layers = config
-            .layers
-            .iter()
-            .map(|layer| Ok((layer.attention.n_head, kv_cache::layout(&layer.attention, request.kv_type)?)));
-        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let layers = cache::sizes(config, request.kv_type)?.into_iter().filter_map(|cache| match cache {
+            CacheSize::Pages { n_head, layout } => Some((n_head, layout)),
+            CacheSize::States { .. } => None,
+        });
         let width = config.max_input_width();
         let backend = BackendBytes {
             inputs: Cpu::input_bytes(self.n_threads, self.isa, request.n_batch, width),
@@ -295,7 +304,8 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
 #[derive(Default)]
 struct Census {
     bytes: WeightBytes,
-    used: std::collections::HashSet<String>,
+    used: HashSet<String>,
+    missing: Vec<String>,
 }
 
 impl Census {
@@ -320,10 +330,21 @@ impl WeightSource for Census {
         Ok(())
     }
 
-    fn vector(&mut self, tensor: Tensor<'_>) -> Result<()> {
+    fn rows(&self, (): &(), _: Range<usize>, _: usize) {}
+
+    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<()> {
         self.used.insert(tensor.name().to_owned());
-        self.bytes.vectors += tensor.n_elements() * 4;
+        self.bytes.vectors += (values.len() * size_of::<f32>()) as u64;
         Ok(())
+    }
+
+    fn absent_matrix(&mut self, name: &str) -> Result<()> {
+        self.missing.push(name.to_owned());
+        Ok(())
+    }
+
+    fn absent_vector(&mut self, name: &str) -> Result<()> {
+        self.absent_matrix(name)
     }
 }
 
@@ -351,10 +372,14 @@ impl<B: Backend> WeightSource for Load<'_, B> {
         self.backend.matrix(data)
     }
 
-    fn vector(&mut self, tensor: Tensor<'_>) -> Result<B::Buffer> {
-        let values = self.file.floats(&tensor)?;
+    fn rows(&self, matrix: &B::Matrix, rows: Range<usize>, _: usize) -> B::Matrix {
+        self.backend.matrix_rows(matrix, rows)
+    }
+
+    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<B::Buffer> {
+        let all = self.file.floats(&tensor)?;
         let mut buffer = self.backend.buffer("a vector of weights", values.len())?;
-        self.backend.write(&values, &mut buffer);
+        self.backend.write(&all[values], &mut buffer);
         Ok(buffer)
     }
 }

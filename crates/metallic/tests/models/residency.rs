@@ -38,12 +38,12 @@ fn limits(loader: &GgufLoader<'_>, at_least: GgufLoader<'_>) -> (u64, u64) {
 
 fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
     let expected = logits(&mut loader().load().expect("a model"), tokens);
-    for (n_slots, chunk_bytes) in SLOTS {
+    for (i, (n_slots, chunk_bytes)) in (1..).zip(SLOTS) {
         let with = |ram: u64| loader().slots(n_slots, chunk_bytes).budget(MemoryBudget::given(ram));
         let (floor, everything) = limits(&loader(), with(0));
         assert!(with(floor - 1).plan().is_err(), "{name}: less than the floor");
-        let between = (1..4).map(|i| floor + (everything.saturating_sub(floor)) * i / 4);
-        for ram in std::iter::once(floor).chain(between).chain([everything]) {
+        let between = floor + everything.saturating_sub(floor) * i / (SLOTS.len() as u64 + 1);
+        for ram in [floor, between, everything] {
             let mut model = with(ram).load().expect("a model within its budget");
             let plan = model.plan().clone();
             assert!(plan.total_bytes() <= ram, "{name}: {} of {ram} bytes", plan.total_bytes());

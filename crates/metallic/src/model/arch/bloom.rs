@@ -1,0 +1,17 @@
+//! BLOOM: layer norms, embeddings that are normed, and linear biases in place of positions.
+
+use super::Keys;
+use crate::error::Result;
+use crate::model::config::{Activation, Gate, ModelConfig, NormKind};
+
+/// The published slopes: from a half to 2⁻⁸ with eight heads.
+const ALIBI: f32 = 8.0;
+
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
+    let mut config = keys.transformer(NormKind::Layer, None, Activation::GeluTanh, Gate::None)?;
+    config.embedding_norm = true;
+    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+        attention.alibi = Some(ALIBI);
+    }
+    Ok(config)
+}

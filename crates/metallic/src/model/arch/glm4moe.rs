@@ -1,0 +1,27 @@
+//! GLM-4.5 and 4.6: experts chosen by biased sigmoids, one shared, after a few dense layers; norms of query and key heads in the
+//! larger models.
+
+use super::Keys;
+use crate::error::Result;
+use crate::model::config::{Activation, ModelConfig, QkNorm, RopePairs, Scoring, SharedExpert, Wiring};
+
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
+    let mut config = keys.decoder(RopePairs::Halves, Activation::Silu)?;
+    let mut experts = keys.required_experts()?;
+    experts.scoring = keys.scoring(Scoring::Sigmoid)?;
+    experts.normalize = keys.optional("expert_weights_norm")?.unwrap_or(false);
+    let n_shared: usize = keys.optional("expert_shared_count")?.unwrap_or(0);
+    if n_shared > 0 {
+        let n_ff = keys.width("expert_feed_forward_length")?.saturating_mul(n_shared);
+        experts.shared = Some(SharedExpert { n_ff, gated: false });
+    }
+    keys.set_experts(&mut config, &experts)?;
+    let qk_norm = keys.has_tensor("blk.0.attn_q_norm.weight").then_some(QkNorm::EachHead);
+    for layer in &mut config.layers {
+        layer.wiring = Wiring::Sequential { ffn_norm: "post_attention_norm" };
+        if let Some(attention) = layer.mixer.attention_mut() {
+            attention.qk_norm = qk_norm;
+        }
+    }
+    Ok(config)
+}

@@ -1,0 +1,58 @@
+//! Qwen 3.5: three layers with a gated delta net to each with attention, whose output is gated.
+//!
+//! Positions have sections for what models see; for text these are the same.
+
+use super::Keys;
+use crate::error::Result;
+use crate::model::config::{
+    Activation, DeltaNetConfig, Gate, KeyHeads, LayerConfig, MixerConfig, ModelConfig, NormKind, QkNorm,
+    RopePairs, Wiring,
+};
+
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
+    // Value heads were sorted so that each key head serves every n-th.
+    hybrid(keys, KeyHeads::InTurn)
+}
+
+/// Delta nets and attention in turn.
+pub(super) fn hybrid(keys: &Keys<'_, '_>, key_heads: KeyHeads) -> Result<ModelConfig> {
+    let heads = keys.heads()?;
+    let recurrent = keys.recurrent_layers(keys.n_layers()?)?;
+    let delta_net = delta_net(keys, key_heads)?;
+    keys.model(NormKind::Rms, |i| {
+        let mixer = if recurrent[i] {
+            MixerConfig::DeltaNet(delta_net)
+        } else {
+            let mut attention = keys.attention(&heads, i, Some(RopePairs::Halves))?;
+            attention.qk_norm = Some(QkNorm::EachHead);
+            attention.output_gate = true;
+            MixerConfig::Attention(attention)
+        };
+        Ok(LayerConfig {
+            mixer,
+            ffn: Some(keys.network(i, Activation::Silu, Gate::Own)?),
+            wiring: Wiring::Sequential { ffn_norm: "post_attention_norm" },
+            post_norms: false,
+            residual_scale: 1.0,
+        })
+    })
+}
+
+fn delta_net(keys: &Keys<'_, '_>, key_heads: KeyHeads) -> Result<DeltaNetConfig> {
+    let (inner, n_value_head) = (keys.width("ssm.inner_size")?, keys.width("ssm.time_step_rank")?);
+    let n_key_head = keys.width("ssm.group_count")?;
+    if !inner.is_multiple_of(n_value_head) {
+        return Err(keys.invalid("ssm.time_step_rank", n_value_head, "it must divide ssm.inner_size"));
+    }
+    if !n_value_head.is_multiple_of(n_key_head) {
+        return Err(keys.invalid("ssm.group_count", n_key_head, "it must divide ssm.time_step_rank"));
+    }
+    Ok(DeltaNetConfig {
+        n_key_head,
+        n_value_head,
+        key_dim: keys.width("ssm.state_size")?,
+        value_dim: inner / n_value_head,
+        conv_length: keys.width("ssm.conv_kernel")?,
+        key_heads,
+    })
+}

@@ -153,7 +153,8 @@ fn kind_of(error: &Error) -> Kind {
         | Error::Config { .. }
         | Error::UnsupportedArchitecture { .. }
         | Error::MissingTensors { .. }
-        | Error::TensorShape { .. } => Kind::BadModel,
+        | Error::TensorShape { .. }
+        | Error::Vocabulary { .. } => Kind::BadModel,
         _ => Kind::General,
     }
 }

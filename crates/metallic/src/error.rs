@@ -93,10 +93,16 @@ pub enum Error {
     },
 
     /// No code runs this architecture.
-    #[error("architecture {name:?} is not supported; supported are {}", supported.join(", "))]
+    #[error(
+        "architecture {name:?} is not supported{}; supported are {}",
+        nearest.as_ref().map_or(String::new(), |nearest| format!("; {nearest}")),
+        supported.join(", ")
+    )]
     UnsupportedArchitecture {
         /// `general.architecture` of the file.
         name: String,
+        /// What comes nearest, if anything does.
+        nearest: Option<Box<crate::model::Nearest>>,
         /// Those that are.
         supported: Vec<&'static str>,
     },

@@ -7,6 +7,7 @@ use crate::backend::KvType;
 use crate::error::{Error, Result};
 use crate::model::cache::{self, CacheSize};
 use crate::model::config::ModelConfig;
+use crate::model::history::History;
 use crate::model::kv_cache::PAGE_LEN;
 use crate::model::scratch::ScratchSizes;
 
@@ -168,6 +169,10 @@ impl MemoryPlan {
         plan.charge(KV_CACHE, kv_bytes as u64, false, &reason);
         let state_bytes = sum(CacheSize::state_bytes)?.checked_mul(request.n_sequences);
         let reason = format!("{} sequences, whatever their length", request.n_sequences);
+        if !config.can_be_cut_back() {
+            let bytes = History::bytes(request.n_ctx, request.n_sequences);
+            plan.charge("tokens of sequences", bytes, false, "to be read again where a sequence is cut back");
+        }
         plan.charge("recurrent states", state_bytes.ok_or_else(too_large)? as u64, false, &reason);
 
         for (what, len) in ScratchSizes::new(config, request.n_batch)?.lines() {

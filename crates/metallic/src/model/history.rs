@@ -2,10 +2,11 @@
 
 use super::Piece;
 use super::kv_cache::PageTable;
+use crate::error::{Error, Result};
 use crate::memory::PlanRequest;
 
 /// What the states of each sequence have read.
-pub(super) struct History {
+pub(crate) struct History {
     sequences: Vec<Sequence>,
 }
 
@@ -17,10 +18,24 @@ struct Sequence {
 }
 
 impl History {
-    /// Of as many sequences as were asked for.
-    pub(super) fn new(request: &PlanRequest) -> Self {
-        let sequence = || Sequence { tokens: Vec::new(), settled: true };
-        Self { sequences: (0..request.n_sequences).map(|_| sequence()).collect() }
+    /// Of as many sequences, each as long, as were asked for.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn new(request: &PlanRequest) -> Result<Self> {
+        let sequence = |_| {
+            let mut tokens = Vec::new();
+            let bytes = Self::bytes(request.n_ctx, 1);
+            let no_memory = |_| Error::OutOfMemory { what: "the tokens of a sequence", bytes };
+            tokens.try_reserve_exact(request.n_ctx).map_err(no_memory)?;
+            Ok(Sequence { tokens, settled: true })
+        };
+        Ok(Self { sequences: (0..request.n_sequences).map(sequence).collect::<Result<_>>()? })
+    }
+
+    /// Bytes that this takes.
+    pub(crate) fn bytes(n_ctx: usize, n_sequences: usize) -> u64 {
+        (n_ctx as u64).saturating_mul(n_sequences as u64).saturating_mul(size_of::<u32>() as u64)
     }
 
     /// Whether the states are those before position `start`. Before position 0 there are none to be wrong.

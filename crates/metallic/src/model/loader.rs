@@ -1,6 +1,5 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
@@ -9,6 +8,7 @@ use tracing::{debug, info};
 
 use super::arch;
 use super::cache::{self, CacheSize};
+use super::census::Census;
 use super::decoder::Decoder;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
@@ -16,8 +16,8 @@ use crate::backend::{Backend, Cpu, KvType, MatrixBytes, MatrixData};
 use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
-    BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, Resident, Role,
-    WeightBytes, WeightStream,
+    BackendBytes, GgufFile, MemoryBudget, MemoryPlan, Placement, PlanRequest, Resident, Role, WeightBytes,
+    WeightStream,
 };
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -160,12 +160,8 @@ impl<'p> GgufLoader<'p> {
     pub fn plan(&self) -> Result<(ModelConfig, MemoryPlan)> {
         let gguf = self.file.gguf();
         let config = arch::read_config(&gguf)?;
-        let mut census = Census::default();
-        weights::build(&gguf, &config, &mut census)?;
-        if !census.missing.is_empty() {
-            return Err(Error::MissingTensors { names: census.missing });
-        }
-        for name in census.unused(&self.file) {
+        let census = Census::of(&gguf, &config)?;
+        for name in census.unused(&gguf) {
             debug!(tensor = name, "not used by this architecture");
         }
         let mut weights = census.bytes;
@@ -273,7 +269,7 @@ impl<'p> GgufLoader<'p> {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
-        Ok(Model::new(config, plan, Box::new(stage)))
+        Model::new(config, plan, Box::new(stage))
     }
 }
 
@@ -298,54 +294,6 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
         gguf.tensors().filter(|tensor| is_exact(tensor) == exact).map(|tensor| tensor.n_bytes()).sum()
     };
     if isa.has_bf16() && bytes(false) > bytes(true) { KvType::BF16 } else { KvType::F16 }
-}
-
-/// The first pass over the weights: which there are, and how large.
-#[derive(Default)]
-struct Census {
-    bytes: WeightBytes,
-    used: HashSet<String>,
-    missing: Vec<String>,
-}
-
-impl Census {
-    fn unused<'a>(&'a self, file: &'a GgufFile) -> impl Iterator<Item = String> + 'a {
-        let names = file.gguf().tensors().map(|tensor| tensor.name().to_owned()).collect::<Vec<_>>();
-        names.into_iter().filter(|name| !self.used.contains(name))
-    }
-}
-
-impl WeightSource for Census {
-    type Matrix = ();
-    type Vector = ();
-
-    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<()> {
-        self.used.insert(tensor.name().to_owned());
-        if tensor.byte_order() == ByteOrder::Little {
-            let (name, bytes) = (tensor.name().to_owned(), tensor.n_bytes());
-            self.bytes.matrices.push(MatrixSize { name, role, bytes, row_bytes: bytes / tensor.n_rows() });
-        } else {
-            self.bytes.copied += tensor.n_bytes();
-        }
-        Ok(())
-    }
-
-    fn rows(&self, (): &(), _: Range<usize>, _: usize) {}
-
-    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<()> {
-        self.used.insert(tensor.name().to_owned());
-        self.bytes.vectors += (values.len() * size_of::<f32>()) as u64;
-        Ok(())
-    }
-
-    fn absent_matrix(&mut self, name: &str) -> Result<()> {
-        self.missing.push(name.to_owned());
-        Ok(())
-    }
-
-    fn absent_vector(&mut self, name: &str) -> Result<()> {
-        self.absent_matrix(name)
-    }
 }
 
 /// The second pass: every tensor to the backend.

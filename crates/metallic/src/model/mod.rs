@@ -6,11 +6,12 @@
 mod arch;
 mod attention;
 pub(crate) mod cache;
+mod census;
 pub mod config;
 mod decoder;
 mod delta_net;
 mod ffn;
-mod history;
+pub(crate) mod history;
 pub(crate) mod kv_cache;
 mod latent;
 mod loader;
@@ -25,6 +26,7 @@ mod work;
 use std::ops::Range;
 
 pub use arch::{read_config, supported as supported_architectures};
+pub use census::{Nearest, unused_tensors};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
@@ -79,10 +81,10 @@ struct Rows {
 }
 
 impl Model {
-    fn new(config: ModelConfig, plan: MemoryPlan, stage: Box<dyn Stage>) -> Self {
+    fn new(config: ModelConfig, plan: MemoryPlan, stage: Box<dyn Stage>) -> Result<Self> {
         let pages = PageTable::new(plan.n_pages);
-        let history = (!config.can_be_cut_back()).then(|| History::new(&plan.request));
-        Self { config, plan, stage, pages, history, rows: Rows::default() }
+        let history = (!config.can_be_cut_back()).then(|| History::new(&plan.request)).transpose()?;
+        Ok(Self { config, plan, stage, pages, history, rows: Rows::default() })
     }
 
     /// The hyper-parameters.

@@ -48,6 +48,7 @@ mod starcoder2;
 use keys::Keys;
 use metallic_gguf::Gguf;
 
+use super::census::Nearest;
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
 
@@ -106,9 +107,15 @@ pub fn supported() -> Vec<&'static str> {
 /// An unknown architecture, a missing key, or a value that no model can have.
 pub fn read_config(gguf: &Gguf<'_>) -> Result<ModelConfig> {
     let name: &str = gguf.metadata().required("general.architecture")?;
-    let Some((_, read)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        return Err(Error::UnsupportedArchitecture { name: name.to_owned(), supported: supported() });
-    };
+    if let Some((_, read)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) {
+        return read_as(*read, gguf, name);
+    }
+    let table = ARCHITECTURES.iter().map(|(known, read)| (*known, read_as(*read, gguf, name)));
+    let nearest = Nearest::find(gguf, name, table).map(Box::new);
+    Err(Error::UnsupportedArchitecture { name: name.to_owned(), nearest, supported: supported() })
+}
+
+fn read_as(read: Read, gguf: &Gguf<'_>, name: &str) -> Result<ModelConfig> {
     let config = read(&Keys::new(gguf, name)?)?;
     keys::validate(&config)?;
     Ok(config)

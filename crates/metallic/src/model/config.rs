@@ -61,6 +61,11 @@ impl ModelConfig {
         self.layers.iter().map(widest).max().unwrap_or(0).max(self.n_embd)
     }
 
+    /// The attention of all layers that have it, to be changed.
+    pub(super) fn attentions_mut(&mut self) -> impl Iterator<Item = &mut AttentionConfig> {
+        self.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut())
+    }
+
     /// Whether what a sequence remembers can be cut back to any position, as keys and values can, or only forgotten.
     pub fn can_be_cut_back(&self) -> bool {
         self.layers.iter().all(|layer| layer.mixer.attention().is_some())
@@ -89,6 +94,14 @@ pub struct LayerConfig {
     pub post_norms: bool,
     /// What that is multiplied by.
     pub residual_scale: f32,
+}
+
+impl LayerConfig {
+    /// A layer as most are: one part after the other, each with a norm before it.
+    pub(super) fn new(mixer: MixerConfig, ffn: Option<FfnConfig>) -> Self {
+        let wiring = Wiring::Sequential { ffn_norm: "ffn_norm" };
+        Self { mixer, ffn, wiring, post_norms: false, residual_scale: 1.0 }
+    }
 }
 
 /// What the two parts of a layer read.

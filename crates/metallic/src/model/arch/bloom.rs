@@ -10,7 +10,7 @@ const ALIBI: f32 = 8.0;
 pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut config = keys.transformer(NormKind::Layer, None, Activation::GeluTanh, Gate::None)?;
     config.embedding_norm = true;
-    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+    for attention in config.attentions_mut() {
         attention.alibi = Some(ALIBI);
     }
     Ok(config)

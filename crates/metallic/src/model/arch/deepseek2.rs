@@ -4,7 +4,7 @@ use super::Keys;
 use crate::error::Result;
 use crate::model::config::{
     Activation, AttentionConfig, Gate, LatentConfig, LayerConfig, MixerConfig, ModelConfig, NormKind,
-    RopePairs, Scoring, SharedExpert, Wiring,
+    RopePairs, Scoring,
 };
 
 pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
@@ -12,23 +12,10 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut config = keys.model(NormKind::Rms, |i| {
         // What the file says of one key head is not what the queries are made for.
         let attention = keys.attention(&heads, i, None)?;
-        Ok(LayerConfig {
-            mixer: MixerConfig::Latent(latent(keys, attention)?),
-            ffn: Some(keys.network(i, Activation::Silu, Gate::Own)?),
-            wiring: Wiring::Sequential { ffn_norm: "ffn_norm" },
-            post_norms: false,
-            residual_scale: 1.0,
-        })
+        let mixer = MixerConfig::Latent(latent(keys, attention)?);
+        Ok(LayerConfig::new(mixer, Some(keys.network(i, Activation::Silu, Gate::Own)?)))
     })?;
-    let mut experts = keys.required_experts()?;
-    experts.scoring = keys.scoring(Scoring::Softmax)?;
-    experts.normalize = keys.optional("expert_weights_norm")?.unwrap_or(false);
-    let n_shared: usize = keys.optional("expert_shared_count")?.unwrap_or(0);
-    if n_shared > 0 {
-        let n_ff = keys.width("expert_feed_forward_length")?.saturating_mul(n_shared);
-        experts.shared = Some(SharedExpert { n_ff, gated: false });
-    }
-    keys.set_experts(&mut config, &experts)?;
+    keys.set_experts(&mut config, &keys.experts_and_shared(Scoring::Softmax)?)?;
     Ok(config)
 }
 

@@ -3,19 +3,11 @@
 
 use super::Keys;
 use crate::error::Result;
-use crate::model::config::{Activation, ModelConfig, QkNorm, RopePairs, Scoring, SharedExpert, Wiring};
+use crate::model::config::{Activation, ModelConfig, QkNorm, RopePairs, Scoring, Wiring};
 
 pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut config = keys.decoder(RopePairs::Halves, Activation::Silu)?;
-    let mut experts = keys.required_experts()?;
-    experts.scoring = keys.scoring(Scoring::Sigmoid)?;
-    experts.normalize = keys.optional("expert_weights_norm")?.unwrap_or(false);
-    let n_shared: usize = keys.optional("expert_shared_count")?.unwrap_or(0);
-    if n_shared > 0 {
-        let n_ff = keys.width("expert_feed_forward_length")?.saturating_mul(n_shared);
-        experts.shared = Some(SharedExpert { n_ff, gated: false });
-    }
-    keys.set_experts(&mut config, &experts)?;
+    keys.set_experts(&mut config, &keys.experts_and_shared(Scoring::Sigmoid)?)?;
     let qk_norm = keys.has_tensor("blk.0.attn_q_norm.weight").then_some(QkNorm::EachHead);
     for layer in &mut config.layers {
         layer.wiring = Wiring::Sequential { ffn_norm: "post_attention_norm" };

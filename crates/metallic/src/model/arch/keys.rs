@@ -5,7 +5,7 @@ use metallic_gguf::{FromValue, Gguf, MAX_LAYERS, Metadata, Value, ValueType};
 use crate::error::{Error, Result};
 use crate::model::config::{
     Activation, AttentionConfig, ExpertGroups, ExpertsConfig, FfnConfig, Gate, LayerConfig, MixerConfig,
-    ModelConfig, NormConfig, NormKind, RopeConfig, RopePairs, Scoring, Wiring, Yarn,
+    ModelConfig, NormConfig, NormKind, RopeConfig, RopePairs, Scoring, SharedExpert, Yarn,
 };
 
 /// The widest of anything in a model, far above every model's: products of two widths can't overflow.
@@ -24,6 +24,13 @@ pub(super) struct Heads {
     n_embd: usize,
     n_head: Vec<usize>,
     n_head_kv: Vec<usize>,
+}
+
+/// Heads of a mixer with a state, and groups of them that share keys.
+pub(super) struct StateHeads {
+    pub(super) n_head: usize,
+    pub(super) head_dim: usize,
+    pub(super) n_group: usize,
 }
 
 impl Heads {
@@ -191,13 +198,7 @@ impl<'a, 'g> Keys<'a, 'g> {
         let heads = self.heads()?;
         self.model(norm, |i| {
             let mixer = MixerConfig::Attention(self.attention(&heads, i, pairs)?);
-            Ok(LayerConfig {
-                mixer,
-                ffn: Some(self.network(i, activation, gate)?),
-                wiring: Wiring::Sequential { ffn_norm: "ffn_norm" },
-                post_norms: false,
-                residual_scale: 1.0,
-            })
+            Ok(LayerConfig::new(mixer, Some(self.network(i, activation, gate)?)))
         })
     }
 
@@ -390,6 +391,34 @@ impl<'a, 'g> Keys<'a, 'g> {
     pub(super) fn required_experts(&self) -> Result<ExpertsConfig> {
         self.count("expert_count")?;
         self.experts()?.ok_or_else(|| self.invalid("expert_count", 0, "it must be at least 1"))
+    }
+
+    /// The same with shares that sum to one only where the file says so, and with shared experts, which are as one of
+    /// their widths together.
+    pub(super) fn experts_and_shared(&self, scoring: Scoring) -> Result<ExpertsConfig> {
+        let mut experts = self.required_experts()?;
+        experts.scoring = self.scoring(scoring)?;
+        experts.normalize = self.optional("expert_weights_norm")?.unwrap_or(false);
+        let n_shared = self.optional("expert_shared_count")?.filter(|n| *n > 0_usize);
+        if let Some(n_shared) = n_shared {
+            let n_ff = self.width("expert_feed_forward_length")?.saturating_mul(n_shared);
+            let n_ff = self.checked_width("expert_shared_count", n_ff)?;
+            experts.shared = Some(SharedExpert { n_ff, gated: false });
+        }
+        Ok(experts)
+    }
+
+    /// The heads of a mixer with a state.
+    pub(super) fn state_heads(&self) -> Result<StateHeads> {
+        let (inner, n_head) = (self.width("ssm.inner_size")?, self.width("ssm.time_step_rank")?);
+        let n_group = self.width("ssm.group_count")?;
+        if !inner.is_multiple_of(n_head) {
+            return Err(self.invalid("ssm.time_step_rank", n_head, "it must divide ssm.inner_size"));
+        }
+        if !n_head.is_multiple_of(n_group) {
+            return Err(self.invalid("ssm.group_count", n_group, "it must divide ssm.time_step_rank"));
+        }
+        Ok(StateHeads { n_head, head_dim: inner / n_head, n_group })
     }
 
     /// What the file says of scoring, else `default`.

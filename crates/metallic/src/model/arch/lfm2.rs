@@ -4,7 +4,6 @@ use super::Keys;
 use crate::error::Result;
 use crate::model::config::{
     Activation, Gate, LayerConfig, MixerConfig, ModelConfig, NormKind, QkNorm, RopePairs, ShortConvConfig,
-    Wiring,
 };
 
 pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
@@ -23,13 +22,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
             attention.window = window;
             MixerConfig::Attention(attention)
         };
-        Ok(LayerConfig {
-            mixer,
-            ffn: Some(keys.network(i, Activation::Silu, Gate::Own)?),
-            wiring: Wiring::Sequential { ffn_norm: "ffn_norm" },
-            post_norms: false,
-            residual_scale: 1.0,
-        })
+        Ok(LayerConfig::new(mixer, Some(keys.network(i, Activation::Silu, Gate::Own)?)))
     })?;
     config.output_norm = "token_embd_norm";
     Ok(config)

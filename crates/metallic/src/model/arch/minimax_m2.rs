@@ -9,7 +9,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut experts = keys.required_experts()?;
     experts.scoring = keys.scoring(Scoring::Sigmoid)?;
     keys.set_experts(&mut config, &experts)?;
-    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+    for attention in config.attentions_mut() {
         attention.qk_norm = Some(QkNorm::AllHeads);
     }
     Ok(config)

@@ -9,7 +9,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let scale: f32 = keys.optional("attention.temperature_scale")?.unwrap_or(0.0);
     let multiplier: f32 = keys.optional("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
     let length = config.original_context;
-    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+    for attention in config.attentions_mut() {
         if scale != 0.0 {
             attention.temperature = Some(Temperature { scale, length });
         }

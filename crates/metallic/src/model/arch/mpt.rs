@@ -11,7 +11,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let alibi = keys.optional("attention.max_alibi_bias")?.filter(|bias| *bias > 0.0);
     let clamp = keys.optional("attention.clamp_kqv")?.filter(|limit| *limit != 0.0);
     let qk_norm = keys.has_tensor("blk.0.attn_q_norm.weight").then_some(QkNorm::AllHeads);
-    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+    for attention in config.attentions_mut() {
         (attention.alibi, attention.clamp, attention.qk_norm) = (alibi, clamp, qk_norm);
     }
     Ok(config)

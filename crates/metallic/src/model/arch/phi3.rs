@@ -9,7 +9,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let pairs = Some(RopePairs::Halves);
     let mut config = keys.transformer(NormKind::Rms, pairs, Activation::Silu, Gate::Merged)?;
     let window = keys.window()?;
-    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+    for attention in config.attentions_mut() {
         attention.window = window;
     }
     Ok(config)

@@ -6,7 +6,7 @@ use crate::model::config::{Activation, ModelConfig, QkNorm, RopePairs};
 
 pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut config = keys.decoder(RopePairs::Halves, Activation::Silu)?;
-    for attention in config.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut()) {
+    for attention in config.attentions_mut() {
         attention.qk_norm = Some(QkNorm::EachHead);
     }
     Ok(config)

@@ -2,7 +2,7 @@
 //!
 //! Positions have sections for what models see; for text these are the same.
 
-use super::Keys;
+use super::keys::{Keys, StateHeads};
 use crate::error::Result;
 use crate::model::config::{
     Activation, DeltaNetConfig, Gate, KeyHeads, LayerConfig, MixerConfig, ModelConfig, NormKind, QkNorm,
@@ -28,30 +28,18 @@ pub(super) fn hybrid(keys: &Keys<'_, '_>, key_heads: KeyHeads) -> Result<ModelCo
             attention.output_gate = true;
             MixerConfig::Attention(attention)
         };
-        Ok(LayerConfig {
-            mixer,
-            ffn: Some(keys.network(i, Activation::Silu, Gate::Own)?),
-            wiring: Wiring::Sequential { ffn_norm: "post_attention_norm" },
-            post_norms: false,
-            residual_scale: 1.0,
-        })
+        let layer = LayerConfig::new(mixer, Some(keys.network(i, Activation::Silu, Gate::Own)?));
+        Ok(LayerConfig { wiring: Wiring::Sequential { ffn_norm: "post_attention_norm" }, ..layer })
     })
 }
 
 fn delta_net(keys: &Keys<'_, '_>, key_heads: KeyHeads) -> Result<DeltaNetConfig> {
-    let (inner, n_value_head) = (keys.width("ssm.inner_size")?, keys.width("ssm.time_step_rank")?);
-    let n_key_head = keys.width("ssm.group_count")?;
-    if !inner.is_multiple_of(n_value_head) {
-        return Err(keys.invalid("ssm.time_step_rank", n_value_head, "it must divide ssm.inner_size"));
-    }
-    if !n_value_head.is_multiple_of(n_key_head) {
-        return Err(keys.invalid("ssm.group_count", n_key_head, "it must divide ssm.time_step_rank"));
-    }
+    let StateHeads { n_head, head_dim, n_group } = keys.state_heads()?;
     Ok(DeltaNetConfig {
-        n_key_head,
-        n_value_head,
+        n_key_head: n_group,
+        n_value_head: n_head,
         key_dim: keys.width("ssm.state_size")?,
-        value_dim: inner / n_value_head,
+        value_dim: head_dim,
         conv_length: keys.width("ssm.conv_kernel")?,
         key_heads,
     })

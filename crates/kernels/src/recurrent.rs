@@ -119,7 +119,7 @@ impl Mamba2<'_> {
         let (inner, n_rows) = (n_head * self.head_dim, dt.len() / n_head);
         assert_eq!(x_b_c.len(), n_rows * (inner + 2 * group_len), "a row of inputs for each of dt");
         let head_len = self.head_dim * self.d_state;
-        each_head(pool, (state, head_len), (out, n_rows * self.head_dim), &|head, state, out| {
+        each_head(pool, (state, head_len), (out, n_rows * self.head_dim), |head, state, out| {
             let group = head * self.n_group / n_head * self.d_state;
             let rows = x_b_c.chunks_exact(inner + 2 * group_len).zip(dt.chunks_exact(n_head));
             for ((row, dt), out) in rows.zip(out.chunks_exact_mut(self.head_dim)) {
@@ -218,7 +218,7 @@ impl DeltaNet<'_> {
         });
         let q_k_v: &[f32] = q_k_v;
         let head_len = self.key_dim * self.value_dim;
-        each_head(pool, (state, head_len), (out, n_rows * self.value_dim), &|head, state, out| {
+        each_head(pool, (state, head_len), (out, n_rows * self.value_dim), |head, state, out| {
             let key_head = match self.key_heads {
                 KeyHeads::Adjacent => head * self.n_key_head / n_head,
                 KeyHeads::InTurn => head % self.n_key_head,
@@ -253,7 +253,7 @@ fn each_head(
     pool: &ThreadPool,
     (state, state_len): (&mut [f32], usize),
     (out, out_len): (&mut [f32], usize),
-    work: &(dyn Fn(usize, &mut [f32], &mut [f32]) + Sync),
+    work: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     assert_eq!(state.len() / state_len, out.len() / out_len, "a state and an output for each head");
     let heads = Mutex::new(state.chunks_exact_mut(state_len).zip(out.chunks_exact_mut(out_len)).enumerate());

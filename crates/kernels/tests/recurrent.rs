@@ -22,7 +22,7 @@ fn in_any_division(
     for isa in Isa::available() {
         for (n_threads, cuts) in [(1, vec![0, N_ROWS]), (3, vec![0, 5, N_ROWS]), (2, (0..=N_ROWS).collect())]
         {
-            let pool = ThreadPool::new(n_threads).unwrap();
+            let pool = ThreadPool::new(n_threads).expect("threads");
             let mut state = vec![0.0; n_state];
             let mut out = vec![0.0; n_head * N_ROWS * row_len];
             for cut in cuts.windows(2) {
@@ -36,7 +36,7 @@ fn in_any_division(
             assert!(expected.get_or_insert_with(|| found.clone()) == &found, "{isa}, cut at {cuts:?}");
         }
     }
-    expected.unwrap().0
+    expected.expect("an instruction set").0
 }
 
 fn f64s(x: &[f32]) -> Vec<f64> {

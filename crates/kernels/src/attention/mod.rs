@@ -85,7 +85,7 @@ pub struct AttentionParams<'a> {
     /// Sliding window: a query sees only the last so many positions, its own among them.
     pub window: Option<usize>,
     /// Attention with linear biases (Press et al. 2022): the score of a position falls by its distance times the
-    /// head's slope. This is the sum of all slopes' logarithms to the base of one half: 8 as published.
+    /// head's slope. This is the logarithm of the least slope to the base of one half: 8 as published.
     pub alibi: Option<f32>,
     /// A score for each head that counts in the softmax, but belongs to no position (Xiao et al. 2023).
     pub sinks: Option<&'a [f32]>,

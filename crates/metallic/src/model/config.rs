@@ -176,7 +176,7 @@ pub struct AttentionConfig {
     pub window: Option<usize>,
     /// `cap · tanh(x / cap)` on the scores.
     pub softcap: Option<f32>,
-    /// Linear biases: the sum of all slopes' logarithms to the base of one half.
+    /// Linear biases: the logarithm of the least slope to the base of one half.
     pub alibi: Option<f32>,
     /// Whether each head has a score that belongs to no position.
     pub sinks: bool,

@@ -214,7 +214,7 @@ pub(crate) enum FfnWeights<M, V> {
     /// One network for every token.
     Dense(DenseWeights<M, V>),
     /// A few of many networks for each token.
-    Experts(ExpertWeights<M, V>),
+    Experts(Box<ExpertWeights<M, V>>),
 }
 
 /// A feed-forward network.
@@ -309,7 +309,7 @@ impl<M, V> LayerWeights<M, V> {
     /// The experts, if there are any.
     pub(crate) fn experts(&self) -> Option<&ExpertWeights<M, V>> {
         match &self.ffn {
-            Some(FfnWeights::Experts(experts)) => Some(experts),
+            Some(FfnWeights::Experts(experts)) => Some(experts.as_ref()),
             Some(FfnWeights::Dense(_)) | None => None,
         }
     }

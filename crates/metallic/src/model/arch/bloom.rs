@@ -4,7 +4,7 @@ use super::Keys;
 use crate::error::Result;
 use crate::model::config::{Activation, Gate, ModelConfig, NormKind};
 
-/// The published slopes: from a half to 2⁻⁸ with eight heads.
+/// The published slopes: down to 2⁻⁸.
 const ALIBI: f32 = 8.0;
 
 pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {

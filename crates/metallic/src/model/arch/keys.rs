@@ -50,7 +50,7 @@ impl<'a, 'g> Keys<'a, 'g> {
         let keys = Self { gguf, metadata: gguf.metadata(), architecture, n_vocab };
         let tokens = "tokenizer.ggml.tokens";
         let (key, n_tokens) = match keys.metadata.get(tokens) {
-            Some(Value::Array(list)) => (tokens.to_owned(), Some(list.len() as usize)),
+            Some(Value::Array(list)) => (tokens.to_owned(), Some(list.len())),
             _ => (keys.full("vocab_size"), keys.optional("vocab_size")?),
         };
         if let Some(n_tokens) = n_tokens.filter(|n| *n != n_vocab) {

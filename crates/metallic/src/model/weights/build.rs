@@ -232,7 +232,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
     fn ffn(&mut self, index: usize, config: &FfnConfig) -> Result<FfnWeights<Matrix<S>, Vector<S>>> {
         let (n_embd, n_ff) = (self.config.n_embd, config.n_ff);
         if let Some(experts) = &config.experts {
-            return Ok(FfnWeights::Experts(self.experts(index, n_ff, experts)?));
+            return Ok(FfnWeights::Experts(Box::new(self.experts(index, n_ff, experts)?)));
         }
         let (gate, up) = match config.gate {
             Gate::Own => (Some(self.linear("ffn_gate", n_embd, n_ff)?), self.linear("ffn_up", n_embd, n_ff)?),

@@ -282,6 +282,10 @@ pub(crate) struct InspectArgs {
     /// Print JSON, with long arrays and texts whole
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Say only whether the model runs, and which of its tensors no code uses
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]

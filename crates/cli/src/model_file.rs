@@ -164,8 +164,9 @@ fn kind_of(error: &Error) -> Kind {
         | Error::Metadata(_)
         | Error::Config { .. }
         | Error::UnsupportedArchitecture { .. }
-        | Error::MissingTensor { .. }
-        | Error::TensorShape { .. } => Kind::BadModel,
+        | Error::MissingTensors { .. }
+        | Error::TensorShape { .. }
+        | Error::Vocabulary { .. } => Kind::BadModel,
         _ => Kind::General,
     }
 }

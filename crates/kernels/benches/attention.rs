@@ -27,7 +27,8 @@ const N_HEAD_KV: usize = 8;
 const HEAD_DIM: usize = 128;
 const PAGE_LEN: usize = 256;
 
-const PARAMS: AttentionParams = AttentionParams { n_head: N_HEAD, scale: 0.088, softcap: None, window: None };
+const PARAMS: AttentionParams<'static> =
+    AttentionParams { n_head: N_HEAD, scale: 0.088, softcap: None, window: None, alibi: None, sinks: None };
 
 /// Queries of a prompt.
 const N_QUERIES: usize = 512;

@@ -21,7 +21,18 @@ pub enum Activation {
     GeluErf,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)²` (So et al. 2021).
+    ReluSquared,
+    /// `1 / (1 + e^−x)`.
+    Sigmoid,
+    /// `x`: what it gates is multiplied with it.
+    Identity,
+    /// `x / (1 + e^(−1.702 x))` of `x` up to 7. What it gates is kept within ±7, and one is added to it (gpt-oss).
+    ClampedSwish,
 }
+
+/// Bound of both sides of [`Activation::ClampedSwish`].
+const SWISH_LIMIT: f32 = 7.0;
 
 /// `x[i] = activation(x[i])`.
 pub fn activate(isa: Isa, activation: Activation, x: &mut [f32]) {
@@ -32,6 +43,10 @@ pub fn activate(isa: Isa, activation: Activation, x: &mut [f32]) {
             Activation::GeluTanh => x.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
             Activation::GeluErf => x.iter_mut().for_each(|x| *x = gelu_erf(*x)),
             Activation::Relu => x.iter_mut().for_each(|x| *x = relu(*x)),
+            Activation::ReluSquared => x.iter_mut().for_each(|x| *x = relu_squared(*x)),
+            Activation::Sigmoid => x.iter_mut().for_each(|x| *x = sigmoid(*x)),
+            Activation::Identity => {}
+            Activation::ClampedSwish => x.iter_mut().for_each(|x| *x = clamped_swish(*x)),
         },
     );
 }
@@ -51,6 +66,14 @@ pub fn activate_gated(isa: Isa, activation: Activation, gate: &[f32], up: &[f32]
                 Activation::GeluTanh => triples.for_each(|((gate, up), out)| *out = gelu_tanh(*gate) * up),
                 Activation::GeluErf => triples.for_each(|((gate, up), out)| *out = gelu_erf(*gate) * up),
                 Activation::Relu => triples.for_each(|((gate, up), out)| *out = relu(*gate) * up),
+                Activation::ReluSquared => {
+                    triples.for_each(|((gate, up), out)| *out = relu_squared(*gate) * up);
+                }
+                Activation::Sigmoid => triples.for_each(|((gate, up), out)| *out = sigmoid(*gate) * up),
+                Activation::Identity => triples.for_each(|((gate, up), out)| *out = gate * up),
+                Activation::ClampedSwish => triples.for_each(|((gate, up), out)| {
+                    *out = clamped_swish(*gate) * (up.clamp(-SWISH_LIMIT, SWISH_LIMIT) + 1.0);
+                }),
             }
         },
     );
@@ -92,6 +115,31 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
+/// `x[i] += factor · y[i]`.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn add_scaled(x: &mut [f32], factor: f32, y: &[f32]) {
+    assert_eq!(x.len(), y.len(), "a summand for each value");
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += factor * y);
+}
+
+/// `x[i] = activation(gate[i]) · x[i]`, as [`activate_gated`] does it.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn gate_in_place(isa: Isa, activation: Activation, gate: &[f32], x: &mut [f32]) {
+    /// As many as stay in the nearest cache.
+    const PART: usize = 256;
+    let mut up = [0.0; PART];
+    assert_eq!(gate.len(), x.len(), "a gate for each value");
+    for (gate, x) in gate.chunks(PART).zip(x.chunks_mut(PART)) {
+        let up = &mut up[..x.len()];
+        up.copy_from_slice(x);
+        activate_gated(isa, activation, gate, up, x);
+    }
+}
+
 /// `x[i] *= factor`.
 pub fn scale(x: &mut [f32], factor: f32) {
     x.iter_mut().for_each(|x| *x *= factor);
@@ -118,6 +166,30 @@ fn gelu_erf(x: f32) -> f32 {
 #[inline(always)]
 fn relu(x: f32) -> f32 {
     x.max(0.0)
+}
+
+#[inline(always)]
+fn relu_squared(x: f32) -> f32 {
+    relu(x) * relu(x)
+}
+
+/// `1 / (1 + e^−x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `ln(1 + e^x)`.
+#[inline(always)]
+pub fn softplus(x: f32) -> f32 {
+    // Beyond this the two are the same float.
+    if x > 20.0 { x } else { x.exp().ln_1p() }
+}
+
+#[inline(always)]
+fn clamped_swish(x: f32) -> f32 {
+    let x = x.min(SWISH_LIMIT);
+    x / (1.0 + exp(-1.702 * x))
 }
 
 /// The error function to 1.5e-7 (Abramowitz and Stegun 1964, formula 7.1.26).

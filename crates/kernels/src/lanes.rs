@@ -21,6 +21,22 @@ pub(crate) fn sum(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     tree(lanes, |a, b| a + b)
 }
 
+/// Σ `x[i] · y[i]`, as far as both go.
+#[inline(always)]
+pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane += x * y;
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += x * y;
+    }
+    tree(lanes, |a, b| a + b)
+}
+
 /// The largest of `x`, −∞ where there is none.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {

@@ -31,6 +31,7 @@ mod neon;
 pub mod norm;
 pub mod pool;
 mod quants;
+pub mod recurrent;
 pub mod registry;
 pub mod rope;
 #[cfg(target_arch = "x86_64")]

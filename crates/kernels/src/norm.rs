@@ -4,121 +4,127 @@ use crate::isa::Isa;
 use crate::lanes;
 use crate::pool::ThreadPool;
 
-/// `out[i] = x[i] / √(mean(x²) + eps) · weight[i]` (Zhang and Sennrich 2019), without the last factor
-/// where there is no weight.
-///
-/// # Panics
-/// If `out` or `weight` are not as long as `x`.
-pub fn rms_norm(isa: Isa, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
-    assert_eq!(x.len(), out.len(), "output as long as the input");
-    isa.run(
-        #[inline(always)]
-        || {
-            let scale = rms_scale(x, eps);
-            each_scaled(out.iter_mut().zip(x), scale, weight, |(out, x), scale| *out = x * scale);
-        },
-    );
+/// What rows are normed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// `x / √(mean(x²) + eps)` (Zhang and Sennrich 2019).
+    Rms,
+    /// `(x − mean(x)) / √(variance(x) + eps)` (Ba, Kiros and Hinton 2016).
+    Layer,
 }
 
-/// [`rms_norm`] of `x`, written over it.
-///
-/// # Panics
-/// If `weight` is not as long as `x`.
-pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: Option<&[f32]>, eps: f32) {
-    isa.run(
-        #[inline(always)]
-        || {
-            let scale = rms_scale(x, eps);
-            each_scaled(x.iter_mut(), scale, weight, |x, scale| *x *= scale);
-        },
-    );
+/// A norm: each value becomes `normed · weight + bias`.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// What comes before the weight.
+    pub kind: NormKind,
+    /// A factor for each value.
+    pub weight: &'a [f32],
+    /// A summand for each value.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the mean square or variance.
+    pub eps: f32,
 }
 
-/// `acc[i] += x[i] / √(mean(x²) + eps) · weight[i]`.
-///
-/// # Panics
-/// If `acc` or `weight` are not as long as `x`.
-pub fn add_rms_norm(isa: Isa, acc: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    assert_eq!(acc.len(), x.len(), "a sum for each value");
-    isa.run(
-        #[inline(always)]
-        || {
-            let scale = rms_scale(x, eps);
-            each_scaled(acc.iter_mut().zip(x), scale, Some(weight), |(acc, x), scale| *acc += x * scale);
-        },
-    );
+/// What happens to one value: `(x − mean) · factor + bias`.
+#[derive(Clone, Copy)]
+struct Line {
+    mean: f32,
+    factor: f32,
+    bias: f32,
 }
 
-/// `1 / √(mean(x²) + eps)`.
-#[inline(always)]
-fn rms_scale(x: &[f32], eps: f32) -> f32 {
-    1.0 / (lanes::sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
-}
-
-/// Calls `set` with each of the values and what it is multiplied by: `scale`, times its weight where there are weights.
-#[inline(always)]
-fn each_scaled<T>(
-    values: impl ExactSizeIterator<Item = T>,
-    scale: f32,
-    weight: Option<&[f32]>,
-    set: impl Fn(T, f32),
-) {
-    match weight {
-        Some(weight) => {
-            assert_eq!(values.len(), weight.len(), "a weight for each value");
-            values.zip(weight).for_each(|(value, w)| set(value, scale * w));
-        }
-        None => values.for_each(|value| set(value, scale)),
+impl Line {
+    #[inline(always)]
+    fn at(self, x: f32) -> f32 {
+        (x - self.mean) * self.factor + self.bias
     }
 }
 
-/// [`rms_norm`] of each row of `x`, rows of `row_len` values, shared out among the pool's threads.
-///
-/// # Panics
-/// If `out` is not as long as `x`, or `weight` not as long as a row.
-pub fn rms_norm_rows(
-    pool: &ThreadPool,
-    isa: Isa,
-    x: &[f32],
-    row_len: usize,
-    weight: Option<&[f32]>,
-    eps: f32,
-    out: &mut [f32],
-) {
-    assert_eq!(x.len(), out.len(), "output as long as the input");
-    pool.split_rows(out, row_len, &|first, out| {
-        let x = &x[first * row_len..][..out.len()];
-        for (x, out) in x.chunks_exact(row_len).zip(out.chunks_exact_mut(row_len)) {
-            rms_norm(isa, x, weight, eps, out);
-        }
-    });
-}
+impl Norm<'_> {
+    /// The norm of `x`, written to `out`.
+    ///
+    /// # Panics
+    /// If `out`, the weight or the bias are not as long as `x`.
+    pub fn write(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "output as long as the input");
+        isa.run(
+            #[inline(always)]
+            || self.each(self.measure(x), out.iter_mut().zip(x), |(out, x), line| *out = line.at(*x)),
+        );
+    }
 
-/// `out[i] = (x[i] − mean(x)) / √(variance(x) + eps) · weight[i] + bias[i]` (Ba, Kiros and Hinton 2016).
-///
-/// # Panics
-/// If `out`, `weight` or `bias` are not as long as `x`.
-pub fn layer_norm(
-    isa: Isa,
-    x: &[f32],
-    weight: Option<&[f32]>,
-    bias: Option<&[f32]>,
-    eps: f32,
-    out: &mut [f32],
-) {
-    assert_eq!(x.len(), out.len(), "output as long as the input");
-    isa.run(
-        #[inline(always)]
-        || {
-            let mean = lanes::sum(x, |x| x) / x.len() as f32;
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
-            let variance = lanes::sum(out, |x| x * x) / x.len() as f32;
-            let scale = 1.0 / (variance + eps).sqrt();
-            each_scaled(out.iter_mut(), scale, weight, |out, scale| *out *= scale);
-            if let Some(bias) = bias {
-                assert_eq!(out.len(), bias.len(), "a bias for each value");
-                out.iter_mut().zip(bias).for_each(|(out, b)| *out += b);
+    /// The norm of `x`, written over it.
+    ///
+    /// # Panics
+    /// If the weight or the bias are not as long as `x`.
+    pub fn write_over(&self, isa: Isa, x: &mut [f32]) {
+        isa.run(
+            #[inline(always)]
+            || self.each(self.measure(x), x.iter_mut(), |x, line| *x = line.at(*x)),
+        );
+    }
+
+    /// The norm of `x` times `scale`, added to `acc`.
+    ///
+    /// # Panics
+    /// If `acc`, the weight or the bias are not as long as `x`.
+    pub fn add(&self, isa: Isa, x: &[f32], scale: f32, acc: &mut [f32]) {
+        assert_eq!(acc.len(), x.len(), "a sum for each value");
+        isa.run(
+            #[inline(always)]
+            || {
+                self.each(self.measure(x), acc.iter_mut().zip(x), |(acc, x), line| {
+                    *acc += scale * line.at(*x)
+                });
+            },
+        );
+    }
+
+    /// The norm of each row of `x`, shared out among the pool's threads.
+    ///
+    /// # Panics
+    /// If `out` is not as long as `x`.
+    pub fn write_rows(&self, pool: &ThreadPool, isa: Isa, x: &[f32], out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "output as long as the input");
+        let row_len = self.weight.len();
+        pool.split_rows(out, row_len, &|first, out| {
+            let x = &x[first * row_len..][..out.len()];
+            for (x, out) in x.chunks_exact(row_len).zip(out.chunks_exact_mut(row_len)) {
+                self.write(isa, x, out);
             }
-        },
-    );
+        });
+    }
+
+    /// The mean that is taken away, and what is multiplied with.
+    #[inline(always)]
+    fn measure(&self, x: &[f32]) -> [f32; 2] {
+        let n = x.len() as f32;
+        let mean = match self.kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => lanes::sum(x, |x| x) / n,
+        };
+        let square = |x: f32| x * x;
+        [mean, 1.0 / (lanes::sum(x, |x| square(x - mean)) / n + self.eps).sqrt()]
+    }
+
+    /// Calls `set` with each of the values and what is to become of it.
+    #[inline(always)]
+    fn each<T>(
+        &self,
+        [mean, scale]: [f32; 2],
+        values: impl ExactSizeIterator<Item = T>,
+        set: impl Fn(T, Line),
+    ) {
+        assert_eq!(values.len(), self.weight.len(), "a weight for each value");
+        let weighted = values.zip(self.weight);
+        match self.bias {
+            Some(bias) => {
+                assert_eq!(bias.len(), self.weight.len(), "a bias for each value");
+                let biased = weighted.zip(bias);
+                biased.for_each(|((value, w), &bias)| set(value, Line { mean, factor: scale * w, bias }));
+            }
+            None => weighted.for_each(|(value, w)| set(value, Line { mean, factor: scale * w, bias: 0.0 })),
+        }
+    }
 }

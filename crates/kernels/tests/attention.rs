@@ -11,7 +11,7 @@ use common::{Random, largest_difference};
 
 /// A sequence's keys and values, as rows of floats and in pages.
 struct Context {
-    params: AttentionParams,
+    params: AttentionParams<'static>,
     layout: KvLayout,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -84,14 +84,24 @@ impl Context {
                 KvType::Q8_0 | KvType::Q4_0 => scaled.chunks(32).flat_map(eight_bits).collect(),
                 KvType::F32 | KvType::F16 => rounded(KvType::F32, &scaled),
             };
+            let slope = |head: usize| match p.alibi {
+                None => 0.0,
+                // Six heads: 2^(−8/4), 2^(−16/4) and so on, then those halfway: 2^(−4/4), 2^(−12/4).
+                Some(bias) => {
+                    [1.0, 2.0, 3.0, 4.0, 0.5, 1.5].map(|n| (-n * f64::from(bias) / 4.0).exp2())[head]
+                }
+            };
+            let head = i % p.n_head;
+            let sink = p.sinks.map(|sinks| f64::from(sinks[head]));
             let score = |&k: &usize| {
                 let s = q.iter().zip(row(&self.keys, k, dim_k)).map(|(q, k)| q * k).sum::<f64>();
-                p.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
+                let s = p.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh());
+                s - slope(head) * (position - k) as f64
             };
             let scores: Vec<f64> = visible.iter().map(score).collect();
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
             let mut sum = vec![0.0; dim_v];
             for (&k, weight) in visible.iter().zip(&weights) {
                 let value = row(&self.values, k, dim_v);
@@ -131,10 +141,13 @@ fn rounded(kv_type: KvType, x: &[f32]) -> Vec<f64> {
     rounded.into_iter().map(f64::from).collect()
 }
 
+const PLAIN: AttentionParams<'static> =
+    AttentionParams { n_head: 1, scale: 1.0, softcap: None, window: None, alibi: None, sinks: None };
+
 /// An attention layer and a sequence of `n` positions.
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    params: AttentionParams,
+    params: AttentionParams<'static>,
     n_head_kv: usize,
     head_dims: [usize; 2],
     page_len: usize,
@@ -143,7 +156,7 @@ struct Case {
 
 /// `n_head` query heads on `n_head_kv`, with keys and values of one length.
 fn case(n_head: usize, n_head_kv: usize, head_dim: usize, n: usize) -> Case {
-    let params = AttentionParams { n_head, scale: 0.7, softcap: None, window: None };
+    let params = AttentionParams { n_head, scale: 0.7, ..PLAIN };
     Case { params, n_head_kv, head_dims: [head_dim; 2], page_len: 256, n }
 }
 
@@ -162,6 +175,17 @@ fn cases() -> Vec<Case> {
         window(128, plain),
         window(200, plain),
         Case { params: AttentionParams { softcap: Some(2.0), ..plain.params }, n: 140, ..plain },
+        Case { params: AttentionParams { alibi: Some(8.0), ..plain.params }, n: 300, ..plain },
+        Case {
+            params: AttentionParams { sinks: Some(&[0.5, -1.0, 3.0, 0.0, 60.0, 1.0]), ..plain.params },
+            ..plain
+        },
+        window(37, Case { params: AttentionParams { sinks: Some(&[1.0; 6]), ..plain.params }, ..plain }),
+        Case {
+            params: AttentionParams { n_head: 16, scale: 0.1, ..PLAIN },
+            head_dims: [576, 512],
+            ..case(16, 1, 0, 30)
+        },
         Case { head_dims: [40, 24], page_len: 384, ..case(3, 3, 0, 400) },
         Case { head_dims: [7, 256], page_len: 128, ..case(4, 1, 0, 129) },
         Case { head_dims: [33, 65], ..case(7, 1, 0, 257) },

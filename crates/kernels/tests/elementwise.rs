@@ -1,7 +1,7 @@
 //! Norms, rotary embeddings and activations against their formulas in f64, on every instruction set.
 
-use metallic_kernels::activation::{Activation, activate, activate_gated, softcap, softmax};
-use metallic_kernels::norm::{add_rms_norm, layer_norm, rms_norm, rms_norm_in_place, rms_norm_rows};
+use metallic_kernels::activation::{Activation, activate, activate_gated, gate_in_place, softcap, softmax};
+use metallic_kernels::norm::{Norm, NormKind};
 use metallic_kernels::{Isa, ThreadPool};
 
 mod common;
@@ -24,70 +24,53 @@ fn on_every_isa(f: impl Fn(Isa) -> Vec<f32>) -> Vec<f32> {
 }
 
 #[test]
-fn rms_norm_is_its_formula() {
+fn norms_are_their_formulas() {
     let mut random = Random(1);
-    for n in LENGTHS {
-        let (x, weight, eps) = (random.floats(n), random.floats(n), 1e-5);
+    for (n, kind) in LENGTHS.into_iter().flat_map(|n| [(n, NormKind::Rms), (n, NormKind::Layer)]) {
+        let (weight, bias, eps) = (random.floats(n), random.floats(n), 1e-5);
+        let x: Vec<f32> = random.floats(n).iter().map(|x| x + 3.0).collect();
         let wide = f64s(&x);
-        let scale = 1.0 / (wide.iter().map(|x| x * x).sum::<f64>() / n as f64 + f64::from(eps)).sqrt();
-        let plain: Vec<f64> = wide.iter().map(|x| x * scale).collect();
-        let weighted: Vec<f64> = plain.iter().zip(&weight).map(|(x, &w)| x * f64::from(w)).collect();
-
-        let run = |weight: Option<&[f32]>| {
-            on_every_isa(|isa| {
-                let mut out = vec![0.0; n];
-                rms_norm(isa, &x, weight, eps, &mut out);
-                let mut in_place = x.clone();
-                rms_norm_in_place(isa, &mut in_place, weight, eps);
-                assert_eq!(out, in_place);
-                if let Some(weight) = weight {
-                    let mut sum = vec![1.0; n];
-                    add_rms_norm(isa, &mut sum, &x, weight, eps);
-                    assert!(sum.iter().zip(&out).all(|(sum, out)| *sum == 1.0 + out));
-                }
-                out
-            })
+        let mean = match kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => wide.iter().sum::<f64>() / n as f64,
         };
-        assert!(largest_difference(&run(None), &plain) < 2e-6);
-        assert!(largest_difference(&run(Some(&weight)), &weighted) < 2e-6);
+        let variance = wide.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
+        let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+        for bias in [None, Some(&bias)] {
+            let norm = Norm { kind, weight: &weight, bias: bias.map(Vec::as_slice), eps };
+            let out = on_every_isa(|isa| {
+                let mut out = vec![0.0; n];
+                norm.write(isa, &x, &mut out);
+                let mut in_place = x.clone();
+                norm.write_over(isa, &mut in_place);
+                assert_eq!(out, in_place);
+                let mut sum = vec![1.0; n];
+                norm.add(isa, &x, 0.5, &mut sum);
+                assert!(sum.iter().zip(&out).all(|(sum, out)| *sum == 1.0 + 0.5 * out));
+                out
+            });
+            let bias = |i: usize| bias.map_or(0.0, |bias| f64::from(bias[i]));
+            let formula = |i: usize| (wide[i] - mean) * scale * f64::from(weight[i]) + bias(i);
+            let expected: Vec<f64> = (0..n).map(formula).collect();
+            assert!(largest_difference(&out, &expected) < 1e-5, "{kind:?} of {n}");
+        }
     }
 }
 
 #[test]
-fn rms_norm_of_rows_is_that_of_each_row() {
+fn the_norm_of_rows_is_that_of_each_row() {
     let mut random = Random(2);
     let (x, weight) = (random.floats(7 * 40), random.floats(40));
+    let norm = Norm { kind: NormKind::Rms, weight: &weight, bias: None, eps: 1e-6 };
     let mut expected = vec![0.0; x.len()];
     for (x, out) in x.chunks_exact(40).zip(expected.chunks_exact_mut(40)) {
-        rms_norm(Isa::Scalar, x, Some(&weight), 1e-6, out);
+        norm.write(Isa::Scalar, x, out);
     }
     for n_threads in 1..=3 {
         let pool = ThreadPool::new(n_threads).unwrap();
         let mut out = vec![0.0; x.len()];
-        rms_norm_rows(&pool, Isa::best(), &x, 40, Some(&weight), 1e-6, &mut out);
+        norm.write_rows(&pool, Isa::best(), &x, &mut out);
         assert_eq!(out, expected);
-    }
-}
-
-#[test]
-fn layer_norm_is_its_formula() {
-    let mut random = Random(3);
-    for n in LENGTHS {
-        let (x, weight, bias, eps) = (random.floats(n), random.floats(n), random.floats(n), 1e-5);
-        let wide: Vec<f64> = x.iter().map(|&x| f64::from(x) + 3.0).collect();
-        let x: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
-        let wide = f64s(&x);
-        let mean = wide.iter().sum::<f64>() / n as f64;
-        let variance = wide.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
-        let scale = 1.0 / (variance + f64::from(eps)).sqrt();
-        let formula = |i: usize| (wide[i] - mean) * scale * f64::from(weight[i]) + f64::from(bias[i]);
-        let expected: Vec<f64> = (0..n).map(formula).collect();
-        let out = on_every_isa(|isa| {
-            let mut out = vec![0.0; n];
-            layer_norm(isa, &x, Some(&weight), Some(&bias), eps, &mut out);
-            out
-        });
-        assert!(largest_difference(&out, &expected) < 1e-5);
     }
 }
 
@@ -113,11 +96,24 @@ fn activations_are_their_formulas() {
         }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
         Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Identity => x,
+        Activation::ClampedSwish => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
     };
     let mut x: Vec<f32> = (-2000..=2000).map(|i| i as f32 / 137.0).collect();
-    x.extend([-1e30, -200.0, -88.5, 88.5, 200.0, 1e30, f32::MIN_POSITIVE]);
-    let up: Vec<f32> = x.iter().map(|x| (x * 7.0).sin()).collect();
-    for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf, Activation::Relu] {
+    x.extend([-1e18, -200.0, -88.5, 88.5, 200.0, 1e18, f32::MIN_POSITIVE]);
+    let up: Vec<f32> = x.iter().map(|x| 9.0 * (x * 7.0).sin()).collect();
+    for activation in [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::GeluErf,
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::Sigmoid,
+        Activation::Identity,
+        Activation::ClampedSwish,
+    ] {
         let plain = on_every_isa(|isa| {
             let mut out = x.clone();
             activate(isa, activation, &mut out);
@@ -126,17 +122,24 @@ fn activations_are_their_formulas() {
         let gated = on_every_isa(|isa| {
             let mut out = vec![0.0; x.len()];
             activate_gated(isa, activation, &x, &up, &mut out);
+            let mut in_place = up.clone();
+            gate_in_place(isa, activation, &x, &mut in_place);
+            assert_eq!(in_place, out);
             out
         });
         for (i, &x) in x.iter().enumerate() {
             let expected = formula(activation, f64::from(x));
-            let bound = 4e-7 * f64::from(x.abs()).max(1e-3);
+            let bound = 4e-7 * f64::from(x.abs()).max(expected.abs()).max(1e-3);
             assert!(
                 (f64::from(plain[i]) - expected).abs() <= bound,
                 "{activation:?}({x}): {} {expected}",
                 plain[i]
             );
-            assert_eq!(gated[i], plain[i] * up[i]);
+            let factor = match activation {
+                Activation::ClampedSwish => up[i].clamp(-7.0, 7.0) + 1.0,
+                _ => up[i],
+            };
+            assert_eq!(gated[i], plain[i] * factor);
         }
     }
 }

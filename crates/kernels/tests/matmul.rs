@@ -4,7 +4,7 @@
 use metallic_kernels::activation::{Activation, activate_gated};
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
 use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
-use metallic_kernels::norm::rms_norm_in_place;
+use metallic_kernels::norm::{Norm, NormKind};
 use metallic_kernels::registry::ops;
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
 
@@ -296,6 +296,7 @@ fn inputs_made_on_the_way_are_the_operations_by_themselves() {
             for n_tokens in [1, 5, 18] {
                 let [x, up] = [(); 2].map(|()| random.floats(n_tokens * row_len));
                 let weight = random.floats(row_len);
+                let norm = Norm { kind: NormKind::Rms, weight: &weight, bias: None, eps };
                 let run = |input: Input<'_>| {
                     let mut out = vec![f32::NAN; 19 * n_tokens];
                     let mut jobs = [MatmulJob::new(Matrix::new(ops, row_len, &rows), &mut out)];
@@ -304,9 +305,9 @@ fn inputs_made_on_the_way_are_the_operations_by_themselves() {
                 };
                 let mut normed = x.clone();
                 for row in normed.chunks_exact_mut(row_len) {
-                    rms_norm_in_place(isa, row, Some(&weight), eps);
+                    norm.write_over(isa, row);
                 }
-                let input = Input::RmsNorm { x: &x, weight: &weight, eps };
+                let input = Input::Norm { x: &x, norm };
                 assert!(run(input) == run(Input::Rows(&normed)), "{ggml_type} {isa} {n_tokens}");
                 let mut gated = vec![0.0; x.len()];
                 activate_gated(isa, activation, &x, &up, &mut gated);

@@ -101,20 +101,43 @@ pub enum Error {
         rule: &'static str,
     },
 
+    /// The file has more or fewer tokens than the embedding has rows.
+    #[error(
+        "{key} says {n_tokens} tokens, but token_embd.weight has {n_rows} rows: the file is damaged or was put together wrongly"
+    )]
+    Vocabulary {
+        /// Where the number of tokens is from.
+        key: String,
+        /// How many there are.
+        n_tokens: usize,
+        /// How many the embedding has.
+        n_rows: usize,
+    },
+
     /// No code runs this architecture.
-    #[error("architecture {name:?} is not supported; supported are {}", supported.join(", "))]
+    #[error(
+        "architecture {name:?} is not supported{}; supported are {}",
+        nearest.as_ref().map_or(String::new(), |nearest| format!("; {nearest}")),
+        supported.join(", ")
+    )]
     UnsupportedArchitecture {
         /// `general.architecture` of the file.
         name: String,
+        /// What comes nearest, if anything does.
+        nearest: Option<Box<crate::model::Nearest>>,
         /// Those that are.
         supported: Vec<&'static str>,
     },
 
-    /// A tensor that the architecture needs is not in the file.
-    #[error("tensor {name} is missing: the file is incomplete or was made for another architecture")]
-    MissingTensor {
-        /// Its name.
-        name: String,
+    /// Tensors that the architecture needs are not in the file.
+    #[error(
+        "{} missing, {}: the file is incomplete or was made for another architecture",
+        if names.len() == 1 { "a tensor is" } else { "tensors are" },
+        names.join(", ")
+    )]
+    MissingTensors {
+        /// Their names.
+        names: Vec<String>,
     },
 
     /// A tensor has another shape than the metadata say.
@@ -161,6 +184,24 @@ pub enum Error {
         page_len: usize,
     },
 
+    /// More sequences than a recurrent model has states for.
+    #[error("all {n_sequences} sequences that this model keeps a state for are in use")]
+    StatesFull {
+        /// Sequences that it was loaded for.
+        n_sequences: usize,
+    },
+
+    /// A context beyond the positions that the model has vectors for.
+    #[error(
+        "a context of {n_ctx} was asked for, and the model has vectors for {max} positions: ask for no more"
+    )]
+    ContextTooLong {
+        /// What was asked for.
+        n_ctx: usize,
+        /// What there is.
+        max: usize,
+    },
+
     /// More requests than are let in.
     #[error("{n_waiting} requests are waiting already: try again when some have finished")]
     QueueFull {
@@ -196,6 +237,13 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// Of one tensor.
+    pub(crate) fn missing_tensor(name: &str) -> Self {
+        Error::MissingTensors { names: vec![name.to_owned()] }
+    }
 }
 
 /// Result with this crate's [`enum@Error`].

@@ -1,9 +1,9 @@
-//! A small model of random weights, for tests that must not depend on a download.
+//! A small model of random weights, for tests that must not depend on a download, and models made wrong.
 //!
 //! It babbles, but it has everything that a real model's file has: a byte-level vocabulary, a chat template,
 //! attention with grouped heads, a gated network. The same every time.
 
-use metallic_gguf::{ArrayBuf, GgmlType, GgufWriter, Result, ValueType};
+use metallic_gguf::{ArrayBuf, GgmlType, Gguf, GgufWriter, Result, Value, ValueType};
 
 /// Width of the hidden state.
 const N_EMBD: u64 = 32;
@@ -64,6 +64,57 @@ pub fn tiny_model() -> Result<Vec<u8>> {
             let value = if norm { 1.0 } else { scale * random.next() };
             data.write(name, &value.to_le_bytes()).expect("as many values as the shape has");
         }
+    }
+    Ok(data.finish().expect("every tensor was written"))
+}
+
+/// A model file with some keys and tensors changed: a key has another value or none; a tensor has another shape, and then
+/// zeros for values, or is left out, or is new and has floats.
+///
+/// # Errors
+/// What is wrong with the file, or with a change.
+pub fn edited(
+    bytes: &[u8],
+    keys: &[(&str, Option<Value<'_>>)],
+    tensors: &[(&str, Option<&[u64]>)],
+) -> Result<Vec<u8>> {
+    let gguf = Gguf::parse(bytes)?;
+    let mut writer = GgufWriter::new();
+    for (name, value) in gguf.metadata().iter().filter(|(name, _)| keys.iter().all(|(key, _)| key != name)) {
+        writer.set(name, value)?;
+    }
+    for (key, value) in keys {
+        if let Some(value) = value {
+            writer.set(key, *value)?;
+        }
+    }
+    let change = |name: &str| tensors.iter().find(|(changed, _)| *changed == name).map(|(_, shape)| *shape);
+    let kept = || gguf.tensors().filter(|tensor| change(tensor.name()) != Some(None));
+    for tensor in kept() {
+        let shape = change(tensor.name()).flatten().unwrap_or(tensor.shape());
+        writer.tensor(tensor.name(), tensor.ggml_type(), shape)?;
+    }
+    let added = || {
+        let absent = tensors.iter().filter(|(name, _)| gguf.tensor(name).is_none());
+        absent.filter_map(|(name, shape)| Some((*name, (*shape)?)))
+    };
+    for (name, shape) in added() {
+        writer.tensor(name, GgmlType::F32, shape)?;
+    }
+    let mut data = writer.begin(Vec::new()).expect("a vector takes all that is written");
+    for (name, shape) in added() {
+        let n: u64 = shape.iter().product();
+        data.write(name, &vec![0; n as usize * size_of::<f32>()]).expect("as many bytes as the shape has");
+    }
+    for tensor in kept() {
+        let written = match change(tensor.name()).flatten() {
+            None => data.write(tensor.name(), tensor.data()),
+            Some(shape) => {
+                let n: u64 = shape.iter().product::<u64>() / tensor.ggml_type().block_len() as u64;
+                data.write(tensor.name(), &vec![0; n as usize * tensor.ggml_type().block_bytes()])
+            }
+        };
+        written.expect("as many bytes as the shape has");
     }
     Ok(data.finish().expect("every tensor was written"))
 }

@@ -4,37 +4,19 @@
 
 use std::error::Error as _;
 
-use metallic::gguf::{Gguf, GgufWriter, Value};
+use metallic::gguf::{Gguf, Value};
+use metallic::model::unused_tensors;
 use metallic::{GgufFile, GgufLoader, Model, testing};
 
 /// The tiny model with one key replaced (or removed) and one tensor left out or given another shape.
 fn load(key: &str, value: Option<Value<'_>>, tensor: &str, shape: Option<&[u64]>) -> metallic::Result<Model> {
-    let bytes = testing::tiny_model().unwrap();
-    let gguf = Gguf::parse(&bytes).unwrap();
-    let mut writer = GgufWriter::new();
-    for (name, value) in gguf.metadata().iter().filter(|(name, _)| *name != key) {
-        writer.set(name, value).unwrap();
-    }
-    if let Some(value) = value {
-        writer.set(key, value).unwrap();
-    }
-    let kept = || gguf.tensors().filter(|t| t.name() != tensor || shape.is_some());
-    for t in kept() {
-        let shape = if t.name() == tensor { shape.unwrap() } else { t.shape() };
-        writer.tensor(t.name(), t.ggml_type(), shape).unwrap();
-    }
-    let mut data = writer.begin(Vec::new()).unwrap();
-    for t in kept() {
-        if t.name() == tensor {
-            let n: u64 = shape.unwrap().iter().product();
-            data.write(tensor, &vec![0; 4 * n as usize]).unwrap();
-        } else {
-            data.write(t.name(), t.data()).unwrap();
-        }
-    }
+    let model = testing::tiny_model().unwrap();
+    let (keys, tensors) = ([(key, value)], [(tensor, shape)]);
+    let keys = if key.is_empty() { &[][..] } else { &keys[..] };
+    let bytes = testing::edited(&model, keys, &tensors).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile.gguf");
-    std::fs::write(&path, data.finish().unwrap()).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     GgufLoader::new(GgufFile::open(&path)?).threads(1).load()
 }
 
@@ -53,7 +35,7 @@ fn message(result: metallic::Result<Model>) -> String {
 fn values_that_no_model_can_have_are_named() {
     let cases: &[(&str, Option<Value<'static>>, &[&str])] = &[
         ("general.architecture", None, &["general.architecture"]),
-        ("general.architecture", Some("mammoth".into()), &["\"mammoth\"", "llama"]),
+        ("general.architecture", Some("mammoth".into()), &["\"mammoth\"", "supported are bloom, "]),
         ("general.architecture", Some(7_u32.into()), &["general.architecture"]),
         ("llama.context_length", None, &["llama.context_length"]),
         ("llama.context_length", Some(0_u32.into()), &["llama.context_length", "at least 1"]),
@@ -100,10 +82,42 @@ fn values_that_no_model_can_have_are_named() {
 fn tensors_that_do_not_fit_are_named() {
     let absent = message(load("", None, "blk.1.ffn_down.weight", None));
     assert!(absent.contains("blk.1.ffn_down.weight") && absent.contains("missing"), "{absent}");
+    let both = testing::edited(
+        &testing::tiny_model().unwrap(),
+        &[],
+        &[("blk.0.attn_q.weight", None), ("blk.1.ffn_norm.weight", None)],
+    );
+    let both = unused_tensors(&Gguf::parse(&both.unwrap()).unwrap()).unwrap_err().to_string();
+    assert!(both.contains("missing, blk.0.attn_q.weight, blk.1.ffn_norm.weight:"), "{both}");
     let wrong = message(load("", None, "blk.0.attn_q.weight", Some(&[32, 16])));
     assert!(wrong.contains("blk.0.attn_q.weight") && wrong.contains("[32, 16]"), "{wrong}");
     let empty = message(load("", None, "token_embd.weight", Some(&[32, 0])));
     assert!(empty.contains("token_embd.weight"), "{empty}");
+}
+
+/// An unknown architecture says what it is like, and what it has that is not.
+#[test]
+fn an_unknown_architecture_names_the_nearest() {
+    let gguf = testing::tiny_model().unwrap();
+    let gguf = Gguf::parse(&gguf).unwrap();
+    let mut file = metallic::gguf::GgufWriter::new();
+    for (name, value) in gguf.metadata().iter() {
+        let value = if name == "general.architecture" { "llamoid".into() } else { value };
+        file.set(&name.replace("llama.", "llamoid."), value).unwrap();
+    }
+    for tensor in gguf.tensors() {
+        let name = tensor.name().replace("attn_norm", "attn_pre_norm");
+        file.tensor(&name, tensor.ggml_type(), tensor.shape()).unwrap();
+    }
+    let mut data = file.begin(Vec::new()).unwrap();
+    for tensor in gguf.tensors() {
+        data.write(&tensor.name().replace("attn_norm", "attn_pre_norm"), tensor.data()).unwrap();
+    }
+    let bytes = data.finish().unwrap();
+    let error = unused_tensors(&Gguf::parse(&bytes).unwrap()).unwrap_err().to_string();
+    let expected = "architecture \"llamoid\" is not supported; nearest is llama, which has no use for \
+                    blk.*.attn_pre_norm.weight, and needs blk.*.attn_norm.weight; supported are";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 /// A context that no machine holds is an error of the plan, not of the allocator's.

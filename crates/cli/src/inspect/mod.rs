@@ -15,7 +15,14 @@ pub(crate) fn run(args: &InspectArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let file = model_file::open_for_inspection(&path, fetcher.terminal)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let written =
-        if args.json { json::write(&mut out, &file) } else { text::write(&mut out, &file, fetcher.terminal) };
+    let written = if args.check {
+        let unused = metallic::model::unused_tensors(&file.gguf());
+        let unused = unused.map_err(|error| model_file::unusable(&path, error))?;
+        text::write_check(&mut out, &file, &unused)
+    } else if args.json {
+        json::write(&mut out, &file)
+    } else {
+        text::write(&mut out, &file, fetcher.terminal)
+    };
     written.and_then(|()| out.flush()).map_err(Failure::output)
 }

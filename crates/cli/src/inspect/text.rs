@@ -48,6 +48,16 @@ pub(super) fn write(out: &mut impl Write, file: &GgufFile, terminal: &Terminal) 
     types(&gguf, file.n_bytes()).write(out, heading)
 }
 
+/// Writes that the model runs, and the tensors that no code uses.
+pub(super) fn write_check(out: &mut impl Write, file: &GgufFile, unused: &[String]) -> io::Result<()> {
+    let n_tensors = file.gguf().tensors().len();
+    if unused.is_empty() {
+        return writeln!(out, "this model runs, and each of its {n_tensors} tensors is used");
+    }
+    writeln!(out, "this model runs; of its {n_tensors} tensors, no code uses {}:", unused.len())?;
+    unused.iter().try_for_each(|name| writeln!(out, "  {}", one_line(name)))
+}
+
 fn metadata(gguf: &Gguf<'_>) -> Table<3> {
     let mut table = Table::new([("KEY", Align::Left), ("TYPE", Align::Left), ("VALUE", Align::Left)]);
     for (key, value) in gguf.metadata().iter() {

@@ -55,6 +55,27 @@ fn json_is_whole() {
 }
 
 #[test]
+fn check_names_tensors_that_no_code_uses() {
+    let sandbox = Sandbox::new("inspect-check");
+    sandbox.write("a.gguf", alphabet::model());
+    let all = sandbox.run(&["inspect", "--check", "a.gguf"]).succeeds().stdout;
+    assert_eq!(all, "this model runs, and each of its 12 tensors is used\n");
+
+    let spare = ("blk.0.spare.weight", Some(&[4][..]));
+    let file = metallic::testing::edited(&alphabet::model(), &[], &[spare]).unwrap();
+    sandbox.write("spare.gguf", file);
+    let spare = sandbox.run(&["inspect", "--check", "spare.gguf"]).succeeds().stdout;
+    assert_eq!(spare, "this model runs; of its 13 tensors, no code uses 1:\n  blk.0.spare.weight\n");
+
+    let lacking = [("blk.0.attn_q.weight", None), ("blk.0.ffn_up.weight", None)];
+    let file = metallic::testing::edited(&alphabet::model(), &[], &lacking).unwrap();
+    sandbox.write("lacking.gguf", file);
+    let outcome = sandbox.run(&["inspect", "--check", "lacking.gguf"]);
+    let message = outcome.fails(3);
+    assert!(message.contains("missing, blk.0.attn_q.weight, blk.0.ffn_up.weight:"), "{message}");
+}
+
+#[test]
 fn hostile_names_and_values_stay_on_their_line() {
     let mut file = metallic_gguf::GgufWriter::new();
     file.set("general.name", "a\nb\x1b[2J").unwrap();

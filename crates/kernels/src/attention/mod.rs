@@ -75,7 +75,7 @@ const JOBS: usize = 4;
 
 /// Variant of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionParams {
+pub struct AttentionParams<'a> {
     /// Query heads: a multiple of the key and value heads, of which each serves as many adjacent ones.
     pub n_head: usize,
     /// Factor on the scores, usually `1 / √head_dim_k`.
@@ -84,6 +84,27 @@ pub struct AttentionParams {
     pub softcap: Option<f32>,
     /// Sliding window: a query sees only the last so many positions, its own among them.
     pub window: Option<usize>,
+    /// Attention with linear biases (Press et al. 2022): the score of a position falls by its distance times the
+    /// head's slope. This is the logarithm of the least slope to the base of one half: 8 as published.
+    pub alibi: Option<f32>,
+    /// A score for each head that counts in the softmax, but belongs to no position (Xiao et al. 2023).
+    pub sinks: Option<&'a [f32]>,
+}
+
+impl AttentionParams<'_> {
+    /// By how much a head's scores fall with each position of distance: powers of two for as many heads as a power of
+    /// two, and those halfway between them for the rest.
+    fn slope(&self, head: usize) -> Option<f32> {
+        let even = 1 << self.n_head.ilog2();
+        let (step, place) = if head < even { (1.0, head + 1) } else { (0.5, 2 * (head - even) + 1) };
+        self.alibi.map(|bias| (-bias * step * place as f32 / even as f32).exp2())
+    }
+
+    /// What the sums of a head must be multiplied by when all its positions are in.
+    fn finish(&self, head: usize, softmax: &mut Softmax) -> f32 {
+        let factors = self.sinks.map(|sinks| softmax.join(Softmax { largest: sinks[head], sum: 1.0 }));
+        factors.map_or(1.0, |[factor, _]| factor) / softmax.sum
+    }
 }
 
 /// Attention of the queries `q`, one row of `n_head · head_dim_k` for each position from `first` on.
@@ -98,7 +119,7 @@ pub struct AttentionParams {
 pub fn attention(
     pool: &ThreadPool,
     isa: Isa,
-    params: &AttentionParams,
+    params: &AttentionParams<'_>,
     q: &[f32],
     first: usize,
     kv: &KvView<'_>,
@@ -111,6 +132,7 @@ pub fn attention(
     assert_eq!(q.len(), n_queries * q_width, "whole rows of queries");
     assert_eq!(out.len(), n_queries * out_width, "an output row for each query");
     assert!(params.n_head.is_multiple_of(n_head_kv), "query heads share key heads evenly");
+    assert!(params.sinks.is_none_or(|sinks| sinks.len() == params.n_head), "a sink for each head");
     let products = match kv.layout.kv_type() {
         KvType::F32 => Products::of::<f32>(isa),
         KvType::F16 => Products::of::<f16>(isa),
@@ -185,8 +207,9 @@ impl Call<'_> {
                 }
             }
             for tile in tiles {
-                for (softmax, &start) in tile.softmax.iter().zip(&tile.starts).take(tile.n_rows) {
-                    activation::scale(&mut out[start..][..head_dim_v], 1.0 / softmax.sum);
+                for row in 0..tile.n_rows {
+                    let factor = self.params.finish(tile.heads[row], &mut tile.softmax[row]);
+                    activation::scale(&mut out[tile.starts[row]..][..head_dim_v], factor);
                 }
             }
         }
@@ -198,16 +221,17 @@ impl Call<'_> {
         tiles.clear();
         for first_row in (0..n_queries * shared).step_by(ROWS) {
             let mut tile = Tile {
-                head_kv,
                 n_rows: ROWS.min(n_queries * shared - first_row),
+                heads: [0; ROWS],
                 positions: [0; ROWS],
                 starts: [0; ROWS],
                 softmax: [Softmax::NONE; ROWS],
             };
             for row in 0..tile.n_rows {
                 let (query, head) = ((first_row + row) / shared, (first_row + row) % shared);
+                tile.heads[row] = head_kv * shared + head;
                 tile.positions[row] = first + query;
-                tile.starts[row] = (query * self.params.n_head + head_kv * shared + head) * dim;
+                tile.starts[row] = (query * self.params.n_head + tile.heads[row]) * dim;
             }
             tiles.push(tile);
         }
@@ -215,13 +239,11 @@ impl Call<'_> {
 
     /// The scaled queries of tiles, column by column.
     fn pack(&self, q: &[f32], first: usize, tiles: &[Tile], queries: &mut [[f32; ROWS]]) {
-        let (shared, dim) = (self.shared(), self.kv.layout.head_dims()[0]);
-        let queries = queries.chunks_exact_mut(self.n_columns());
-        for (i, (tile, columns)) in tiles.iter().zip(queries).enumerate() {
+        let dim = self.kv.layout.head_dims()[0];
+        for (tile, columns) in tiles.iter().zip(queries.chunks_exact_mut(self.n_columns())) {
             for row in 0..tile.n_rows {
-                let head = tile.head_kv * shared + (i * ROWS + row) % shared;
                 let query = tile.positions[row] - first;
-                let q = &q[(query * self.params.n_head + head) * dim..][..dim];
+                let q = &q[(query * self.params.n_head + tile.heads[row]) * dim..][..dim];
                 let chunks = columns.chunks_mut(self.kv.layout.kv_type().n_columns(POSITIONS));
                 for (columns, q) in chunks.zip(q.chunks(POSITIONS)) {
                     let mut scaled = [0.0; POSITIONS];
@@ -289,7 +311,7 @@ impl Call<'_> {
                 let factors = softmax.join(Softmax { largest: rest[0], sum: rest[1] });
                 (self.products.fold)(out, sums, factors);
             }
-            activation::scale(out, 1.0 / softmax.sum);
+            activation::scale(out, self.params.finish(head, &mut softmax));
         }
     }
 }

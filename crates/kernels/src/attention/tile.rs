@@ -12,7 +12,7 @@ use crate::isa::Isa;
 /// What all tiles of a call have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    pub(super) params: &'a AttentionParams,
+    pub(super) params: &'a AttentionParams<'a>,
     pub(super) isa: Isa,
     pub(super) products: Products,
     pub(super) kv: &'a KvView<'a>,
@@ -21,8 +21,9 @@ pub(super) struct Call<'a> {
 /// Up to [`ROWS`] rows, each a head of a query.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tile {
-    pub(super) head_kv: usize,
     pub(super) n_rows: usize,
+    /// The query head of each row.
+    pub(super) heads: [usize; ROWS],
     /// The position of each row's query, in order.
     pub(super) positions: [usize; ROWS],
     /// Where the sums of each row begin.
@@ -94,6 +95,11 @@ impl Call<'_> {
             let visible = visible(tile.positions[row]);
             if let Some(cap) = self.params.softcap {
                 activation::softcap(self.isa, &mut weights[row][visible.clone()], cap);
+            }
+            if let Some(slope) = self.params.slope(tile.heads[row]) {
+                let distance = tile.positions[row] as f32 - (start + visible.start) as f32;
+                let scores = weights[row][visible.clone()].iter_mut().enumerate();
+                scores.for_each(|(i, score)| *score -= slope * (distance - i as f32));
             }
             let part = (self.products.weigh)(&mut weights[row], visible);
             (self.products.pack)(&mut weights[row]);

@@ -6,7 +6,7 @@ use crate::activation::{self, Activation};
 use crate::activations::{Q8_LEN, Q8Block, Q8Group, n_groups, quantize_q8, quantize_q8_groups};
 use crate::buffer::grow;
 use crate::isa::Isa;
-use crate::norm;
+use crate::norm::Norm;
 use crate::registry::{self, Dot};
 
 /// The rows that weights are multiplied with, one a token. All but [`Rows`](Self::Rows) are made on the way
@@ -15,14 +15,12 @@ use crate::registry::{self, Dot};
 pub enum Input<'a> {
     /// Rows as they are.
     Rows(&'a [f32]),
-    /// The root-mean-square norm of each row of `x`.
-    RmsNorm {
+    /// The norm of each row of `x`.
+    Norm {
         /// The rows.
         x: &'a [f32],
-        /// A factor for each column.
-        weight: &'a [f32],
-        /// Added to the mean square.
-        eps: f32,
+        /// Their norm.
+        norm: Norm<'a>,
     },
     /// `activation(gate) · up`, value by value.
     Gated {
@@ -42,7 +40,7 @@ impl Input<'_> {
     /// If a gate and its factors differ in length.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Input::Rows(x) | Input::RmsNorm { x, .. } => x.len(),
+            Input::Rows(x) | Input::Norm { x, .. } => x.len(),
             Input::Gated { gate, up, .. } => {
                 assert_eq!(gate.len(), up.len(), "a factor for each value");
                 gate.len()
@@ -55,7 +53,7 @@ impl Input<'_> {
         let of = |x| row_of(x, token, row.len());
         match *self {
             Input::Rows(x) => row.copy_from_slice(of(x)),
-            Input::RmsNorm { x, weight, eps } => norm::rms_norm(isa, of(x), Some(weight), eps, row),
+            Input::Norm { x, norm } => norm.write(isa, of(x), row),
             Input::Gated { activation, gate, up } => {
                 activation::activate_gated(isa, activation, of(gate), of(up), row);
             }

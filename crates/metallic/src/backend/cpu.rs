@@ -4,17 +4,20 @@ use std::ops::Range;
 
 use memmap2::MmapMut;
 use metallic_kernels::activation::{self, Activation};
-use metallic_kernels::attention::{AttentionBuf, AttentionParams, KvLayout, KvPages, KvView};
+use metallic_kernels::attention::{self, AttentionBuf, KvLayout, KvPages, KvView};
 use metallic_kernels::matmul::{self, ActivationBuf, Matrix, Products};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::rope::{self, RopeParams};
-use metallic_kernels::{Isa, QuantOps, attention, norm, registry};
+use metallic_kernels::{Isa, QuantOps, norm, recurrent, registry};
 use smallvec::SmallVec;
 
-use super::{Backend, Input, MatmulJob, MatrixBytes, MatrixData, Span};
+use super::{
+    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2, MatmulJob, MatrixBytes,
+    MatrixData, Norm, Span,
+};
 use crate::error::{Error, Result};
 use crate::memory::{Lease, Leased, SharedBytes, StreamStats, StreamedRows, Tier, WeightStream, slab};
-use crate::model::config::{AttentionConfig, RopeConfig};
+use crate::model::config::RopeConfig;
 
 /// Values below which an element-wise operation costs less than waking the other threads.
 const MIN_SHARED_VALUES: usize = 16 << 10;
@@ -268,22 +271,27 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: &Floats, n_rows: usize, weight: &Floats, eps: f32, out: &mut Floats) {
-        let (width, len) = (weight.len(), n_rows * weight.len());
-        norm::rms_norm_rows(&self.pool, self.isa, &x[..len], width, Some(weight), eps, &mut out[..len]);
+    fn norm(&mut self, norm: &Norm<'_, Self>, x: &Floats, n_rows: usize, out: &mut Floats) {
+        let len = n_rows * norm.weight.len();
+        kernel_norm(norm).write_rows(&self.pool, self.isa, &x[..len], &mut out[..len]);
     }
 
-    fn rms_norm_in_place(&mut self, x: &mut Floats, n_rows: usize, weight: &Floats, eps: f32) {
-        let isa = self.isa;
-        split_rows(&self.pool, &mut x[..n_rows * weight.len()], weight.len(), &|_, row| {
-            norm::rms_norm_in_place(isa, row, Some(weight), eps);
+    fn norm_in_place(&mut self, norm: &Norm<'_, Self>, x: &mut Floats, n_rows: usize, n_parts: usize) {
+        let (isa, width) = (self.isa, norm.weight.len());
+        let (norm, part_len) = (kernel_norm(norm), width / n_parts);
+        split_rows(&self.pool, &mut x[..n_rows * width], width, &|_, row| {
+            for (i, part) in row.chunks_exact_mut(part_len).enumerate() {
+                let of_part = i * part_len..(i + 1) * part_len;
+                let bias = norm.bias.map(|bias| &bias[of_part.clone()]);
+                norm::Norm { weight: &norm.weight[of_part], bias, ..norm }.write_over(isa, part);
+            }
         });
     }
 
-    fn add_rms_norm(&mut self, acc: &mut Floats, x: &Floats, n_rows: usize, weight: &Floats, eps: f32) {
-        let (isa, width) = (self.isa, weight.len());
+    fn add_norm(&mut self, norm: &Norm<'_, Self>, x: &Floats, n_rows: usize, scale: f32, acc: &mut Floats) {
+        let (isa, width, norm) = (self.isa, norm.weight.len(), kernel_norm(norm));
         split_rows(&self.pool, &mut acc[..n_rows * width], width, &|row, acc| {
-            norm::add_rms_norm(isa, acc, &x[row * width..][..width], weight, eps);
+            norm.add(isa, &x[row * width..][..width], scale, acc);
         });
     }
 
@@ -303,10 +311,7 @@ impl Backend for Cpu {
 
     fn store_kv(&mut self, kv: &mut CpuKvLayer, span: &Span<'_>, keys: &Floats, values: &Floats) {
         let (layout, [key_length, value_length]) = (kv.layout, kv.layout.head_dims());
-        let of_span = |length: usize| {
-            let width = layout.n_head_kv() * length;
-            span.first_row * width..(span.first_row + span.n_rows) * width
-        };
+        let of_span = |length: usize| rows_of_span(span, layout.n_head_kv() * length);
         let (keys, values) = (&keys[of_span(key_length)], &values[of_span(value_length)]);
         let mut pages = KvPages { layout, keys: &mut kv.keys, values: &mut kv.values, table: span.pages };
         pages.store(&self.pool, self.isa, span.start, keys, values);
@@ -314,21 +319,23 @@ impl Backend for Cpu {
 
     fn attention(
         &mut self,
-        config: &AttentionConfig,
+        params: &AttentionParams<'_, Self>,
         kv: &CpuKvLayer,
         span: &Span<'_>,
         queries: &Floats,
         out: &mut Floats,
     ) {
-        let params = AttentionParams {
+        let config = params.config;
+        let params = attention::AttentionParams {
             n_head: config.n_head,
             scale: config.scale,
             softcap: config.softcap,
             window: config.window,
+            alibi: config.alibi,
+            sinks: params.sinks.map(|sinks| &sinks[..]),
         };
-        let (in_width, out_width) = (config.n_head * config.key_length, config.n_head * config.value_length);
-        let queries = &queries[span.first_row * in_width..][..span.n_rows * in_width];
-        let out = &mut out[span.first_row * out_width..][..span.n_rows * out_width];
+        let queries = &queries[rows_of_span(span, config.n_head * config.key_length)];
+        let out = &mut out[rows_of_span(span, config.n_head * config.value_length)];
         let view = KvView { layout: kv.layout, keys: &kv.keys, values: &kv.values, table: span.pages };
         let buf = &mut self.attention;
         attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, buf, out);
@@ -343,8 +350,47 @@ impl Backend for Cpu {
         x[..len].fill(0.0);
     }
 
-    fn add(&mut self, acc: &mut Floats, x: &Floats, len: usize) {
-        split(&self.pool, &mut acc[..len], &|first, acc| activation::add(acc, &x[first..][..acc.len()]));
+    fn add(&mut self, acc: &mut Floats, x: &Floats, scale: f32, len: usize) {
+        split(&self.pool, &mut acc[..len], &|first, acc| {
+            activation::add_scaled(acc, scale, &x[first..][..acc.len()]);
+        });
+    }
+
+    fn gate(&mut self, activation: Activation, gate: &Floats, x: &mut Floats, len: usize) {
+        let isa = self.isa;
+        split(&self.pool, &mut x[..len], &|first, x| {
+            activation::gate_in_place(isa, activation, &gate[first..][..x.len()], x);
+        });
+    }
+
+    fn clamp(&mut self, x: &mut Floats, limit: f32, len: usize) {
+        split(&self.pool, &mut x[..len], &|_, x| x.iter_mut().for_each(|x| *x = x.clamp(-limit, limit)));
+    }
+
+    fn scale_row(&mut self, x: &mut Floats, row: usize, width: usize, factor: f32) {
+        activation::scale(&mut x[row * width..][..width], factor);
+    }
+
+    fn divide_rows(&mut self, x: &mut Floats, n_rows: usize, divisors: &Floats) {
+        let width = divisors.len();
+        split_rows(&self.pool, &mut x[..n_rows * width], width, &|_, x| {
+            x.iter_mut().zip(&divisors[..]).for_each(|(x, divisor)| *x /= divisor);
+        });
+    }
+
+    fn copy_columns(
+        &mut self,
+        from: &Floats,
+        from_columns: Columns,
+        to: &mut Floats,
+        to_columns: Columns,
+        len: usize,
+        n_rows: usize,
+    ) {
+        for row in 0..n_rows {
+            let from = &from[from_columns.first + row * from_columns.stride..][..len];
+            to[to_columns.first + row * to_columns.stride..][..len].copy_from_slice(from);
+        }
     }
 
     fn softcap(&mut self, x: &mut Floats, cap: f32, len: usize) {
@@ -371,13 +417,114 @@ impl Backend for Cpu {
             acc.iter_mut().zip(x).for_each(|(acc, x)| *acc += weight * x);
         }
     }
+
+    fn causal_conv(
+        &mut self,
+        conv: &CausalConv<'_, Self>,
+        history: &mut Floats,
+        span: &Span<'_>,
+        x: &Floats,
+        out: &mut Floats,
+    ) {
+        let CausalConv { activation, n_channels, .. } = *conv;
+        let history_len = conv.kernel.len() - n_channels;
+        let conv = recurrent::CausalConv {
+            kernel: conv.kernel,
+            bias: conv.bias.map(|bias| &bias[..]),
+            activation,
+            n_channels,
+        };
+        let rows = rows_of_span(span, n_channels);
+        let history = state_of(history, span, history_len);
+        conv.run(&self.pool, self.isa, history, &x[rows.clone()], &mut out[rows]);
+    }
+
+    fn mamba2(
+        &mut self,
+        mixer: &Mamba2<'_, Self>,
+        state: &mut Floats,
+        span: &Span<'_>,
+        x_b_c: &Floats,
+        dt: &Floats,
+        by_head: &mut Floats,
+        out: &mut Floats,
+    ) {
+        let Mamba2 { config, a, d, dt_bias } = *mixer;
+        let (head_dim, d_state, n_group) = (config.head_dim, config.d_state, config.n_group);
+        let mixer = recurrent::Mamba2 { head_dim, d_state, n_group, a, d, dt_bias };
+        let rows = rows_of_span(span, config.inner());
+        let by_head = &mut by_head[..rows.len()];
+        let state = state_of(state, span, mixer.state_len());
+        let x_b_c = &x_b_c[rows_of_span(span, config.n_channels())];
+        let dt = &dt[rows_of_span(span, config.n_head)];
+        mixer.run(&self.pool, self.isa, state, x_b_c, dt, by_head);
+        rows_from_heads(&self.pool, by_head, head_dim, span.n_rows, &mut out[rows]);
+    }
+
+    fn delta_net(
+        &mut self,
+        net: &DeltaNet<'_, Self>,
+        state: &mut Floats,
+        span: &Span<'_>,
+        q_k_v: &mut Floats,
+        rates: [&Floats; 2],
+        by_head: &mut Floats,
+        out: &mut Floats,
+    ) {
+        let DeltaNet { config, a, dt_bias, eps } = *net;
+        let net = recurrent::DeltaNet {
+            n_key_head: config.n_key_head,
+            key_dim: config.key_dim,
+            value_dim: config.value_dim,
+            key_heads: config.key_heads,
+            a,
+            dt_bias,
+            eps,
+        };
+        let rows = rows_of_span(span, config.inner());
+        let by_head = &mut by_head[..rows.len()];
+        let state = state_of(state, span, net.state_len());
+        let q_k_v = &mut q_k_v[rows_of_span(span, config.n_channels())];
+        let [beta, alpha] = rates.map(|rates| &rates[rows_of_span(span, config.n_value_head)]);
+        net.run(&self.pool, self.isa, state, q_k_v, beta, alpha, by_head);
+        rows_from_heads(&self.pool, by_head, config.value_dim, span.n_rows, &mut out[rows]);
+    }
+}
+
+/// The norm, of slices.
+fn kernel_norm<'a>(norm: &Norm<'a, Cpu>) -> norm::Norm<'a> {
+    let Norm { kind, weight, bias, eps } = *norm;
+    norm::Norm { kind, weight, bias: bias.map(|bias| &bias[..]), eps }
+}
+
+/// Where a span's rows of `width` values are.
+fn rows_of_span(span: &Span<'_>, width: usize) -> Range<usize> {
+    span.first_row * width..(span.first_row + span.n_rows) * width
+}
+
+/// The state of a span's sequence, which begins with zeros.
+fn state_of<'a>(states: &'a mut [f32], span: &Span<'_>, len: usize) -> &'a mut [f32] {
+    let state = &mut states[span.slot * len..][..len];
+    if span.start == 0 {
+        state.fill(0.0);
+    }
+    state
+}
+
+/// From `[n_head][n_rows][head_dim]` to `[n_rows][n_head][head_dim]`.
+fn rows_from_heads(pool: &ThreadPool, by_head: &[f32], head_dim: usize, n_rows: usize, out: &mut [f32]) {
+    split_rows(pool, out, by_head.len() / n_rows, &|row, out| {
+        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            out.copy_from_slice(&by_head[(head * n_rows + row) * head_dim..][..head_dim]);
+        }
+    });
 }
 
 /// The first `len` values of an input.
 fn rows_of<'a>(input: &Input<'a, Cpu>, len: usize) -> matmul::Input<'a> {
     match *input {
         Input::Rows(x) => matmul::Input::Rows(&x[..len]),
-        Input::RmsNorm { x, weight, eps } => matmul::Input::RmsNorm { x: &x[..len], weight, eps },
+        Input::Norm { x, norm } => matmul::Input::Norm { x: &x[..len], norm: kernel_norm(&norm) },
         Input::Gated { activation, gate, up } => {
             matmul::Input::Gated { activation, gate: &gate[..len], up: &up[..len] }
         }

@@ -12,7 +12,7 @@ pub use metallic_kernels::attention::{KvLayout, KvType};
 
 use crate::error::Result;
 use crate::memory::{FileRange, SharedBytes, StreamStats};
-use crate::model::config::{Activation, AttentionConfig, RopeConfig};
+use crate::model::config::{Activation, AttentionConfig, DeltaNetConfig, Mamba2Config, NormKind, RopeConfig};
 
 /// A matrix as it lies in a file: `n_rows` rows of `row_len` weights of one type, little-endian.
 #[derive(Clone, Debug)]
@@ -47,20 +47,20 @@ pub struct Span<'a> {
     pub start: usize,
     /// The pages of the sequence, in order of position.
     pub pages: &'a [u32],
+    /// Number of the sequence: where its states are.
+    pub slot: usize,
 }
 
 /// The input of products, which a backend may make on the way into them.
 pub enum Input<'a, B: Backend + ?Sized> {
     /// Rows as they are.
     Rows(&'a B::Buffer),
-    /// The root-mean-square norm of each row.
-    RmsNorm {
+    /// The norm of each row.
+    Norm {
         /// The rows.
         x: &'a B::Buffer,
-        /// A factor for each column.
-        weight: &'a B::Buffer,
-        /// Added to the mean square.
-        eps: f32,
+        /// Their norm.
+        norm: Norm<'a, B>,
     },
     /// `activation(gate) · up`.
     Gated {
@@ -71,6 +71,86 @@ pub enum Input<'a, B: Backend + ?Sized> {
         /// The factors.
         up: &'a B::Buffer,
     },
+}
+
+/// A norm of rows, each as long as its weights.
+pub struct Norm<'a, B: Backend + ?Sized> {
+    /// What comes before the weights.
+    pub kind: NormKind,
+    /// A factor for each value.
+    pub weight: &'a B::Buffer,
+    /// A summand for each value.
+    pub bias: Option<&'a B::Buffer>,
+    /// Added to the mean square or variance.
+    pub eps: f32,
+}
+
+impl<B: Backend + ?Sized> Clone for Norm<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend + ?Sized> Copy for Norm<'_, B> {}
+
+/// Some columns of rows: where they begin in the first row, and from a row to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Values before them.
+    pub first: usize,
+    /// Values of a row.
+    pub stride: usize,
+}
+
+impl Columns {
+    /// All columns of rows of `len` values.
+    pub fn all(len: usize) -> Self {
+        Self { first: 0, stride: len }
+    }
+}
+
+/// A layer's attention.
+pub struct AttentionParams<'a, B: Backend + ?Sized> {
+    /// Its numbers.
+    pub config: &'a AttentionConfig,
+    /// A score for each head that belongs to no position.
+    pub sinks: Option<&'a B::Buffer>,
+}
+
+/// A convolution over time of each channel by itself; see [`CausalConv`](metallic_kernels::recurrent::CausalConv).
+pub struct CausalConv<'a, B: Backend + ?Sized> {
+    /// `n_channels` times the weights of the last inputs, the oldest first.
+    pub kernel: &'a B::Buffer,
+    /// A summand for each channel.
+    pub bias: Option<&'a B::Buffer>,
+    /// What the sums go through.
+    pub activation: Activation,
+    /// Channels in a row.
+    pub n_channels: usize,
+}
+
+/// A state space; see [`Mamba2`](metallic_kernels::recurrent::Mamba2).
+pub struct Mamba2<'a, B: Backend + ?Sized> {
+    /// Its numbers.
+    pub config: &'a Mamba2Config,
+    /// A rate of decay for each head.
+    pub a: &'a B::Buffer,
+    /// What passes by the state, for each head.
+    pub d: &'a B::Buffer,
+    /// For each head.
+    pub dt_bias: &'a B::Buffer,
+}
+
+/// A gated delta net; see [`DeltaNet`](metallic_kernels::recurrent::DeltaNet).
+pub struct DeltaNet<'a, B: Backend + ?Sized> {
+    /// Its numbers.
+    pub config: &'a DeltaNetConfig,
+    /// A rate of decay for each value head.
+    pub a: &'a B::Buffer,
+    /// For each value head.
+    pub dt_bias: &'a B::Buffer,
+    /// Added to the square of a query's or key's length.
+    pub eps: f32,
 }
 
 /// One product of a group that shares an input.
@@ -147,25 +227,18 @@ pub trait Backend {
         n_rows: usize,
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> Result<()>;
-    /// Root-mean-square norm of each row of `x`; a row is as long as `weight`.
-    fn rms_norm(
+    /// The norm of each row of `x`.
+    fn norm(&mut self, norm: &Norm<'_, Self>, x: &Self::Buffer, n_rows: usize, out: &mut Self::Buffer);
+    /// The same in place, of each of `n_parts` equal parts of a row by itself.
+    fn norm_in_place(&mut self, norm: &Norm<'_, Self>, x: &mut Self::Buffer, n_rows: usize, n_parts: usize);
+    /// `acc[t] += scale · norm(x[t])`.
+    fn add_norm(
         &mut self,
+        norm: &Norm<'_, Self>,
         x: &Self::Buffer,
         n_rows: usize,
-        weight: &Self::Buffer,
-        eps: f32,
-        out: &mut Self::Buffer,
-    );
-    /// The same in place.
-    fn rms_norm_in_place(&mut self, x: &mut Self::Buffer, n_rows: usize, weight: &Self::Buffer, eps: f32);
-    /// `acc[t] += rms_norm(x[t])`; a row is as long as `weight`.
-    fn add_rms_norm(
-        &mut self,
+        scale: f32,
         acc: &mut Self::Buffer,
-        x: &Self::Buffer,
-        n_rows: usize,
-        weight: &Self::Buffer,
-        eps: f32,
     );
     /// Prepares the rotations for a batch: one position a row.
     fn rope_positions(&mut self, rope: &mut Self::Rope, positions: &[u32]);
@@ -189,7 +262,7 @@ pub trait Backend {
     /// Causal attention of a span's rows over all positions of its sequence up to each row's own.
     fn attention(
         &mut self,
-        config: &AttentionConfig,
+        params: &AttentionParams<'_, Self>,
         kv: &Self::KvLayer,
         span: &Span<'_>,
         queries: &Self::Buffer,
@@ -199,10 +272,28 @@ pub trait Backend {
     fn activate(&mut self, activation: Activation, x: &mut Self::Buffer, len: usize);
     /// `x = 0`, over the first `len` values.
     fn clear(&mut self, x: &mut Self::Buffer, len: usize);
-    /// `acc += x`, over the first `len` values.
-    fn add(&mut self, acc: &mut Self::Buffer, x: &Self::Buffer, len: usize);
+    /// `acc += scale · x`, over the first `len` values.
+    fn add(&mut self, acc: &mut Self::Buffer, x: &Self::Buffer, scale: f32, len: usize);
+    /// `x = activation(gate) · x`, over the first `len` values.
+    fn gate(&mut self, activation: Activation, gate: &Self::Buffer, x: &mut Self::Buffer, len: usize);
+    /// Keeps the first `len` values within ± `limit`.
+    fn clamp(&mut self, x: &mut Self::Buffer, limit: f32, len: usize);
+    /// `x[row] *= factor`, rows of `width` values.
+    fn scale_row(&mut self, x: &mut Self::Buffer, row: usize, width: usize, factor: f32);
+    /// `x[t] /= divisors`, value by value.
+    fn divide_rows(&mut self, x: &mut Self::Buffer, n_rows: usize, divisors: &Self::Buffer);
     /// `x = cap · tanh(x / cap)`, over the first `len` values.
     fn softcap(&mut self, x: &mut Self::Buffer, cap: f32, len: usize);
+    /// Copies `len` columns of each of `n_rows` rows.
+    fn copy_columns(
+        &mut self,
+        from: &Self::Buffer,
+        from_columns: Columns,
+        to: &mut Self::Buffer,
+        to_columns: Columns,
+        len: usize,
+        n_rows: usize,
+    );
     /// `out[i] = x[rows[i]]`, rows of `width` values.
     fn gather_rows(&mut self, x: &Self::Buffer, rows: &[u32], width: usize, out: &mut Self::Buffer);
     /// `acc[rows[i]] += weights[i] · x[i]`, rows of `width` values.
@@ -213,5 +304,40 @@ pub trait Backend {
         weights: &[f32],
         width: usize,
         acc: &mut Self::Buffer,
+    );
+    /// Convolves a span's rows, after those that `history` has of its sequence, and keeps the last of them there. At
+    /// position 0 there are none.
+    fn causal_conv(
+        &mut self,
+        conv: &CausalConv<'_, Self>,
+        history: &mut Self::Buffer,
+        span: &Span<'_>,
+        x: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// Runs a span's rows of inputs and of time steps through the state of its sequence. `by_head` is room for as many
+    /// values as `out` gets.
+    #[expect(clippy::too_many_arguments, reason = "an operation and its operands")]
+    fn mamba2(
+        &mut self,
+        mixer: &Mamba2<'_, Self>,
+        state: &mut Self::Buffer,
+        span: &Span<'_>,
+        x_b_c: &Self::Buffer,
+        dt: &Self::Buffer,
+        by_head: &mut Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// Runs a span's rows of queries, keys and values, and of betas and alphas, through the state of its sequence.
+    #[expect(clippy::too_many_arguments, reason = "an operation and its operands")]
+    fn delta_net(
+        &mut self,
+        net: &DeltaNet<'_, Self>,
+        state: &mut Self::Buffer,
+        span: &Span<'_>,
+        q_k_v: &mut Self::Buffer,
+        rates: [&Self::Buffer; 2],
+        by_head: &mut Self::Buffer,
+        out: &mut Self::Buffer,
     );
 }

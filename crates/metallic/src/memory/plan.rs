@@ -10,8 +10,10 @@ use super::slab;
 use super::stream::WeightStream;
 use crate::backend::KvType;
 use crate::error::{Error, Result};
+use crate::model::cache::{self, CacheSize};
 use crate::model::config::ModelConfig;
-use crate::model::kv_cache::{PAGE_LEN, layouts};
+use crate::model::history::{HISTORY, History};
+use crate::model::kv_cache::PAGE_LEN;
 use crate::model::moe::{ROUTING, Routing};
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 
@@ -185,6 +187,8 @@ pub(crate) const COPIES: &str = "swapped copies";
 
 const KV_CACHE: &str = "KV cache";
 
+const STATES: &str = "recurrent states";
+
 /// Bytes of a sampler for each token of the vocabulary: a candidate's id and logit, and its probability.
 const CANDIDATE_BYTES: u64 = 12;
 
@@ -203,6 +207,8 @@ impl MemoryPlan {
         use Holder::{Loading, Map, Program};
         let PlanRequest { n_ctx, n_sequences, n_batch, kv_type, .. } = request;
         let too_large = || Error::TooLarge { what: "the KV cache" };
+        // Positions are numbers of 32 bits.
+        u32::try_from(n_ctx).map_err(|_| too_large())?;
         let n_pages = n_ctx.div_ceil(PAGE_LEN).checked_mul(n_sequences).ok_or_else(too_large)?;
         let as_they_are = weights.matrices.iter().map(|(_, matrix)| matrix);
         let matrices = as_they_are.chain(&weights.copied).cloned().collect();
@@ -213,17 +219,23 @@ impl MemoryPlan {
         plan.charge(COPIES, copied, Loading, "matrices of a file in the other byte order");
         plan.charge("norms and biases", weights.vectors, Loading, "as 32-bit floats");
 
-        let mut page_bytes = 0usize;
-        for (_, layout) in layouts(config, kv_type)? {
-            for bytes in layout.page_bytes() {
-                page_bytes = page_bytes.checked_add(bytes).ok_or_else(too_large)?;
-            }
-        }
+        let caches = cache::sizes(config, kv_type)?;
+        let sum = |bytes: fn(&CacheSize) -> Option<usize>| {
+            caches.iter().try_fold(0_usize, |sum, cache| sum.checked_add(bytes(cache)?)).ok_or_else(too_large)
+        };
+        let page_bytes = sum(CacheSize::page_bytes)?;
         let kv_bytes = n_pages.checked_mul(page_bytes).ok_or_else(too_large)?;
         let position_bytes = page_bytes / PAGE_LEN;
         let reason =
             format!("{n_pages} pages of {PAGE_LEN} positions, {position_bytes} bytes each, as {kv_type}");
         plan.charge(KV_CACHE, kv_bytes as u64, Loading, &reason);
+        let state_bytes = sum(CacheSize::state_bytes)?.checked_mul(n_sequences).ok_or_else(too_large)?;
+        let reason = format!("{n_sequences} sequences, whatever their length");
+        plan.charge(STATES, state_bytes as u64, Loading, &reason);
+        if !config.can_be_cut_back() {
+            let reason = "to be read again where a sequence is cut back";
+            plan.charge(HISTORY, History::bytes(n_ctx, n_sequences), Loading, reason);
+        }
 
         for (what, len) in ScratchSizes::new(config, n_batch)?.lines() {
             plan.charge(what, len as u64 * 4, Loading, &format!("{len} floats for {n_batch} rows"));

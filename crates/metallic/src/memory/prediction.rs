@@ -73,8 +73,7 @@ impl PromptWork {
     /// For a prompt at the beginning of a context of `n_ctx`.
     pub(super) fn new(config: &ModelConfig, n_ctx: usize) -> Self {
         let n_tokens = n_ctx.min(PROMPT_TOKENS);
-        let layers = config.layers.iter().map(|layer| {
-            let attention = &layer.attention;
+        let layers = config.layers.iter().filter_map(|layer| layer.mixer.attention()).map(|attention| {
             let of_position =
                 attention.n_head.saturating_mul(attention.key_length.saturating_add(attention.value_length));
             let window = attention.window.unwrap_or(usize::MAX);

@@ -181,8 +181,7 @@ impl GgufFile {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Resident> {
         let gguf = self.gguf();
-        let find =
-            |name: &&str| gguf.tensor(name).ok_or_else(|| Error::MissingTensor { name: (*name).to_owned() });
+        let find = |name: &&str| gguf.tensor(name).ok_or_else(|| Error::missing_tensor(name));
         let ranges = names.iter().map(|name| Self::range(&find(name)?)).collect::<Result<Vec<_>>>()?;
         let (slab, starts) = slab::read_ranges(ram, files, &ranges, progress)?;
         let slab = SharedBytes::new(slab);

@@ -1,11 +1,11 @@
-//! The attention part of a layer.
+//! Attention over the keys and values of all positions.
 
-use super::config::AttentionConfig;
+use super::config::{Activation, AttentionConfig, QkNorm, Temperature};
 use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
-use super::weights::AttentionWeights;
-use crate::backend::{Backend, Input};
+use super::weights::{AttentionWeights, NormWeights};
+use crate::backend::{AttentionParams, Backend, Columns, Input};
 use crate::error::Result;
 
 /// The attention part of one layer: what it is, and what it remembers.
@@ -13,7 +13,7 @@ pub(super) struct Attention<'a, B: Backend> {
     pub(super) config: &'a AttentionConfig,
     pub(super) weights: &'a AttentionWeights<B::Matrix, B::Buffer>,
     pub(super) residual: Residual<'a, B>,
-    pub(super) rope: &'a B::Rope,
+    pub(super) rope: Option<&'a B::Rope>,
     pub(super) kv: &'a mut B::KvLayer,
 }
 
@@ -21,27 +21,85 @@ impl<B: Backend> Attention<'_, B> {
     /// Adds to `scratch.hidden`.
     pub(super) fn forward(self, backend: &mut B, batch: &Batch<'_>, scratch: &mut Scratch<B>) -> Result<()> {
         let Self { config, weights, residual, rope, kv } = self;
-        let (n_rows, norm_eps) = (residual.n_rows, residual.eps);
-        let AttentionConfig { n_head, n_head_kv, key_length, .. } = *config;
-        let Scratch { hidden, query, key, value, attended, update, .. } = scratch;
+        let n_rows = residual.n_rows;
+        let AttentionConfig { n_head, n_head_kv, key_length, value_length, .. } = *config;
+        let Scratch { hidden, normed, query, query_gate, raw_query, key, value, attended, update, .. } =
+            scratch;
 
+        let first_query = if config.output_gate { &mut *raw_query } else { &mut *query };
         let mut projections =
-            [weights.query.job::<B>(&mut *query), weights.key.job(&mut *key), weights.value.job(&mut *value)];
-        backend.matmul(&residual.input(hidden), n_rows, &mut projections)?;
-
-        if let Some(norm) = &weights.query_norm {
-            backend.rms_norm_in_place(query, n_rows * n_head, norm, norm_eps);
+            [weights.query.job::<B>(first_query), weights.key.job(&mut *key), weights.value.job(&mut *value)];
+        backend.matmul(&residual.input(hidden, normed), n_rows, &mut projections)?;
+        if config.output_gate {
+            // The queries of each head are followed by its gate.
+            let n_heads = n_rows * n_head;
+            for (first, out) in [(0, &mut *query), (key_length, &mut *query_gate)] {
+                let from = Columns { first, stride: 2 * key_length };
+                backend.copy_columns(raw_query, from, out, Columns::all(key_length), key_length, n_heads);
+            }
         }
-        if let Some(norm) = &weights.key_norm {
-            backend.rms_norm_in_place(key, n_rows * n_head_kv, norm, norm_eps);
+        if let Some(limit) = config.clamp {
+            backend.clamp(query, limit, n_rows * n_head * key_length);
+            backend.clamp(key, limit, n_rows * n_head_kv * key_length);
+            backend.clamp(value, limit, n_rows * n_head_kv * value_length);
         }
-        backend.rotate(rope, query, n_rows, n_head, key_length);
-        backend.rotate(rope, key, n_rows, n_head_kv, key_length);
+        for (norm, x, n_heads) in
+            [(&weights.query_norm, &mut *query, n_head), (&weights.key_norm, &mut *key, n_head_kv)]
+        {
+            if let (Some(norm), Some(qk_norm)) = (norm, config.qk_norm) {
+                norm_heads(backend, norm, qk_norm, x, n_rows, n_heads);
+            }
+        }
+        if let Some(rope) = rope {
+            backend.rotate(rope, query, n_rows, n_head, key_length);
+            backend.rotate(rope, key, n_rows, n_head_kv, key_length);
+        }
+        if let Some(temperature) = config.temperature {
+            warm(backend, temperature, batch, query, n_head * key_length);
+        }
 
+        let params = AttentionParams { config, sinks: weights.sinks.as_ref() };
         for span in batch.spans() {
             backend.store_kv(kv, &span, key, value);
-            backend.attention(config, kv, &span, query, attended);
+            backend.attention(&params, kv, &span, query, attended);
         }
-        residual.add_product(backend, &Input::Rows(attended), &weights.output, hidden, update)
+        let input = if config.output_gate {
+            Input::Gated { activation: Activation::Sigmoid, gate: query_gate, up: attended }
+        } else {
+            Input::Rows(attended)
+        };
+        residual.add_product(backend, &input, &weights.output, hidden, update)
+    }
+}
+
+fn norm_heads<B: Backend>(
+    backend: &mut B,
+    norm: &NormWeights<B::Buffer>,
+    qk_norm: QkNorm,
+    x: &mut B::Buffer,
+    n_rows: usize,
+    n_heads: usize,
+) {
+    let (n_rows, n_parts) = match qk_norm {
+        QkNorm::EachHead => (n_rows * n_heads, 1),
+        QkNorm::EachHeadOwn => (n_rows, n_heads),
+        QkNorm::AllHeads => (n_rows, 1),
+    };
+    backend.norm_in_place(&norm.as_norm(), x, n_rows, n_parts);
+}
+
+/// Multiplies the queries of each row with what its position asks for.
+pub(super) fn warm<B: Backend>(
+    backend: &mut B,
+    temperature: Temperature,
+    batch: &Batch<'_>,
+    query: &mut B::Buffer,
+    width: usize,
+) {
+    for (row, &position) in batch.positions.iter().enumerate() {
+        let factor = temperature.at(position as usize);
+        if factor != 1.0 {
+            backend.scale_row(query, row, width, factor);
+        }
     }
 }

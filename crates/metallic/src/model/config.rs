@@ -1,6 +1,8 @@
 //! Hyper-parameters as independent features: the one description that the forward pass reads.
 
 pub use metallic_kernels::activation::Activation;
+pub use metallic_kernels::norm::NormKind;
+pub use metallic_kernels::recurrent::KeyHeads;
 pub use metallic_kernels::rope::{RopePairs, Yarn};
 
 /// A model's hyper-parameters, whatever its architecture.
@@ -10,14 +12,26 @@ pub struct ModelConfig {
     pub architecture: String,
     /// Longest context the model was made for, in tokens.
     pub context_length: usize,
+    /// The context it was first trained for. Where the file has frequency factors for short and for long contexts, those
+    /// beyond this are long.
+    pub original_context: usize,
     /// Width of the hidden state.
     pub n_embd: usize,
     /// Rows of the token embedding.
     pub n_vocab: usize,
-    /// Epsilon of every RMS norm.
-    pub norm_eps: f32,
+    /// What all norms but those of mixers are.
+    pub norm: NormConfig,
     /// What embeddings are multiplied by.
     pub embedding_scale: f32,
+    /// Whether embeddings are normed.
+    pub embedding_norm: bool,
+    /// Whether a vector of its position is added to each embedding; then there are no more positions than
+    /// `context_length`.
+    pub learned_positions: bool,
+    /// What files call the norm before the output head.
+    pub output_norm: &'static str,
+    /// What logits are multiplied by.
+    pub logit_scale: f32,
     /// `cap · tanh(x / cap)` on the logits.
     pub logit_softcap: Option<f32>,
     /// The layers, first to last.
@@ -28,40 +42,136 @@ impl ModelConfig {
     /// The width of the widest input of a product.
     pub fn max_input_width(&self) -> usize {
         let widest = |layer: &LayerConfig| {
-            let attended = layer.attention.n_head.saturating_mul(layer.attention.value_length);
-            attended.max(layer.ffn.n_ff)
+            let mixer = match &layer.mixer {
+                MixerConfig::Attention(config) => config.n_head * config.value_length,
+                MixerConfig::Latent(config) => (config.attention.n_head * config.value_length)
+                    .max(config.rank())
+                    .max(config.nope_length)
+                    .max(config.query_rank.unwrap_or(0)),
+                MixerConfig::ShortConv(config) => config.n_channels,
+                MixerConfig::Mamba2(config) => config.inner(),
+                MixerConfig::DeltaNet(config) => config.inner(),
+            };
+            let ffn = layer.ffn.as_ref().map_or(0, |ffn| {
+                let shared = ffn.experts.as_ref().and_then(|experts| experts.shared);
+                ffn.n_ff.max(shared.map_or(0, |shared| shared.n_ff))
+            });
+            mixer.max(ffn)
         };
         self.layers.iter().map(widest).max().unwrap_or(0).max(self.n_embd)
     }
 
     /// Experts of a layer, of that which has the most; `None` where none has any.
     pub(crate) fn max_experts(&self) -> Option<usize> {
-        self.layers
-            .iter()
-            .filter_map(|layer| layer.ffn.experts.as_ref())
-            .map(|experts| experts.n_expert)
-            .max()
+        let networks = self.layers.iter().filter_map(|layer| layer.ffn.as_ref());
+        networks.filter_map(|ffn| ffn.experts.as_ref()).map(|experts| experts.n_expert).max()
     }
 
     /// The rotations that differ, each once, in the order in which layers first use them.
     pub(crate) fn distinct_ropes(&self) -> Vec<&RopeConfig> {
         let mut distinct = Vec::new();
-        for layer in &self.layers {
-            if !distinct.contains(&&layer.attention.rope) {
-                distinct.push(&layer.attention.rope);
+        for rope in self.layers.iter().filter_map(|layer| layer.mixer.attention()?.rope.as_ref()) {
+            if !distinct.contains(&rope) {
+                distinct.push(rope);
             }
         }
         distinct
     }
+
+    /// The attention of all layers that have it, to be changed.
+    pub(super) fn attentions_mut(&mut self) -> impl Iterator<Item = &mut AttentionConfig> {
+        self.layers.iter_mut().filter_map(|layer| layer.mixer.attention_mut())
+    }
+
+    /// Whether what a sequence remembers can be cut back to any position, as keys and values can, or only forgotten.
+    pub fn can_be_cut_back(&self) -> bool {
+        self.layers.iter().all(|layer| layer.mixer.attention().is_some())
+    }
 }
 
-/// One transformer block.
+/// A kind of norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// What rows are normed by.
+    pub kind: NormKind,
+    /// Added to the mean square or variance.
+    pub eps: f32,
+}
+
+/// One layer: a part in which tokens see each other, and one for each token alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerConfig {
-    /// How tokens look at each other.
-    pub attention: AttentionConfig,
+    /// How tokens see each other.
+    pub mixer: MixerConfig,
     /// What happens to each token alone.
-    pub ffn: FfnConfig,
+    pub ffn: Option<FfnConfig>,
+    /// What the two parts read.
+    pub wiring: Wiring,
+    /// Whether what a part makes is normed before it is added to the hidden state.
+    pub post_norms: bool,
+    /// What that is multiplied by.
+    pub residual_scale: f32,
+}
+
+impl LayerConfig {
+    /// A layer as most are: one part after the other, each with a norm before it.
+    pub(super) fn new(mixer: MixerConfig, ffn: Option<FfnConfig>) -> Self {
+        let wiring = Wiring::Sequential { ffn_norm: "ffn_norm" };
+        Self { mixer, ffn, wiring, post_norms: false, residual_scale: 1.0 }
+    }
+}
+
+/// What the two parts of a layer read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// Each a norm of the hidden state, the second after the first has added to it. Files have this name for the second
+    /// norm.
+    Sequential {
+        /// Name of the tensor.
+        ffn_norm: &'static str,
+    },
+    /// The hidden state itself, one after the other.
+    Unnormed,
+    /// Norms of what the layer reads.
+    Parallel {
+        /// Whether the second has a norm of its own, or shares the first's.
+        own_norms: bool,
+    },
+}
+
+/// How tokens see each other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MixerConfig {
+    /// Keys and values of all positions.
+    Attention(AttentionConfig),
+    /// The same, of a shorter vector that all heads share.
+    Latent(LatentConfig),
+    /// The last few positions.
+    ShortConv(ShortConvConfig),
+    /// A state space.
+    Mamba2(Mamba2Config),
+    /// A matrix that learns what value belongs to a key.
+    DeltaNet(DeltaNetConfig),
+}
+
+impl MixerConfig {
+    /// What is cached as keys and values, where anything is.
+    pub fn attention(&self) -> Option<&AttentionConfig> {
+        match self {
+            MixerConfig::Attention(config) => Some(config),
+            MixerConfig::Latent(config) => Some(&config.attention),
+            MixerConfig::ShortConv(_) | MixerConfig::Mamba2(_) | MixerConfig::DeltaNet(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn attention_mut(&mut self) -> Option<&mut AttentionConfig> {
+        match self {
+            MixerConfig::Attention(config) => Some(config),
+            MixerConfig::Latent(config) => Some(&mut config.attention),
+            MixerConfig::ShortConv(_) | MixerConfig::Mamba2(_) | MixerConfig::DeltaNet(_) => None,
+        }
+    }
 }
 
 /// Grouped-query attention.
@@ -77,12 +187,142 @@ pub struct AttentionConfig {
     pub value_length: usize,
     /// What scores are multiplied by.
     pub scale: f32,
+    /// What queries of late positions are multiplied by.
+    pub temperature: Option<Temperature>,
     /// A query sees this many positions, itself included.
     pub window: Option<usize>,
     /// `cap · tanh(x / cap)` on the scores.
     pub softcap: Option<f32>,
+    /// Linear biases: the logarithm of the least slope to the base of one half.
+    pub alibi: Option<f32>,
+    /// Whether each head has a score that belongs to no position.
+    pub sinks: bool,
     /// Rotary positions.
-    pub rope: RopeConfig,
+    pub rope: Option<RopeConfig>,
+    /// Norms of queries and keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Queries, keys and values are kept within ± this.
+    pub clamp: Option<f32>,
+    /// Whether the output is multiplied by the sigmoid of a gate, which is projected with the queries.
+    pub output_gate: bool,
+}
+
+/// What the norms of queries and keys go over. The kind is that of the model's norms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head, with the weights of all.
+    EachHead,
+    /// Each head, with weights of its own.
+    EachHeadOwn,
+    /// All heads together.
+    AllHeads,
+}
+
+/// `1 + scale · ln(1 + ⌊position / length⌋)`: keeps attention sharp in long contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// How much.
+    pub scale: f32,
+    /// Positions that it does not touch.
+    pub length: usize,
+}
+
+impl Temperature {
+    pub(super) fn at(self, position: usize) -> f32 {
+        1.0 + self.scale * ((1 + position / self.length) as f32).ln()
+    }
+}
+
+/// Multi-head latent attention (DeepSeek-AI 2024): keys and values of all heads are made of one short vector. The
+/// matrices that would make them are applied to queries and outputs instead, so only that vector is cached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentConfig {
+    /// Attention over the cached vectors: one key head, whose key is what is rotated and then the vector, and whose value
+    /// is the vector.
+    pub attention: AttentionConfig,
+    /// Values of a query that meet the vector.
+    pub nope_length: usize,
+    /// Length of a head's output.
+    pub value_length: usize,
+    /// Length of what queries are made of, where that is shorter too.
+    pub query_rank: Option<usize>,
+}
+
+impl LatentConfig {
+    /// Values of a query or key that are rotated.
+    pub fn rope_length(&self) -> usize {
+        self.attention.key_length - self.rank()
+    }
+
+    /// Length of the vector.
+    pub fn rank(&self) -> usize {
+        self.attention.value_length
+    }
+}
+
+/// A gated convolution over the last few positions (LFM2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortConvConfig {
+    /// Values of a position.
+    pub n_channels: usize,
+    /// Positions that it sees, its own among them.
+    pub length: usize,
+}
+
+/// Mamba-2: a convolution, then a state space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mamba2Config {
+    /// Heads.
+    pub n_head: usize,
+    /// Values of a head.
+    pub head_dim: usize,
+    /// Groups of heads that share what enters and leaves the state.
+    pub n_group: usize,
+    /// Length of a state for each value.
+    pub d_state: usize,
+    /// Positions that the convolution sees.
+    pub conv_length: usize,
+}
+
+impl Mamba2Config {
+    /// Values of all heads.
+    pub fn inner(&self) -> usize {
+        self.n_head * self.head_dim
+    }
+
+    /// Channels of the convolution.
+    pub fn n_channels(&self) -> usize {
+        self.inner() + 2 * self.n_group * self.d_state
+    }
+}
+
+/// A gated delta net: a convolution, then the delta rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNetConfig {
+    /// Heads of queries and keys.
+    pub n_key_head: usize,
+    /// Heads of values; a multiple.
+    pub n_value_head: usize,
+    /// Length of a query or key.
+    pub key_dim: usize,
+    /// Length of a value.
+    pub value_dim: usize,
+    /// Positions that the convolution sees.
+    pub conv_length: usize,
+    /// Which key head a value head takes.
+    pub key_heads: KeyHeads,
+}
+
+impl DeltaNetConfig {
+    /// Values of all heads.
+    pub fn inner(&self) -> usize {
+        self.n_value_head * self.value_dim
+    }
+
+    /// Channels of the convolution: queries, keys and values.
+    pub fn n_channels(&self) -> usize {
+        2 * self.n_key_head * self.key_dim + self.inner()
+    }
 }
 
 /// Rotary position embedding.
@@ -102,6 +342,13 @@ pub struct RopeConfig {
     pub yarn: Option<Yarn>,
 }
 
+impl RopeConfig {
+    /// As the model was first trained.
+    pub(super) fn unstretched(&mut self) {
+        (self.freq_scale, self.attn_factor, self.yarn) = (1.0, 1.0, None);
+    }
+}
+
 /// The feed-forward network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FfnConfig {
@@ -109,15 +356,67 @@ pub struct FfnConfig {
     pub n_ff: usize,
     /// The non-linearity.
     pub activation: Activation,
+    /// What it is applied to.
+    pub gate: Gate,
     /// Present in a mixture of experts.
     pub experts: Option<ExpertsConfig>,
 }
 
-/// Routing of tokens to experts: softmax over all, the best few, weights normalised to sum to one.
+/// What goes through the activation of a feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// A projection of its own, which multiplies the inner layer.
+    Own,
+    /// The same, but it is the first half of the inner layer's tensor.
+    Merged,
+    /// The inner layer.
+    None,
+}
+
+/// Which experts a token is sent to, and what each counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpertsConfig {
     /// Experts in a layer.
     pub n_expert: usize,
     /// Experts a token is sent to.
     pub n_used: usize,
+    /// From the router's output to shares.
+    pub scoring: Scoring,
+    /// Whether the shares of those used are made to sum to one.
+    pub normalize: bool,
+    /// What shares are multiplied by in the end.
+    pub scale: f32,
+    /// Choice of groups first.
+    pub groups: Option<ExpertGroups>,
+    /// A network for every token beside them.
+    pub shared: Option<SharedExpert>,
+}
+
+/// How shares are made of the router's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// The softmax over all experts.
+    Softmax,
+    /// The sigmoid of each.
+    Sigmoid,
+    /// The softmax over those used.
+    SoftmaxOfUsed,
+}
+
+/// Experts in groups: a token goes to experts of the best few groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// Groups; divides the number of experts.
+    pub n_group: usize,
+    /// Groups a token is sent to.
+    pub n_used: usize,
+}
+
+/// An expert that every token goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedExpert {
+    /// Width of its inner layer.
+    pub n_ff: usize,
+    /// Whether a sigmoid says how much it counts.
+    pub gated: bool,
 }

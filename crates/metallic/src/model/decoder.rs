@@ -1,12 +1,14 @@
 //! The one forward pass: embedding, layers, output head.
 
 use super::attention::Attention;
-use super::config::ModelConfig;
-use super::kv_cache::{PageTable, layouts};
-use super::residual::Residual;
+use super::cache::{self, Cache};
+use super::config::{MixerConfig, ModelConfig, Wiring};
+use super::kv_cache::PageTable;
+use super::latent::Latent;
+use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
-use super::weights::{AttentionWeights, FfnWeights, LayerWeights, Weights};
-use super::{Piece, ffn, moe};
+use super::weights::{LayerWeights, MixerWeights, NormWeights, RopeFactors, Weights};
+use super::{Piece, delta_net, ffn, mamba2, moe, short_conv};
 use crate::backend::{Backend, Input, Span};
 use crate::error::Result;
 use crate::memory::{Leased, MemoryPlan, PlanRequest, StreamStats, Tier};
@@ -19,7 +21,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) positions: &'a [u32],
     /// Whose the rows are, in order.
     pub(crate) pieces: &'a [Piece<'a>],
-    /// Where the keys and values of their sequences lie.
+    /// Where what their sequences remember lies.
     pub(crate) pages: &'a PageTable,
     /// Rows whose logits are wanted, in order.
     pub(crate) output_rows: &'a [u32],
@@ -32,7 +34,8 @@ impl<'a> Batch<'a> {
         self.pieces.iter().scan(0, move |next_row, piece| {
             let (first_row, n_rows) = (*next_row, piece.tokens.len());
             *next_row += n_rows;
-            Some(Span { first_row, n_rows, start: piece.start, pages: pages.pages(piece.sequence) })
+            let (pages, slot) = (pages.pages(piece.sequence), pages.slot(piece.sequence));
+            Some(Span { first_row, n_rows, start: piece.start, pages, slot })
         })
     }
 }
@@ -55,7 +58,7 @@ pub(crate) struct Decoder<B: Backend> {
     backend: B,
     config: ModelConfig,
     weights: Weights<B::Matrix, B::Buffer>,
-    kv: Vec<B::KvLayer>,
+    caches: Vec<Cache<B>>,
     ropes: Ropes<B>,
     scratch: Scratch<B>,
     routing: moe::Routing,
@@ -67,7 +70,7 @@ pub(crate) struct Decoder<B: Backend> {
 /// The distinct rotations of a model, and which layer uses which.
 struct Ropes<B: Backend> {
     distinct: Vec<B::Rope>,
-    of_layer: Vec<usize>,
+    of_layer: Vec<Option<usize>>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -79,22 +82,23 @@ impl<B: Backend> Decoder<B> {
         plan: &MemoryPlan,
         ram: &Tier,
     ) -> Result<Self> {
-        let factors = weights.rope_factors.as_ref().map(|buffer| {
-            let mut factors = vec![0.0; config.layers[0].attention.rope.n_rot / 2];
-            backend.read(buffer, 0, &mut factors);
-            factors
-        });
-        let PlanRequest { n_batch, n_ctx, kv_type, .. } = plan.request;
-        let layers = layouts(&config, kv_type)?;
-        // The cache first: it is the largest, and says so where there is no memory for it.
-        let kv = layers.iter().map(|(_, layout)| backend.kv_layer(layout, plan.n_pages));
-        let kv = kv.collect::<Result<_>>()?;
+        let PlanRequest { n_batch, n_ctx, n_sequences, kv_type, .. } = plan.request;
+        let factors = match &weights.rope_factors {
+            RopeFactors::None => None,
+            RopeFactors::Same(factors) => Some(factors),
+            RopeFactors::ByContext { long, .. } if n_ctx > config.original_context => Some(long),
+            RopeFactors::ByContext { short, .. } => Some(short),
+        };
+        let sizes = cache::sizes(&config, kv_type)?;
+        // The caches first: they are the largest, and say so where there is no memory for them.
+        let caches = sizes.iter().map(|size| size.allocate(&backend, plan.n_pages, n_sequences));
+        let caches = caches.collect::<Result<_>>()?;
         backend.reserve_inputs(n_batch, config.max_input_width())?;
-        backend.reserve_attention(&layers, n_ctx)?;
+        backend.reserve_attention(&cache::layouts(&sizes), n_ctx)?;
         Ok(Self {
-            ropes: Ropes::new(&backend, &config, factors.as_deref(), n_batch)?,
+            ropes: Ropes::new(&mut backend, &config, factors, n_batch)?,
             scratch: Scratch::new(&backend, &ScratchSizes::new(&config, n_batch)?)?,
-            kv,
+            caches,
             routing: moe::Routing::new(&config, n_batch, ram)?,
             logits: ram.zeros(LOGITS_OF_A_ROW, config.n_vocab)?,
             announced: false,
@@ -106,35 +110,75 @@ impl<B: Backend> Decoder<B> {
 
     fn layer(&mut self, index: usize, batch: &Batch<'_>) -> Result<()> {
         let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
-        let (n_rows, eps) = (batch.ids.len(), self.config.norm_eps);
-        let (backend, scratch) = (&mut self.backend, &mut self.scratch);
-        let attention = Attention {
-            config: &config.attention,
-            weights: &weights.attention,
-            residual: Residual {
-                norm: &weights.attention_norm,
-                post_norm: weights.post_attention_norm.as_ref(),
-                eps,
-                n_rows,
-            },
-            rope: &self.ropes.distinct[self.ropes.of_layer[index]],
-            kv: &mut self.kv[index],
+        let (n_rows, width) = (batch.ids.len(), self.config.n_embd);
+        let norm = NormWeights::as_norm::<B>;
+        let parallel = matches!(config.wiring, Wiring::Parallel { .. });
+        if parallel {
+            let ffn_norm = weights.ffn_norm.as_ref().or(weights.norm.as_ref());
+            if let Some(norm) = ffn_norm {
+                self.backend.norm(&norm.as_norm(), &self.scratch.hidden, n_rows, &mut self.scratch.normed);
+            }
+        }
+        let first_norm = weights.mixer_norm.as_ref().or(weights.norm.as_ref());
+        let residual = Residual {
+            reads: first_norm.map_or(Reads::Hidden, |first| Reads::Norm(norm(first))),
+            post_norm: weights.post_mixer_norm.as_ref().map(norm),
+            scale: config.residual_scale,
+            n_rows,
+            width,
         };
-        attention.forward(backend, batch, scratch)?;
-        let residual =
-            Residual { norm: &weights.ffn_norm, post_norm: weights.post_ffn_norm.as_ref(), eps, n_rows };
-        ffn::forward(backend, &config.ffn, &weights.ffn, &residual, &mut self.routing, scratch)
+        let rope = self.ropes.of_layer[index].map(|rope| &self.ropes.distinct[rope]);
+        let (backend, scratch) = (&mut self.backend, &mut self.scratch);
+        let cache = &mut self.caches[index];
+        match (&config.mixer, &weights.mixer, cache) {
+            (MixerConfig::Attention(config), MixerWeights::Attention(weights), Cache::Pages(kv)) => {
+                Attention { config, weights, residual, rope, kv }.forward(backend, batch, scratch)?;
+            }
+            (MixerConfig::Latent(config), MixerWeights::Latent(weights), Cache::Pages(kv)) => {
+                Latent { config, weights, residual, rope, kv }.forward(backend, batch, scratch)?;
+            }
+            (
+                MixerConfig::ShortConv(config),
+                MixerWeights::ShortConv(weights),
+                Cache::States { history, .. },
+            ) => short_conv::forward(backend, config, weights, &residual, history, batch, scratch)?,
+            (
+                MixerConfig::Mamba2(config),
+                MixerWeights::Mamba2(weights),
+                Cache::States { history, state },
+            ) => {
+                mamba2::forward(backend, config, weights, &residual, (history, state), batch, scratch)?;
+            }
+            (
+                MixerConfig::DeltaNet(config),
+                MixerWeights::DeltaNet(weights),
+                Cache::States { history, state },
+            ) => delta_net::forward(backend, config, weights, &residual, (history, state), batch, scratch)?,
+            _ => unreachable!("weights and cache are made from the layer's configuration"),
+        }
+        let (Some(ffn_config), Some(ffn_weights)) = (&config.ffn, &weights.ffn) else { return Ok(()) };
+        let reads = if parallel {
+            Reads::Normed
+        } else {
+            weights.ffn_norm.as_ref().map_or(Reads::Hidden, |second| Reads::Norm(norm(second)))
+        };
+        let post_norm = weights.post_ffn_norm.as_ref().map(norm);
+        let residual = Residual { reads, post_norm, scale: config.residual_scale, n_rows, width };
+        ffn::forward(backend, ffn_config, ffn_weights, &residual, &mut self.routing, scratch)
     }
 
     /// Logits of the rows asked for, a few rows at a time.
     fn head(&mut self, output_rows: &[u32], sink: LogitSink<'_>) -> Result<()> {
-        let ModelConfig { n_embd, n_vocab, norm_eps, logit_softcap, .. } = self.config;
+        let ModelConfig { n_embd, n_vocab, logit_scale, logit_softcap, .. } = self.config;
         let (backend, weights) = (&mut self.backend, &self.weights);
         let Scratch { hidden, output_hidden, logits, .. } = &mut self.scratch;
         for (group, rows) in output_rows.chunks(MAX_LOGIT_ROWS).enumerate() {
             backend.gather_rows(hidden, rows, n_embd, output_hidden);
-            let input = Input::RmsNorm { x: output_hidden, weight: &weights.output_norm, eps: norm_eps };
+            let input = Input::Norm { x: output_hidden, norm: weights.output_norm.as_norm() };
             backend.matmul(&input, rows.len(), &mut [weights.output.job(&mut *logits)])?;
+            if logit_scale != 1.0 {
+                (0..rows.len()).for_each(|row| backend.scale_row(logits, row, n_vocab, logit_scale));
+            }
             if let Some(cap) = logit_softcap {
                 backend.softcap(logits, cap, rows.len() * n_vocab);
             }
@@ -162,18 +206,25 @@ impl<B: Backend> Decoder<B> {
             backend.rope_positions(rope, batch.positions);
         }
         backend.embed(&weights.token_embedding, batch.ids, config.embedding_scale, &mut scratch.hidden)?;
+        if let Some(positions) = &weights.positions {
+            backend.embed(positions, batch.positions, 1.0, &mut scratch.update)?;
+            backend.add(&mut scratch.hidden, &scratch.update, 1.0, batch.ids.len() * config.n_embd);
+        }
+        if let Some(norm) = &weights.embedding_norm {
+            backend.norm_in_place(&norm.as_norm(), &mut scratch.hidden, batch.ids.len(), 1);
+        }
         let n_heads = batch.output_rows.len().div_ceil(MAX_LOGIT_ROWS);
         let n_layers = self.config.layers.len();
         if !self.announced {
             announce_layers(&mut self.backend, &self.weights.layers);
             self.announced = true;
         }
-        if !self.weights.layers.iter().any(has_experts) {
+        if self.weights.layers.iter().all(|layer| layer.experts().is_none()) {
             self.announce(n_layers, n_heads);
         }
         for index in 0..n_layers {
             self.layer(index, batch)?;
-            if has_experts(&self.weights.layers[index]) {
+            if self.weights.layers[index].experts().is_some() {
                 self.announce(index + 1, n_heads);
             }
         }
@@ -185,23 +236,12 @@ impl<B: Backend> Decoder<B> {
 /// False if there is one.
 fn announce_layers<B: Backend>(backend: &mut B, layers: &[LayerWeights<B::Matrix, B::Buffer>]) -> bool {
     for layer in layers {
-        let AttentionWeights { query, key, value, output, .. } = &layer.attention;
-        [query, key, value, output].into_iter().for_each(|linear| backend.will_use(&linear.matrix));
-        match &layer.ffn {
-            FfnWeights::Dense { gate, up, down } => {
-                [gate, up, down].into_iter().for_each(|linear| backend.will_use(&linear.matrix));
-            }
-            FfnWeights::Experts(experts) => {
-                backend.will_use(&experts.router);
-                return false;
-            }
+        layer.each_matrix(&mut |matrix| backend.will_use(matrix));
+        if layer.experts().is_some() {
+            return false;
         }
     }
     true
-}
-
-fn has_experts<M, V>(layer: &LayerWeights<M, V>) -> bool {
-    matches!(layer.ffn, FfnWeights::Experts(_))
 }
 
 impl<B: Backend> Stage for Decoder<B>
@@ -227,11 +267,22 @@ where
 }
 
 impl<B: Backend> Ropes<B> {
-    fn new(backend: &B, config: &ModelConfig, factors: Option<&[f32]>, n_batch: usize) -> Result<Self> {
+    fn new(
+        backend: &mut B,
+        config: &ModelConfig,
+        factors: Option<&B::Buffer>,
+        n_batch: usize,
+    ) -> Result<Self> {
         let configs = config.distinct_ropes();
-        let number = |rope| configs.iter().position(|known| *known == rope).expect("each is in the list");
-        let of_layer = config.layers.iter().map(|layer| number(&layer.attention.rope)).collect();
-        let distinct = configs.iter().map(|config| backend.rope(config, factors, n_batch));
+        let number = |rope| configs.iter().position(|known| *known == rope);
+        let ropes = config.layers.iter().map(|layer| layer.mixer.attention()?.rope.as_ref());
+        let of_layer = ropes.map(|rope| rope.and_then(number)).collect();
+        let factors = factors.map(|buffer| {
+            let mut factors = vec![0.0; configs.first().map_or(0, |rope| rope.n_rot / 2)];
+            backend.read(buffer, 0, &mut factors);
+            factors
+        });
+        let distinct = configs.iter().map(|config| backend.rope(config, factors.as_deref(), n_batch));
         Ok(Self { distinct: distinct.collect::<Result<_>>()?, of_layer })
     }
 }

@@ -4,7 +4,7 @@ use super::config::FfnConfig;
 use super::moe;
 use super::residual::Residual;
 use super::scratch::Scratch;
-use super::weights::FfnWeights;
+use super::weights::{DenseWeights, FfnWeights};
 use crate::backend::{Backend, Input};
 use crate::error::Result;
 
@@ -17,15 +17,25 @@ pub(super) fn forward<B: Backend>(
     routing: &mut moe::Routing,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
-    let (gate, up, down) = match weights {
-        FfnWeights::Dense { gate, up, down } => (gate, up, down),
+    let DenseWeights { gate, up, divisors, down } = match weights {
+        FfnWeights::Dense(weights) => weights,
         FfnWeights::Experts(experts) => {
             return moe::forward(backend, config, experts, residual, routing, scratch);
         }
     };
-    let Scratch { hidden, update, gate: inner, up: inner_up, .. } = scratch;
-    let mut jobs = [gate.job(&mut *inner), up.job(&mut *inner_up)];
-    backend.matmul(&residual.input(hidden), residual.n_rows, &mut jobs)?;
-    let inner = Input::Gated { activation: config.activation, gate: inner, up: inner_up };
+    let Scratch { hidden, normed, update, gate: inner, up: inner_up, .. } = scratch;
+    let input = residual.input(hidden, normed);
+    let inner = if let Some(gate) = gate {
+        let mut jobs = [gate.job(&mut *inner), up.job(&mut *inner_up)];
+        backend.matmul(&input, residual.n_rows, &mut jobs)?;
+        Input::Gated { activation: config.activation, gate: inner, up: inner_up }
+    } else {
+        backend.matmul(&input, residual.n_rows, &mut [up.job(&mut *inner_up)])?;
+        backend.activate(config.activation, inner_up, residual.n_rows * config.n_ff);
+        if let Some(divisors) = divisors {
+            backend.divide_rows(inner_up, residual.n_rows, divisors);
+        }
+        Input::Rows(inner_up)
+    };
     residual.add_product(backend, &inner, down, hidden, update)
 }

@@ -3,25 +3,10 @@
 //! A page holds the keys and values of [`PAGE_LEN`] consecutive positions of one sequence, in every layer.
 //! The memory itself belongs to the backend; the pages here are indices into it.
 
-use super::config::{AttentionConfig, ModelConfig};
-use crate::backend::{KvLayout, KvType};
 use crate::error::{Error, Result};
 
 /// Positions in a page: small enough to waste little, large enough that attention reads long runs.
 pub(crate) const PAGE_LEN: usize = 256;
-
-/// What the pages of a layer look like.
-fn layout(config: &AttentionConfig, kv_type: KvType) -> Result<KvLayout> {
-    let AttentionConfig { n_head_kv, key_length, value_length, .. } = *config;
-    KvLayout::new(kv_type, PAGE_LEN, n_head_kv, key_length, value_length)
-        .ok_or(Error::TooLarge { what: "the KV cache" })
-}
-
-/// The query heads and the layout of each layer.
-pub(crate) fn layouts(config: &ModelConfig, kv_type: KvType) -> Result<Vec<(usize, KvLayout)>> {
-    let layers = config.layers.iter().map(|layer| &layer.attention);
-    layers.map(|attention| Ok((attention.n_head, layout(attention, kv_type)?))).collect()
-}
 
 /// One sequence of tokens whose keys and values are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +61,11 @@ impl PageTable {
     pub(crate) fn release(&mut self, id: SequenceId) {
         self.truncate(id, 0);
         self.sequences[id.0] = None;
+    }
+
+    /// Number of a sequence: the least that is free when it is created.
+    pub(crate) fn slot(&self, id: SequenceId) -> usize {
+        id.0
     }
 
     /// The pages of a sequence, in order of position.

@@ -1,22 +1,23 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
-use std::collections::HashSet;
+use std::ops::Range;
 
 use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
 use super::arch;
+use super::cache;
+use super::census::Census;
 use super::decoder::Decoder;
-use super::kv_cache::layouts;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
 use crate::backend::{Backend, Cpu, KvType, MatrixBytes};
 use crate::cores::default_threads;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{
-    self, BackendBytes, COPIES, GgufFile, Holder, MemoryBudget, MemoryPlan, Placement, PlanRequest,
-    ReaderKind, Resident, Role, SharedBytes, Tier, Usage, WeightBytes, WeightStream,
+    BackendBytes, COPIES, GgufFile, Holder, MemoryBudget, MemoryPlan, Placement, PlanRequest, ReaderKind,
+    Resident, Role, SharedBytes, Tier, WeightBytes, WeightStream,
 };
 use crate::text::Tokenizer;
 
@@ -175,9 +176,8 @@ impl<'p> GgufLoader<'p> {
     pub fn plan(&self) -> Result<(ModelConfig, MemoryPlan)> {
         let gguf = self.file.gguf();
         let config = arch::read_config(&gguf)?;
-        let mut census = Census { config: &config, bytes: WeightBytes::default(), used: HashSet::new() };
-        weights::build(&gguf, &config, &mut census)?;
-        for name in census.unused(&self.file) {
+        let census = Census::of(&gguf, &config)?;
+        for name in census.unused(&gguf) {
             debug!(tensor = name, "not used by this architecture");
         }
         let mut weights = census.bytes;
@@ -185,6 +185,9 @@ impl<'p> GgufLoader<'p> {
         weights.metadata = self.file.metadata_bytes();
         weights.tokenizer = Tokenizer::estimated_bytes(&gguf);
         let n_ctx = self.n_ctx.unwrap_or(config.context_length.min(DEFAULT_MAX_CONTEXT));
+        if config.learned_positions && n_ctx > config.context_length {
+            return Err(Error::ContextTooLong { n_ctx, max: config.context_length });
+        }
         let mut request = PlanRequest {
             n_ctx,
             n_sequences: self.n_sequences,
@@ -228,7 +231,11 @@ impl<'p> GgufLoader<'p> {
         let rotations = config.distinct_ropes().into_iter().map(|rope| Cpu::rope_bytes(rope, n_batch));
         let backend = BackendBytes {
             inputs: Cpu::input_bytes(self.n_threads, self.isa, n_batch, width),
-            attention: Cpu::attention_bytes(self.n_threads, layouts(config, kv_type)?, n_ctx),
+            attention: Cpu::attention_bytes(
+                self.n_threads,
+                cache::layouts(&cache::sizes(config, kv_type)?),
+                n_ctx,
+            ),
             rotations: rotations.fold(0, u64::saturating_add),
         };
         MemoryPlan::new(config, weights, backend, request)
@@ -297,7 +304,7 @@ impl<'p> GgufLoader<'p> {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan, &ram)?;
-        Ok(Model::new(config, plan, Box::new(stage), ram, elsewhere))
+        Model::new(config, plan, Box::new(stage), ram, elsewhere)
     }
 }
 
@@ -322,63 +329,6 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
         gguf.tensors().filter(|tensor| is_exact(tensor) == exact).map(|tensor| tensor.n_bytes()).sum()
     };
     if isa.has_bf16() && bytes(false) > bytes(true) { KvType::BF16 } else { KvType::F16 }
-}
-
-/// The first pass over the weights: which there are, and how large.
-struct Census<'c> {
-    config: &'c ModelConfig,
-    bytes: WeightBytes,
-    used: HashSet<String>,
-}
-
-impl Census<'_> {
-    /// How much of a matrix of this role a token uses.
-    fn usage(&self, role: Role) -> Usage {
-        match role {
-            Role::Layer(_) => Usage::Whole,
-            Role::Experts(layer) => match &self.config.layers[layer].ffn.experts {
-                Some(experts) => {
-                    Usage::Experts { n_used: experts.n_used as u64, n_expert: experts.n_expert as u64 }
-                }
-                None => Usage::Whole,
-            },
-            Role::Head => Usage::Logits,
-            Role::Embedding => Usage::Row,
-        }
-    }
-
-    fn unused<'a>(&'a self, file: &'a GgufFile) -> impl Iterator<Item = String> + 'a {
-        let names = file.gguf().tensors().map(|tensor| tensor.name().to_owned()).collect::<Vec<_>>();
-        names.into_iter().filter(|name| !self.used.contains(name))
-    }
-}
-
-impl WeightSource for Census<'_> {
-    type Matrix = ();
-    type Vector = ();
-
-    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<()> {
-        self.used.insert(tensor.name().to_owned());
-        let matrix = memory::MatrixBytes {
-            name: tensor.name().to_owned(),
-            bytes: tensor.n_bytes(),
-            n_weights: tensor.n_elements(),
-            n_rows: tensor.n_rows(),
-            usage: self.usage(role),
-            placement: Placement::Resident,
-        };
-        match tensor.byte_order() {
-            ByteOrder::Little => self.bytes.matrices.push((role, matrix)),
-            ByteOrder::Big => self.bytes.copied.push(matrix),
-        }
-        Ok(())
-    }
-
-    fn vector(&mut self, tensor: Tensor<'_>) -> Result<()> {
-        self.used.insert(tensor.name().to_owned());
-        self.bytes.vectors += tensor.n_elements() * 4;
-        Ok(())
-    }
 }
 
 /// The second pass: every tensor to the backend.
@@ -414,10 +364,14 @@ impl<B: Backend> WeightSource for Load<'_, B> {
         self.backend.matrix(data)
     }
 
-    fn vector(&mut self, tensor: Tensor<'_>) -> Result<B::Buffer> {
-        let values = self.file.floats(&tensor)?;
+    fn rows(&self, matrix: &B::Matrix, rows: Range<usize>, _: usize) -> B::Matrix {
+        self.backend.matrix_rows(matrix, rows)
+    }
+
+    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<B::Buffer> {
+        let all = self.file.floats(&tensor)?;
         let mut buffer = self.backend.buffer("a vector of weights", values.len())?;
-        self.backend.write(&values, &mut buffer);
+        self.backend.write(&all[values], &mut buffer);
         Ok(buffer)
     }
 }

@@ -5,20 +5,28 @@
 
 mod arch;
 mod attention;
+pub(crate) mod cache;
+mod census;
 pub mod config;
 mod decoder;
+mod delta_net;
 mod ffn;
+pub(crate) mod history;
 pub(crate) mod kv_cache;
+mod latent;
 mod loader;
+mod mamba2;
 pub(crate) mod moe;
 mod residual;
 pub(crate) mod scratch;
+mod short_conv;
 mod weights;
 mod work;
 
 use std::ops::Range;
 
 pub use arch::{read_config, supported as supported_architectures};
+pub use census::{Nearest, unused_tensors};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
@@ -27,6 +35,7 @@ pub use work::{Products, TokenWork};
 use crate::error::{Error, Result};
 use crate::memory::{Lease, MemoryPlan, StreamStats, Tier};
 use decoder::{Batch, Stage};
+use history::History;
 use kv_cache::PageTable;
 
 /// A model that is ready to run, with the keys and values of the sequences it has seen.
@@ -35,6 +44,8 @@ pub struct Model {
     plan: MemoryPlan,
     stage: Box<dyn Stage>,
     pages: PageTable,
+    /// Where what a sequence remembers can't be cut back.
+    history: Option<History>,
     rows: Rows,
     ram: Tier,
     /// What the program holds beside this, and the pages of maps.
@@ -79,9 +90,10 @@ impl Model {
         stage: Box<dyn Stage>,
         ram: Tier,
         elsewhere: Lease,
-    ) -> Self {
+    ) -> Result<Self> {
         let pages = PageTable::new(plan.n_pages);
-        Self { config, plan, stage, pages, rows: Rows::default(), ram, _elsewhere: elsewhere }
+        let history = (!config.can_be_cut_back()).then(|| History::new(&plan.request, &ram)).transpose()?;
+        Ok(Self { config, plan, stage, pages, history, rows: Rows::default(), ram, _elsewhere: elsewhere })
     }
 
     /// The hyper-parameters.
@@ -155,6 +167,32 @@ impl Model {
         for piece in pieces {
             self.pages.reserve(piece.sequence, piece.start + piece.tokens.len())?;
         }
+        let Some(mut history) = self.history.take() else { return self.run(pieces, sink) };
+        let result = pieces.iter().try_for_each(|piece| self.return_to(piece, &mut history)).and_then(|()| {
+            history.forget(pieces, &self.pages);
+            self.run(pieces, sink)?;
+            history.keep(pieces, &self.pages);
+            Ok(())
+        });
+        self.history = Some(history);
+        result
+    }
+
+    /// Brings a sequence's states to where a piece begins: where they are past that, its tokens are read again.
+    fn return_to(&mut self, piece: &Piece<'_>, history: &mut History) -> Result<()> {
+        let slot = self.pages.slot(piece.sequence);
+        if history.is_at(slot, piece.start) {
+            return Ok(());
+        }
+        let tokens = history.read_again(slot, piece.start);
+        for (i, tokens) in tokens.chunks(self.n_batch()).enumerate() {
+            let start = i * self.plan.request.n_batch;
+            self.run(&[Piece { sequence: piece.sequence, start, tokens, logits: 0..0 }], &mut |_, _| {})?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, pieces: &[Piece<'_>], sink: &mut dyn FnMut(LogitsOf, &mut [f32])) -> Result<()> {
         self.rows.fill(pieces);
         let batch = Batch {
             ids: &self.rows.ids,
@@ -173,6 +211,10 @@ impl Model {
         let end = piece.start.saturating_add(piece.tokens.len());
         if end > n_ctx {
             return Err(Error::PromptTooLong { n_prompt: end, n_ctx });
+        }
+        let n_sequences = self.plan.request.n_sequences;
+        if self.history.is_some() && self.pages.slot(piece.sequence) >= n_sequences {
+            return Err(Error::StatesFull { n_sequences });
         }
         match piece.tokens.iter().find(|&&id| id as usize >= n_vocab) {
             Some(&id) => Err(Error::TokenOutOfRange { id, n_vocab }),

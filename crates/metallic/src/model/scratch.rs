@@ -1,6 +1,6 @@
 //! Every buffer of a forward pass: named, sized from the model and the batch, allocated once.
 
-use super::config::ModelConfig;
+use super::config::{AttentionConfig, MixerConfig, ModelConfig, Wiring};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
@@ -40,19 +40,106 @@ macro_rules! scratch {
 
 scratch! {
     hidden: "hidden state",
+    normed: "normed hidden state",
+    raw_query: "queries as projected",
+    compressed_query: "compressed queries",
     query: "queries",
+    query_gate: "gates of attention's output",
+    compressed: "compressed keys and values",
     key: "keys",
     value: "values",
     attended: "attention output",
+    head_input: "input of a head's matrix",
+    head_output: "output of a head's matrix",
+    values: "attention output of all heads",
+    projected: "inputs of a mixer as projected",
+    conv_input: "input of a convolution",
+    convolved: "output of a convolution",
+    state_gate: "gates of a mixer",
+    raw_rates: "rates of a state as projected",
+    shares: "shares of new values in a state",
+    rates: "rates of a state",
+    by_head: "output of a state, head by head",
+    mixed: "output of a state",
     update: "what a part of a layer adds",
     gate: "feed-forward gate",
     up: "feed-forward inner layer",
-    normed: "normed hidden state",
     router: "expert scores",
     expert_input: "rows sent to an expert",
     expert_output: "rows an expert returns",
     output_hidden: "hidden state of rows with logits",
     logits: "logits",
+}
+
+/// Values of a row in the buffers of a mixer.
+#[derive(Default)]
+struct MixerWidths {
+    raw_query: usize,
+    compressed_query: usize,
+    query: usize,
+    query_gate: usize,
+    compressed: usize,
+    key: usize,
+    value: usize,
+    attended: usize,
+    head: usize,
+    values: usize,
+    projected: usize,
+    conv: usize,
+    rates: usize,
+    state: usize,
+}
+
+impl MixerWidths {
+    /// Of lengths that were checked: each is far below the square root of what can be addressed.
+    fn new(mixer: &MixerConfig) -> Self {
+        let attention = mixer.attention().map(Self::attention).unwrap_or_default();
+        match mixer {
+            MixerConfig::Attention(_) => attention,
+            MixerConfig::Latent(config) => Self {
+                raw_query: config.attention.n_head * (config.nope_length + config.rope_length()),
+                compressed_query: config.query_rank.unwrap_or(0),
+                compressed: config.attention.key_length,
+                head: config.nope_length.max(config.rank()).max(config.value_length),
+                values: config.attention.n_head * config.value_length,
+                ..attention
+            },
+            MixerConfig::ShortConv(config) => Self {
+                projected: 3 * config.n_channels,
+                conv: config.n_channels,
+                state: config.n_channels,
+                ..attention
+            },
+            MixerConfig::Mamba2(config) => Self {
+                projected: config.inner() + config.n_channels() + config.n_head,
+                conv: config.n_channels(),
+                rates: config.n_head,
+                state: config.inner(),
+                ..attention
+            },
+            MixerConfig::DeltaNet(config) => Self {
+                projected: config.n_channels() + config.inner(),
+                conv: config.n_channels(),
+                rates: config.n_value_head,
+                state: config.inner(),
+                ..attention
+            },
+        }
+    }
+
+    fn attention(config: &AttentionConfig) -> Self {
+        let AttentionConfig { n_head, n_head_kv, key_length, value_length, .. } = *config;
+        let gate = if config.output_gate { n_head * key_length } else { 0 };
+        Self {
+            raw_query: 2 * gate,
+            query: n_head * key_length,
+            query_gate: gate,
+            key: n_head_kv * key_length,
+            value: n_head_kv * value_length,
+            attended: n_head * value_length,
+            ..Self::default()
+        }
+    }
 }
 
 impl ScratchSizes {
@@ -61,30 +148,53 @@ impl ScratchSizes {
     /// # Errors
     /// A size beyond the address space.
     pub(crate) fn new(config: &ModelConfig, n_batch: usize) -> Result<Self> {
-        let largest = |width: fn(&super::config::LayerConfig) -> Option<usize>| {
-            let widths = config.layers.iter().map(width);
-            widths.reduce(|a, b| Some(a?.max(b?))).flatten().ok_or(Error::TooLarge { what: "an activation" })
-        };
         let rows = |n: usize, width: usize| {
             n.checked_mul(width).ok_or(Error::TooLarge { what: "an activation buffer" })
         };
+        let mixers: Vec<MixerWidths> =
+            config.layers.iter().map(|layer| MixerWidths::new(&layer.mixer)).collect();
+        let mixer =
+            |width: fn(&MixerWidths) -> usize| rows(n_batch, mixers.iter().map(width).max().unwrap_or(0));
+        let ffns = || config.layers.iter().filter_map(|layer| layer.ffn.as_ref());
+        let experts = || ffns().filter_map(|ffn| ffn.experts.as_ref());
         let n_expert = config.max_experts();
+        let n_shared = experts().filter_map(|experts| experts.shared).map(|shared| shared.n_ff).max();
+        let n_ff = ffns().map(|ffn| ffn.n_ff).max().max(n_shared).unwrap_or(0);
+        let parallel = config.layers.iter().any(|layer| matches!(layer.wiring, Wiring::Parallel { .. }));
+
         let hidden = rows(n_batch, config.n_embd)?;
+        let of_experts = if n_expert.is_some() { hidden } else { 0 };
         let n_outputs = n_batch.min(MAX_LOGIT_ROWS);
-        let ffn = rows(n_batch, largest(|l| Some(l.ffn.n_ff))?)?;
+        let ffn = rows(n_batch, n_ff)?;
         Ok(Self {
             hidden,
-            query: rows(n_batch, largest(|l| l.attention.n_head.checked_mul(l.attention.key_length))?)?,
-            key: rows(n_batch, largest(|l| l.attention.n_head_kv.checked_mul(l.attention.key_length))?)?,
-            value: rows(n_batch, largest(|l| l.attention.n_head_kv.checked_mul(l.attention.value_length))?)?,
-            attended: rows(n_batch, largest(|l| l.attention.n_head.checked_mul(l.attention.value_length))?)?,
+            normed: if parallel { hidden } else { of_experts },
+            raw_query: mixer(|m| m.raw_query)?,
+            compressed_query: mixer(|m| m.compressed_query)?,
+            query: mixer(|m| m.query)?,
+            query_gate: mixer(|m| m.query_gate)?,
+            compressed: mixer(|m| m.compressed)?,
+            key: mixer(|m| m.key)?,
+            value: mixer(|m| m.value)?,
+            attended: mixer(|m| m.attended)?,
+            head_input: mixer(|m| m.head)?,
+            head_output: mixer(|m| m.head)?,
+            values: mixer(|m| m.values)?,
+            projected: mixer(|m| m.projected)?,
+            conv_input: mixer(|m| m.conv)?,
+            convolved: mixer(|m| m.conv)?,
+            state_gate: mixer(|m| m.state)?,
+            raw_rates: mixer(|m| 2 * m.rates)?,
+            shares: mixer(|m| m.rates)?,
+            rates: mixer(|m| m.rates)?,
+            by_head: mixer(|m| m.state)?,
+            mixed: mixer(|m| m.state)?,
             update: hidden,
             gate: ffn,
             up: ffn,
-            normed: if n_expert.is_some() { hidden } else { 0 },
             router: rows(n_batch, n_expert.unwrap_or(0))?,
-            expert_input: if n_expert.is_some() { hidden } else { 0 },
-            expert_output: if n_expert.is_some() { hidden } else { 0 },
+            expert_input: of_experts,
+            expert_output: of_experts,
             output_hidden: rows(n_outputs, config.n_embd)?,
             logits: rows(n_outputs, config.n_vocab)?,
         })

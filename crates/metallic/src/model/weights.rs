@@ -3,12 +3,16 @@
 //! [`build`] is the one list of them. It runs twice over the same file: once to check shapes and count bytes
 //! for the plan, before anything is allocated, and once to hand every tensor to the backend.
 
+use std::ops::Range;
+
 use metallic_gguf::{Gguf, Tensor};
 
-use super::config::{AttentionConfig, ExpertsConfig, FfnConfig, LayerConfig, ModelConfig};
-use crate::backend::{Backend, MatmulJob};
+use super::config::{ExpertsConfig, ModelConfig, NormConfig, NormKind};
+use crate::backend::{Backend, MatmulJob, Norm};
 use crate::error::{Error, Result};
 use crate::memory::Role;
+
+mod build;
 
 /// What a tensor becomes: nothing while planning, weights on a backend while loading.
 pub(crate) trait WeightSource {
@@ -16,7 +20,31 @@ pub(crate) trait WeightSource {
     type Vector;
 
     fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<Self::Matrix>;
-    fn vector(&mut self, tensor: Tensor<'_>) -> Result<Self::Vector>;
+    /// Some rows of a matrix, which has `of`.
+    fn rows(&self, matrix: &Self::Matrix, rows: Range<usize>, of: usize) -> Self::Matrix;
+    /// Some values of a tensor.
+    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<Self::Vector>;
+
+    /// What stands for a matrix that the file lacks: an error, or something to go on with and find what else it lacks.
+    fn absent_matrix(&mut self, name: &str) -> Result<Self::Matrix> {
+        Err(Error::missing_tensor(name))
+    }
+    /// The same for a vector.
+    fn absent_vector(&mut self, name: &str) -> Result<Self::Vector> {
+        Err(Error::missing_tensor(name))
+    }
+}
+
+/// Finds every tensor that `config` asks for and gives it to `source`.
+///
+/// # Errors
+/// A missing tensor or one of another shape, by name; what `source` returns.
+pub(crate) fn build<S: WeightSource>(
+    gguf: &Gguf<'_>,
+    config: &ModelConfig,
+    source: &mut S,
+) -> Result<Weights<S::Matrix, S::Vector>> {
+    build::Build::new(gguf, config, source).weights()
 }
 
 /// A matrix and, where the file has one, its bias.
@@ -43,192 +71,246 @@ impl<M, V> Linear<M, V> {
     }
 }
 
+/// A norm's weights and, where the file has one, its bias.
+pub(crate) struct NormWeights<V> {
+    kind: NormKind,
+    pub(crate) eps: f32,
+    weight: V,
+    bias: Option<V>,
+}
+
+impl<V> NormWeights<V> {
+    /// The norm.
+    pub(crate) fn as_norm<B: Backend<Buffer = V>>(&self) -> Norm<'_, B> {
+        Norm { kind: self.kind, weight: &self.weight, bias: self.bias.as_ref(), eps: self.eps }
+    }
+}
+
 /// All weights of a model.
 pub(crate) struct Weights<M, V> {
     pub(crate) token_embedding: M,
-    pub(crate) rope_factors: Option<V>,
+    pub(crate) embedding_norm: Option<NormWeights<V>>,
+    /// A row for each position.
+    pub(crate) positions: Option<M>,
+    pub(crate) rope_factors: RopeFactors<V>,
     pub(crate) layers: Vec<LayerWeights<M, V>>,
-    pub(crate) output_norm: V,
+    pub(crate) output_norm: NormWeights<V>,
     pub(crate) output: Linear<M, V>,
+}
+
+/// Divisors of the frequencies of rotation.
+pub(crate) enum RopeFactors<V> {
+    None,
+    Same(V),
+    /// One set for short and one for long contexts.
+    ByContext {
+        short: V,
+        long: V,
+    },
 }
 
 /// The weights of one layer.
 pub(crate) struct LayerWeights<M, V> {
-    pub(crate) attention_norm: V,
-    pub(crate) attention: AttentionWeights<M, V>,
-    pub(crate) post_attention_norm: Option<V>,
-    pub(crate) ffn_norm: V,
-    pub(crate) ffn: FfnWeights<M, V>,
-    pub(crate) post_ffn_norm: Option<V>,
+    /// Before attention, or whatever is in its place; and before the network, where that shares it.
+    pub(crate) norm: Option<NormWeights<V>>,
+    /// Before attention instead of `norm`, where they differ.
+    pub(crate) mixer_norm: Option<NormWeights<V>>,
+    pub(crate) mixer: MixerWeights<M, V>,
+    pub(crate) post_mixer_norm: Option<NormWeights<V>>,
+    pub(crate) ffn_norm: Option<NormWeights<V>>,
+    pub(crate) ffn: Option<FfnWeights<M, V>>,
+    pub(crate) post_ffn_norm: Option<NormWeights<V>>,
 }
 
-/// Query, key, value and output projections, and norms of heads.
+/// How tokens see each other.
+pub(crate) enum MixerWeights<M, V> {
+    Attention(AttentionWeights<M, V>),
+    Latent(LatentWeights<M, V>),
+    ShortConv(ShortConvWeights<M, V>),
+    Mamba2(Mamba2Weights<M, V>),
+    DeltaNet(DeltaNetWeights<M, V>),
+}
+
+/// Query, key, value and output projections, norms of heads, and scores of no position.
 pub(crate) struct AttentionWeights<M, V> {
     pub(crate) query: Linear<M, V>,
     pub(crate) key: Linear<M, V>,
     pub(crate) value: Linear<M, V>,
-    pub(crate) query_norm: Option<V>,
-    pub(crate) key_norm: Option<V>,
+    pub(crate) query_norm: Option<NormWeights<V>>,
+    pub(crate) key_norm: Option<NormWeights<V>>,
+    pub(crate) sinks: Option<V>,
     pub(crate) output: Linear<M, V>,
+}
+
+/// Latent attention: what makes queries and vectors, and what makes keys and values of them, one matrix a head.
+pub(crate) struct LatentWeights<M, V> {
+    pub(crate) query: LatentQuery<M, V>,
+    pub(crate) down: Linear<M, V>,
+    pub(crate) norm: NormWeights<V>,
+    /// Transposed: they are applied to queries.
+    pub(crate) key_up: Vec<M>,
+    pub(crate) value_up: Vec<M>,
+    pub(crate) output: Linear<M, V>,
+}
+
+/// How latent attention makes its queries.
+pub(crate) enum LatentQuery<M, V> {
+    Whole(Linear<M, V>),
+    Compressed { down: Linear<M, V>, norm: NormWeights<V>, up: Linear<M, V> },
+}
+
+/// A gated convolution.
+pub(crate) struct ShortConvWeights<M, V> {
+    pub(crate) input: Linear<M, V>,
+    pub(crate) kernel: V,
+    pub(crate) output: Linear<M, V>,
+}
+
+/// A state space.
+pub(crate) struct Mamba2Weights<M, V> {
+    pub(crate) input: Linear<M, V>,
+    pub(crate) kernel: V,
+    pub(crate) kernel_bias: Option<V>,
+    pub(crate) a: V,
+    pub(crate) d: V,
+    pub(crate) dt_bias: V,
+    pub(crate) norm: NormWeights<V>,
+    pub(crate) output: Linear<M, V>,
+}
+
+/// A gated delta net.
+pub(crate) struct DeltaNetWeights<M, V> {
+    pub(crate) input: DeltaNetInput<M, V>,
+    pub(crate) rates: DeltaNetRates<M, V>,
+    pub(crate) kernel: V,
+    pub(crate) a: V,
+    pub(crate) dt_bias: V,
+    pub(crate) norm: NormWeights<V>,
+    pub(crate) output: Linear<M, V>,
+}
+
+/// What makes queries, keys and values, and gates.
+pub(crate) enum DeltaNetInput<M, V> {
+    Split {
+        conv: Linear<M, V>,
+        gate: Linear<M, V>,
+    },
+    /// Key head after key head.
+    ByKeyHead(Linear<M, V>),
+}
+
+/// What makes the rates of a delta net.
+pub(crate) enum DeltaNetRates<M, V> {
+    Split {
+        beta: Linear<M, V>,
+        alpha: Linear<M, V>,
+    },
+    /// Key head after key head.
+    ByKeyHead(Linear<M, V>),
 }
 
 /// The feed-forward part of a layer.
 pub(crate) enum FfnWeights<M, V> {
-    /// One gated network for every token.
-    Dense { gate: Linear<M, V>, up: Linear<M, V>, down: Linear<M, V> },
+    /// One network for every token.
+    Dense(DenseWeights<M, V>),
     /// A few of many networks for each token.
-    Experts(ExpertWeights<M>),
+    Experts(Box<ExpertWeights<M, V>>),
 }
 
-/// The experts of a layer: the rows of all, one expert after another, in each matrix.
-pub(crate) struct ExpertWeights<M> {
+/// A feed-forward network.
+pub(crate) struct DenseWeights<M, V> {
+    pub(crate) gate: Option<Linear<M, V>>,
+    pub(crate) up: Linear<M, V>,
+    /// What the activations are divided by.
+    pub(crate) divisors: Option<V>,
+    pub(crate) down: Linear<M, V>,
+}
+
+/// The experts of a layer.
+pub(crate) struct ExpertWeights<M, V> {
     pub(crate) config: ExpertsConfig,
-    pub(crate) n_embd: usize,
-    pub(crate) router: M,
-    pub(crate) gate: M,
-    pub(crate) up: M,
-    pub(crate) down: M,
+    pub(crate) router: Linear<M, V>,
+    /// Added to the scores of experts when they are chosen.
+    pub(crate) choice_bias: Option<V>,
+    pub(crate) gate: ExpertMatrix<M, V>,
+    pub(crate) up: ExpertMatrix<M, V>,
+    pub(crate) down: ExpertMatrix<M, V>,
+    pub(crate) shared: Option<SharedWeights<M, V>>,
 }
 
-/// Finds every tensor that `config` asks for and gives it to `source`.
-///
-/// # Errors
-/// A missing tensor or one of another shape, by name; what `source` returns.
-pub(crate) fn build<S: WeightSource>(
-    gguf: &Gguf<'_>,
-    config: &ModelConfig,
-    source: &mut S,
-) -> Result<Weights<S::Matrix, S::Vector>> {
-    let tied = gguf.tensor("output.weight").is_none();
-    let mut build = Build { gguf, source, role: if tied { Role::Head } else { Role::Embedding } };
-    let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
-    let token_embedding = build.matrix("token_embd.weight", &[n_embd, n_vocab])?;
-    build.role = Role::Head;
-    let output =
-        if tied { token_embedding.clone() } else { build.matrix("output.weight", &[n_embd, n_vocab])? };
-    let n_rot = config.layers[0].attention.rope.n_rot;
-    Ok(Weights {
-        token_embedding,
-        rope_factors: build.optional_vector("rope_freqs.weight", n_rot / 2)?,
-        layers: config
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(i, layer)| build.layer(i, n_embd, layer))
-            .collect::<Result<_>>()?,
-        output_norm: build.vector("output_norm.weight", n_embd)?,
-        output: Linear { matrix: output, bias: build.optional_vector("output.bias", n_vocab)? },
-    })
+/// One matrix of every expert: rows of a matrix of all.
+pub(crate) struct ExpertMatrix<M, V> {
+    pub(crate) all: M,
+    /// First row of the first expert.
+    pub(crate) first: usize,
+    /// From one expert's to the next one's.
+    pub(crate) stride: usize,
+    /// Of one expert.
+    pub(crate) n_rows: usize,
+    /// One an expert, or none.
+    pub(crate) biases: Vec<V>,
 }
 
-struct Build<'a, 'g, S> {
-    gguf: &'a Gguf<'g>,
-    source: &'a mut S,
-    /// Of the matrices that are looked for.
-    role: Role,
+/// The expert that every token goes to.
+pub(crate) struct SharedWeights<M, V> {
+    pub(crate) gate: Linear<M, V>,
+    pub(crate) up: Linear<M, V>,
+    pub(crate) down: Linear<M, V>,
+    /// One row: how much it counts.
+    pub(crate) router: Option<M>,
 }
 
-impl<'g, S: WeightSource> Build<'_, 'g, S> {
-    fn layer(
-        &mut self,
-        index: usize,
-        n_embd: usize,
-        config: &LayerConfig,
-    ) -> Result<LayerWeights<S::Matrix, S::Vector>> {
-        let prefix = &format!("blk.{index}");
-        self.role = Role::Layer(index);
-        Ok(LayerWeights {
-            attention_norm: self.vector(&format!("{prefix}.attn_norm.weight"), n_embd)?,
-            attention: self.attention(prefix, n_embd, &config.attention)?,
-            post_attention_norm: self
-                .optional_vector(&format!("{prefix}.post_attention_norm.weight"), n_embd)?,
-            ffn_norm: self.vector(&format!("{prefix}.ffn_norm.weight"), n_embd)?,
-            ffn: self.ffn(index, prefix, n_embd, &config.ffn)?,
-            post_ffn_norm: self.optional_vector(&format!("{prefix}.post_ffw_norm.weight"), n_embd)?,
-        })
-    }
-
-    fn attention(
-        &mut self,
-        prefix: &str,
-        n_embd: usize,
-        config: &AttentionConfig,
-    ) -> Result<AttentionWeights<S::Matrix, S::Vector>> {
-        let AttentionConfig { n_head, n_head_kv, key_length, value_length, .. } = *config;
-        Ok(AttentionWeights {
-            query: self.linear(&format!("{prefix}.attn_q"), n_embd, n_head * key_length)?,
-            key: self.linear(&format!("{prefix}.attn_k"), n_embd, n_head_kv * key_length)?,
-            value: self.linear(&format!("{prefix}.attn_v"), n_embd, n_head_kv * value_length)?,
-            query_norm: self.optional_vector(&format!("{prefix}.attn_q_norm.weight"), key_length)?,
-            key_norm: self.optional_vector(&format!("{prefix}.attn_k_norm.weight"), key_length)?,
-            output: self.linear(&format!("{prefix}.attn_output"), n_head * value_length, n_embd)?,
-        })
-    }
-
-    fn ffn(
-        &mut self,
-        index: usize,
-        prefix: &str,
-        n_embd: usize,
-        config: &FfnConfig,
-    ) -> Result<FfnWeights<S::Matrix, S::Vector>> {
-        let n_ff = config.n_ff;
-        let Some(experts) = &config.experts else {
-            return Ok(FfnWeights::Dense {
-                gate: self.linear(&format!("{prefix}.ffn_gate"), n_embd, n_ff)?,
-                up: self.linear(&format!("{prefix}.ffn_up"), n_embd, n_ff)?,
-                down: self.linear(&format!("{prefix}.ffn_down"), n_ff, n_embd)?,
-            });
-        };
-        let n = experts.n_expert;
-        let router = self.matrix(&format!("{prefix}.ffn_gate_inp.weight"), &[n_embd, n])?;
-        self.role = Role::Experts(index);
-        Ok(FfnWeights::Experts(ExpertWeights {
-            config: experts.clone(),
-            n_embd,
-            router,
-            gate: self.matrix(&format!("{prefix}.ffn_gate_exps.weight"), &[n_embd, n_ff, n])?,
-            up: self.matrix(&format!("{prefix}.ffn_up_exps.weight"), &[n_embd, n_ff, n])?,
-            down: self.matrix(&format!("{prefix}.ffn_down_exps.weight"), &[n_ff, n_embd, n])?,
-        }))
-    }
-
-    fn linear(&mut self, name: &str, row_len: usize, n_rows: usize) -> Result<Linear<S::Matrix, S::Vector>> {
-        Ok(Linear {
-            matrix: self.matrix(&format!("{name}.weight"), &[row_len, n_rows])?,
-            bias: self.optional_vector(&format!("{name}.bias"), n_rows)?,
-        })
-    }
-
-    fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<S::Matrix> {
-        let tensor = self.find(name, shape)?;
-        self.source.matrix(tensor.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?, self.role)
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<S::Vector> {
-        self.optional_vector(name, len)?.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
-    }
-
-    fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<S::Vector>> {
-        self.find(name, &[len])?.map(|tensor| self.source.vector(tensor)).transpose()
-    }
-
-    /// The tensor, if the file has it and its shape is right; trailing dimensions of 1 do not count.
-    fn find(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor<'g>>> {
-        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
-        let expected: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
-        if trim(tensor.shape()) != trim(&expected) || tensor.n_elements() == 0 {
-            return Err(Error::TensorShape {
-                name: name.to_owned(),
-                found: tensor.shape().to_vec(),
-                expected,
-            });
+impl<M, V> LayerWeights<M, V> {
+    /// Calls `visit` with the matrices that every token meets, in the order of their use: all but those of experts, which
+    /// come last.
+    pub(crate) fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
+        let mut linears = |linears: &[&Linear<M, V>]| linears.iter().for_each(|linear| visit(&linear.matrix));
+        match &self.mixer {
+            MixerWeights::Attention(w) => linears(&[&w.query, &w.key, &w.value, &w.output]),
+            MixerWeights::ShortConv(w) => linears(&[&w.input, &w.output]),
+            MixerWeights::Mamba2(w) => linears(&[&w.input, &w.output]),
+            MixerWeights::Latent(w) => {
+                match &w.query {
+                    LatentQuery::Whole(query) => linears(&[query, &w.down]),
+                    LatentQuery::Compressed { down, up, .. } => linears(&[down, &w.down, up]),
+                }
+                w.key_up.iter().chain(&w.value_up).for_each(&mut *visit);
+                visit(&w.output.matrix);
+            }
+            MixerWeights::DeltaNet(w) => {
+                match &w.input {
+                    DeltaNetInput::Split { conv, gate } => linears(&[conv, gate]),
+                    DeltaNetInput::ByKeyHead(all) => linears(&[all]),
+                }
+                match &w.rates {
+                    DeltaNetRates::Split { beta, alpha } => linears(&[beta, alpha]),
+                    DeltaNetRates::ByKeyHead(both) => linears(&[both]),
+                }
+                linears(&[&w.output]);
+            }
         }
-        Ok(Some(tensor))
+        let mut linears = |linears: &[&Linear<M, V>]| linears.iter().for_each(|linear| visit(&linear.matrix));
+        match &self.ffn {
+            None => {}
+            Some(FfnWeights::Dense(w)) => {
+                w.gate.iter().for_each(|gate| linears(&[gate]));
+                linears(&[&w.up, &w.down]);
+            }
+            Some(FfnWeights::Experts(w)) => {
+                if let Some(shared) = &w.shared {
+                    linears(&[&shared.gate, &shared.up, &shared.down]);
+                    shared.router.iter().for_each(&mut *visit);
+                }
+                visit(&w.router.matrix);
+            }
+        }
     }
-}
 
-fn trim(shape: &[u64]) -> &[u64] {
-    let end = shape.iter().rposition(|&n| n != 1).map_or(0, |i| i + 1);
-    &shape[..end]
+    /// The experts, if there are any.
+    pub(crate) fn experts(&self) -> Option<&ExpertWeights<M, V>> {
+        match &self.ffn {
+            Some(FfnWeights::Experts(experts)) => Some(experts.as_ref()),
+            Some(FfnWeights::Dense(_)) | None => None,
+        }
+    }
 }

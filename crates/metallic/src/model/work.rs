@@ -1,9 +1,12 @@
 //! How much work a token is: what a benchmark sets measured rates beside.
 
+use std::ops::Range;
+
 use metallic_gguf::{Gguf, Tensor};
 
 use super::arch;
-use super::weights::{self, FfnWeights, LayerWeights, WeightSource};
+use super::config::ExpertsConfig;
+use super::weights::{self, WeightSource};
 use crate::error::Result;
 use crate::memory::Role;
 
@@ -35,33 +38,26 @@ impl TokenWork {
         let weights = weights::build(gguf, &config, &mut Sizes)?;
         let mut work = Self { head: weights.output.matrix, ..Self::default() };
         for layer in &weights.layers {
-            layer_products(layer).into_iter().for_each(|products| work.layers.add(products));
+            layer.each_matrix(&mut |products| work.layers.add(*products));
+            if let Some(experts) = layer.experts() {
+                let ExpertsConfig { n_used, n_expert, .. } = experts.config;
+                for matrix in [&experts.gate, &experts.up, &experts.down] {
+                    let of_one = matrix.all.part(matrix.n_rows, matrix.stride * n_expert);
+                    (0..n_used).for_each(|_| work.layers.add(of_one));
+                }
+            }
         }
         Ok(work)
     }
 }
 
-fn layer_products(layer: &LayerWeights<Products, ()>) -> Vec<Products> {
-    let attention = &layer.attention;
-    let projections = [&attention.query, &attention.key, &attention.value, &attention.output];
-    let mut products: Vec<Products> = projections.iter().map(|linear| linear.matrix).collect();
-    match &layer.ffn {
-        FfnWeights::Dense { gate, up, down } => products.extend([gate.matrix, up.matrix, down.matrix]),
-        FfnWeights::Experts(experts) => {
-            let (n_used, n_expert) = (experts.config.n_used as u64, experts.config.n_expert as u64);
-            let used = |all: Products| Products {
-                // Experts are equal parts of a tensor, so the divisions leave nothing over.
-                weight_bytes: all.weight_bytes / n_expert * n_used,
-                multiply_adds: all.multiply_adds / n_expert * n_used,
-            };
-            products.push(experts.router);
-            products.extend([experts.gate, experts.up, experts.down].map(used));
-        }
-    }
-    products
-}
-
 impl Products {
+    /// That of some of the rows: all are of one size, so the division leaves nothing over.
+    fn part(self, n_rows: usize, of: usize) -> Self {
+        let part = |all: u64| all / of as u64 * n_rows as u64;
+        Self { weight_bytes: part(self.weight_bytes), multiply_adds: part(self.multiply_adds) }
+    }
+
     fn add(&mut self, other: Products) {
         self.weight_bytes += other.weight_bytes;
         self.multiply_adds += other.multiply_adds;
@@ -79,7 +75,11 @@ impl WeightSource for Sizes {
         Ok(Products { weight_bytes: tensor.n_bytes(), multiply_adds: tensor.n_elements() })
     }
 
-    fn vector(&mut self, _: Tensor<'_>) -> Result<()> {
+    fn rows(&self, matrix: &Products, rows: Range<usize>, of: usize) -> Products {
+        matrix.part(rows.len(), of)
+    }
+
+    fn vector(&mut self, _: Tensor<'_>, _: Range<usize>) -> Result<()> {
         Ok(())
     }
 }

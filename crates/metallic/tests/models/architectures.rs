@@ -43,7 +43,7 @@ fn logits_agree_with_the_oracles() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
-    assert!(n_passed >= 5, "only {n_passed} oracles were compared");
+    assert!(n_passed >= 40, "only {n_passed} oracles were compared");
 }
 
 /// Selection of experts: the files use all they have, so the key is rewritten to 1, as for the oracle.
@@ -73,5 +73,5 @@ fn logits_agree_when_one_expert_is_chosen() {
         assert!(error < MAX_NMSE, "{name}: {error:.2e}");
         n_passed += 1;
     }
-    assert!(n_passed >= 1);
+    assert!(n_passed >= 11);
 }

@@ -1,8 +1,10 @@
 //! Whole models against answers that were computed elsewhere.
 
 mod architectures;
+mod bad_input;
 mod consistency;
 mod containers;
 mod oracles;
 mod real_models;
+mod reference;
 mod residency;

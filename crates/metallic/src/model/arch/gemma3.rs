@@ -3,9 +3,9 @@
 //! Windowed layers keep the short rotation base of Gemma 2 and are not stretched; full layers use the
 //! file's base and scaling (arXiv 2503.19786, section 2). The checkpoint's norms hold `w`, the files `1 + w`.
 
-use super::Keys;
+use super::{Keys, gemma};
 use crate::error::Result;
-use crate::model::config::{Activation, ModelConfig, RopePairs};
+use crate::model::config::{ModelConfig, QkNorm};
 
 /// Every sixth layer sees the whole context.
 const PATTERN: usize = 6;
@@ -14,15 +14,17 @@ const LOCAL_FREQ_BASE: f32 = 10_000.0;
 /// Only the 27B model has this many layers; its scores are scaled by the hidden width per head.
 const LAYERS_OF_27B: usize = 62;
 
-pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
-    let mut config = keys.decoder(RopePairs::Halves, Activation::GeluTanh)?;
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
+    let mut config = gemma::config(keys)?;
     let n_layers = config.layers.len();
-    let window = keys.optional::<usize>("attention.sliding_window")?;
+    let window = keys.window()?;
     let windowed = keys.window_pattern(n_layers, PATTERN)?;
     let local_freq_base = keys.optional("rope.freq_base_swa")?.unwrap_or(LOCAL_FREQ_BASE);
     let scale = keys.optional("attention.scale")?;
     for (layer, windowed) in config.layers.iter_mut().zip(windowed) {
-        let attention = &mut layer.attention;
+        layer.post_norms = true;
+        let Some(attention) = layer.mixer.attention_mut() else { continue };
+        attention.qk_norm = Some(QkNorm::EachHead);
         if let Some(scale) = scale {
             attention.scale = scale;
         } else if n_layers == LAYERS_OF_27B {
@@ -30,12 +32,12 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         }
         if windowed {
             attention.window = window;
-            attention.rope.freq_base = local_freq_base;
-            attention.rope.freq_scale = 1.0;
-            attention.rope.yarn = None;
+            if let Some(rope) = &mut attention.rope {
+                rope.unstretched();
+                rope.freq_base = local_freq_base;
+            }
         }
     }
-    config.embedding_scale = (config.n_embd as f32).sqrt();
     config.logit_softcap = keys.optional("final_logit_softcapping")?;
     Ok(config)
 }

@@ -6,11 +6,10 @@ use super::Keys;
 use crate::error::Result;
 use crate::model::config::{Activation, ModelConfig, RopePairs};
 
-pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut config = keys.decoder(RopePairs::Adjacent, Activation::Silu)?;
-    let experts = keys.experts()?;
-    for layer in &mut config.layers {
-        layer.ffn.experts = experts.clone();
+    if let Some(experts) = keys.experts()? {
+        keys.set_experts(&mut config, &experts)?;
     }
     Ok(config)
 }

@@ -4,6 +4,6 @@ use super::Keys;
 use crate::error::Result;
 use crate::model::config::{Activation, ModelConfig, RopePairs};
 
-pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     keys.decoder(RopePairs::Halves, Activation::Silu)
 }

@@ -1,0 +1,11 @@
+//! Phi-3.5-MoE: Phi-3 with experts, and biases everywhere.
+
+use super::{Keys, phi3};
+use crate::error::Result;
+use crate::model::config::ModelConfig;
+
+pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
+    let mut config = phi3::config(keys)?;
+    keys.set_experts(&mut config, &keys.required_experts()?)?;
+    Ok(config)
+}

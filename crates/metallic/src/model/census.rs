@@ -1,0 +1,183 @@
+//! Which tensors of a file a model needs, which it lacks, and which no code uses.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::ops::Range;
+
+use metallic_gguf::{ByteOrder, Gguf, Tensor};
+
+use super::arch;
+use super::config::ModelConfig;
+use super::weights::{self, WeightSource};
+use crate::error::{Error, Result};
+use crate::memory::{MatrixBytes, Placement, Role, Usage, WeightBytes};
+
+/// Names of tensors that no code uses, in a file of a model that runs.
+///
+/// # Errors
+/// As [`GgufLoader::plan`](super::GgufLoader::plan), as far as it is about the file.
+pub fn unused_tensors(gguf: &Gguf<'_>) -> Result<Vec<String>> {
+    let config = arch::read_config(gguf)?;
+    let census = Census::of(gguf, &config)?;
+    Ok(census.unused(gguf).map(str::to_owned).collect())
+}
+
+/// The first pass over the weights: which there are, and how large.
+pub(crate) struct Census<'c> {
+    config: &'c ModelConfig,
+    pub(crate) bytes: WeightBytes,
+    used: HashSet<String>,
+    missing: Vec<String>,
+}
+
+impl<'c> Census<'c> {
+    /// Of a model that a file should hold.
+    ///
+    /// # Errors
+    /// All tensors that it lacks, or one of another shape.
+    pub(crate) fn of(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
+        let census = Self::taken(gguf, config)?;
+        if census.missing.is_empty() {
+            Ok(census)
+        } else {
+            Err(Error::MissingTensors { names: census.missing })
+        }
+    }
+
+    /// The same, with the tensors that the file lacks in a list of their own.
+    fn taken(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
+        let (bytes, used, missing) = (WeightBytes::default(), HashSet::new(), Vec::new());
+        let mut census = Self { config, bytes, used, missing };
+        weights::build(gguf, config, &mut census)?;
+        Ok(census)
+    }
+
+    /// How much of a matrix of this role a token uses.
+    fn usage(&self, role: Role) -> Usage {
+        let experts =
+            |layer: usize| self.config.layers[layer].ffn.as_ref().and_then(|ffn| ffn.experts.as_ref());
+        match role {
+            Role::Layer(_) => Usage::Whole,
+            Role::Experts(layer) => experts(layer).map_or(Usage::Whole, |experts| Usage::Experts {
+                n_used: experts.n_used as u64,
+                n_expert: experts.n_expert as u64,
+            }),
+            Role::Head => Usage::Logits,
+            Role::Embedding => Usage::Row,
+        }
+    }
+
+    /// Names of tensors that the model has no use for.
+    pub(crate) fn unused<'a>(&'a self, gguf: &'a Gguf<'_>) -> impl Iterator<Item = &'a str> {
+        gguf.tensors().map(|tensor| tensor.name()).filter(|name| !self.used.contains(*name))
+    }
+}
+
+impl WeightSource for Census<'_> {
+    type Matrix = ();
+    type Vector = ();
+
+    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<()> {
+        self.used.insert(tensor.name().to_owned());
+        let matrix = MatrixBytes {
+            name: tensor.name().to_owned(),
+            bytes: tensor.n_bytes(),
+            n_weights: tensor.n_elements(),
+            n_rows: tensor.n_rows(),
+            usage: self.usage(role),
+            placement: Placement::Resident,
+        };
+        match tensor.byte_order() {
+            ByteOrder::Little => self.bytes.matrices.push((role, matrix)),
+            ByteOrder::Big => self.bytes.copied.push(matrix),
+        }
+        Ok(())
+    }
+
+    fn rows(&self, (): &(), _: Range<usize>, _: usize) {}
+
+    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<()> {
+        self.used.insert(tensor.name().to_owned());
+        self.bytes.vectors += (values.len() * size_of::<f32>()) as u64;
+        Ok(())
+    }
+
+    fn absent_matrix(&mut self, name: &str) -> Result<()> {
+        self.missing.push(name.to_owned());
+        Ok(())
+    }
+
+    fn absent_vector(&mut self, name: &str) -> Result<()> {
+        self.absent_matrix(name)
+    }
+}
+
+/// The architecture that runs and comes nearest to one that does not: reading the file's keys as its own, it lacks and
+/// has no use for the fewest tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nearest {
+    /// Its name.
+    pub name: &'static str,
+    /// Tensors that it needs and the file lacks; `*` stands for the layers.
+    pub missing: Vec<String>,
+    /// Tensors of the file that it has no use for.
+    pub unused: Vec<String>,
+}
+
+impl Nearest {
+    /// Of the architectures of a table, for a file of architecture `name`; none if no one can read its keys.
+    pub(super) fn find(
+        gguf: &Gguf<'_>,
+        name: &str,
+        table: impl Iterator<Item = (&'static str, Result<ModelConfig>)>,
+    ) -> Option<Self> {
+        let like = |known: &str| known.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+        let candidates = table.filter_map(|(known, config)| Self::of(gguf, known, &config.ok()?));
+        // Among equals, the one whose name begins most like the file's.
+        candidates.min_by_key(|nearest| {
+            (nearest.missing.len() + nearest.unused.len(), std::cmp::Reverse(like(nearest.name)))
+        })
+    }
+
+    /// `None` where a tensor has another shape than this architecture's.
+    fn of(gguf: &Gguf<'_>, name: &'static str, config: &ModelConfig) -> Option<Self> {
+        let census = Census::taken(gguf, config).ok()?;
+        let of_layers = |names: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            names.map(of_all_layers).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        let missing = of_layers(&mut census.missing.iter().map(String::as_str));
+        let unused = of_layers(&mut census.unused(gguf));
+        Some(Self { name, missing, unused })
+    }
+}
+
+/// `blk.*.attn_q.weight` for `blk.7.attn_q.weight`.
+fn of_all_layers(name: &str) -> String {
+    match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, rest)) if layer.bytes().all(|byte| byte.is_ascii_digit()) => format!("blk.*.{rest}"),
+        _ => name.to_owned(),
+    }
+}
+
+impl fmt::Display for Nearest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nearest is {}", self.name)?;
+        match (self.missing.as_slice(), self.unused.as_slice()) {
+            ([], []) => write!(f, ", which needs just the tensors that this file has"),
+            (missing, []) => write!(f, ", which needs also {}", listed(missing)),
+            ([], unused) => write!(f, ", which has no use for {}", listed(unused)),
+            (missing, unused) => {
+                write!(f, ", which has no use for {}, and needs {}", listed(unused), listed(missing))
+            }
+        }
+    }
+}
+
+/// The first few names.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match names.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    }
+}

@@ -42,12 +42,11 @@ pub struct PlanRequest {
 /// other lines.
 const PROGRAM_BYTES: u64 = 12 << 20;
 
-/// Chunks are not made larger than this, with which a slot takes 4 MiB: two huge pages, and the longest request that
-/// Linux makes of a disk.
+/// Chunks are not made larger than this, with which a slot takes two huge pages: disks gain nothing from more.
 const MAX_CHUNK_BYTES: usize = (4 << 20) - 4096;
 
-/// Where there is little room there are fewer slots, down to this, before chunks are made smaller: a disk is used best by
-/// long requests, and with so many slots it does not stop while one is in use.
+/// Where there is little room there are fewer slots, down to this, before chunks are made smaller than two huge pages:
+/// with so many the disk does not stop while one is in use.
 const MIN_SLOTS: usize = 4;
 
 /// Nor smaller, but for a test: each costs the disk and the threads a fixed time.

@@ -31,29 +31,39 @@ const PIECE_BYTES: usize = 256 << 10;
 const READERS: usize = 4;
 
 /// Memory from which on huge pages are asked for: of a smaller piece much might lie in a page that is never
-/// used. Slots are as large, as disks gain much: a request for memory in scattered small pages is cut into
-/// shorter ones.
-#[cfg(target_os = "linux")]
-const MIN_HUGE_BYTES: usize = 4 << 20;
+/// used.
+const MIN_HUGE_BYTES: usize = 8 << 20;
 
 /// Zeros, which begin with a page and take no memory before they are touched.
 ///
 /// # Errors
 /// [`Error::OverBudget`]; [`Error::OutOfMemory`] if the system refuses.
 pub(crate) fn zeros(ram: &Tier, what: &'static str, n_bytes: usize) -> Result<Leased<MmapMut>> {
-    let bytes = n_bytes as u64;
-    let lease = ram.lease(what, bytes)?;
-    Ok(lease.of(anonymous(n_bytes).map_err(|_| Error::OutOfMemory { what, bytes })?))
+    leased(ram, what, n_bytes, n_bytes >= MIN_HUGE_BYTES)
 }
 
-fn anonymous(n_bytes: usize) -> io::Result<MmapMut> {
+/// The same for memory of which all will be used, on huge pages whatever its size: neighbours may share one.
+///
+/// # Errors
+/// As [`zeros`].
+pub(super) fn huge_zeros(ram: &Tier, what: &'static str, n_bytes: usize) -> Result<Leased<MmapMut>> {
+    leased(ram, what, n_bytes, true)
+}
+
+fn leased(ram: &Tier, what: &'static str, n_bytes: usize, huge: bool) -> Result<Leased<MmapMut>> {
+    let bytes = n_bytes as u64;
+    let lease = ram.lease(what, bytes)?;
+    Ok(lease.of(anonymous(n_bytes, huge).map_err(|_| Error::OutOfMemory { what, bytes })?))
+}
+
+fn anonymous(n_bytes: usize, huge: bool) -> io::Result<MmapMut> {
     let map = MmapMut::map_anon(n_bytes)?;
     #[cfg(target_os = "linux")]
-    if n_bytes >= MIN_HUGE_BYTES
-        && let Err(error) = map.advise(memmap2::Advice::HugePage)
-    {
+    if huge && let Err(error) = map.advise(memmap2::Advice::HugePage) {
         tracing::debug!(%error, "no huge pages");
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = huge;
     Ok(map)
 }
 
@@ -66,7 +76,7 @@ pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io
     if source.file.metadata()?.len() != map.len() as u64 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was opened"));
     }
-    let mut slab = anonymous(map.len())?;
+    let mut slab = anonymous(map.len(), map.len() >= MIN_HUGE_BYTES)?;
     let chunks = slab.chunks_mut(CHUNK_BYTES).enumerate();
     let mut n_past_cache = 0;
     read_in_parallel(

@@ -102,10 +102,6 @@ pub fn edited(
         writer.tensor(name, GgmlType::F32, shape)?;
     }
     let mut data = writer.begin(Vec::new()).expect("a vector takes all that is written");
-    for (name, shape) in added() {
-        let n: u64 = shape.iter().product();
-        data.write(name, &vec![0; n as usize * size_of::<f32>()]).expect("as many bytes as the shape has");
-    }
     for tensor in kept() {
         let written = match change(tensor.name()).flatten() {
             None => data.write(tensor.name(), tensor.data()),
@@ -115,6 +111,10 @@ pub fn edited(
             }
         };
         written.expect("as many bytes as the shape has");
+    }
+    for (name, shape) in added() {
+        let n: u64 = shape.iter().product();
+        data.write(name, &vec![0; n as usize * size_of::<f32>()]).expect("as many bytes as the shape has");
     }
     Ok(data.finish().expect("every tensor was written"))
 }

@@ -9,13 +9,16 @@ use crate::error::{Error, Result};
 pub(crate) enum Cache<B: Backend> {
     /// Keys and values, in pages.
     Pages(B::KvLayer),
-    /// A convolution's last inputs, and a state: of one sequence after another.
-    States {
-        /// Empty where the layer has none.
-        history: B::Buffer,
-        /// Empty where the layer has none.
-        state: B::Buffer,
-    },
+    /// States of a fixed size.
+    States(States<B::Buffer>),
+}
+
+/// What a layer with a state remembers, of one sequence after another.
+pub(crate) struct States<V> {
+    /// The last inputs of a convolution.
+    pub(crate) history: V,
+    /// Empty where the layer has but a convolution.
+    pub(crate) state: V,
 }
 
 /// How large the memory of one layer is.
@@ -94,10 +97,10 @@ impl CacheSize {
     ) -> Result<Cache<B>> {
         match self {
             CacheSize::Pages { layout, .. } => Ok(Cache::Pages(backend.kv_layer(layout, n_pages)?)),
-            CacheSize::States { history, state } => Ok(Cache::States {
+            CacheSize::States { history, state } => Ok(Cache::States(States {
                 history: backend.buffer("the last inputs of a convolution", history * n_sequences)?,
                 state: backend.buffer("recurrent state", state * n_sequences)?,
-            }),
+            })),
         }
     }
 }

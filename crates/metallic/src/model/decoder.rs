@@ -109,62 +109,63 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn layer(&mut self, index: usize, batch: &Batch<'_>) -> Result<()> {
-        let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
-        let (n_rows, width) = (batch.ids.len(), self.config.n_embd);
-        let norm = NormWeights::as_norm::<B>;
-        let parallel = matches!(config.wiring, Wiring::Parallel { .. });
-        if parallel {
-            let ffn_norm = weights.ffn_norm.as_ref().or(weights.norm.as_ref());
-            if let Some(norm) = ffn_norm {
-                self.backend.norm(&norm.as_norm(), &self.scratch.hidden, n_rows, &mut self.scratch.normed);
-            }
+        let (n_rows, weights) = (batch.ids.len(), &self.weights.layers[index]);
+        let parallel = matches!(self.config.layers[index].wiring, Wiring::Parallel { .. });
+        // Before the mixer adds to what both read.
+        let ahead = weights.ffn_norm.as_ref().or(weights.norm.as_ref()).filter(|_| parallel);
+        if let Some(norm) = ahead {
+            self.backend.norm(&norm.as_norm(), &self.scratch.hidden, n_rows, &mut self.scratch.normed);
         }
-        let first_norm = weights.mixer_norm.as_ref().or(weights.norm.as_ref());
+        self.mix(index, batch)?;
+
+        let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
+        let (Some(ffn_config), Some(ffn_weights)) = (&config.ffn, &weights.ffn) else { return Ok(()) };
         let residual = Residual {
-            reads: first_norm.map_or(Reads::Hidden, |first| Reads::Norm(norm(first))),
-            post_norm: weights.post_mixer_norm.as_ref().map(norm),
+            reads: match &weights.ffn_norm {
+                _ if parallel => Reads::Normed,
+                Some(norm) => Reads::Norm(norm.as_norm()),
+                None => Reads::Hidden,
+            },
+            post_norm: weights.post_ffn_norm.as_ref().map(NormWeights::as_norm),
             scale: config.residual_scale,
             n_rows,
-            width,
+            width: self.config.n_embd,
+        };
+        let (backend, scratch) = (&mut self.backend, &mut self.scratch);
+        ffn::forward(backend, ffn_config, ffn_weights, &residual, &mut self.routing, scratch)
+    }
+
+    /// The part of a layer in which tokens see each other.
+    fn mix(&mut self, index: usize, batch: &Batch<'_>) -> Result<()> {
+        let (config, weights) = (&self.config.layers[index], &self.weights.layers[index]);
+        let norm = weights.mixer_norm.as_ref().or(weights.norm.as_ref());
+        let residual = Residual {
+            reads: norm.map_or(Reads::Hidden, |norm| Reads::Norm(norm.as_norm())),
+            post_norm: weights.post_mixer_norm.as_ref().map(NormWeights::as_norm),
+            scale: config.residual_scale,
+            n_rows: batch.ids.len(),
+            width: self.config.n_embd,
         };
         let rope = self.ropes.of_layer[index].map(|rope| &self.ropes.distinct[rope]);
         let (backend, scratch) = (&mut self.backend, &mut self.scratch);
-        let cache = &mut self.caches[index];
-        match (&config.mixer, &weights.mixer, cache) {
+        match (&config.mixer, &weights.mixer, &mut self.caches[index]) {
             (MixerConfig::Attention(config), MixerWeights::Attention(weights), Cache::Pages(kv)) => {
-                Attention { config, weights, residual, rope, kv }.forward(backend, batch, scratch)?;
+                Attention { config, weights, residual, rope, kv }.forward(backend, batch, scratch)
             }
             (MixerConfig::Latent(config), MixerWeights::Latent(weights), Cache::Pages(kv)) => {
-                Latent { config, weights, residual, rope, kv }.forward(backend, batch, scratch)?;
+                Latent { config, weights, residual, rope, kv }.forward(backend, batch, scratch)
             }
-            (
-                MixerConfig::ShortConv(config),
-                MixerWeights::ShortConv(weights),
-                Cache::States { history, .. },
-            ) => short_conv::forward(backend, config, weights, &residual, history, batch, scratch)?,
-            (
-                MixerConfig::Mamba2(config),
-                MixerWeights::Mamba2(weights),
-                Cache::States { history, state },
-            ) => {
-                mamba2::forward(backend, config, weights, &residual, (history, state), batch, scratch)?;
+            (MixerConfig::ShortConv(config), MixerWeights::ShortConv(weights), Cache::States(states)) => {
+                short_conv::forward(backend, config, weights, &residual, states, batch, scratch)
             }
-            (
-                MixerConfig::DeltaNet(config),
-                MixerWeights::DeltaNet(weights),
-                Cache::States { history, state },
-            ) => delta_net::forward(backend, config, weights, &residual, (history, state), batch, scratch)?,
+            (MixerConfig::Mamba2(config), MixerWeights::Mamba2(weights), Cache::States(states)) => {
+                mamba2::forward(backend, config, weights, &residual, states, batch, scratch)
+            }
+            (MixerConfig::DeltaNet(config), MixerWeights::DeltaNet(weights), Cache::States(states)) => {
+                delta_net::forward(backend, config, weights, &residual, states, batch, scratch)
+            }
             _ => unreachable!("weights and cache are made from the layer's configuration"),
         }
-        let (Some(ffn_config), Some(ffn_weights)) = (&config.ffn, &weights.ffn) else { return Ok(()) };
-        let reads = if parallel {
-            Reads::Normed
-        } else {
-            weights.ffn_norm.as_ref().map_or(Reads::Hidden, |second| Reads::Norm(norm(second)))
-        };
-        let post_norm = weights.post_ffn_norm.as_ref().map(norm);
-        let residual = Residual { reads, post_norm, scale: config.residual_scale, n_rows, width };
-        ffn::forward(backend, ffn_config, ffn_weights, &residual, &mut self.routing, scratch)
     }
 
     /// Logits of the rows asked for, a few rows at a time.

@@ -1,5 +1,6 @@
 //! A gated delta net: queries, keys and values go through a convolution and the delta rule, and are normed and gated.
 
+use super::cache::States;
 use super::config::{Activation, DeltaNetConfig};
 use super::decoder::Batch;
 use super::residual::Residual;
@@ -14,7 +15,7 @@ pub(super) fn forward<B: Backend>(
     config: &DeltaNetConfig,
     weights: &DeltaNetWeights<B::Matrix, B::Buffer>,
     residual: &Residual<'_, B>,
-    (history, state): (&mut B::Buffer, &mut B::Buffer),
+    States { history, state }: &mut States<B::Buffer>,
     batch: &Batch<'_>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {

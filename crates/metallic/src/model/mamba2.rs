@@ -1,5 +1,6 @@
 //! Mamba-2: a convolution, then a state space, gated and normed.
 
+use super::cache::States;
 use super::config::{Activation, Mamba2Config};
 use super::decoder::Batch;
 use super::residual::Residual;
@@ -14,7 +15,7 @@ pub(super) fn forward<B: Backend>(
     config: &Mamba2Config,
     weights: &Mamba2Weights<B::Matrix, B::Buffer>,
     residual: &Residual<'_, B>,
-    (history, state): (&mut B::Buffer, &mut B::Buffer),
+    States { history, state }: &mut States<B::Buffer>,
     batch: &Batch<'_>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {

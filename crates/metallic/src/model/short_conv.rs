@@ -1,5 +1,6 @@
 //! A gated convolution over the last few positions: `C · conv(B · x)`, where `B`, `C` and `x` are projected together.
 
+use super::cache::States;
 use super::config::{Activation, ShortConvConfig};
 use super::decoder::Batch;
 use super::residual::Residual;
@@ -14,7 +15,7 @@ pub(super) fn forward<B: Backend>(
     config: &ShortConvConfig,
     weights: &ShortConvWeights<B::Matrix, B::Buffer>,
     residual: &Residual<'_, B>,
-    history: &mut B::Buffer,
+    states: &mut States<B::Buffer>,
     batch: &Batch<'_>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
@@ -28,7 +29,7 @@ pub(super) fn forward<B: Backend>(
     let conv =
         CausalConv { kernel: &weights.kernel, bias: None, activation: Activation::Identity, n_channels: n };
     for span in batch.spans() {
-        backend.causal_conv(&conv, history, &span, conv_input, convolved);
+        backend.causal_conv(&conv, &mut states.history, &span, conv_input, convolved);
     }
     backend.copy_columns(projected, part(1), state_gate, Columns::all(n), n, n_rows);
     let gated = Input::Gated { activation: Activation::Identity, gate: state_gate, up: convolved };

@@ -156,9 +156,7 @@ impl<'a, 'g> Keys<'a, 'g> {
         Ok(ModelConfig {
             architecture: self.architecture.to_owned(),
             context_length,
-            original_context: self
-                .optional("rope.scaling.original_context_length")?
-                .unwrap_or(context_length),
+            original_context: self.original_context::<usize>()?,
             n_embd: self.width("embedding_length")?,
             n_vocab: self.n_vocab,
             norm: NormConfig { kind: norm, eps: self.epsilon(eps)? },
@@ -170,6 +168,16 @@ impl<'a, 'g> Keys<'a, 'g> {
             logit_softcap: None,
             layers: (0..self.n_layers()?).map(layer).collect::<Result<_>>()?,
         })
+    }
+
+    /// The context that a model was first trained for: that of the file, unless it says another.
+    fn original_context<T: FromValue<'a>>(&self) -> Result<T> {
+        let key = "rope.scaling.original_context_length";
+        if self.has(key) {
+            self.count(key)?;
+            return self.required(key);
+        }
+        self.required("context_length")
     }
 
     fn epsilon(&self, key: &str) -> Result<f32> {
@@ -288,7 +296,7 @@ impl<'a, 'g> Keys<'a, 'g> {
             "linear" => {}
             "yarn" => {
                 rope.yarn = Some(Yarn {
-                    original_context: self.required("rope.scaling.original_context_length")?,
+                    original_context: self.original_context()?,
                     ext_factor: self.optional("rope.scaling.yarn_ext_factor")?.unwrap_or(1.0),
                     beta_fast: self.optional("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                     beta_slow: self.optional("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
@@ -466,10 +474,15 @@ pub(super) fn validate(config: &ModelConfig) -> Result<()> {
             positive("rope.freq_base", rope.freq_base)?;
             positive("rope.scaling.attn_factor", rope.attn_factor)?;
         }
-        for (key, cap) in
-            [("attn_logit_softcapping", attention.softcap), ("attention.clamp_kqv", attention.clamp)]
-        {
+        for (key, cap) in [
+            ("attn_logit_softcapping", attention.softcap),
+            ("attention.clamp_kqv", attention.clamp),
+            ("attention.max_alibi_bias", attention.alibi),
+        ] {
             cap.map_or(Ok(()), |cap| positive(key, cap))?;
+        }
+        if let Some(temperature) = attention.temperature {
+            positive("attention.temperature_scale", temperature.scale)?;
         }
     }
     config.logit_softcap.map_or(Ok(()), |cap| positive("final_logit_softcapping", cap))

@@ -12,6 +12,13 @@ use crate::block::{QuantBlock, blocks};
 /// 32 signed bytes.
 pub(crate) type Bytes = [int8x16_t; 2];
 
+/// `f` of each. Where a crate is compiled in many parts, as in the dev profile, the standard library's `map` is a call,
+/// and `f` another.
+#[inline(always)]
+pub(crate) fn each<T, U>([a, b, c, d]: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
+    [f(a), f(b), f(c), f(d)]
+}
+
 /// 16 bytes.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -58,6 +65,14 @@ pub(crate) fn store_f32(out: &mut [f32; 4], x: float32x4_t) {
 pub(crate) fn nibbles(bytes: uint8x16_t) -> [int8x16_t; 2] {
     let (low, high) = (vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes));
     [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high)]
+}
+
+/// What each of 16 numbers of 4 bits stands for.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn levels_16(levels: &[i8; 16], codes: uint8x16_t) -> int8x16_t {
+    // SAFETY: reads the 16 bytes of the reference, at any alignment.
+    vqtbl1q_s8(unsafe { vld1q_s8(levels.as_ptr()) }, codes)
 }
 
 /// Adds the products of 16 signed bytes to four sums, four to each.

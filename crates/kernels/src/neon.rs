@@ -1,4 +1,5 @@
-//! What the NEON kernels share: loads and stores through references, and the dot product of bytes.
+//! What the NEON kernels share: loads and stores through references, the steps that several formats unpack by, and
+//! the dot product of bytes.
 //!
 //! Of these only the last is not in the baseline of the architecture. The intrinsics for it are not stable in the
 //! compiler that this crate asks for, so it is written as assembly.
@@ -65,6 +66,65 @@ pub(crate) fn store_f32(out: &mut [f32; 4], x: float32x4_t) {
 pub(crate) fn nibbles(bytes: uint8x16_t) -> [int8x16_t; 2] {
     let (low, high) = (vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes));
     [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high)]
+}
+
+/// The `run`-th 2 bits of each of 32 bytes, the lowest first.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn pairs(bytes: &[u8; 32], run: usize) -> Bytes {
+    let bytes = bytes.as_chunks::<16>().0;
+    // To the left by a negative number is to the right.
+    let sixteen = |i: usize| vshlq_u8(load_16(&bytes[i]), vdupq_n_s8(-2 * run as i8));
+    let of = |i: usize| vreinterpretq_s8_u8(vandq_u8(sixteen(i), vdupq_n_u8(3)));
+    [of(0), of(1)]
+}
+
+/// `weights` and `value` where bit `i` of a byte is set.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn or_where(weights: Bytes, bytes: &[u8; 32], i: usize, value: i8) -> Bytes {
+    let bytes = bytes.as_chunks::<16>().0;
+    let is_set = |half: usize| vtstq_u8(load_16(&bytes[half]), vdupq_n_u8(1 << i));
+    let of = |half: usize| vandq_s8(vreinterpretq_s8_u8(is_set(half)), vdupq_n_s8(value));
+    [vorrq_s8(weights[0], of(0)), vorrq_s8(weights[1], of(1))]
+}
+
+/// 32 bits, one in each byte: all its bits set or none.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn masks(bits: [u8; 4]) -> Bytes {
+    let all = vreinterpretq_u8_u32(vdupq_n_u32(u32::from_le_bytes(bits)));
+    // Byte i looks at byte i / 8 and in it at bit i % 8.
+    let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+    let of = |first: u8, second: u8| {
+        let bytes = vqtbl1q_u8(all, vcombine_u8(vdup_n_u8(first), vdup_n_u8(second)));
+        vreinterpretq_s8_u8(vtstq_u8(bytes, bit))
+    };
+    [of(0, 1), of(2, 3)]
+}
+
+/// 32 numbers of 5 bits: the nibbles of `low`, and the bits of `high` as the fifth.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn five_bits(low: &[u8; 16], high: [u8; 4]) -> Bytes {
+    let ([a, b], [c, d], fifth) = (nibbles(load_16(low)), masks(high), vdupq_n_s8(16));
+    [vorrq_s8(a, vandq_s8(c, fifth)), vorrq_s8(b, vandq_s8(d, fifth))]
+}
+
+/// Each less `offset`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn less(weights: Bytes, offset: i8) -> Bytes {
+    let offset = vdupq_n_s8(offset);
+    [vsubq_s8(weights[0], offset), vsubq_s8(weights[1], offset)]
+}
+
+/// What each of 32 numbers of 4 bits stands for.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn levels(levels: &[i8; 16], codes: Bytes) -> Bytes {
+    let of = |codes| levels_16(levels, vreinterpretq_u8_s8(codes));
+    [of(codes[0]), of(codes[1])]
 }
 
 /// What each of 16 numbers of 4 bits stands for.

@@ -52,12 +52,11 @@ impl Registers for Neon {
             return unsafe { E::load_neon(from) };
         }
         let mut whole = [E::default(); 8];
-        for (i, number) in whole.iter_mut().enumerate().take(lanes) {
-            // SAFETY: as the caller promises.
-            *number = unsafe { from.cast::<E>().add(i).read_unaligned() };
+        // SAFETY: as the caller promises; the array has 8 numbers, for which any bytes will do.
+        unsafe {
+            from.copy_to_nonoverlapping(whole.as_mut_ptr().cast(), lanes * E::BYTES);
+            E::load_neon(whole.as_ptr().cast())
         }
-        // SAFETY: the array has 8 numbers.
-        unsafe { E::load_neon(whole.as_ptr().cast()) }
     }
 
     #[inline(always)]

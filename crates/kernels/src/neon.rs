@@ -7,7 +7,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use crate::activations::Q8Block;
+use crate::activations::{Q8_LEN, Q8Block};
 use crate::block::{QuantBlock, blocks};
 
 /// 32 signed bytes.
@@ -162,56 +162,70 @@ pub(crate) struct Sums {
 impl Sums {
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    pub(crate) fn zero() -> Sums {
+    fn zero() -> Sums {
         Sums { products: vdupq_n_f32(0.0), mins: 0.0 }
     }
 
-    /// Adds the product of 32 weights `scale · w − min` with a block.
+    /// Adds the product of 32 weights `scale · w` with a block.
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    pub(crate) fn add(&mut self, weights: Bytes, scale: f32, min: f32, x: &Q8Block) {
+    pub(crate) fn add(&mut self, weights: Bytes, scale: f32, x: &Q8Block) {
         let quants = load_i8(&x.quants);
         let dots = add_products(vdupq_n_s32(0), weights[0], quants[0]);
         let dots = add_products(dots, weights[1], quants[1]);
         self.products = vfmaq_n_f32(self.products, vcvtq_f32_s32(dots), scale * x.scale);
-        self.mins += min * x.scale * x.sum() as f32;
     }
 
-    /// As [`add`](Self::add), with a scale and a minimum for each 16 weights.
+    /// As [`add`](Self::add), with a scale for each 16 weights.
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    pub(crate) fn add_halves(&mut self, weights: Bytes, scales: [f32; 2], mins: [f32; 2], x: &Q8Block) {
+    pub(crate) fn add_halves(&mut self, weights: Bytes, scales: [f32; 2], x: &Q8Block) {
         let quants = load_i8(&x.quants);
         for half in 0..2 {
             let dots = vcvtq_f32_s32(add_products(vdupq_n_s32(0), weights[half], quants[half]));
             self.products = vfmaq_n_f32(self.products, dots, scales[half] * x.scale);
-            self.mins += mins[half] * x.scale * f32::from(x.sums[half]);
         }
+    }
+
+    /// Takes off what 32 weights are too large by.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) fn subtract(&mut self, min: f32, x: &Q8Block) {
+        self.mins += min * x.scale * x.sum() as f32;
+    }
+
+    /// As [`subtract`](Self::subtract), with a minimum for each 16 weights.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) fn subtract_halves(&mut self, mins: [f32; 2], x: &Q8Block) {
+        self.mins += x.scale * (mins[0] * f32::from(x.sums[0]) + mins[1] * f32::from(x.sums[1]));
     }
 
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    pub(crate) fn total(self, other: Sums) -> f32 {
+    fn total(self, other: Sums) -> f32 {
         vaddvq_f32(vaddq_f32(self.products, other.products)) - (self.mins + other.mins)
     }
 }
 
-/// The dot product of a row of blocks of `32 · N` weights: `add` adds the `i`-th 32 of a block to the sums. Two
-/// are under way at a time, for a sum can take the next only when the addition before is done.
+/// The dot product of a row: `add` adds the `i`-th 32 weights of a block to the sums. Two are under way at a time, for
+/// a sum can take the next only when the addition before is done; they take turns, so that `add` is called, and its
+/// code is, in one place.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(crate) fn dot_blocks<B: QuantBlock, const N: usize>(
+pub(crate) fn dot_blocks<B: QuantBlock>(
     row: &[u8],
     x: &[Q8Block],
     add: impl Fn(&mut Sums, &B, usize, &Q8Block),
 ) -> f32 {
-    let row = blocks::<B>(row);
-    assert_eq!(x.len(), N * row.len(), "one activation block for every 32 weights");
-    let mut sums = [Sums::zero(); 2];
-    for (b, (block, x)) in row.iter().zip(x.as_chunks::<N>().0).enumerate() {
+    let (row, per_block) = (blocks::<B>(row), const { B::TYPE.block_len() / Q8_LEN });
+    assert_eq!(x.len(), row.len() * per_block, "one activation block for every 32 weights");
+    let (mut sums, mut others) = (Sums::zero(), Sums::zero());
+    for (block, x) in row.iter().zip(x.chunks_exact(per_block)) {
         for (i, x) in x.iter().enumerate() {
-            add(&mut sums[(b * N + i) % 2], block, i, x);
+            add(&mut sums, block, i, x);
+            (sums, others) = (others, sums);
         }
     }
-    sums[0].total(sums[1])
+    sums.total(others)
 }

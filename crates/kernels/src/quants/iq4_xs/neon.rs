@@ -8,8 +8,8 @@ use crate::quants::iq4_nl::LEVELS;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 8>(row, x, |sums, block: &BlockIQ4_XS, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockIQ4_XS, i, x| {
         let scale = half(block.d) * f32::from(block.sub_scale(i));
-        sums.add(levels(&LEVELS, nibbles(load_16(&block.qs[i]))), scale, 0.0, x);
+        sums.add(levels(&LEVELS, nibbles(load_16(&block.qs[i]))), scale, x);
     })
 }

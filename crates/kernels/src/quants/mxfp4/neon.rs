@@ -6,8 +6,8 @@ use crate::neon::{dot_blocks, levels, load_16, nibbles};
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 1>(row, x, |sums, block: &BlockMXFP4, _, x| {
+    dot_blocks(row, x, |sums, block: &BlockMXFP4, _, x| {
         let weights = levels(&DOUBLED_E2M1, nibbles(load_16(&block.qs)));
-        sums.add(weights, half_e8m0(block.e), 0.0, x);
+        sums.add(weights, half_e8m0(block.e), x);
     })
 }

@@ -9,11 +9,11 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 2>(row, x, |sums, block: &BlockQ2_0, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockQ2_0, i, x| {
         let bytes = load_16(&block.qs);
         let twice = if i == 0 { vzip1q_u8(bytes, bytes) } else { vzip2q_u8(bytes, bytes) };
         let weights = [quarters(vzip1q_u8(twice, twice)), quarters(vzip2q_u8(twice, twice))];
-        sums.add(less(weights, 1), half(block.d), 0.0, x);
+        sums.add(less(weights, 1), half(block.d), x);
     })
 }
 

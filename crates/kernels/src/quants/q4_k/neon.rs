@@ -7,10 +7,10 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 8>(row, x, |sums, block: &BlockQ4_K, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockQ4_K, i, x| {
         let (scale, min) = scale_min(&block.scales, i);
-        let (scale, min) = (half(block.d) * f32::from(scale), half(block.dmin) * f32::from(min));
-        sums.add(four_bits(&block.qs, i), scale, min, x);
+        sums.add(four_bits(&block.qs, i), half(block.d) * f32::from(scale), x);
+        sums.subtract(half(block.dmin) * f32::from(min), x);
     })
 }
 

@@ -8,9 +8,9 @@ use crate::quants::q4_k::{neon::four_bits, scale_min};
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 8>(row, x, |sums, block: &BlockQ5_K, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockQ5_K, i, x| {
         let (scale, min) = scale_min(&block.scales, i);
-        let (scale, min) = (half(block.d) * f32::from(scale), half(block.dmin) * f32::from(min));
-        sums.add(or_where(four_bits(&block.qs, i), &block.qh, i, 16), scale, min, x);
+        sums.add(or_where(four_bits(&block.qs, i), &block.qh, i, 16), half(block.d) * f32::from(scale), x);
+        sums.subtract(half(block.dmin) * f32::from(min), x);
     })
 }

@@ -9,13 +9,13 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 8>(row, x, |sums, block: &BlockQ6_K, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockQ6_K, i, x| {
         let (part, run) = (i / 4, i % 4);
         let low = &block.ql.as_chunks::<16>().0[4 * part + 2 * (run % 2)..][..2];
         let high = pairs(&block.qh.as_chunks().0[part], run);
         let sixteen = |j: usize| vorrq_s8(nibbles(load_16(&low[j]))[run / 2], vshlq_n_s8::<4>(high[j]));
         let d = half(block.d);
         let scales = [d * f32::from(block.scales[2 * i]), d * f32::from(block.scales[2 * i + 1])];
-        sums.add_halves(less([sixteen(0), sixteen(1)], 32), scales, [0.0; 2], x);
+        sums.add_halves(less([sixteen(0), sixteen(1)], 32), scales, x);
     })
 }

@@ -9,7 +9,7 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 8>(row, x, |sums, block: &BlockTQ1_0, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockTQ1_0, i, x| {
         let short = load_16(&block.qs_short);
         let weights = match i {
             0..5 => {
@@ -22,7 +22,7 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
                 [digits(short, power(4)), digits(four, load_16(&POWERS_BY_FOUR))]
             }
         };
-        sums.add(weights, half(block.d), 0.0, x);
+        sums.add(weights, half(block.d), x);
     })
 }
 

@@ -7,8 +7,8 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 8>(row, x, |sums, block: &BlockTQ2_0, i, x| {
+    dot_blocks(row, x, |sums, block: &BlockTQ2_0, i, x| {
         let weights = less(pairs(&block.qs.as_chunks().0[i / 4], i % 4), 1);
-        sums.add(weights, half(block.d), 0.0, x);
+        sums.add(weights, half(block.d), x);
     })
 }

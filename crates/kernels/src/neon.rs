@@ -68,15 +68,21 @@ pub(crate) fn nibbles(bytes: uint8x16_t) -> [int8x16_t; 2] {
     [vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high)]
 }
 
+/// Of each of 16 bytes the bits from `shift` on, as far as `mask` has them.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn bits(bytes: &[u8; 16], shift: usize, mask: u8) -> int8x16_t {
+    // To the left by a negative number is to the right.
+    let shifted = vshlq_u8(load_16(bytes), vdupq_n_s8(-(shift as i8)));
+    vreinterpretq_s8_u8(vandq_u8(shifted, vdupq_n_u8(mask)))
+}
+
 /// The `run`-th 2 bits of each of 32 bytes, the lowest first.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn pairs(bytes: &[u8; 32], run: usize) -> Bytes {
     let bytes = bytes.as_chunks::<16>().0;
-    // To the left by a negative number is to the right.
-    let sixteen = |i: usize| vshlq_u8(load_16(&bytes[i]), vdupq_n_s8(-2 * run as i8));
-    let of = |i: usize| vreinterpretq_s8_u8(vandq_u8(sixteen(i), vdupq_n_u8(3)));
-    [of(0), of(1)]
+    [bits(&bytes[0], 2 * run, 3), bits(&bytes[1], 2 * run, 3)]
 }
 
 /// `weights` and `value` where bit `i` of a byte is set.

@@ -2,7 +2,7 @@
 
 use super::{BlockQ4_K, scale_min};
 use crate::activations::Q8Block;
-use crate::neon::{Bytes, dot_blocks, load_16, nibbles};
+use crate::neon::{Bytes, bits, dot_blocks};
 use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
@@ -19,5 +19,5 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
 #[target_feature(enable = "neon")]
 pub(in crate::quants) fn four_bits(qs: &[u8; 128], i: usize) -> Bytes {
     let qs = &qs.as_chunks::<16>().0[i / 2 * 2..][..2];
-    [nibbles(load_16(&qs[0]))[i % 2], nibbles(load_16(&qs[1]))[i % 2]]
+    [bits(&qs[0], 4 * (i % 2), 15), bits(&qs[1], 4 * (i % 2), 15)]
 }

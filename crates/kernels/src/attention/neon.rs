@@ -17,6 +17,7 @@ struct Neon;
 pub(super) fn products<E: Element>() -> Products {
     Products {
         numbers: E::NUMBERS,
+        pack_query: pack::<E>,
         pack: pack::<E>,
         scores: |of, out| scores::<_, E>(Neon, of, out),
         values: |of, sums| weighted::<_, E>(Neon, of, sums),

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
-use super::super::{Floats, Functions, Product};
+use super::super::{Floats, Functions, Product, one_by_one};
 use super::AT_ONCE;
 use super::columns::NeonRows;
 use crate::block::FloatBlock;
@@ -14,7 +14,9 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     // SAFETY: NEON is in the baseline of the architecture.
     Functions {
         expand: expand::<B>,
-        multiply: |panel, tile, n, out| unsafe { multiply(panel, tile, n, out) },
+        multiply: |panels, tile, n, out| {
+            one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply(panel, tile, n, out) });
+        },
     }
 }
 

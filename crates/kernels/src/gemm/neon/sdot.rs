@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::numbers::{PanelBlock, TileBlock};
-use super::super::{Product, ROWS, RegisterTile};
+use super::super::{Product, ROWS, RegisterTile, one_by_one};
 use super::{AT_ONCE, Activations, Instruction, halves, multiply};
 use crate::activations::Q8_LEN;
 use crate::neon::{each, load_16, load_i8, store_16, store_f32};
@@ -83,12 +83,18 @@ impl Instruction for Sdot {
 impl RegisterTile for Sdot {
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
+        panels: &[PanelBlock],
         tile: &[TileBlock],
         n: usize,
-        out: &mut Product,
+        out: &mut [Product],
     ) {
-        multiply::<_, HALVES, MINS>(Sdot(()), panel, tile, n, out);
+        one_by_one(
+            panels,
+            tile,
+            out,
+            #[inline(always)]
+            |panel, tile, out| multiply::<_, HALVES, MINS>(Sdot(()), panel, tile, n, out),
+        );
     }
 }
 

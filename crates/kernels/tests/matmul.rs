@@ -13,7 +13,11 @@ use common::{Random, dot_q8, is_sane, random_rows};
 
 fn row_lengths(ggml_type: GgmlType) -> Vec<usize> {
     let block = ggml_type.block_len().max(32);
-    [1, 2, 3, 7, 8, 9, 17, 18, 128 * 32 / block].map(|n| n * block).into()
+    let mut lengths = [1, 2, 3, 7, 8, 9, 17, 18, 128 * 32 / block].map(|n| n * block).to_vec();
+    if ggml_type.block_len() == 1 {
+        lengths.extend([1, 3, 15, 31, 33, 63, 65, 127, 133]);
+    }
+    lengths
 }
 
 fn quantized(isa: Isa, x: &[f32]) -> Vec<Q8Block> {

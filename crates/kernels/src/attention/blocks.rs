@@ -196,6 +196,7 @@ macro_rules! format_of_blocks {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use format_of_blocks;
 
 /// # Safety

@@ -4,6 +4,8 @@
 //! are instructions that multiply pairs: then queries and weights are rounded to bfloat16 too, and two
 //! columns of keys, or the values of two positions, are added in one step.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -37,6 +39,13 @@ pub(super) trait Element: Copy + Default + 'static {
     /// Those elements are at `from`, at any alignment, and the CPU has AVX-512 with BW and VL.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_512(from: *const u8, lanes: __mmask16) -> __m512;
+
+    /// Eight elements as lanes.
+    ///
+    /// # Safety
+    /// There are 8 elements at `from`, at any alignment.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn load_neon(from: *const u8) -> [float32x4_t; 2];
 }
 
 // SAFETY (of all the loads below): the caller promises the elements and the instructions.
@@ -72,6 +81,13 @@ impl Element for f32 {
         // SAFETY: as above.
         unsafe { _mm512_maskz_loadu_ps(lanes, from.cast()) }
     }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load_neon(from: *const u8) -> [float32x4_t; 2] {
+        // SAFETY: as above.
+        unsafe { [vreinterpretq_f32_u8(vld1q_u8(from)), vreinterpretq_f32_u8(vld1q_u8(from.add(16)))] }
+    }
 }
 
 impl Element for f16 {
@@ -104,6 +120,16 @@ impl Element for f16 {
     unsafe fn load_512(from: *const u8, lanes: __mmask16) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, from.cast())) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load_neon(from: *const u8) -> [float32x4_t; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let x = vreinterpretq_f16_u8(vld1q_u8(from));
+            [vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)]
+        }
     }
 }
 
@@ -153,5 +179,12 @@ impl Element for [bf16; 2] {
     unsafe fn load_512(from: *const u8, lanes: __mmask16) -> __m512 {
         // SAFETY: as above.
         unsafe { f32::load_512(from, lanes) }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn load_neon(from: *const u8) -> [float32x4_t; 2] {
+        // SAFETY: as above.
+        unsafe { f32::load_neon(from) }
     }
 }

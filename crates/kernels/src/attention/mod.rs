@@ -34,6 +34,8 @@ mod blocks;
 #[cfg(target_arch = "x86_64")]
 mod blocks_x86;
 mod element;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pages;
 mod product;
 mod scratch;

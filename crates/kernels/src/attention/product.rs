@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use super::blocks::{self, Blocks};
 use super::element::Element;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::pages::GROUP;
 use super::softmax::Softmax;
 #[cfg(target_arch = "x86_64")]
@@ -93,7 +95,7 @@ impl Products {
                 fold: |sums, part, factors| fold(Plain, sums, part, factors),
             },
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonI8mm => Self::of::<E>(Isa::Scalar),
+            Isa::Neon | Isa::NeonI8mm => neon::products::<E>(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => x86::products::<E>(isa),
         }

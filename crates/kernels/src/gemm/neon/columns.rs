@@ -6,7 +6,7 @@ use std::ops::{Add, BitAnd, BitOr, BitXor, Mul, Shl, Shr};
 use super::super::column::array_at;
 use super::super::{Column, ROWS, Rows};
 use crate::block::Bytes;
-use crate::neon::{load_16, store_16, store_f32};
+use crate::neon::{each, levels_16, load_16, store_16, store_f32};
 
 // SAFETY (of all the calls below): NEON is in the baseline of the architecture.
 
@@ -35,7 +35,7 @@ impl<B: Bytes> Rows<B> for NeonRows<'_, B> {
             *bytes = *array_at(block, offset);
         }
         // SAFETY: as above.
-        Column128(rows.map(|rows| unsafe { vreinterpretq_u32_u8(load_16(&rows)) }))
+        Column128(each(rows, |rows| unsafe { vreinterpretq_u32_u8(load_16(&rows)) }))
     }
 
     #[inline(always)]
@@ -55,13 +55,13 @@ impl<B: Bytes> Rows<B> for NeonRows<'_, B> {
 fn transpose(rows: [&[u8; 16]; ROWS]) -> [Column128; 4] {
     let mut columns = [Column128([vdupq_n_u32(0); 4]); 4];
     for (i, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
-        let [a, b, c, d] = rows.map(|row| vreinterpretq_u32_u8(load_16(row)));
-        let even = [vtrn1q_u32(a, b), vtrn1q_u32(c, d)].map(|x| vreinterpretq_u64_u32(x));
-        let odd = [vtrn2q_u32(a, b), vtrn2q_u32(c, d)].map(|x| vreinterpretq_u64_u32(x));
-        columns[0].0[i] = vreinterpretq_u32_u64(vtrn1q_u64(even[0], even[1]));
-        columns[1].0[i] = vreinterpretq_u32_u64(vtrn1q_u64(odd[0], odd[1]));
-        columns[2].0[i] = vreinterpretq_u32_u64(vtrn2q_u64(even[0], even[1]));
-        columns[3].0[i] = vreinterpretq_u32_u64(vtrn2q_u64(odd[0], odd[1]));
+        let [a, b, c, d] = each(*rows, |row| vreinterpretq_u32_u8(load_16(row)));
+        let pairs = [vtrn1q_u32(a, b), vtrn1q_u32(c, d), vtrn2q_u32(a, b), vtrn2q_u32(c, d)];
+        let [even, even_after, odd, odd_after] = each(pairs, |x| vreinterpretq_u64_u32(x));
+        columns[0].0[i] = vreinterpretq_u32_u64(vtrn1q_u64(even, even_after));
+        columns[1].0[i] = vreinterpretq_u32_u64(vtrn1q_u64(odd, odd_after));
+        columns[2].0[i] = vreinterpretq_u32_u64(vtrn2q_u64(even, even_after));
+        columns[3].0[i] = vreinterpretq_u32_u64(vtrn2q_u64(odd, odd_after));
     }
     columns
 }
@@ -72,29 +72,27 @@ impl Column for Column128 {
     #[inline(always)]
     fn levels(self, levels: &[i8; 16]) -> Self {
         // SAFETY: as above.
-        Self(unsafe {
-            let levels = load_16(&levels.map(i8::cast_unsigned));
-            self.0.map(|codes| vreinterpretq_u32_u8(vqtbl1q_u8(levels, vreinterpretq_u8_u32(codes))))
-        })
+        let of = |codes| unsafe { vreinterpretq_u32_s8(levels_16(levels, vreinterpretq_u8_u32(codes))) };
+        Self(each(self.0, of))
     }
 
     #[inline(always)]
     fn signed_byte(self, i: usize) -> Floats128 {
         let highest = self << (24 - 8 * i as u32);
         // SAFETY: as above.
-        Floats128(highest.0.map(|x| unsafe { vcvtq_f32_s32(vshrq_n_s32::<24>(vreinterpretq_s32_u32(x))) }))
+        Floats128(each(highest.0, |x| unsafe { vcvtq_f32_s32(vshrq_n_s32::<24>(vreinterpretq_s32_u32(x))) }))
     }
 
     #[inline(always)]
     fn float(self) -> Floats128 {
         // SAFETY: as above.
-        Floats128(self.0.map(|x| unsafe { vreinterpretq_f32_u32(x) }))
+        Floats128(each(self.0, |x| unsafe { vreinterpretq_f32_u32(x) }))
     }
 
     #[inline(always)]
     fn half(self) -> Floats128 {
         // SAFETY: as above.
-        Floats128(self.0.map(|x| unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(x))) }))
+        Floats128(each(self.0, |x| unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(x))) }))
     }
 
     #[inline(always)]
@@ -144,7 +142,7 @@ macro_rules! operator {
             #[inline(always)]
             fn $function(self, $other: u32) -> Self {
                 // SAFETY: as above.
-                Self(self.0.map(|$x| unsafe { $result }))
+                Self(each(self.0, |$x| unsafe { $result }))
             }
         }
     };

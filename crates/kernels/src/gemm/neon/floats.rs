@@ -4,17 +4,19 @@ use std::arch::aarch64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
-use super::super::{Floats, Functions, Product};
+use super::super::{Floats, Functions, Product, one_by_one};
 use super::AT_ONCE;
 use super::columns::NeonRows;
 use crate::block::FloatBlock;
-use crate::neon::{load_f32, store_f32};
+use crate::neon::{each, load_f32, store_f32};
 
 pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     // SAFETY: NEON is in the baseline of the architecture.
     Functions {
         expand: expand::<B>,
-        multiply: |panel, tile, n, out| unsafe { multiply(panel, tile, n, out) },
+        multiply: |panels, tile, n, out| {
+            one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply(panel, tile, n, out) });
+        },
     }
 }
 
@@ -29,9 +31,9 @@ fn multiply(panel: &[FloatPanel], tile: &[FloatTile], n: usize, out: &mut Produc
     for (four, out) in out.as_chunks_mut::<AT_ONCE>().0.iter_mut().enumerate().take(n.div_ceil(AT_ONCE)) {
         let mut sums = [[vdupq_n_f32(0.0); 4]; AT_ONCE];
         for (panel, tile) in panel.iter().zip(tile) {
-            let x = &tile.0.as_chunks::<AT_ONCE>().0[four];
+            let [a, b, c, d] = &tile.0.as_chunks::<AT_ONCE>().0[four];
             for (i, weights) in panel.0.as_chunks::<4>().0.iter().enumerate() {
-                let x = x.each_ref().map(|x| load_f32(&x.as_chunks::<4>().0[i]));
+                let x = each([a, b, c, d], |x| load_f32(&x.as_chunks::<4>().0[i]));
                 add::<0>(&mut sums, &weights[0], x);
                 add::<1>(&mut sums, &weights[1], x);
                 add::<2>(&mut sums, &weights[2], x);
@@ -55,7 +57,7 @@ fn add<const LANE: i32>(
     x: [float32x4_t; AT_ONCE],
 ) {
     let weights = weights.as_chunks::<4>().0;
-    let weights = [0, 1, 2, 3].map(|i| load_f32(&weights[i]));
+    let weights = each([0, 1, 2, 3], |i| load_f32(&weights[i]));
     for (sums, x) in sums.iter_mut().zip(x) {
         for (sum, weights) in sums.iter_mut().zip(weights) {
             *sum = vfmaq_laneq_f32::<LANE>(*sum, weights, x);

@@ -19,6 +19,7 @@ use super::numbers::{PanelBlock, TileBlock};
 use super::{Functions, Product, Quants, ROWS, RegisterTile};
 use crate::activations::Q8_LEN;
 use crate::block::QuantBlock;
+use crate::neon::load_f32;
 
 /// Tokens at a time.
 const AT_ONCE: usize = 4;
@@ -48,6 +49,14 @@ pub(super) trait Instruction: RegisterTile + Copy {
 
     /// Writes the sums of the `eight`-th eight rows.
     fn store(sums: [float32x4_t; 8], out: &mut [[f32; ROWS]; AT_ONCE], eight: usize);
+}
+
+/// Four numbers, and another four.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halves(x: &[f32; 8]) -> [float32x4_t; 2] {
+    let halves = x.as_chunks::<4>().0;
+    [load_f32(&halves[0]), load_f32(&halves[1])]
 }
 
 /// The functions of a format on a CPU that has the instruction.

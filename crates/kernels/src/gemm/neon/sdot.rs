@@ -4,10 +4,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::numbers::{PanelBlock, TileBlock};
-use super::super::{Product, ROWS, RegisterTile};
-use super::{AT_ONCE, Activations, Instruction, multiply};
+use super::super::{Product, ROWS, RegisterTile, one_by_one};
+use super::{AT_ONCE, Activations, Instruction, halves, multiply};
 use crate::activations::Q8_LEN;
-use crate::neon::{load_16, load_f32, load_i8, store_16, store_f32};
+use crate::neon::{each, load_16, load_i8, store_16, store_f32};
 
 // SAFETY (of the calls without another reason): NEON is in the baseline of the architecture.
 
@@ -37,11 +37,12 @@ impl Instruction for Sdot {
         let columns = quants[FROM..TO].as_chunks::<4>().0;
         for (i, columns) in columns.iter().enumerate() {
             // SAFETY: as above.
-            let x = x.map(|x| unsafe { load_i8(x) }[FROM / 4 + i]);
-            let w = columns.each_ref().map(|column| {
+            let x = each(x, |x| unsafe { load_i8(x) }[FROM / 4 + i]);
+            let [a, b, c, d] = columns;
+            let w = each([a, b, c, d], |column| {
                 let rows = &column.as_chunks::<16>().0[2 * eight..];
                 // SAFETY: as above.
-                [&rows[0], &rows[1]].map(|w| unsafe { vreinterpretq_s8_u8(load_16(w)) })
+                unsafe { [vreinterpretq_s8_u8(load_16(&rows[0])), vreinterpretq_s8_u8(load_16(&rows[1]))] }
             });
             self.add::<0>(&mut sums, w[0], x);
             self.add::<1>(&mut sums, w[1], x);
@@ -55,14 +56,14 @@ impl Instruction for Sdot {
     #[inline(always)]
     fn of_rows(x: &[f32; 8]) -> [float32x4_t; 8] {
         // SAFETY: as above.
-        let [first, second] = [0, 1].map(|i| unsafe { load_f32(&x.as_chunks::<4>().0[i]) });
+        let [first, second] = unsafe { halves(x) };
         [first, second, first, second, first, second, first, second]
     }
 
     #[inline(always)]
     fn of_tokens(x: &[f32; AT_ONCE]) -> [float32x4_t; 8] {
         // SAFETY: as above.
-        let [a, b, c, d] = x.map(|x| unsafe { vdupq_n_f32(x) });
+        let [a, b, c, d] = each(*x, |x| unsafe { vdupq_n_f32(x) });
         [a, a, b, b, c, c, d, d]
     }
 
@@ -82,12 +83,18 @@ impl Instruction for Sdot {
 impl RegisterTile for Sdot {
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
+        panels: &[PanelBlock],
         tile: &[TileBlock],
         n: usize,
-        out: &mut Product,
+        out: &mut [Product],
     ) {
-        multiply::<_, HALVES, MINS>(Sdot(()), panel, tile, n, out);
+        one_by_one(
+            panels,
+            tile,
+            out,
+            #[inline(always)]
+            |panel, tile, out| multiply::<_, HALVES, MINS>(Sdot(()), panel, tile, n, out),
+        );
     }
 }
 

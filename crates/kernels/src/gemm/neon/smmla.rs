@@ -4,10 +4,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::super::numbers::{PanelBlock, TileBlock};
-use super::super::{Product, ROWS, RegisterTile};
-use super::{AT_ONCE, Activations, Instruction, multiply};
+use super::super::{Product, ROWS, RegisterTile, one_by_one};
+use super::{AT_ONCE, Activations, Instruction, halves, multiply};
 use crate::activations::Q8_LEN;
-use crate::neon::{load_16, load_f32, store_16, store_f32};
+use crate::neon::{each, load_16, load_f32, store_16, store_f32};
 
 // SAFETY (of the calls without another reason): NEON is in the baseline of the architecture.
 
@@ -36,7 +36,7 @@ impl Instruction for Smmla {
         let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; 2];
         for (i, pair) in quants[FROM..TO].as_chunks::<2>().0.iter().enumerate() {
             // SAFETY: as above.
-            let x = unsafe { pairs(x.map(|x| &x.as_chunks::<8>().0[FROM / 2 + i])) };
+            let x = unsafe { pairs(each(x, |x| &x.as_chunks::<8>().0[FROM / 2 + i])) };
             for (r, w) in pair[eight].as_chunks::<16>().0.iter().enumerate() {
                 // SAFETY: as above.
                 let w = unsafe { vreinterpretq_s8_u8(load_16(w)) };
@@ -52,12 +52,11 @@ impl Instruction for Smmla {
 
     #[inline(always)]
     fn of_rows(x: &[f32; 8]) -> [float32x4_t; 8] {
-        let halves = x.as_chunks::<4>().0;
         // SAFETY: as above.
-        let [[a, b], [c, d]] = [0, 1].map(|i| unsafe {
-            let x = load_f32(&halves[i]);
-            [vzip1q_f32(x, x), vzip2q_f32(x, x)]
-        });
+        let [a, b, c, d] = unsafe {
+            let [x, y] = halves(x);
+            [vzip1q_f32(x, x), vzip2q_f32(x, x), vzip1q_f32(y, y), vzip2q_f32(y, y)]
+        };
         [a, b, c, d, a, b, c, d]
     }
 
@@ -66,7 +65,8 @@ impl Instruction for Smmla {
         // SAFETY: as above.
         let [a, b] = unsafe {
             let x = vreinterpretq_u64_f32(load_f32(x));
-            [vdupq_laneq_u64::<0>(x), vdupq_laneq_u64::<1>(x)].map(|pair| vreinterpretq_f32_u64(pair))
+            let (first, second) = (vdupq_laneq_u64::<0>(x), vdupq_laneq_u64::<1>(x));
+            [vreinterpretq_f32_u64(first), vreinterpretq_f32_u64(second)]
         };
         [a, a, a, a, b, b, b, b]
     }
@@ -75,7 +75,9 @@ impl Instruction for Smmla {
     fn store(sums: [float32x4_t; 8], out: &mut [[f32; ROWS]; AT_ONCE], eight: usize) {
         let pairs = sums.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<2>().0);
         for (&[a, b, c, d], tokens) in pairs {
-            let [first, second] = tokens.each_mut().map(|out| &mut out.as_chunks_mut::<4>().0[2 * eight..]);
+            let [first, second] = tokens;
+            let first = &mut first.as_chunks_mut::<4>().0[2 * eight..];
+            let second = &mut second.as_chunks_mut::<4>().0[2 * eight..];
             // SAFETY: as above.
             unsafe {
                 store_f32(&mut first[0], vuzp1q_f32(a, b));
@@ -90,12 +92,18 @@ impl Instruction for Smmla {
 impl RegisterTile for Smmla {
     #[target_feature(enable = "neon,i8mm")]
     unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panel: &[PanelBlock],
+        panels: &[PanelBlock],
         tile: &[TileBlock],
         n: usize,
-        out: &mut Product,
+        out: &mut [Product],
     ) {
-        multiply::<_, HALVES, MINS>(Smmla(()), panel, tile, n, out);
+        one_by_one(
+            panels,
+            tile,
+            out,
+            #[inline(always)]
+            |panel, tile, out| multiply::<_, HALVES, MINS>(Smmla(()), panel, tile, n, out),
+        );
     }
 }
 
@@ -121,7 +129,7 @@ fn interleave(columns: &mut [[u8; 4 * ROWS]; 2]) {
 #[target_feature(enable = "neon")]
 fn pairs(x: [&[i8; 8]; AT_ONCE]) -> [int8x16_t; 2] {
     // SAFETY: reads the 8 bytes of each reference, at any alignment.
-    let [a, b, c, d] = x.map(|x| unsafe { vld1_s8(x.as_ptr()) });
+    let [a, b, c, d] = each(x, |x| unsafe { vld1_s8(x.as_ptr()) });
     [vcombine_s8(a, b), vcombine_s8(c, d)]
 }
 

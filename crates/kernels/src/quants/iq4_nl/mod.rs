@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -51,5 +53,5 @@ pub(super) const LEVELS: [i8; 16] =
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockIQ4_NL>(isa), avx2, avx512)
+    with_kernels!(scalar::ops::<BlockIQ4_NL>(isa), avx2, avx512, neon)
 }

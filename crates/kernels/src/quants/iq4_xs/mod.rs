@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -71,5 +73,5 @@ impl BlockIQ4_XS {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockIQ4_XS>(isa), avx2, avx512)
+    with_kernels!(scalar::ops::<BlockIQ4_XS>(isa), avx2, avx512, neon)
 }

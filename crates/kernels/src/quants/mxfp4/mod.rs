@@ -6,6 +6,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -65,5 +67,5 @@ fn half_e8m0(e: u8) -> f32 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockMXFP4>(isa), avx2, avx512)
+    with_kernels!(scalar::ops::<BlockMXFP4>(isa), avx2, avx512, neon)
 }

@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use metallic_gguf::GgmlType;
 
@@ -56,5 +58,5 @@ fn half_e4m3(bits: u8) -> f32 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockNVFP4>(isa), avx2, avx512)
+    with_kernels!(scalar::ops::<BlockNVFP4>(isa), avx2, avx512, neon)
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::marker::PhantomData;
 
@@ -30,6 +32,10 @@ pub(super) trait Number<const N: usize>: Sized + 'static {
         )
     };
 
+    /// Row × activations on NEON, likewise; the baseline of its architecture has it.
+    #[cfg(target_arch = "aarch64")]
+    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = dot::<Self, N>;
+
     /// The way of many tokens, for the types that models are stored in.
     const GEMM: fn(Isa) -> Option<Gemm> = |_| None;
 
@@ -41,6 +47,8 @@ impl Number<4> for f32 {
     const TYPE: GgmlType = GgmlType::F32;
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, f32::to_le_bytes));
     const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<f32, 4>>;
+    #[cfg(target_arch = "aarch64")]
+    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = neon::dot_f32;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 4]) -> f32 {
@@ -57,6 +65,8 @@ impl Number<2> for f16 {
         // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
         unsafe { avx2::dot_f16(row, x) }
     };
+    #[cfg(target_arch = "aarch64")]
+    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = neon::dot_f16;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
@@ -73,6 +83,8 @@ impl Number<2> for bf16 {
         // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
         unsafe { avx2::dot_bf16(row, x) }
     };
+    #[cfg(target_arch = "aarch64")]
+    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = neon::dot_bf16;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
@@ -166,9 +178,10 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
     };
     match isa {
         Isa::Scalar => scalar,
-        // The plain loops vectorise: NEON is the baseline of its architecture.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonI8mm => QuantOps { isa, gemm: (T::GEMM)(isa), ..scalar },
+        Isa::Neon | Isa::NeonI8mm => {
+            QuantOps { isa, dot: Dot::F32(T::DOT_NEON), gemm: (T::GEMM)(isa), ..scalar }
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => {
             QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), gemm: (T::GEMM)(isa), ..scalar }

@@ -1,5 +1,8 @@
 //! Q1_0: 128 weights in 1 bit, `w = d` where the bit is set and `−d` where not.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
@@ -36,5 +39,5 @@ unsafe impl QuantBlock for BlockQ1_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ1_0>(isa)
+    with_kernels!(scalar::ops::<BlockQ1_0>(isa), neon)
 }

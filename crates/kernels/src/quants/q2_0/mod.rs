@@ -1,5 +1,8 @@
 //! Q2_0: 64 weights in 2 bits, `w = d · (q − 1)`.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
@@ -37,5 +40,5 @@ unsafe impl QuantBlock for BlockQ2_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockQ2_0>(isa)
+    with_kernels!(scalar::ops::<BlockQ2_0>(isa), neon)
 }

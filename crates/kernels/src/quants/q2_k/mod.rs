@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -75,5 +77,5 @@ unsafe impl QuantBlock for BlockQ2_K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockQ2_K>(isa), avx512)
+    with_kernels!(scalar::ops::<BlockQ2_K>(isa), avx512, neon)
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -86,5 +88,5 @@ fn sub_scale(packed: &[u8; 12], j: usize) -> i8 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockQ3_K>(isa), avx512)
+    with_kernels!(scalar::ops::<BlockQ3_K>(isa), avx512, neon)
 }

@@ -7,7 +7,8 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 1>(row, x, |sums, block: &BlockQ4_1, _, x| {
-        sums.add(nibbles(load_16(&block.qs)), half(block.d), -half(block.m), x);
+    dot_blocks(row, x, |sums, block: &BlockQ4_1, _, x| {
+        sums.add(nibbles(load_16(&block.qs)), half(block.d), x);
+        sums.subtract(-half(block.m), x);
     })
 }

@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -65,5 +67,5 @@ impl Quantize for BlockQ5_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops_with_encode::<BlockQ5_0>(isa), avx2, avx512)
+    with_kernels!(scalar::ops_with_encode::<BlockQ5_0>(isa), avx2, avx512, neon)
 }

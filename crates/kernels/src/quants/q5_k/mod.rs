@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::offset_of;
 
@@ -72,5 +74,5 @@ unsafe impl QuantBlock for BlockQ5_K {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    with_kernels!(scalar::ops::<BlockQ5_K>(isa), avx2, avx512)
+    with_kernels!(scalar::ops::<BlockQ5_K>(isa), avx2, avx512, neon)
 }

@@ -7,7 +7,7 @@ use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks::<_, 1>(row, x, |sums, block: &BlockQ8_0, _, x| {
-        sums.add(load_i8(&block.qs), half(block.d), 0.0, x);
+    dot_blocks(row, x, |sums, block: &BlockQ8_0, _, x| {
+        sums.add(load_i8(&block.qs), half(block.d), x);
     })
 }

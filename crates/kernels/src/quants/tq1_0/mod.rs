@@ -1,5 +1,8 @@
 //! TQ1_0: 256 ternary weights at 1.69 bits, `w = d · (t − 1)`, five in a byte.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use metallic_gguf::GgmlType;
 
 use crate::block::{QuantBlock, Unpacked};
@@ -65,5 +68,5 @@ fn digits(bytes: &[u8], n: usize, out: &mut [i8]) {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockTQ1_0>(isa)
+    with_kernels!(scalar::ops::<BlockTQ1_0>(isa), neon)
 }

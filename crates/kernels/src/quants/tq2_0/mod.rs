@@ -1,5 +1,8 @@
 //! TQ2_0: 256 ternary weights in 2 bits, `w = d · (q − 1)`.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use std::mem::offset_of;
 
 use metallic_gguf::GgmlType;
@@ -55,5 +58,5 @@ unsafe impl QuantBlock for BlockTQ2_0 {
 }
 
 pub(super) fn ops(isa: Isa) -> QuantOps {
-    scalar::ops::<BlockTQ2_0>(isa)
+    with_kernels!(scalar::ops::<BlockTQ2_0>(isa), neon)
 }

@@ -6,7 +6,7 @@ use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
 use super::super::{Floats, Functions};
 use super::columns::Avx512Rows;
-use super::{Kernel, load_floats, multiply};
+use super::{Kernel, Part, load_floats, multiply};
 use crate::activations::Q8_LEN;
 use crate::block::FloatBlock;
 
@@ -41,20 +41,25 @@ impl Kernel for Blocks {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn add<const P: usize, const T: usize>(
-        panels: [&FloatPanel; P],
-        tile: &FloatTile,
-        first: usize,
-        sums: &mut [[__m512; P]; T],
-    ) {
-        let x: &[_; T] = tile.0[first..].first_chunk().expect("a tile has so many tokens");
-        for i in 0..Q8_LEN {
-            let w = panels.map(|panel| load_floats(&panel.0[i]));
-            for t in 0..T {
-                let x = _mm512_set1_ps(x[t][i]);
+        part: &Part<'_, Self, P>,
+        mut sums: [[__m512; P]; T],
+    ) -> [[__m512; P]; T] {
+        for i in 0..part.tile.len() {
+            let (panels, tile) = part.block(i);
+            let x: &[_; T] = tile.0[part.first..].first_chunk().expect("a tile has so many tokens");
+            for i in 0..Q8_LEN {
+                let mut w = [_mm512_setzero_ps(); P];
                 for p in 0..P {
-                    sums[t][p] = _mm512_fmadd_ps(w[p], x, sums[t][p]);
+                    w[p] = load_floats(&panels[p].0[i]);
+                }
+                for t in 0..T {
+                    let x = _mm512_set1_ps(x[t][i]);
+                    for p in 0..P {
+                        sums[t][p] = _mm512_fmadd_ps(w[p], x, sums[t][p]);
+                    }
                 }
             }
         }
+        sums
     }
 }

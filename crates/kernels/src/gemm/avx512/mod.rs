@@ -23,16 +23,16 @@ trait Kernel {
     /// How far blocks are asked for before they are met: not so far that they crowd out those before them.
     const BLOCKS_AHEAD: usize;
 
-    /// Adds the products of a block of `P` panels and of `T` tokens of a tile, from `first` on, to their sums.
+    /// Adds the products of some blocks of `P` panels and of `T` tokens to their sums, and returns these.
     ///
     /// # Safety
     /// This CPU has AVX-512 with VNNI.
     unsafe fn add<const P: usize, const T: usize>(
-        panels: [&Self::Panel; P],
-        tile: &Self::Tile,
-        first: usize,
-        sums: &mut [[__m512; P]; T],
-    );
+        part: &Part<'_, Self, P>,
+        sums: [[__m512; P]; T],
+    ) -> [[__m512; P]; T]
+    where
+        Self: Sized;
 }
 
 /// [`Functions::multiply`](super::Functions::multiply), for `AT_ONCE` tokens at a time. A token's result is the same
@@ -97,15 +97,8 @@ impl<K: Kernel, const P: usize> Part<'_, K, P> {
                 }
             }
         }
-        for (i, tile) in self.tile.iter().enumerate() {
-            let panels = self.panels.map(|panel| &panel[i]);
-            if self.first == 0 {
-                prefetch(tile, K::BLOCKS_AHEAD);
-                panels.iter().for_each(|panel| prefetch(*panel, K::BLOCKS_AHEAD));
-            }
-            // SAFETY: this CPU has what this is compiled for.
-            unsafe { K::add(panels, tile, self.first, &mut sums) };
-        }
+        // SAFETY: this CPU has what this is compiled for.
+        let sums = unsafe { K::add(self, sums) };
         for t in 0..T {
             for p in 0..P {
                 // SAFETY: writes the 16 floats of the reference, at any alignment.
@@ -113,6 +106,21 @@ impl<K: Kernel, const P: usize> Part<'_, K, P> {
             }
         }
         T
+    }
+
+    /// Block `i` of the panels and of the tile. The first tokens to meet it ask for one that comes later.
+    #[inline(always)]
+    fn block(&self, i: usize) -> ([&K::Panel; P], &K::Tile) {
+        let mut panels = [&self.panels[0][i]; P];
+        for (block, panel) in panels.iter_mut().zip(self.panels) {
+            *block = &panel[i];
+        }
+        let tile = &self.tile[i];
+        if self.first == 0 {
+            prefetch(tile, K::BLOCKS_AHEAD);
+            panels.iter().for_each(|panel| prefetch(*panel, K::BLOCKS_AHEAD));
+        }
+        (panels, tile)
     }
 }
 
@@ -125,11 +133,11 @@ fn load_floats(x: &[f32; 16]) -> __m512 {
 
 /// Asks for the lines of the block that comes so many blocks after `block`. Tiles of long rows come from the
 /// third-level cache, and each page of memory holds so few blocks that the hardware's look-ahead helps little.
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 fn prefetch<T>(block: &T, n_blocks: usize) {
     let ahead = std::ptr::from_ref(block).wrapping_add(n_blocks).cast::<i8>();
     for line in 0..size_of::<T>() / 64 {
-        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));
+        // SAFETY: a prefetch of any address is harmless, and every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line)) };
     }
 }

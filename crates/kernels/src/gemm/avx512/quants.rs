@@ -6,7 +6,7 @@ use super::super::column::for_each_block;
 use super::super::numbers::{PanelBlock, TileBlock, TileRow};
 use super::super::{Functions, Product, Quants, RegisterTile};
 use super::columns::Avx512Rows;
-use super::{Kernel, load_floats, multiply};
+use super::{Kernel, Part, load_floats, multiply};
 use crate::activations::Q8_LEN;
 use crate::block::QuantBlock;
 
@@ -57,18 +57,20 @@ impl<const HALVES: bool, const MINS: bool> Kernel for Blocks<HALVES, MINS> {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn add<const P: usize, const T: usize>(
-        panels: [&PanelBlock; P],
-        tile: &TileBlock,
-        first: usize,
-        sums: &mut [[__m512; P]; T],
-    ) {
-        let x = tile.0[first..].first_chunk().expect("a tile has so many tokens");
-        if HALVES {
-            add_columns::<0, 4, MINS, P, T>(panels, x, sums);
-            add_columns::<4, 8, MINS, P, T>(panels, x, sums);
-        } else {
-            add_columns::<0, 8, MINS, P, T>(panels, x, sums);
+        part: &Part<'_, Self, P>,
+        mut sums: [[__m512; P]; T],
+    ) -> [[__m512; P]; T] {
+        for i in 0..part.tile.len() {
+            let (panels, tile) = part.block(i);
+            let x = tile.0[part.first..].first_chunk().expect("a tile has so many tokens");
+            if HALVES {
+                add_columns::<0, 4, MINS, P, T>(panels, x, &mut sums);
+                add_columns::<4, 8, MINS, P, T>(panels, x, &mut sums);
+            } else {
+                add_columns::<0, 8, MINS, P, T>(panels, x, &mut sums);
+            }
         }
+        sums
     }
 }
 
@@ -86,7 +88,10 @@ fn add_columns<const FROM: usize, const TO: usize, const MINS: bool, const P: us
         dots[t] = [_mm512_set1_epi32(x[t].offsets[of_half]); P];
     }
     for j in FROM..TO {
-        let w = panels.map(|panel| load(&panel.quants[j]));
+        let mut w = [_mm512_setzero_si512(); P];
+        for p in 0..P {
+            w[p] = load(&panels[p].quants[j]);
+        }
         for t in 0..T {
             let x = x[t].quants.as_chunks::<4>().0[j].map(i8::cast_unsigned);
             let x = _mm512_set1_epi32(i32::from_le_bytes(x));

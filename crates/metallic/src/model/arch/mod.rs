@@ -7,6 +7,7 @@ mod gemma3;
 mod llama;
 mod qwen2;
 mod qwen3;
+mod qwen3moe;
 
 use metallic_gguf::{FromValue, Gguf, Metadata, Value, ValueType};
 
@@ -23,6 +24,7 @@ const ARCHITECTURES: &[(&str, Read)] = &[
     ("llama", llama::config),
     ("qwen2", qwen2::config),
     ("qwen3", qwen3::config),
+    ("qwen3moe", qwen3moe::config),
 ];
 
 /// Names of the architectures that run, in alphabetical order.

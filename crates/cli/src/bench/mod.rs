@@ -134,6 +134,7 @@ impl Bench<'_> {
         let stream = self.model.stream_stats().zip(before).map(|(after, before)| StreamStats {
             read_bytes: after.read_bytes - before.read_bytes,
             waited: after.waited - before.waited,
+            ..after
         });
         Ok(Measured { samples, stream })
     }

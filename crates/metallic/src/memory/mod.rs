@@ -17,7 +17,7 @@ pub use placement::Placement;
 pub(crate) use placement::Role;
 pub(crate) use plan::{BackendBytes, MatrixSize, WeightBytes};
 pub use plan::{LedgerLine, MatrixBytes, MemoryPlan, PlanRequest, StreamPlan};
-pub use reader::FileRange;
+pub use reader::{FileRange, ReaderKind};
 pub(crate) use source::Resident;
 pub use source::{GgufFile, SharedBytes};
 pub use stream::StreamStats;

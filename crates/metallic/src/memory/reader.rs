@@ -99,8 +99,27 @@ pub(crate) struct Read {
     pub(crate) slot: Slot,
 }
 
+/// What reads weights that are swapped in.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReaderKind {
+    /// Threads, each with one read under way.
+    Threads,
+}
+
+impl ReaderKind {
+    /// Lower-case name, as tables and logs show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ReaderKind::Threads => "threads",
+        }
+    }
+}
+
 /// Fills slots. Reads end in any order.
 pub(crate) trait Reader: Send {
+    fn kind(&self) -> ReaderKind;
+
     /// Begins a read. Never waits, as long as no more than the promised number are under way.
     fn submit(&mut self, read: Read);
 
@@ -145,6 +164,10 @@ impl ReadThreads {
 }
 
 impl Reader for ReadThreads {
+    fn kind(&self) -> ReaderKind {
+        ReaderKind::Threads
+    }
+
     fn submit(&mut self, read: Read) {
         let sent = self.submitted.as_ref().map(|submitted| submitted.send(read));
         assert!(matches!(sent, Some(Ok(()))), "readers run as long as this");

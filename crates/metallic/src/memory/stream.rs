@@ -11,15 +11,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::plan::StreamPlan;
-use super::reader::{FileRange, ModelFiles, Read, ReadThreads, Reader, Slot};
+use super::reader::{FileRange, ModelFiles, Read, ReadThreads, Reader, ReaderKind, Slot};
 use crate::error::Result;
 
 /// Threads that read: with so many reads under way disks come near to their best.
 const READERS: usize = 4;
 
-/// What streaming has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// How weights are streamed, and what it has cost so far.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StreamStats {
+    /// What reads them.
+    pub reader: ReaderKind,
+    /// Whether they are read past the page cache.
+    pub direct: bool,
     /// Bytes of weights that were read.
     pub read_bytes: u64,
     /// How long computing waited for them.
@@ -74,14 +78,16 @@ impl WeightStream {
     /// # Errors
     /// No memory for the slots, or no threads.
     pub(crate) fn new(files: ModelFiles, plan: StreamPlan) -> Result<Self> {
-        let (files, StreamPlan { n_slots, chunk_bytes, .. }) = (Arc::new(files), plan);
-        let reader = ReadThreads::start(&files, READERS.min(n_slots), n_slots)?;
-        tracing::info!(n_slots, chunk_bytes, direct = files.is_direct(), "weights are streamed by threads");
+        let files = Arc::new(files);
+        let reader = ReadThreads::start(&files, READERS.min(plan.n_slots), plan.n_slots)?;
         Self::with_reader(files, Box::new(reader), plan)
     }
 
     fn with_reader(files: Arc<ModelFiles>, reader: Box<dyn Reader>, plan: StreamPlan) -> Result<Self> {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
+        let (kind, direct) = (reader.kind(), files.is_direct());
+        let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO };
+        tracing::info!(n_slots, chunk_bytes, direct, "weights are streamed by {}", kind.name());
         Ok(Self {
             files,
             reader,
@@ -92,7 +98,7 @@ impl WeightStream {
             n_under_way: 0,
             next_number: 0,
             row: Slot::new(max_row_bytes)?,
-            stats: StreamStats::default(),
+            stats,
         })
     }
 
@@ -221,6 +227,10 @@ mod tests {
     }
 
     impl Reader for FakeReader {
+        fn kind(&self) -> ReaderKind {
+            ReaderKind::Threads
+        }
+
         fn submit(&mut self, read: Read) {
             self.under_way.push_back(read);
             assert!(self.under_way.len() <= self.max_reads, "as many reads as there are slots");

@@ -5,6 +5,7 @@ mod budget;
 #[cfg(target_os = "linux")]
 mod control_groups;
 mod direct;
+mod expert_places;
 mod placement;
 mod plan;
 mod reader;
@@ -13,10 +14,11 @@ mod source;
 mod stream;
 
 pub use budget::{BudgetSource, MemoryBudget};
+pub use expert_places::ExpertPolicy;
 pub use placement::Placement;
 pub(crate) use placement::Role;
 pub(crate) use plan::{BackendBytes, MatrixSize, WeightBytes};
-pub use plan::{LedgerLine, MatrixBytes, MemoryPlan, PlanRequest, StreamPlan};
+pub use plan::{ExpertPlaces, LedgerLine, MatrixBytes, MemoryPlan, PlanRequest, StreamPlan};
 pub use reader::{FileRange, ReaderKind};
 pub(crate) use source::Resident;
 pub use source::{GgufFile, SharedBytes};

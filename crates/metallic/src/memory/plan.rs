@@ -1,5 +1,6 @@
 //! What a model will hold in memory, item by item, before anything is allocated.
 
+use super::expert_places::{ExpertTensor, share};
 use super::placement::{Placement, Role, place};
 use super::slab;
 use super::stream::WeightStream;
@@ -68,6 +69,17 @@ pub struct MatrixBytes {
     pub bytes: u64,
     /// Where it is while the model runs.
     pub placement: Placement,
+    /// Of experts that are swapped in, how many can stay in memory.
+    pub cache: Option<ExpertPlaces>,
+}
+
+/// Room for some experts of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertPlaces {
+    /// Experts that the tensor has.
+    pub n_experts: usize,
+    /// Experts that there is room for.
+    pub n_places: usize,
 }
 
 /// How weights are swapped in, where not all stay in memory.
@@ -118,6 +130,8 @@ pub(crate) struct MatrixSize {
     pub(crate) role: Role,
     pub(crate) bytes: u64,
     pub(crate) row_bytes: u64,
+    /// 0 if it is not a tensor of experts.
+    pub(crate) n_experts: usize,
 }
 
 /// What a backend needs beside weights, cache and buffers.
@@ -226,7 +240,13 @@ impl MemoryPlan {
         let capacity = budget - fixed - slots;
         let in_slab = |matrix: &MatrixSize| slab::bytes_for(matrix.bytes as usize) as u64;
         let sizes: Vec<_> = weights.matrices.iter().map(|matrix| (matrix.role, in_slab(matrix))).collect();
-        let placements = place(&sizes, capacity);
+        let mut placements = place(&sizes, capacity);
+        // Experts stay by use, and not by layer.
+        for ((role, _), placement) in sizes.iter().zip(&mut placements) {
+            if let Role::Experts(_) = role {
+                *placement = Placement::Streamed;
+            }
+        }
         self.keep(weights, |i| placements[i]);
         let resident = sizes.iter().zip(&placements).filter(|(_, place)| **place == Placement::Resident);
         let resident: u64 = resident.map(|((_, bytes), _)| bytes).sum();
@@ -234,8 +254,32 @@ impl MemoryPlan {
         self.charge("resident weights", resident, false, &reason);
         let reason = format!("{n_slots} for chunks of {} bytes, one for a row", stream.chunk_bytes);
         self.charge("slots", slots, false, &reason);
+        self.cache_experts(weights, capacity - resident);
         self.stream = Some(stream);
         Ok(())
+    }
+
+    /// Gives experts that are swapped in places to stay, as far as there is room.
+    fn cache_experts(&mut self, weights: &WeightBytes, capacity: u64) {
+        let mut matrices = Vec::new();
+        let mut tensors = Vec::new();
+        for (size, matrix) in weights.matrices.iter().zip(&mut self.matrices) {
+            if let Role::Experts(layer) = size.role {
+                let n_experts = size.n_experts;
+                tensors.push(ExpertTensor { layer, n_experts, expert_bytes: size.bytes / n_experts as u64 });
+                matrices.push(matrix);
+            }
+        }
+        let (mut bytes, mut n_kept, mut n_all) = (0, 0, 0);
+        for ((n_places, tensor), matrix) in share(&tensors, capacity).into_iter().zip(&tensors).zip(matrices)
+        {
+            let n_experts = tensor.n_experts;
+            matrix.cache = (n_places > 0).then_some(ExpertPlaces { n_experts, n_places });
+            bytes += n_places as u64 * tensor.expert_bytes;
+            (n_kept, n_all) = (n_kept + n_places, n_all + n_experts);
+        }
+        let reason = format!("{n_kept} of {n_all} matrices of experts, kept as they are used");
+        self.charge("expert cache", bytes, false, &reason);
     }
 
     fn keep(&mut self, weights: &WeightBytes, placement: impl Fn(usize) -> Placement) {
@@ -245,6 +289,7 @@ impl MemoryPlan {
                 name: matrix.name.clone(),
                 bytes: matrix.bytes,
                 placement: placement(i),
+                cache: None,
             })
             .collect();
     }

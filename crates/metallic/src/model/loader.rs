@@ -313,7 +313,12 @@ impl WeightSource for Census {
         self.used.insert(tensor.name().to_owned());
         if tensor.byte_order() == ByteOrder::Little {
             let (name, bytes) = (tensor.name().to_owned(), tensor.n_bytes());
-            self.bytes.matrices.push(MatrixSize { name, role, bytes, row_bytes: bytes / tensor.n_rows() });
+            let n_experts = match role {
+                Role::Experts(_) => tensor.shape().get(2).map_or(1, |n| *n as usize),
+                _ => 0,
+            };
+            let row_bytes = bytes / tensor.n_rows();
+            self.bytes.matrices.push(MatrixSize { name, role, bytes, row_bytes, n_experts });
         } else {
             self.bytes.copied += tensor.n_bytes();
         }

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use metallic::Isa;
 use metallic::backend::KvType;
+use metallic::memory::ExpertPolicy;
 use metallic_gguf::MAX_ALIGNMENT;
 
 use crate::failure::EXIT_CODES;
@@ -148,6 +149,17 @@ pub(crate) struct ComputeArgs {
     /// and the weights are no more exact, else f16]
     #[arg(long, value_name = "TYPE", value_parser = kv_type())]
     pub(crate) kv_type: Option<KvType>,
+
+    /// Which experts stay in memory, of a mixture whose experts are swapped in: those used last, those used most of late, or
+    /// those that came first
+    #[arg(long, value_name = "POLICY", value_parser = expert_policy(), default_value_t)]
+    pub(crate) expert_policy: ExpertPolicy,
+}
+
+/// Which experts are to stay, by name.
+fn expert_policy() -> impl TypedValueParser<Value = ExpertPolicy> {
+    PossibleValuesParser::new(ExpertPolicy::ALL.map(ExpertPolicy::name))
+        .try_map(|name| name.parse::<ExpertPolicy>())
 }
 
 /// Types of keys and values, by name.

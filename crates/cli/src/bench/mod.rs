@@ -131,11 +131,7 @@ impl Bench<'_> {
             samples.push(started.elapsed());
             on_repetition();
         }
-        let stream = self.model.stream_stats().zip(before).map(|(after, before)| StreamStats {
-            read_bytes: after.read_bytes - before.read_bytes,
-            waited: after.waited - before.waited,
-            ..after
-        });
+        let stream = self.model.stream_stats().zip(before).map(|(after, before)| after.since(before));
         Ok(Measured { samples, stream })
     }
 

@@ -5,6 +5,7 @@ mod budget;
 #[cfg(target_os = "linux")]
 mod control_groups;
 mod direct;
+mod expert_cache;
 mod expert_places;
 mod placement;
 mod plan;
@@ -14,6 +15,8 @@ mod source;
 mod stream;
 
 pub use budget::{BudgetSource, MemoryBudget};
+pub use expert_cache::ExpertStats;
+pub(crate) use expert_cache::{CachedTensor, ExpertCache};
 pub use expert_places::ExpertPolicy;
 pub use placement::Placement;
 pub(crate) use placement::Role;

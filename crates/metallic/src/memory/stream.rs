@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::expert_cache::ExpertStats;
 use super::plan::StreamPlan;
 use super::reader::{FileRange, ModelFiles, Read, ReadThreads, Reader, ReaderKind, Slot};
 use crate::error::Result;
@@ -28,6 +29,21 @@ pub struct StreamStats {
     pub read_bytes: u64,
     /// How long computing waited for them.
     pub waited: Duration,
+    /// Of experts, what a cache of them was asked for.
+    pub experts: ExpertStats,
+}
+
+impl StreamStats {
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            read_bytes: self.read_bytes - before.read_bytes,
+            waited: self.waited - before.waited,
+            experts: self.experts.since(before.experts),
+            ..self
+        }
+    }
 }
 
 /// Consecutive whole rows of a matrix in a file.
@@ -86,7 +102,8 @@ impl WeightStream {
     fn with_reader(files: Arc<ModelFiles>, reader: Box<dyn Reader>, plan: StreamPlan) -> Result<Self> {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
         let (kind, direct) = (reader.kind(), files.is_direct());
-        let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO };
+        let experts = ExpertStats::default();
+        let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO, experts };
         tracing::info!(n_slots, chunk_bytes, direct, "weights are streamed by {}", kind.name());
         Ok(Self {
             files,

@@ -10,10 +10,10 @@ use super::{Model, config::ModelConfig};
 use super::{arch, kv_cache};
 use crate::backend::{Backend, Cpu, KvType, MatrixBytes, MatrixData};
 use crate::cores::default_threads;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{
-    BackendBytes, GgufFile, MatrixSize, MemoryBudget, MemoryPlan, Placement, PlanRequest, Resident, Role,
-    WeightBytes, WeightStream,
+    BackendBytes, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, GgufFile, MatrixSize, MemoryBudget,
+    MemoryPlan, Placement, PlanRequest, Resident, Role, WeightBytes, WeightStream,
 };
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -51,6 +51,7 @@ pub struct GgufLoader<'p> {
     budget: Option<MemoryBudget>,
     n_slots: usize,
     chunk_bytes: Option<usize>,
+    expert_policy: ExpertPolicy,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -71,6 +72,7 @@ impl<'p> GgufLoader<'p> {
             budget: None,
             n_slots: DEFAULT_SLOTS,
             chunk_bytes: None,
+            expert_policy: ExpertPolicy::default(),
             progress: None,
         }
     }
@@ -139,6 +141,13 @@ impl<'p> GgufLoader<'p> {
     #[must_use]
     pub fn slots(mut self, n_slots: usize, chunk_bytes: usize) -> Self {
         (self.n_slots, self.chunk_bytes) = (n_slots.max(1), Some(chunk_bytes));
+        self
+    }
+
+    /// Which experts stay in memory, where there is room for some of those that are swapped in.
+    #[must_use]
+    pub fn expert_policy(mut self, policy: ExpertPolicy) -> Self {
+        self.expert_policy = policy;
         self
     }
 
@@ -215,6 +224,17 @@ impl<'p> GgufLoader<'p> {
         MemoryPlan::new(config, weights, backend, request)
     }
 
+    /// The tensors of experts that a plan has places for.
+    fn cached_tensors(&self, plan: &MemoryPlan) -> Result<Vec<CachedTensor>> {
+        let gguf = self.file.gguf();
+        let places = plan.matrices.iter().filter_map(|matrix| Some((&matrix.name, matrix.cache?)));
+        let tensor = |(name, ExpertPlaces { n_experts, n_places }): (&String, _)| {
+            let tensor = gguf.tensor(name).ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
+            Ok(CachedTensor { range: GgufFile::range(&tensor)?, n_experts, n_places })
+        };
+        places.map(tensor).collect()
+    }
+
     /// Loads the model.
     ///
     /// # Errors
@@ -233,7 +253,9 @@ impl<'p> GgufLoader<'p> {
                 &names,
                 &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
             )?;
-            backend = backend.with_stream(WeightStream::new(files, stream)?, stream.chunk_bytes);
+            let experts = ExpertCache::new(self.cached_tensors(&plan)?, self.expert_policy)?;
+            let weights = WeightStream::new(files, stream)?;
+            backend = backend.with_stream(weights, stream.chunk_bytes, experts);
         } else if self.mode == LoadMode::Slab {
             let n_bytes = self.file.n_bytes();
             self.file.read_to_memory(&mut counted(&mut self.progress, n_bytes))?;

@@ -1,7 +1,8 @@
 //! A mixture of experts: each token is sent to the few experts that its router scores highest.
 //!
 //! The rows that chose an expert are gathered, so its weights are read once a batch. A row's experts are
-//! summed in the order of their numbers, whatever else is in the batch.
+//! summed in the order of their numbers, whatever else is in the batch and whichever are in memory: those that are not
+//! are read from the moment that they are chosen, while others are computed.
 
 use super::config::{ExpertsConfig, FfnConfig};
 use super::residual::Residual;
@@ -37,6 +38,10 @@ pub(super) fn forward<B: Backend>(
             backend.matrix_rows(&weights.down, outer),
         ]
     };
+    let wanted = routing.chosen_experts().map(|expert| (expert, routing.chosen[expert].rows.len()));
+    for all in [&weights.gate, &weights.up, &weights.down] {
+        backend.will_use_experts(all, wanted.clone());
+    }
     for expert in routing.chosen_experts() {
         matrices(backend, expert).iter().for_each(|matrix| backend.will_use(matrix));
     }
@@ -72,7 +77,7 @@ struct Chosen {
 
 impl Routing {
     /// The experts that some row goes to, by number.
-    fn chosen_experts(&self) -> impl Iterator<Item = usize> {
+    fn chosen_experts(&self) -> impl Iterator<Item = usize> + Clone {
         self.chosen.iter().enumerate().filter(|(_, chosen)| !chosen.rows.is_empty()).map(|(expert, _)| expert)
     }
 

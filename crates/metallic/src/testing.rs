@@ -26,12 +26,12 @@ pub fn tiny_model() -> Result<Vec<u8>> {
     model(None)
 }
 
-/// The same as a mixture of 16 experts, of which 3 are used for a token.
+/// The same as a mixture of 64 experts, of which 4 are used for a token.
 ///
 /// # Errors
 /// None that does not mean a defect of this crate.
 pub fn tiny_mixture() -> Result<Vec<u8>> {
-    model(Some(Experts { n: 16, n_used: 3 }))
+    model(Some(Experts { n: 64, n_used: 4 }))
 }
 
 #[derive(Clone, Copy)]

@@ -2,11 +2,14 @@
 //! allocated, and what brings those in that have no place of their own.
 
 mod budget;
+#[cfg(unix)]
+mod bus_error;
 #[cfg(target_os = "linux")]
 mod control_groups;
 mod direct;
 mod expert_cache;
 mod expert_places;
+mod file_stamp;
 mod placement;
 mod plan;
 mod reader;
@@ -18,6 +21,8 @@ pub use budget::{BudgetSource, MemoryBudget};
 pub use expert_cache::ExpertStats;
 pub(crate) use expert_cache::{CachedTensor, ExpertCache};
 pub use expert_places::ExpertPolicy;
+pub use file_stamp::FileChange;
+pub(crate) use file_stamp::FileStamp;
 pub use placement::Placement;
 pub(crate) use placement::Role;
 pub(crate) use plan::{BackendBytes, MatrixSize, WeightBytes};

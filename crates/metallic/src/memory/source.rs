@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
 use metallic_kernels::{Isa, registry};
 
+use super::file_stamp::FileStamp;
 use super::reader::{FileRange, ModelFiles};
 use super::slab;
 use crate::backend::{MatrixBytes, MatrixData};
@@ -19,7 +20,8 @@ use crate::error::{Error, Result};
 /// A GGUF model: the maps of all its shards, and what parsing them proved.
 ///
 /// The files must not be changed or truncated while they are mapped: as with every map, the process would
-/// read the new bytes, or be stopped by a bus error.
+/// read the new bytes, or be stopped by a bus error. The engine looks before each request whether they were;
+/// a program may also have [last words](GgufFile::exit_on_bus_error).
 pub struct GgufFile {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -29,6 +31,8 @@ pub struct GgufFile {
 /// One file of a model.
 struct Shard {
     path: PathBuf,
+    /// The file when it was mapped.
+    stamp: FileStamp,
     /// A map of it, or a copy in memory of its own.
     bytes: Arc<Mmap>,
 }
@@ -84,9 +88,25 @@ impl GgufFile {
         self.shards.iter().map(|shard| shard.path.as_path())
     }
 
+    /// The files as they were when they were mapped.
+    pub(crate) fn stamps(&self) -> Vec<FileStamp> {
+        self.shards.iter().map(|shard| shard.stamp.clone()).collect()
+    }
+
+    /// Each file with its bytes.
+    #[cfg(unix)]
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.shards.iter().map(|shard| (shard.path.as_path(), &shard.bytes[..]))
+    }
+
+    /// Bytes of each file.
+    pub(super) fn shard_bytes(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(|shard| shard.bytes.len() as u64)
+    }
+
     /// Bytes of all files.
     pub fn n_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
+        self.shard_bytes().sum()
     }
 
     /// A tensor of this file as a matrix, in little-endian order: where it lies in the file, or swapped into
@@ -157,7 +177,7 @@ impl GgufFile {
     /// # Errors
     /// [`Error::Read`]: the system's reason, or a file that has changed since it was opened.
     pub(crate) fn read_to_memory(&mut self, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        for Shard { path, bytes } in &mut self.shards {
+        for Shard { path, bytes, .. } in &mut self.shards {
             let slab = slab::read(path, bytes, progress);
             *bytes = slab.map(Arc::new).map_err(|source| Error::Read { path: path.clone(), source })?;
         }
@@ -187,7 +207,7 @@ impl GgufFile {
 
     /// Bytes before the tensors' data, in all files.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        let mut first: Vec<u64> = self.shards.iter().map(|shard| shard.bytes.len() as u64).collect();
+        let mut first: Vec<u64> = self.shard_bytes().collect();
         for tensor in self.gguf().tensors() {
             let first = &mut first[tensor.shard()];
             *first = (*first).min(tensor.file_offset());
@@ -240,12 +260,13 @@ impl Shard {
                 return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
             }
             let file = File::open(&path)?;
+            let stamp = FileStamp::new(&path, &file.metadata()?);
             // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
             // here: it is the documented condition of `GgufFile`, as for every program that maps files.
-            unsafe { Mmap::map(&file) }
+            Ok((stamp, unsafe { Mmap::map(&file) }?))
         };
         match open() {
-            Ok(map) => Ok(Self { path, bytes: Arc::new(map) }),
+            Ok((stamp, map)) => Ok(Self { path, stamp, bytes: Arc::new(map) }),
             Err(source) => Err(Error::Open { path, source }),
         }
     }

@@ -286,7 +286,8 @@ impl<'p> GgufLoader<'p> {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
-        Ok(Model::new(config, plan, Box::new(stage)))
+        let mapped = if plan.mapped_bytes() > 0 { self.file.stamps() } else { Vec::new() };
+        Ok(Model::new(config, plan, Box::new(stage), mapped))
     }
 }
 

@@ -25,7 +25,7 @@ pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, 
 pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};
-use crate::memory::{MemoryPlan, StreamStats};
+use crate::memory::{FileStamp, MemoryPlan, StreamStats};
 use decoder::{Batch, Stage};
 use kv_cache::PageTable;
 
@@ -36,6 +36,8 @@ pub struct Model {
     stage: Box<dyn Stage>,
     pages: PageTable,
     rows: Rows,
+    /// Those that are used in their maps.
+    mapped: Vec<FileStamp>,
 }
 
 /// Consecutive tokens of one sequence.
@@ -70,9 +72,17 @@ struct Rows {
 }
 
 impl Model {
-    fn new(config: ModelConfig, plan: MemoryPlan, stage: Box<dyn Stage>) -> Self {
+    fn new(config: ModelConfig, plan: MemoryPlan, stage: Box<dyn Stage>, mapped: Vec<FileStamp>) -> Self {
         let pages = PageTable::new(plan.n_pages);
-        Self { config, plan, stage, pages, rows: Rows::default() }
+        Self { config, plan, stage, pages, rows: Rows::default(), mapped }
+    }
+
+    /// Looks whether the files that are used in their maps are still what they were.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`], for the first that is not.
+    pub fn check_files(&self) -> Result<()> {
+        self.mapped.iter().try_for_each(FileStamp::check)
     }
 
     /// The hyper-parameters.

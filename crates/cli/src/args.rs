@@ -154,6 +154,10 @@ pub(crate) struct ComputeArgs {
     /// those that came first
     #[arg(long, value_name = "POLICY", value_parser = expert_policy(), default_value_t)]
     pub(crate) expert_policy: ExpertPolicy,
+
+    /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
+    #[arg(long)]
+    pub(crate) mlock: bool,
 }
 
 /// Which experts are to stay, by name.

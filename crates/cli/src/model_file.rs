@@ -55,10 +55,10 @@ pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<Gg
 
 /// A loader set up as the arguments say, within what memory there is.
 pub(crate) fn loader<'p>(file: GgufFile, args: &EngineArgs) -> GgufLoader<'p> {
-    let ComputeArgs { ram, batch_size, isa, load, kv_type, expert_policy } = args.compute;
+    let ComputeArgs { ram, batch_size, isa, load, kv_type, expert_policy, mlock } = args.compute;
     let budget = ram.map(MemoryBudget::given).or_else(MemoryBudget::auto);
     let mode = load_mode(load, file.n_bytes(), budget);
-    let mut loader = GgufLoader::new(file).mode(mode).expert_policy(expert_policy);
+    let mut loader = GgufLoader::new(file).mode(mode).expert_policy(expert_policy).lock_memory(mlock);
     if let Some(budget) = budget {
         loader = loader.budget(budget);
     }

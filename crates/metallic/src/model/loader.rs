@@ -13,7 +13,7 @@ use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
     BackendBytes, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, GgufFile, MatrixSize, MemoryBudget,
-    MemoryPlan, Placement, PlanRequest, Resident, Role, WeightBytes, WeightStream,
+    MemoryPlan, Placement, PlanRequest, Resident, Role, WeightBytes, WeightStream, lock_memory,
 };
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -52,6 +52,7 @@ pub struct GgufLoader<'p> {
     n_slots: usize,
     chunk_bytes: Option<usize>,
     expert_policy: ExpertPolicy,
+    locks_memory: bool,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -73,6 +74,7 @@ impl<'p> GgufLoader<'p> {
             n_slots: DEFAULT_SLOTS,
             chunk_bytes: None,
             expert_policy: ExpertPolicy::default(),
+            locks_memory: false,
             progress: None,
         }
     }
@@ -148,6 +150,14 @@ impl<'p> GgufLoader<'p> {
     #[must_use]
     pub fn expert_policy(mut self, policy: ExpertPolicy) -> Self {
         self.expert_policy = policy;
+        self
+    }
+
+    /// Locks all memory of the process once the model is loaded, so that none of it is swapped out. Where the system
+    /// refuses, that is logged as a warning.
+    #[must_use]
+    pub fn lock_memory(mut self, locks_memory: bool) -> Self {
+        self.locks_memory = locks_memory;
         self
     }
 
@@ -287,6 +297,10 @@ impl<'p> GgufLoader<'p> {
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan)?;
         let mapped = if plan.mapped_bytes() > 0 { self.file.stamps() } else { Vec::new() };
+        drop(self.file);
+        if self.locks_memory {
+            lock_memory();
+        }
         Ok(Model::new(config, plan, Box::new(stage), mapped))
     }
 }

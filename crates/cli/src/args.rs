@@ -214,7 +214,7 @@ fn token_limit(text: &str) -> Result<i32, String> {
     limit.ok_or_else(|| "it must be a number above 0, or -1".to_owned())
 }
 
-/// How long an answer gets.
+/// How long an answer gets, and what is told of it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Answer")]
 pub(crate) struct AnswerArgs {
@@ -226,6 +226,10 @@ pub(crate) struct AnswerArgs {
     /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
+
+    /// Say after an answer what it took of the disk and of memory
+    #[arg(long)]
+    pub(crate) stats: bool,
 }
 
 #[derive(Debug, Args)]

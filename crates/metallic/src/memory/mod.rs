@@ -13,12 +13,15 @@ mod file_stamp;
 mod lock;
 mod placement;
 mod plan;
+mod read_rate;
 mod reader;
 pub(crate) mod slab;
 mod source;
 mod stream;
 
 pub use budget::{BudgetSource, MemoryBudget};
+#[cfg(target_os = "linux")]
+pub use control_groups::peak_bytes as control_group_peak_bytes;
 pub use expert_cache::ExpertStats;
 pub(crate) use expert_cache::{CachedTensor, ExpertCache};
 pub use expert_places::ExpertPolicy;

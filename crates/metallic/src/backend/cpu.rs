@@ -273,7 +273,7 @@ impl Backend for Cpu {
                 let range = rows.rows(chunk.clone()).range;
                 let slot = stream.weights.next(range)?;
                 products.multiply(&mut [chunk_product(job, n_rows, slot.chunk(), chunk)]);
-                stream.experts.keep(range, slot.chunk());
+                stream.experts.keep(range, |place| copy(&self.pool, slot.chunk(), place));
                 stream.weights.give_back(slot);
             }
         }
@@ -413,6 +413,11 @@ fn chunk_product<'a>(
         product = product.with_bias(&bias[chunk]);
     }
     if job.accumulate { product.accumulating() } else { product }
+}
+
+/// Copies on all threads: one alone would keep the others, and soon the disk, waiting.
+fn copy(pool: &ThreadPool, from: &[u8], to: &mut [u8]) {
+    pool.split_rows(to, 1, &|first, to: &mut [u8]| to.copy_from_slice(&from[first..][..to.len()]));
 }
 
 /// `work(first, part)` on contiguous parts of `x`, on all threads where it is long enough.

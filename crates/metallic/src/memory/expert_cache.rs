@@ -108,14 +108,15 @@ impl ExpertCache {
         }
     }
 
-    /// Keeps what was read from `range`, a part of an expert, if the expert has a place. The parts of one come in order.
-    pub(crate) fn keep(&mut self, range: FileRange, bytes: &[u8]) {
+    /// Keeps what was read from `range`, a part of an expert, if the expert has a place: `copy` is given the part's. The
+    /// parts of one come in order.
+    pub(crate) fn keep(&mut self, range: FileRange, copy: impl FnOnce(&mut [u8])) {
         let Some((tensor, offset)) = self.find(range) else { return };
         let Tensor { expert_bytes, start, places, .. } = &mut self.tensors[tensor];
         let (expert, in_expert) = (offset / *expert_bytes, offset % *expert_bytes);
         if let Residence::ToFill(place) = places.residence(expert) {
-            self.memory[*start + place * *expert_bytes + in_expert..][..bytes.len()].copy_from_slice(bytes);
-            if in_expert + bytes.len() == *expert_bytes {
+            copy(&mut self.memory[*start + place * *expert_bytes + in_expert..][..range.n_bytes]);
+            if in_expert + range.n_bytes == *expert_bytes {
                 places.filled(expert);
             }
         }
@@ -171,7 +172,8 @@ mod tests {
             }
             for (i, chunk) in content.chunks(5).enumerate() {
                 assert_eq!(cache.get(at), None, "not before all of it has come");
-                cache.keep(FileRange { offset: at.offset + 5 * i as u64, n_bytes: chunk.len(), ..at }, chunk);
+                let part = FileRange { offset: at.offset + 5 * i as u64, n_bytes: chunk.len(), ..at };
+                cache.keep(part, |place| place.copy_from_slice(chunk));
             }
         }
         here
@@ -198,7 +200,7 @@ mod tests {
         // What no tensor holds is nobody's.
         for elsewhere in [range(0, 99, 1), range(0, 196, 12), range(1, 84, 12), range(2, 500, 12)] {
             cache.begin(elsewhere, std::iter::once((0, 1)));
-            cache.keep(elsewhere, &[1; 12]);
+            cache.keep(elsewhere, |_| panic!("there is no place"));
             assert_eq!(cache.get(elsewhere), None);
         }
         assert_eq!(cache.stats(), stats);
@@ -210,7 +212,7 @@ mod tests {
         let cached = vec![CachedTensor { range: tensor, n_experts: 4, n_places: 1 }];
         let mut cache = ExpertCache::new(cached, ExpertPolicy::Lru).unwrap();
         cache.begin(tensor, std::iter::once((1, 1)));
-        cache.keep(range(0, 12, 5), &[9; 5]);
+        cache.keep(range(0, 12, 5), |place| place.fill(9));
         cache.forget();
         assert_eq!(cache.get(expert(tensor, 1)), None);
         assert!(pass(&mut cache, tensor, &[2]).is_empty());

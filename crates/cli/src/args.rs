@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use metallic::Isa;
 use metallic::backend::KvType;
+use metallic::memory::ExpertPolicy;
 use metallic_gguf::MAX_ALIGNMENT;
 
 use crate::failure::EXIT_CODES;
@@ -148,6 +149,21 @@ pub(crate) struct ComputeArgs {
     /// and the weights are no more exact, else f16]
     #[arg(long, value_name = "TYPE", value_parser = kv_type())]
     pub(crate) kv_type: Option<KvType>,
+
+    /// Which experts stay in memory, of a mixture whose experts are swapped in: those used last, those used most of late, or
+    /// those that came first
+    #[arg(long, value_name = "POLICY", value_parser = expert_policy(), default_value_t)]
+    pub(crate) expert_policy: ExpertPolicy,
+
+    /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
+    #[arg(long)]
+    pub(crate) mlock: bool,
+}
+
+/// Which experts are to stay, by name.
+fn expert_policy() -> impl TypedValueParser<Value = ExpertPolicy> {
+    PossibleValuesParser::new(ExpertPolicy::ALL.map(ExpertPolicy::name))
+        .try_map(|name| name.parse::<ExpertPolicy>())
 }
 
 /// Types of keys and values, by name.
@@ -198,7 +214,7 @@ fn token_limit(text: &str) -> Result<i32, String> {
     limit.ok_or_else(|| "it must be a number above 0, or -1".to_owned())
 }
 
-/// How long an answer gets.
+/// How long an answer gets, and what is told of it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Answer")]
 pub(crate) struct AnswerArgs {
@@ -210,6 +226,10 @@ pub(crate) struct AnswerArgs {
     /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
+
+    /// Say after an answer what it took of the disk and of memory
+    #[arg(long)]
+    pub(crate) stats: bool,
 }
 
 #[derive(Debug, Args)]

@@ -82,7 +82,7 @@ impl Chat<'_> {
         let tokens = self.session.turn(&self.messages)?;
         let answer = self.session.answer(tokens, &self.args.answer, &self.args.sampling)?;
         writeln!(io::stdout()).map_err(Failure::output)?;
-        self.session.note_rates(&answer);
+        self.session.note_cost(&answer, self.args.answer.stats);
         let is_full = answer.reason == FinishReason::ContextFull;
         self.messages.push(Message::new("assistant", answer.text));
         if is_full {

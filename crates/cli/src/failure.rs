@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     BadModel = 3,
     /// The model is not there and could not be fetched.
     NoModel = 4,
+    /// The model's file was cut short, changed or replaced while it was in use.
+    ModelChanged = 5,
     /// Ctrl-C.
     Interrupted = 130,
     /// Whoever read our output has closed it, as `head` does. Nothing to report.
@@ -31,6 +33,7 @@ pub(crate) const EXIT_CODES: &str = "  0    done
   2    the command line is wrong
   3    the file is not a model that metallic can use
   4    the model was not found, or could not be downloaded
+  5    the model's file was cut short, changed or replaced while it was in use
   101  a bug in metallic
   130  stopped by Ctrl-C";
 

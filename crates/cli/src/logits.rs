@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 
 use crate::args::{EngineArgs, LogitsArgs};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Result};
 use crate::fetch::Fetcher;
-use crate::model_file;
+use crate::model_file::{self, kind_of};
 
 /// Evaluates the tokens and writes n_tokens × n_vocab little-endian floats.
 pub(crate) fn run(args: &LogitsArgs, fetcher: &Fetcher<'_>) -> Result<()> {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &LogitsArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             written = rows;
         }
     });
-    evaluated.map_err(|e| Failure::new(Kind::General, "can't evaluate the tokens").because(e))?;
+    evaluated.map_err(|e| Failure::new(kind_of(&e), "can't evaluate the tokens").because(e))?;
     written.and_then(|()| out.flush()).map_err(cannot_write)?;
     fetcher.terminal.note(format_args!("{n_tokens} x {n_vocab} float32 in {}", args.out.display()));
     Ok(())

@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod chat;
 mod completions;
+mod cost;
 mod failure;
 mod fetch;
 mod input;

@@ -1,4 +1,4 @@
-//! The most memory that this process has occupied.
+//! The most memory that this process has occupied, and what it waited for.
 
 /// Peak resident set of this process, in bytes, where the system tells. It counts mapped model pages
 /// that were in memory, so it is what the model and everything around it really took.
@@ -29,9 +29,51 @@ pub(crate) fn peak_memory_bytes() -> Option<u64> {
     None
 }
 
+/// Page faults that had to wait for a disk: `majflt` of `/proc/self/stat` (proc(5)), of all threads.
+#[cfg(target_os = "linux")]
+pub(crate) fn major_faults() -> Option<u64> {
+    major_faults_in(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The twelfth field. The second, a name in parentheses, may hold anything.
+#[cfg(target_os = "linux")]
+fn major_faults_in(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(9)?.parse().ok()
+}
+
+/// Page faults that had to wait for a disk: `ru_majflt` of getrusage(2).
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) fn major_faults() -> Option<u64> {
+    use nix::sys::resource::{UsageWho, getrusage};
+    u64::try_from(getrusage(UsageWho::RUSAGE_SELF).ok()?.major_page_faults()).ok()
+}
+
+/// Not told on Windows, as the peak.
+#[cfg(not(unix))]
+pub(crate) fn major_faults() -> Option<u64> {
+    None
+}
+
+/// Peak of the control group that limits this process, in bytes, where there is one.
+pub(crate) fn control_group_peak_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return metallic::memory::control_group_peak_bytes();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn major_faults_are_told_whatever_the_program_is_called() {
+        let stat = "3123 (a) b (c) R 2 3 3 34816 3 4194304 990 11 42 13 0 0";
+        assert_eq!(major_faults_in(stat), Some(42));
+        assert_eq!(major_faults_in("3123 (sh"), None);
+        assert!(major_faults().is_some());
+    }
 
     #[test]
     fn the_peak_grows_with_what_is_touched() {

@@ -9,17 +9,37 @@ use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
 
 use crate::args::{ComputeArgs, EngineArgs, Load};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Kind, Result, one_line};
 use crate::terminal::{Terminal, human_bytes};
 
 /// Opens a model, all its shards if it has several.
 pub(crate) fn open(path: &Path) -> Result<GgufFile> {
-    GgufFile::open(path).map_err(unreadable)
+    GgufFile::open(path).map(guarded).map_err(unreadable)
 }
 
 /// Opens one file by itself, even if it is a shard of a model.
 pub(crate) fn open_alone(path: &Path) -> Result<GgufFile> {
-    GgufFile::open_alone(path).map_err(unreadable)
+    GgufFile::open_alone(path).map(guarded).map_err(unreadable)
+}
+
+/// Has the file named and an exit code of its own if it is cut short while it is mapped: the system would end the process
+/// without a word.
+#[cfg(unix)]
+fn guarded(file: GgufFile) -> GgufFile {
+    let message = |path: &Path| {
+        let path = one_line(&path.display().to_string());
+        format!("error: {path} was cut short while it was in use: run it again when the file is whole\n")
+    };
+    if let Err(error) = file.exit_on_bus_error(Kind::ModelChanged as u8, message) {
+        tracing::warn!("if the model's file is cut short, nothing will say so: {error}");
+    }
+    file
+}
+
+/// On other systems a mapped file can't be cut short.
+#[cfg(not(unix))]
+fn guarded(file: GgufFile) -> GgufFile {
+    file
 }
 
 /// Opens a model to look at it: of a model whose other shards are not here, the shard that is.
@@ -29,16 +49,16 @@ pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<Gg
             terminal.note(format_args!("showing this shard alone: {} can't be opened", other.display()));
             open_alone(path)
         }
-        opened => opened.map_err(unreadable),
+        opened => opened.map(guarded).map_err(unreadable),
     }
 }
 
 /// A loader set up as the arguments say, within what memory there is.
 pub(crate) fn loader<'p>(file: GgufFile, args: &EngineArgs) -> GgufLoader<'p> {
-    let ComputeArgs { ram, batch_size, isa, load, kv_type } = args.compute;
+    let ComputeArgs { ram, batch_size, isa, load, kv_type, expert_policy, mlock } = args.compute;
     let budget = ram.map(MemoryBudget::given).or_else(MemoryBudget::auto);
     let mode = load_mode(load, file.n_bytes(), budget);
-    let mut loader = GgufLoader::new(file).mode(mode);
+    let mut loader = GgufLoader::new(file).mode(mode).expert_policy(expert_policy).lock_memory(mlock);
     if let Some(budget) = budget {
         loader = loader.budget(budget);
     }
@@ -153,13 +173,16 @@ pub(crate) fn unusable(path: &Path, error: Error) -> Failure {
     Failure::new(kind_of(&error), format!("can't use {}", path.display())).because(error)
 }
 
-fn kind_of(error: &Error) -> Kind {
+/// The kind of failure that an error of the engine is.
+pub(crate) fn kind_of(error: &Error) -> Kind {
     match error {
         Error::Open { source, .. } => match source.kind() {
             io::ErrorKind::NotFound => Kind::NoModel,
             io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => Kind::BadModel,
             _ => Kind::General,
         },
+        Error::FileChanged { .. } => Kind::ModelChanged,
+        Error::Stream { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => Kind::ModelChanged,
         Error::Format { .. }
         | Error::Metadata(_)
         | Error::Config { .. }

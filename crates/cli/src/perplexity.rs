@@ -15,7 +15,8 @@ use metallic::text::EncodeOptions;
 use crate::args::{EngineArgs, PerplexityArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
-use crate::{input, model_file};
+use crate::input;
+use crate::model_file::{self, kind_of};
 
 /// Scores the text and prints the perplexity.
 pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
@@ -75,7 +76,7 @@ impl Score {
         let evaluated = model.evaluate(chunk, scored, &mut |position, logits| {
             self.add(negative_log_likelihood(logits, chunk[position + 1]));
         });
-        evaluated.map_err(|e| Failure::new(Kind::General, "can't evaluate the text").because(e))
+        evaluated.map_err(|e| Failure::new(kind_of(&e), "can't evaluate the text").because(e))
     }
 
     fn add(&mut self, x: f64) {

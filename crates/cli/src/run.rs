@@ -35,7 +35,7 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     };
     let answer = session.answer(tokens, &args.answer, &args.sampling)?;
     writeln!(io::stdout()).map_err(Failure::output)?;
-    session.note_rates(&answer);
+    session.note_cost(&answer, args.answer.stats);
     match answer.reason {
         FinishReason::Cancelled => Err(Failure::interrupted()),
         FinishReason::ContextFull => Err(session.context_full()),

@@ -10,11 +10,11 @@ use metallic::text::{ChatTemplate, EncodeOptions, Message, RenderOptions};
 use metallic::{Engine, Event, FinishReason, Request};
 
 use crate::args::{AnswerArgs, EngineArgs};
+use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
-use crate::memory::peak_memory_bytes;
-use crate::model_file;
+use crate::model_file::{self, kind_of};
 use crate::sampling_args::SamplingArgs;
 use crate::terminal::{Style, human_bytes};
 
@@ -35,6 +35,7 @@ pub(crate) struct Answer {
     /// Why it ended.
     pub(crate) reason: FinishReason,
     stats: Stats,
+    cost: Cost,
 }
 
 impl<'a> Session<'a> {
@@ -126,8 +127,10 @@ impl<'a> Session<'a> {
             max_tokens: usize::try_from(args.n_predict).ok(),
             stop: args.stop.clone(),
         };
-        let id = self.engine.submit(request).map_err(cant_answer)?;
+        let id = self.engine.submit(request);
+        let id = id.map_err(|error| Failure::new(kind_of(&error), CANT_ANSWER).because(error))?;
         let mut progress = Progress::default();
+        let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
         while progress.end.is_none() {
             if interrupt.is_pressed() {
@@ -138,7 +141,9 @@ impl<'a> Session<'a> {
             self.write(&progress.news)?;
             progress.text.push_str(&std::mem::take(&mut progress.news));
         }
-        progress.into_answer()
+        let cost = meter.stop(self.engine.model());
+        let (text, (reason, stats)) = progress.end()?;
+        Ok(Answer { text, reason, stats, cost })
     }
 
     fn write(&self, text: &str) -> Result<()> {
@@ -150,8 +155,8 @@ impl<'a> Session<'a> {
         written.map_err(Failure::output)
     }
 
-    /// Tells on standard error what an answer cost.
-    pub(crate) fn note_rates(&self, answer: &Answer) {
+    /// Tells on standard error what an answer cost, `in_full` with what it took of the disk and of memory.
+    pub(crate) fn note_cost(&self, answer: &Answer, in_full: bool) {
         let Stats { n_prompt, n_cached, n_generated, .. } = answer.stats;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
         let mut line = format!("prefill {} tokens{}", n_prompt - n_cached, rate(answer.stats.prefill_rate()));
@@ -159,14 +164,17 @@ impl<'a> Session<'a> {
             line.push_str(&format!(" ({n_cached} more were cached)"));
         }
         line.push_str(&format!(", decode {n_generated} tokens{}", rate(answer.stats.decode_rate())));
-        if let Some(stats) = self.engine.model().stream_stats() {
+        if let Some(stats) = answer.cost.stream {
             let (bytes, waited) = (human_bytes(stats.read_bytes), stats.waited.as_secs_f64());
             line.push_str(&format!(", {bytes} of weights swapped in, {waited:.1} s waited for them"));
         }
-        if let Some(bytes) = peak_memory_bytes() {
+        if let Some(bytes) = answer.cost.peak_bytes {
             line.push_str(&format!(", peak memory {}", human_bytes(bytes)));
         }
-        self.fetcher.terminal.note(self.fetcher.terminal.paint_err(Style::Dim, line));
+        let details = if in_full { answer.cost.lines() } else { Vec::new() };
+        for line in std::iter::once(line).chain(details) {
+            self.fetcher.terminal.note(self.fetcher.terminal.paint_err(Style::Dim, line));
+        }
     }
 
     /// The failure of an answer that the context had no room for.
@@ -195,15 +203,14 @@ impl Progress {
         }
     }
 
-    fn into_answer(self) -> Result<Answer> {
+    /// The whole text, why it ended, and its times.
+    fn end(self) -> Result<(String, (FinishReason, Stats))> {
         match self.end {
-            Some(Ok((reason, stats))) => Ok(Answer { text: self.text, reason, stats }),
-            Some(Err(error)) => Err(cant_answer(error)),
-            None => Err(cant_answer("the engine gave no end")),
+            Some(Ok(end)) => Ok((self.text, end)),
+            Some(Err(error)) => Err(Failure::new(kind_of(&error), CANT_ANSWER).because(error)),
+            None => Err(Failure::new(Kind::General, CANT_ANSWER).because("the engine gave no end")),
         }
     }
 }
 
-fn cant_answer(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
-    Failure::new(Kind::General, "can't answer").because(cause)
-}
+const CANT_ANSWER: &str = "can't answer";

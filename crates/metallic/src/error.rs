@@ -46,6 +46,15 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A mapped file is not any more what was loaded.
+    #[error("{} {change} while it was in use: load the model again", path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// What has happened to it.
+        change: crate::memory::FileChange,
+    },
+
     /// The memory budget is below what the model needs even with all its weights streamed.
     #[error(
         "a budget of {budget_bytes} bytes is too small: this model needs at least {floor_bytes} with a context of \

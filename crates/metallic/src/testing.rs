@@ -23,6 +23,24 @@ pub const END_OF_TURN: u32 = 258;
 /// # Errors
 /// None that does not mean a defect of this crate.
 pub fn tiny_model() -> Result<Vec<u8>> {
+    model(None)
+}
+
+/// The same as a mixture of 64 experts, of which 4 are used for a token.
+///
+/// # Errors
+/// None that does not mean a defect of this crate.
+pub fn tiny_mixture() -> Result<Vec<u8>> {
+    model(Some(Experts { n: 64, n_used: 4 }))
+}
+
+#[derive(Clone, Copy)]
+struct Experts {
+    n: u64,
+    n_used: u32,
+}
+
+fn model(experts: Option<Experts>) -> Result<Vec<u8>> {
     let mut file = GgufWriter::new();
     file.set("general.architecture", "llama")?;
     file.set("general.name", "Tiny, of random weights")?;
@@ -33,6 +51,11 @@ pub fn tiny_model() -> Result<Vec<u8>> {
     file.set("llama.attention.head_count", N_HEAD)?;
     file.set("llama.attention.head_count_kv", N_HEAD_KV)?;
     file.set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)?;
+
+    if let Some(Experts { n, n_used }) = experts {
+        file.set("llama.expert_count", n as u32)?;
+        file.set("llama.expert_used_count", n_used)?;
+    }
 
     let tokens: Vec<String> = (0..=255).map(byte_name).chain(CONTROL.map(str::to_owned)).collect();
     let kinds = (0..tokens.len()).map(|id| if id < 256 { 1_i32 } else { 3 });
@@ -50,7 +73,7 @@ pub fn tiny_model() -> Result<Vec<u8>> {
          {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
     )?;
 
-    let tensors = shapes(tokens.len() as u64);
+    let tensors = shapes(tokens.len() as u64, experts);
     for (name, shape) in &tensors {
         file.tensor(name, GgmlType::F32, shape)?;
     }
@@ -119,7 +142,7 @@ pub fn edited(
     Ok(data.finish().expect("every tensor was written"))
 }
 
-fn shapes(n_vocab: u64) -> Vec<(String, Vec<u64>)> {
+fn shapes(n_vocab: u64, experts: Option<Experts>) -> Vec<(String, Vec<u64>)> {
     let kv = N_EMBD * u64::from(N_HEAD_KV) / u64::from(N_HEAD);
     let mut shapes = vec![
         ("token_embd.weight".to_owned(), vec![N_EMBD, n_vocab]),
@@ -127,19 +150,29 @@ fn shapes(n_vocab: u64) -> Vec<(String, Vec<u64>)> {
         ("output.weight".to_owned(), vec![N_EMBD, n_vocab]),
     ];
     for layer in 0..N_LAYERS {
-        let layer_shapes: [(&str, &[u64]); 9] = [
-            ("attn_norm", &[N_EMBD]),
-            ("attn_q", &[N_EMBD, N_EMBD]),
-            ("attn_k", &[N_EMBD, kv]),
-            ("attn_v", &[N_EMBD, kv]),
-            ("attn_output", &[N_EMBD, N_EMBD]),
-            ("ffn_norm", &[N_EMBD]),
-            ("ffn_gate", &[N_EMBD, N_FF]),
-            ("ffn_up", &[N_EMBD, N_FF]),
-            ("ffn_down", &[N_FF, N_EMBD]),
+        let mut of_layer = vec![
+            ("attn_norm", vec![N_EMBD]),
+            ("attn_q", vec![N_EMBD, N_EMBD]),
+            ("attn_k", vec![N_EMBD, kv]),
+            ("attn_v", vec![N_EMBD, kv]),
+            ("attn_output", vec![N_EMBD, N_EMBD]),
+            ("ffn_norm", vec![N_EMBD]),
         ];
+        of_layer.extend(match experts {
+            None => vec![
+                ("ffn_gate", vec![N_EMBD, N_FF]),
+                ("ffn_up", vec![N_EMBD, N_FF]),
+                ("ffn_down", vec![N_FF, N_EMBD]),
+            ],
+            Some(Experts { n, .. }) => vec![
+                ("ffn_gate_inp", vec![N_EMBD, n]),
+                ("ffn_gate_exps", vec![N_EMBD, N_FF, n]),
+                ("ffn_up_exps", vec![N_EMBD, N_FF, n]),
+                ("ffn_down_exps", vec![N_FF, N_EMBD, n]),
+            ],
+        });
         shapes
-            .extend(layer_shapes.map(|(name, shape)| (format!("blk.{layer}.{name}.weight"), shape.to_vec())));
+            .extend(of_layer.into_iter().map(|(name, shape)| (format!("blk.{layer}.{name}.weight"), shape)));
     }
     shapes
 }

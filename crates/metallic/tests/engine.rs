@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use metallic::engine::{Engine, Event, FinishReason, MAX_WAITING, Request, RequestId, Stats};
+use metallic::memory::FileChange;
 use metallic::sampling::SamplingParams;
 use metallic::text::{EncodeOptions, Tokenizer};
-use metallic::{Error, GgufFile, GgufLoader, testing};
+use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, testing};
 
 fn engine(n_ctx: usize, n_sequences: usize) -> Engine {
     let folder = tempfile::tempdir().unwrap();
@@ -170,4 +171,92 @@ fn requests_that_cannot_run_are_refused() {
         engine.submit(good.clone()).unwrap();
     }
     assert!(matches!(engine.submit(good), Err(Error::QueueFull { .. })));
+}
+
+/// A file of the tiny mixture, of which a budget leaves most to be swapped in.
+struct Streamed {
+    _folder: tempfile::TempDir,
+    path: std::path::PathBuf,
+    engine: Engine,
+}
+
+impl Streamed {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mixture.gguf");
+        std::fs::write(&path, testing::tiny_mixture().unwrap()).unwrap();
+        let loader = |ram: u64| {
+            let loader =
+                GgufLoader::new(GgufFile::open(&path).unwrap()).threads(1).context_length(128).batch(16);
+            loader.slots(2, 4096).budget(MemoryBudget::given(ram))
+        };
+        let Err(Error::BudgetTooSmall { floor_bytes, .. }) = loader(0).plan() else { panic!("no floor") };
+        let model = loader(floor_bytes).load().unwrap();
+        assert!(model.stream_stats().is_some());
+        let tokenizer = Tokenizer::from_gguf(&GgufFile::open(&path).unwrap().gguf()).unwrap();
+        Self { engine: Engine::new(model, tokenizer), _folder: folder, path }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_in_an_answer_ends_it_and_the_next_is_whole() {
+    let Streamed { mut engine, path, _folder } = Streamed::new();
+    let request = request(&engine, "abc", 20);
+    let expected = run(&mut engine, slice::from_ref(&request))[0].0.clone();
+    let bytes = std::fs::read(&path).unwrap();
+
+    let id = engine.submit(request.clone()).unwrap();
+    for _ in 0..3 {
+        assert!(engine.step(&mut |event| assert!(!matches!(event, Event::Failed { .. }))));
+    }
+    let half = bytes.len() as u64 / 2;
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(half).unwrap();
+    let mut failures = Vec::new();
+    while engine.step(&mut |event| {
+        if let Event::Failed { request, error } = event {
+            failures.push((request, error));
+        }
+    }) {}
+    let [(failed, error)] = &failures[..] else { panic!("{failures:?}") };
+    assert_eq!(*failed, id);
+    match &**error {
+        Error::Stream { path: found, offset, n_bytes, .. } => {
+            assert_eq!(found, &path);
+            assert!(offset + *n_bytes as u64 > half, "what is left can be read");
+        }
+        other => panic!("{other}"),
+    }
+    // The disk is well again. The same file, as the reader knows it by its handle.
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(run(&mut engine, slice::from_ref(&request))[0].0, expected);
+}
+
+#[test]
+fn a_mapped_file_that_has_changed_is_found_before_an_answer_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, testing::tiny_model().unwrap()).unwrap();
+    let engine_of = |mode| {
+        let file = GgufFile::open(&path).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&file.gguf()).unwrap();
+        let model = GgufLoader::new(file).threads(1).context_length(128).mode(mode).load().unwrap();
+        Engine::new(model, tokenizer)
+    };
+    let (mut mapped, mut copied) = (engine_of(LoadMode::Map), engine_of(LoadMode::Slab));
+    let request = request(&mapped, "abc", 20);
+    let expected = run(&mut mapped, slice::from_ref(&request))[0].0.clone();
+    let file = std::fs::File::options().append(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+
+    let mut events = Vec::new();
+    mapped.generate(request.clone(), |event| events.push(event)).unwrap();
+    let [Event::Failed { error, .. }] = &events[..] else { panic!("{events:?}") };
+    match &**error {
+        Error::FileChanged { path: found, change } => {
+            assert_eq!((found, *change), (&path, FileChange::Written));
+        }
+        other => panic!("{other}"),
+    }
+    // Who has a copy need not care.
+    assert_eq!(run(&mut copied, slice::from_ref(&request))[0].0, expected);
 }

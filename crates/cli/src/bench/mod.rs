@@ -8,17 +8,21 @@ pub(crate) mod bandwidth;
 mod report;
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use metallic::memory::StreamStats;
 use metallic::model::{Piece, SequenceId};
 use metallic::{Isa, Model};
 
 use crate::args::{BenchArgs, EngineArgs};
+use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
-use crate::model_file;
+use crate::model_file::{self, kind_of};
 use report::{Row, Subject};
+
+/// How long the disk's rate is measured: long enough for a disk to get going.
+const DISK_TIME: Duration = Duration::from_millis(500);
 
 /// One thing to measure: reading `n_prompt` tokens and then generating `n_gen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,19 +51,19 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), compute: args.compute.clone() };
         // Before the model, which may be meant to fill what memory there is.
         let read_rate = bandwidth::measure(n_threads.into())?;
+        let disk_rate = disk_rate(&path, &engine)?;
         let mut model = model_file::load(model_file::open(&path)?, &engine, fetcher.terminal)?;
         let mut bench = Bench { sequence: model.create_sequence(), model: &mut model };
         for &test in &tests {
             let began = jiff::Timestamp::now();
             let samples = bench.run(test, args.repetitions, &mut || bar.inc(1));
-            let samples =
-                samples.map_err(|e| Failure::new(Kind::General, "can't run the model").because(e))?;
+            let samples = samples.map_err(|e| Failure::new(kind_of(&e), "can't run the model").because(e))?;
             rows.push(Row::new(
                 &subject,
                 test,
                 n_threads,
                 bench.model.plan().request,
-                read_rate,
+                Rates { memory: read_rate, disk: disk_rate },
                 began,
                 samples,
             ));
@@ -73,6 +77,25 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         report::write_table(&mut out, &rows, fetcher.terminal)
     };
     written.and_then(|()| out.flush()).map_err(Failure::output)
+}
+
+/// What the hardware reached just before, in bytes a second.
+struct Rates {
+    /// Plain reads of memory.
+    memory: f64,
+    /// Reads of the model's file, where weights are to be swapped in.
+    disk: Option<f64>,
+}
+
+/// See [`Rates::disk`].
+fn disk_rate(path: &Path, engine: &EngineArgs) -> Result<Option<f64>> {
+    let loader = model_file::loader(model_file::open(path)?, engine);
+    let (_, plan) = model_file::plan(&loader, path)?;
+    if plan.stream.is_none() {
+        return Ok(None);
+    }
+    let rate = model_file::open(path)?.measure_reads(DISK_TIME);
+    rate.map(Some).map_err(|error| model_file::unusable(path, error))
 }
 
 /// Every prompt length, every number to generate and every pair of both, at every depth.
@@ -101,8 +124,8 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
 /// What the repetitions of a test showed.
 struct Measured {
     samples: Vec<Duration>,
-    /// Of all of them, where weights were streamed.
-    stream: Option<StreamStats>,
+    /// Of all of them.
+    cost: Cost,
 }
 
 /// A model and the sequence that tests run in.
@@ -123,7 +146,7 @@ impl Bench<'_> {
         self.read(0, test.n_depth, false)?;
         // A prompt is warmed up in full, as its batches have their own buffers; generation by a token.
         self.once(Test { n_gen: test.n_gen.min(1), ..test })?;
-        let before = self.model.stream_stats();
+        let meter = Meter::start(self.model);
         let mut samples = Vec::new();
         for _ in 0..n_repetitions {
             let started = Instant::now();
@@ -131,12 +154,7 @@ impl Bench<'_> {
             samples.push(started.elapsed());
             on_repetition();
         }
-        let stream = self.model.stream_stats().zip(before).map(|(after, before)| StreamStats {
-            read_bytes: after.read_bytes - before.read_bytes,
-            waited: after.waited - before.waited,
-            ..after
-        });
-        Ok(Measured { samples, stream })
+        Ok(Measured { samples, cost: meter.stop(self.model) })
     }
 
     /// Runs a test from its depth on. What an earlier run left there is written over.

@@ -8,7 +8,7 @@ use metallic::model::TokenWork;
 use metallic::{GgufFile, Isa};
 use serde::Serialize;
 
-use super::{Measured, Test};
+use super::{Measured, Rates, Test};
 use crate::failure::{Result, one_line};
 use crate::model_file;
 use crate::table::{Align, Table};
@@ -81,22 +81,39 @@ pub(super) struct Row {
     streamed_gb_s: Option<f64>,
     /// The share of the time that computing waited for them.
     stream_waited: Option<f64>,
+    /// What reads them, and whether past the page cache.
+    stream_reader: Option<&'static str>,
+    stream_direct: Option<bool>,
+    /// Gigabytes a second that reads of the file alone reached just before.
+    disk_gb_s: Option<f64>,
+    /// What streaming reached of that.
+    disk_share: Option<f64>,
+    /// Matrices of experts that were in memory, those that were read, and the share of the former in bytes.
+    expert_hits: Option<u64>,
+    expert_misses: Option<u64>,
+    expert_hit_rate: Option<f64>,
+    /// Of the process since its start, loading included.
+    peak_memory_bytes: Option<u64>,
+    /// Of the control group that limits it, where there is one.
+    control_group_peak_bytes: Option<u64>,
+    /// During the repetitions.
+    major_faults: Option<u64>,
     /// Thousand millions of multiplications and additions a second, in products with weights.
     gop_s: f64,
 }
 
 impl Row {
-    /// `read_rate` is in bytes a second.
     pub(super) fn new(
         subject: &Subject,
         test: Test,
         n_threads: u16,
         request: PlanRequest,
-        read_rate: f64,
+        rates: Rates,
         began: jiff::Timestamp,
         measured: Measured,
     ) -> Self {
-        let Measured { samples, stream } = measured;
+        let Measured { samples, cost } = measured;
+        let stream = cost.stream;
         let PlanRequest { n_batch, kv_type, .. } = request;
         let n_tokens = (test.n_prompt + test.n_gen) as f64;
         let samples_ns: Vec<u64> = samples.iter().map(|time| time.as_nanos() as u64).collect();
@@ -104,6 +121,8 @@ impl Row {
         let (n_samples, total_s) = (samples.len() as f64, samples.iter().sum::<Duration>().as_secs_f64());
         let (avg_ns, stddev_ns) = mean_and_deviation(samples_ns.iter().map(|ns| *ns as f64));
         let (avg_ts, stddev_ts) = mean_and_deviation(samples_ts.iter().copied());
+        let streamed_rate = stream.map(|stats| stats.read_bytes as f64 / total_s);
+        let experts = stream.map(|stats| stats.experts).filter(|experts| experts.hit_rate().is_some());
         let TokenWork { layers, head } = subject.work;
         // A prompt takes logits of its last token alone.
         let n_logits = (test.n_prompt.min(1) + test.n_gen) as f64;
@@ -133,13 +152,32 @@ impl Row {
             samples_ns,
             samples_ts,
             isa: subject.isa.name(),
-            read_gb_s: read_rate / 1e9,
+            read_gb_s: rates.memory / 1e9,
             weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / 1e9),
             streamed_bytes_per_token: stream.map(|stats| stats.read_bytes as f64 / (n_tokens * n_samples)),
-            streamed_gb_s: stream.map(|stats| stats.read_bytes as f64 / total_s / 1e9),
+            streamed_gb_s: streamed_rate.map(|rate| rate / 1e9),
             stream_waited: stream.map(|stats| stats.waited.as_secs_f64() / total_s),
+            stream_reader: stream.map(|stats| stats.reader.name()),
+            stream_direct: stream.map(|stats| stats.direct),
+            disk_gb_s: rates.disk.map(|rate| rate / 1e9),
+            disk_share: streamed_rate.zip(rates.disk).map(|(rate, disk)| rate / disk),
+            expert_hits: experts.map(|experts| experts.hits),
+            expert_misses: experts.map(|experts| experts.misses),
+            expert_hit_rate: experts.and_then(|experts| experts.hit_rate()),
+            peak_memory_bytes: cost.peak_bytes,
+            control_group_peak_bytes: cost.control_group_peak_bytes,
+            major_faults: cost.major_faults,
             gop_s: 2.0 * multiply_adds / n_tokens * avg_ts / 1e9,
         }
+    }
+
+    /// How fast weights were swapped in, if they were.
+    fn swapped_in(&self) -> Option<String> {
+        let (rate, waited) = (self.streamed_gb_s?, 100.0 * self.stream_waited?);
+        let of_disk = self.disk_gb_s.map_or(String::new(), |disk| format!(" of {disk:.2}"));
+        let experts =
+            self.expert_hit_rate.map(|rate| format!(", {:.0} % of experts in memory", 100.0 * rate));
+        Some(format!("{rate:.2}{of_disk} swapped in, {waited:.0} % waiting{}", experts.unwrap_or_default()))
     }
 
     /// As `llama-bench` names it: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
@@ -173,9 +211,8 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
         ("GOP/S", Align::Right),
     ]);
     for row in rows {
-        let swapped_in = row.streamed_gb_s.zip(row.stream_waited);
-        let weights = match (swapped_in, row.weights_gb_s) {
-            (Some((rate, waited)), _) => format!("{rate:.2} swapped in, {:.0} % waiting", 100.0 * waited),
+        let weights = match (row.swapped_in(), row.weights_gb_s) {
+            (Some(swapped_in), _) => swapped_in,
             (None, Some(rate)) => format!("{rate:.1} of {:.1}", row.read_gb_s),
             (None, None) => "-".to_owned(),
         };

@@ -55,6 +55,7 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["bench"], "MODEL"),
         (&["bench", "m", "-t", "0"], "--threads"),
         (&["bench", "m", "-r", "0"], "--repetitions"),
+        (&["bench", "m", "--expert-policy", "best"], "static"),
         (&["bench", "m", "--pg", "512"], "two numbers"),
         (&["run", "x", "--isa", "mmx"], "this machine has scalar"),
         (&["run", "x", "--load", "disk"], "slab"),

@@ -8,6 +8,7 @@ mod bad_files;
 mod bench;
 #[cfg(unix)]
 mod chat;
+mod guard;
 mod inspect;
 mod plan;
 #[cfg(unix)]

@@ -16,7 +16,9 @@ use super::{
     MatrixData, Norm, Span,
 };
 use crate::error::{Error, Result};
-use crate::memory::{Lease, Leased, SharedBytes, StreamStats, StreamedRows, Tier, WeightStream, slab};
+use crate::memory::{
+    ExpertCache, Lease, Leased, SharedBytes, StreamStats, StreamedRows, Tier, WeightStream, slab,
+};
 use crate::model::config::RopeConfig;
 
 /// Values below which an element-wise operation costs less than waking the other threads.
@@ -41,6 +43,8 @@ pub type Floats = Leased<Vec<f32>>;
 struct Stream {
     weights: WeightStream,
     chunk_bytes: usize,
+    /// Experts that have been brought in and stay.
+    experts: ExpertCache,
 }
 
 /// A matrix in memory or in a file.
@@ -90,10 +94,11 @@ impl Cpu {
         Self { ram, ..self }
     }
 
-    /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row.
+    /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row, and places for
+    /// experts to stay in.
     #[must_use]
-    pub(crate) fn with_stream(self, weights: WeightStream, chunk_bytes: usize) -> Self {
-        Self { stream: Some(Stream { weights, chunk_bytes }), ..self }
+    pub(crate) fn with_stream(self, weights: WeightStream, chunk_bytes: usize, experts: ExpertCache) -> Self {
+        Self { stream: Some(Stream { weights, chunk_bytes, experts }), ..self }
     }
 
     /// Bytes that [`Backend::reserve_inputs`] allocates.
@@ -117,6 +122,14 @@ impl Cpu {
 }
 
 impl CpuMatrix {
+    /// All its rows, if they are in memory, perhaps as an expert that stayed.
+    fn bytes<'a>(&'a self, experts: Option<&'a ExpertCache>) -> Option<&'a [u8]> {
+        match &self.weights {
+            Weights::Resident(bytes) => Some(bytes),
+            Weights::Streamed(rows) => experts?.get(rows.range),
+        }
+    }
+
     /// Rows of this matrix that lie in `bytes`.
     fn view<'a>(&self, bytes: &'a [u8]) -> Matrix<'a> {
         Matrix::new(self.ops, self.row_len, bytes)
@@ -211,19 +224,34 @@ impl Backend for Cpu {
     }
 
     fn will_use(&mut self, matrix: &CpuMatrix) {
-        if let (Weights::Streamed(rows), Some(stream)) = (&matrix.weights, &mut self.stream) {
+        if let (Weights::Streamed(rows), Some(stream)) = (&matrix.weights, &mut self.stream)
+            && stream.experts.get(rows.range).is_none()
+        {
             stream.weights.announce(rows);
+        }
+    }
+
+    fn will_use_experts(
+        &mut self,
+        experts: &CpuMatrix,
+        wanted: impl Iterator<Item = (usize, usize)> + Clone,
+    ) {
+        if let (Weights::Streamed(rows), Some(stream)) = (&experts.weights, &mut self.stream) {
+            stream.experts.begin(rows.range, wanted);
         }
     }
 
     fn forget_uses(&mut self) {
         if let Some(stream) = &mut self.stream {
             stream.weights.forget();
+            stream.experts.forget();
         }
     }
 
     fn stream_stats(&self) -> Option<StreamStats> {
-        self.stream.as_ref().map(|stream| stream.weights.stats())
+        let stats =
+            |stream: &Stream| StreamStats { experts: stream.experts.stats(), ..stream.weights.stats() };
+        self.stream.as_ref().map(stats)
     }
 
     fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Floats) -> Result<()> {
@@ -255,16 +283,24 @@ impl Backend for Cpu {
         let input = rows_of(input, n_rows * row_len);
         let mut products = Products::new(&self.pool, &input, n_rows, &mut self.activations);
         // What is in memory first: meanwhile the rest is being read.
-        let mut resident: SmallVec<[_; 4]> =
-            jobs.iter_mut().filter_map(|job| resident_product(job, n_rows)).collect();
-        products.multiply(&mut resident);
-        drop(resident);
+        let experts = self.stream.as_ref().map(|stream| &stream.experts);
+        let (mut here, mut missing) = (SmallVec::<[_; 4]>::new(), SmallVec::<[_; 4]>::new());
         for job in jobs {
+            match job.matrix.bytes(experts) {
+                Some(bytes) => here.push(chunk_product(job, n_rows, bytes, 0..job.matrix.n_rows)),
+                None => missing.push(job),
+            }
+        }
+        products.multiply(&mut here);
+        drop(here);
+        for job in missing {
             let Weights::Streamed(rows) = job.matrix.weights else { continue };
             let Some(stream) = &mut self.stream else { unreachable!("{NO_STREAM}") };
             for chunk in rows.chunks() {
-                let slot = stream.weights.next(rows.rows(chunk.clone()).range)?;
+                let range = rows.rows(chunk.clone()).range;
+                let slot = stream.weights.next(range)?;
                 products.multiply(&mut [chunk_product(job, n_rows, slot.chunk(), chunk)]);
+                stream.experts.keep(range, |place| copy(&self.pool, slot.chunk(), place));
                 stream.weights.give_back(slot);
             }
         }
@@ -534,12 +570,6 @@ fn rows_of<'a>(input: &Input<'a, Cpu>, len: usize) -> matmul::Input<'a> {
 /// A matrix is streamed only where the plan says so, and then the loader has made a stream.
 const NO_STREAM: &str = "a streamed matrix on a backend without a stream";
 
-/// A job for the first `n_rows` rows of its output, if its matrix is in memory.
-fn resident_product<'a>(job: &'a mut MatmulJob<'_, Cpu>, n_rows: usize) -> Option<matmul::MatmulJob<'a>> {
-    let Weights::Resident(bytes) = &job.matrix.weights else { return None };
-    Some(chunk_product(job, n_rows, bytes, 0..job.matrix.n_rows))
-}
-
 /// The part of a job that some rows of its matrix make, which lie in `bytes`.
 fn chunk_product<'a>(
     job: &'a mut MatmulJob<'_, Cpu>,
@@ -554,6 +584,11 @@ fn chunk_product<'a>(
         product = product.with_bias(&bias[chunk]);
     }
     if job.accumulate { product.accumulating() } else { product }
+}
+
+/// Copies on all threads: one alone would keep the others, and soon the disk, waiting.
+fn copy(pool: &ThreadPool, from: &[u8], to: &mut [u8]) {
+    pool.split_rows(to, 1, &|first, to: &mut [u8]| to.copy_from_slice(&from[first..][..to.len()]));
 }
 
 /// `work(first, part)` on contiguous parts of `x`, on all threads where it is long enough.

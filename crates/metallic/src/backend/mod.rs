@@ -212,6 +212,13 @@ pub trait Backend {
     /// Says that a matrix will be multiplied with once, after those that this was said of before: one that is
     /// streamed is then read ahead.
     fn will_use(&mut self, matrix: &Self::Matrix);
+    /// Says which of a tensor's experts the next uses are of, with the number of rows for each: of those that are still
+    /// in memory from earlier uses, none is let go before.
+    fn will_use_experts(
+        &mut self,
+        experts: &Self::Matrix,
+        wanted: impl Iterator<Item = (usize, usize)> + Clone,
+    );
     /// Takes back what was said of matrices that were not used yet.
     fn forget_uses(&mut self);
     /// What streaming has cost so far; `None` where all weights are in memory.

@@ -244,7 +244,8 @@ impl Engine {
             slot.n_cached = n_cached;
             slot.tokens.clear();
             slot.tokens.extend(&request.prompt);
-            match Active::new(id, request, n_cached, &self.tokenizer) {
+            let active = self.model.check_files();
+            match active.and_then(|()| Active::new(id, request, n_cached, &self.tokenizer)) {
                 Ok(active) => slot.active = Some(active),
                 Err(error) => {
                     slot.tokens.truncate(n_cached);

@@ -18,17 +18,23 @@ struct Version {
     limits: &'static [&'static str],
     /// The file with the bytes that the group occupies, the page cache among them.
     used: &'static str,
+    /// The file with the most bytes that the group has ever occupied.
+    peak: &'static str,
     /// Lines of `memory.stat` with the bytes of page cache, which the kernel takes back before it refuses
     /// memory. A model that was mapped before is among the active ones.
     page_cache: [&'static str; 2],
 }
 
-const VERSIONS: [Version; 2] = [
+/// What version 1 has for no limit is above this, and no machine's memory is.
+const NO_LIMIT: u64 = 1 << 62;
+
+static VERSIONS: [Version; 2] = [
     Version {
         file_system: "cgroup",
         controller: "memory",
         limits: &["memory.limit_in_bytes"],
         used: "memory.usage_in_bytes",
+        peak: "memory.max_usage_in_bytes",
         page_cache: ["total_inactive_file", "total_active_file"],
     },
     Version {
@@ -36,6 +42,7 @@ const VERSIONS: [Version; 2] = [
         controller: "",
         limits: &["memory.max", "memory.high"],
         used: "memory.current",
+        peak: "memory.peak",
         page_cache: ["inactive_file", "active_file"],
     },
 ];
@@ -45,15 +52,38 @@ pub(super) fn available_bytes() -> Option<u64> {
     least_left(&|path| fs::read_to_string(path).ok())
 }
 
+/// The most bytes that the innermost control group with a limit has ever occupied, of those that this process is in, with
+/// everything in it and the page cache that it brought in; `None` without a limit.
+pub fn peak_bytes() -> Option<u64> {
+    peak(&|path| fs::read_to_string(path).ok())
+}
+
+fn peak(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let mut groups = groups(read).into_iter();
+    groups.find_map(|(version, folder)| {
+        let number = |name: &str| number(&read(&folder.join(name))?);
+        version.limit(&number).and_then(|_| number(version.peak))
+    })
+}
+
 /// The same, with the system's files as `read` has them.
 fn least_left(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
-    let memberships = read(Path::new("/proc/self/cgroup"))?;
-    let mounts = read(Path::new("/proc/self/mountinfo"))?;
-    let groups = VERSIONS.iter().flat_map(|version| {
-        let folders = version.folders(&memberships, &mounts);
-        folders.into_iter().filter_map(|folder| version.left(&|name| read(&folder.join(name))))
-    });
-    groups.min()
+    let groups = groups(read).into_iter();
+    groups.filter_map(|(version, folder)| version.left(&|name| read(&folder.join(name)))).min()
+}
+
+/// The groups of this process that can be seen, and their folders: of each version the innermost first.
+fn groups(read: &dyn Fn(&Path) -> Option<String>) -> Vec<(&'static Version, PathBuf)> {
+    let files = read(Path::new("/proc/self/cgroup")).zip(read(Path::new("/proc/self/mountinfo")));
+    let Some((memberships, mounts)) = files else { return Vec::new() };
+    let folders = |version: &'static Version| {
+        version.folders(&memberships, &mounts).into_iter().map(move |f| (version, f))
+    };
+    VERSIONS.iter().flat_map(folders).collect()
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 impl Version {
@@ -85,10 +115,15 @@ impl Version {
         is_ours.then_some((Path::new(place.next()?), Path::new(place.next()?)))
     }
 
+    /// The least of a group's limits.
+    fn limit(&self, number: &dyn Fn(&str) -> Option<u64>) -> Option<u64> {
+        self.limits.iter().filter_map(|name| number(name)).filter(|limit| *limit < NO_LIMIT).min()
+    }
+
     /// Bytes that one group leaves: its limit less what is used and can't be taken back.
     fn left(&self, file: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
-        let number = |name: &str| file(name)?.trim().parse::<u64>().ok();
-        let limit = self.limits.iter().filter_map(|name| number(name)).min()?;
+        let number = |name: &str| number(&file(name)?);
+        let limit = self.limit(&number)?;
         let stat = file("memory.stat").unwrap_or_default();
         let lines = stat.lines().filter_map(|line| line.split_once(' '));
         let page_cache = lines.filter(|(name, _)| self.page_cache.contains(name));
@@ -181,6 +216,28 @@ mod tests {
         // The path that the host knows, under a mount that shows the group alone.
         let host = [("/proc/self/cgroup", "4:memory:/docker/0a"), ("/proc/self/mountinfo", V1_MOUNT), limit];
         assert_eq!(left(&host), Some(77));
+    }
+
+    #[test]
+    fn the_peak_is_that_of_the_innermost_group_with_a_limit() {
+        let files = [
+            ("/proc/self/cgroup", "4:memory:/a/b\n"),
+            ("/proc/self/mountinfo", V1_MOUNT),
+            ("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("/sys/fs/cgroup/memory/a/b/memory.max_usage_in_bytes", "5\n"),
+            ("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "1000\n"),
+            ("/sys/fs/cgroup/memory/a/memory.max_usage_in_bytes", "900\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "2000\n"),
+            ("/sys/fs/cgroup/memory/memory.max_usage_in_bytes", "1900\n"),
+        ];
+        let of = |files: &[(&str, &str)]| {
+            peak(&|path| {
+                files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, text)| (*text).to_owned())
+            })
+        };
+        assert_eq!(of(&files), Some(900));
+        assert_eq!(of(&files[..4]), None);
+        assert_eq!(of(&files[6..]), None);
     }
 
     #[test]

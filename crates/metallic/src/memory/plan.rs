@@ -4,6 +4,7 @@
 mod tests;
 
 use super::direct::BLOCK_BYTES;
+use super::expert_places::{ExpertTensor, share};
 use super::placement::{Placement, Role, place};
 use super::prediction::PromptWork;
 use super::slab;
@@ -105,6 +106,17 @@ pub struct MatrixBytes {
     pub usage: Usage,
     /// Where it is while the model runs.
     pub placement: Placement,
+    /// Of experts that are swapped in, how many can stay in memory.
+    pub cache: Option<ExpertPlaces>,
+}
+
+/// Room for some experts of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertPlaces {
+    /// Experts that the tensor has.
+    pub n_experts: usize,
+    /// Experts that there is room for.
+    pub n_places: usize,
 }
 
 /// How much of a matrix a token uses.
@@ -187,6 +199,9 @@ pub(crate) const COPIES: &str = "swapped copies";
 const KV_CACHE: &str = "KV cache";
 
 const STATES: &str = "recurrent states";
+
+/// What places for experts are for, in plans.
+pub(crate) const EXPERT_CACHE: &str = "expert cache";
 
 /// Bytes of a sampler for each token of the vocabulary: a candidate's id and logit, and its probability.
 const CANDIDATE_BYTES: u64 = 12;
@@ -299,8 +314,10 @@ impl MemoryPlan {
         let in_slab = |bytes: u64| slab::bytes_for(bytes as usize) as u64;
         let sizes: Vec<_> =
             weights.matrices.iter().map(|(role, matrix)| (*role, in_slab(matrix.bytes))).collect();
-        for (matrix, placement) in self.matrices.iter_mut().zip(place(&sizes, capacity)) {
-            matrix.placement = placement;
+        let placements = place(&sizes, capacity);
+        for ((matrix, (role, _)), placement) in self.matrices.iter_mut().zip(&sizes).zip(placements) {
+            // Experts stay by use, and not by layer.
+            matrix.placement = if let Role::Experts(_) = role { Placement::Streamed } else { placement };
         }
         let resident = self.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
         let resident = resident.map(|matrix| in_slab(matrix.bytes)).sum();
@@ -308,8 +325,32 @@ impl MemoryPlan {
         self.charge("resident weights", resident, Holder::Loading, &reason);
         let reason = format!("{} for chunks of {} bytes, one for a row", stream.n_slots, stream.chunk_bytes);
         self.charge("slots", WeightStream::slot_bytes(stream), Holder::Loading, &reason);
+        self.cache_experts(weights, capacity - resident);
         self.stream = Some(stream);
         Ok(())
+    }
+
+    /// Gives experts that are swapped in places to stay, as far as there is room.
+    fn cache_experts(&mut self, weights: &WeightBytes, capacity: u64) {
+        let mut matrices = Vec::new();
+        let mut tensors = Vec::new();
+        for ((role, _), matrix) in weights.matrices.iter().zip(&mut self.matrices) {
+            if let (Role::Experts(layer), Usage::Experts { n_expert, .. }) = (*role, matrix.usage) {
+                let expert_bytes = matrix.bytes / n_expert;
+                tensors.push(ExpertTensor { layer, n_experts: n_expert as usize, expert_bytes });
+                matrices.push(matrix);
+            }
+        }
+        let (mut bytes, mut n_kept, mut n_all) = (0, 0, 0);
+        for ((n_places, tensor), matrix) in share(&tensors, capacity).into_iter().zip(&tensors).zip(matrices)
+        {
+            let n_experts = tensor.n_experts;
+            matrix.cache = (n_places > 0).then_some(ExpertPlaces { n_experts, n_places });
+            bytes += n_places as u64 * tensor.expert_bytes;
+            (n_kept, n_all) = (n_kept + n_places, n_all + n_experts);
+        }
+        let reason = format!("{n_kept} of {n_all} matrices of experts, kept as they are used");
+        self.charge(EXPERT_CACHE, bytes, Holder::Loading, &reason);
     }
 
     /// Bytes of the matrices that are placed so.

@@ -212,6 +212,7 @@ mod tests {
             n_rows,
             usage,
             placement,
+            cache: None,
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots: 1, chunk_bytes: 1, max_row_bytes: 1 });

@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
 use metallic_kernels::{Isa, registry};
 
+use super::file_stamp::FileStamp;
 use super::ledger::Tier;
 use super::reader::{FileRange, ModelFiles};
 use super::slab;
@@ -20,7 +21,8 @@ use crate::error::{Error, Result};
 /// A GGUF model: the maps of all its shards, and what parsing them proved.
 ///
 /// The files must not be changed or truncated while they are mapped: as with every map, the process would
-/// read the new bytes, or be stopped by a bus error.
+/// read the new bytes, or be stopped by a bus error. The engine looks before each request whether they were;
+/// a program may also have [last words](GgufFile::exit_on_bus_error).
 pub struct GgufFile {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -30,6 +32,8 @@ pub struct GgufFile {
 /// One file of a model.
 struct Shard {
     path: PathBuf,
+    /// The file when it was mapped.
+    stamp: FileStamp,
     map: Arc<Mmap>,
     /// All of the map, or a copy in memory of its own.
     bytes: SharedBytes,
@@ -86,9 +90,25 @@ impl GgufFile {
         self.shards.iter().map(|shard| shard.path.as_path())
     }
 
+    /// The files as they were when they were mapped.
+    pub(crate) fn stamps(&self) -> Vec<FileStamp> {
+        self.shards.iter().map(|shard| shard.stamp.clone()).collect()
+    }
+
+    /// Each file with its bytes.
+    #[cfg(unix)]
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+        self.shards.iter().map(|shard| (shard.path.as_path(), &shard.bytes[..]))
+    }
+
+    /// Bytes of each file.
+    pub(super) fn shard_bytes(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(|shard| shard.bytes.len() as u64)
+    }
+
     /// Bytes of all files.
     pub fn n_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
+        self.shard_bytes().sum()
     }
 
     /// A tensor of this file as a matrix, in little-endian order: where it lies in the file, or swapped into
@@ -159,7 +179,7 @@ impl GgufFile {
     /// # Errors
     /// [`Error::OverBudget`]; [`Error::Read`]: the system's reason, or a file that has changed since it was opened.
     pub(crate) fn read_to_memory(&mut self, ram: &Tier, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        for Shard { path, map, bytes } in &mut self.shards {
+        for Shard { path, map, bytes, .. } in &mut self.shards {
             let lease = ram.lease("model files", map.len() as u64)?;
             let slab = slab::read(path, map, progress);
             *bytes = SharedBytes::new(
@@ -192,7 +212,7 @@ impl GgufFile {
 
     /// Bytes before the tensors' data, in all files.
     pub(crate) fn metadata_bytes(&self) -> u64 {
-        let mut first: Vec<u64> = self.shards.iter().map(|shard| shard.bytes.len() as u64).collect();
+        let mut first: Vec<u64> = self.shard_bytes().collect();
         for tensor in self.gguf().tensors() {
             let first = &mut first[tensor.shard()];
             *first = (*first).min(tensor.file_offset());
@@ -245,15 +265,16 @@ impl Shard {
                 return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
             }
             let file = File::open(&path)?;
+            let stamp = FileStamp::new(&path, &file.metadata()?);
             // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
             // here: it is the documented condition of `GgufFile`, as for every program that maps files.
-            unsafe { Mmap::map(&file) }
+            Ok((stamp, unsafe { Mmap::map(&file) }?))
         };
         match open() {
-            Ok(map) => {
+            Ok((stamp, map)) => {
                 let map = Arc::new(map);
                 let bytes = SharedBytes { range: 0..map.len(), owner: Arc::clone(&map) as _ };
-                Ok(Self { path, map, bytes })
+                Ok(Self { path, stamp, map, bytes })
             }
             Err(source) => Err(Error::Open { path, source }),
         }

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::expert_cache::ExpertStats;
 use super::ledger::Tier;
 use super::placement::Placement;
 use super::plan::{MemoryPlan, StreamPlan};
@@ -28,6 +29,21 @@ pub struct StreamStats {
     pub read_bytes: u64,
     /// How long computing waited for them.
     pub waited: Duration,
+    /// Of experts, what a cache of them was asked for.
+    pub experts: ExpertStats,
+}
+
+impl StreamStats {
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            read_bytes: self.read_bytes - before.read_bytes,
+            waited: self.waited - before.waited,
+            experts: self.experts.since(before.experts),
+            ..self
+        }
+    }
 }
 
 /// Consecutive whole rows of a matrix in a file.
@@ -102,7 +118,8 @@ impl WeightStream {
     ) -> Result<Self> {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
         let (kind, direct) = (reader.kind(), files.is_direct());
-        let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO };
+        let experts = ExpertStats::default();
+        let stats = StreamStats { reader: kind, direct, read_bytes: 0, waited: Duration::ZERO, experts };
         tracing::info!(n_slots, chunk_bytes, direct, "weights are streamed by {}", kind.name());
         Ok(Self {
             files,

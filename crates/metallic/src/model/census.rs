@@ -86,6 +86,7 @@ impl WeightSource for Census<'_> {
             n_rows: tensor.n_rows(),
             usage: self.usage(role),
             placement: Placement::Resident,
+            cache: None,
         };
         match tensor.byte_order() {
             ByteOrder::Little => self.bytes.matrices.push((role, matrix)),

@@ -16,8 +16,9 @@ use crate::backend::{Backend, Cpu, KvType, MatrixBytes};
 use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
-    BackendBytes, COPIES, GgufFile, Holder, MemoryBudget, MemoryPlan, Placement, PlanRequest, ReaderKind,
-    Resident, Role, SharedBytes, Tier, WeightBytes, WeightStream,
+    BackendBytes, COPIES, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, GgufFile, Holder,
+    MemoryBudget, MemoryPlan, Placement, PlanRequest, ReaderKind, Resident, Role, SharedBytes, Tier,
+    WeightBytes, WeightStream, lock_memory,
 };
 use crate::text::Tokenizer;
 
@@ -58,6 +59,8 @@ pub struct GgufLoader<'p> {
     n_slots: usize,
     chunk_bytes: Option<usize>,
     reader: Option<ReaderKind>,
+    expert_policy: ExpertPolicy,
+    locks_memory: bool,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -79,6 +82,8 @@ impl<'p> GgufLoader<'p> {
             n_slots: DEFAULT_SLOTS,
             chunk_bytes: None,
             reader: None,
+            expert_policy: ExpertPolicy::default(),
+            locks_memory: false,
             progress: None,
         }
     }
@@ -154,6 +159,21 @@ impl<'p> GgufLoader<'p> {
     #[must_use]
     pub fn reader(mut self, reader: ReaderKind) -> Self {
         self.reader = Some(reader);
+        self
+    }
+
+    /// Which experts stay in memory, where there is room for some of those that are swapped in.
+    #[must_use]
+    pub fn expert_policy(mut self, policy: ExpertPolicy) -> Self {
+        self.expert_policy = policy;
+        self
+    }
+
+    /// Locks all memory of the process once the model is loaded, so that none of it is swapped out. Where the system
+    /// refuses, that is logged as a warning.
+    #[must_use]
+    pub fn lock_memory(mut self, locks_memory: bool) -> Self {
+        self.locks_memory = locks_memory;
         self
     }
 
@@ -241,6 +261,18 @@ impl<'p> GgufLoader<'p> {
         MemoryPlan::new(config, weights, backend, request)
     }
 
+    /// The tensors of experts that a plan has places for.
+    fn cached_tensors(&self, plan: &MemoryPlan) -> Result<Vec<CachedTensor>> {
+        let gguf = self.file.gguf();
+        let places = plan.matrices.iter().filter_map(|matrix| Some((&matrix.name, matrix.cache?)));
+        let tensor = |(name, ExpertPlaces { n_experts, n_places }): (&String, _)| {
+            let tensor =
+                gguf.tensor(name).ok_or_else(|| Error::MissingTensors { names: vec![name.clone()] })?;
+            Ok(CachedTensor { range: GgufFile::range(&tensor)?, n_experts, n_places })
+        };
+        places.map(tensor).collect()
+    }
+
     /// Loads the model.
     ///
     /// # Errors
@@ -272,8 +304,9 @@ impl<'p> GgufLoader<'p> {
                 &names,
                 &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
             )?;
+            let experts = ExpertCache::new(self.cached_tensors(&plan)?, self.expert_policy, &ram)?;
             let weights = WeightStream::new(files, stream, self.reader, &ram)?;
-            backend = backend.with_stream(weights, stream.chunk_bytes);
+            backend = backend.with_stream(weights, stream.chunk_bytes, experts);
         } else if plan.request.in_slab {
             let n_bytes = self.file.n_bytes();
             self.file.read_to_memory(&ram, &mut counted(&mut self.progress, n_bytes))?;
@@ -304,7 +337,13 @@ impl<'p> GgufLoader<'p> {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan, &ram)?;
-        Model::new(config, plan, Box::new(stage), ram, elsewhere)
+        let in_map = plan.stream.is_none() && !plan.request.in_slab;
+        let mapped = if in_map { self.file.stamps() } else { Vec::new() };
+        drop(self.file);
+        if self.locks_memory {
+            lock_memory();
+        }
+        Model::new(config, plan, Box::new(stage), mapped, ram, elsewhere)
     }
 }
 

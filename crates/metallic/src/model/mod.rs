@@ -33,7 +33,7 @@ pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, 
 pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};
-use crate::memory::{Lease, MemoryPlan, StreamStats, Tier};
+use crate::memory::{FileStamp, Lease, MemoryPlan, StreamStats, Tier};
 use decoder::{Batch, Stage};
 use history::History;
 use kv_cache::PageTable;
@@ -47,6 +47,8 @@ pub struct Model {
     /// Where what a sequence remembers can't be cut back.
     history: Option<History>,
     rows: Rows,
+    /// Those that are used in their maps.
+    mapped: Vec<FileStamp>,
     ram: Tier,
     /// What the program holds beside this, and the pages of maps.
     _elsewhere: Lease,
@@ -88,12 +90,22 @@ impl Model {
         config: ModelConfig,
         plan: MemoryPlan,
         stage: Box<dyn Stage>,
+        mapped: Vec<FileStamp>,
         ram: Tier,
         elsewhere: Lease,
     ) -> Result<Self> {
         let pages = PageTable::new(plan.n_pages);
         let history = (!config.can_be_cut_back()).then(|| History::new(&plan.request, &ram)).transpose()?;
-        Ok(Self { config, plan, stage, pages, history, rows: Rows::default(), ram, _elsewhere: elsewhere })
+        let rows = Rows::default();
+        Ok(Self { config, plan, stage, pages, history, rows, mapped, ram, _elsewhere: elsewhere })
+    }
+
+    /// Looks whether the files that are used in their maps are still what they were.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`], for the first that is not.
+    pub fn check_files(&self) -> Result<()> {
+        self.mapped.iter().try_for_each(FileStamp::check)
     }
 
     /// The hyper-parameters.

@@ -1,7 +1,8 @@
 //! A mixture of experts: each token is sent to the few experts that its router scores highest.
 //!
 //! The rows that chose an expert are gathered, so its weights are read once a batch. A row's experts are
-//! summed in the order of their numbers, whatever else is in the batch.
+//! summed in the order of their numbers, whatever else is in the batch and whichever are in memory: those that are not
+//! are read from the moment that they are chosen, while others are computed.
 
 use super::config::{ExpertsConfig, FfnConfig, ModelConfig, Scoring};
 use super::residual::Residual;
@@ -51,6 +52,11 @@ pub(super) fn forward<B: Backend>(
     let matrices = |backend: &B, expert: usize| {
         [&weights.gate, &weights.up, &weights.down].map(|matrix| matrix.of(backend, expert))
     };
+    let wanted = routing.chosen_experts().map(|expert| (expert, routing.chosen[expert].rows.len()));
+    // Where gate and up share a tensor, it is announced once: by the one that begins it.
+    for matrix in [&weights.gate, &weights.up, &weights.down].into_iter().filter(|matrix| matrix.first == 0) {
+        backend.will_use_experts(&matrix.all, wanted.clone());
+    }
     for expert in routing.chosen_experts() {
         matrices(backend, expert).iter().for_each(|matrix| backend.will_use(matrix));
     }
@@ -156,7 +162,7 @@ impl Routing {
     }
 
     /// The experts that some row goes to, by number.
-    fn chosen_experts(&self) -> impl Iterator<Item = usize> {
+    fn chosen_experts(&self) -> impl Iterator<Item = usize> + Clone {
         self.chosen.iter().enumerate().filter(|(_, chosen)| !chosen.rows.is_empty()).map(|(expert, _)| expert)
     }
 

@@ -1,8 +1,8 @@
 //! Where the weights are makes no difference: the same bits whatever stays in memory and whatever is swapped in, in
 //! chunks of whatever size, by whatever reader.
 
-use metallic::memory::{MemoryBudget, MemoryPlan, Placement, ReaderKind};
-use metallic::{Error, GgufFile, GgufLoader, Model};
+use metallic::memory::{ExpertPolicy, MemoryBudget, MemoryPlan, Placement, ReaderKind};
+use metallic::{Error, GgufFile, GgufLoader, Model, testing};
 
 use crate::containers::write_shards;
 use crate::oracles::{Oracles, model};
@@ -78,6 +78,61 @@ fn logits_have_the_same_bits_whatever_is_streamed() {
         let loader = || GgufLoader::new(GgufFile::open(&path).expect("an oracle")).threads(2).batch(64);
         check(&name, &loader, &tokens);
     }
+}
+
+/// Cached experts are the ones that would have been read: from a place for a few to places for all, whichever stay, with
+/// whole experts or a few rows in a chunk.
+#[test]
+fn logits_have_the_same_bits_whichever_experts_are_cached() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("mixture.gguf");
+    std::fs::write(&path, testing::tiny_mixture().expect("a model")).expect("a file");
+    let tokens: Vec<u32> = (0..16).map(|i| i * 7 % 256).collect();
+    check_cached("tiny mixture", &path, &tokens);
+    if let Some(oracles) = Oracles::find() {
+        for name in oracles.supported().into_iter().filter(|name| name.ends_with("-moe")) {
+            check_cached(&name, &oracles.path(&format!("archs/{name}.gguf")), &oracles.tokens());
+        }
+    }
+}
+
+fn check_cached(name: &str, path: &std::path::Path, tokens: &[u32]) {
+    let loader = || {
+        let file = GgufFile::open(path).expect("a model");
+        GgufLoader::new(file).threads(2).context_length(64).batch(64)
+    };
+    let expected = logits(&mut loader().load().expect("a model"), tokens);
+    let mut rates = Vec::new();
+    for policy in ExpertPolicy::ALL {
+        for (n_slots, chunk_bytes) in [(2, 5000), (3, 20_000)] {
+            let with = |ram: u64| {
+                loader().expert_policy(policy).slots(n_slots, chunk_bytes).budget(MemoryBudget::given(ram))
+            };
+            let (floor, everything) = limits(&loader(), with(0));
+            for ram in (0..=4).map(|i| floor + (everything.saturating_sub(floor + 1)) * i / 4) {
+                let mut model = with(ram).load().expect("a model within its budget");
+                let plan = model.plan().clone();
+                assert!(plan.total_bytes() <= ram, "{name}: {} of {ram} bytes", plan.total_bytes());
+                assert!(
+                    logits(&mut model, tokens) == expected,
+                    "{name}: {policy}, {chunk_bytes}, {ram} bytes"
+                );
+                // Again, with what has stayed.
+                assert!(
+                    logits(&mut model, tokens) == expected,
+                    "{name}: {policy}, {chunk_bytes}, {ram} bytes"
+                );
+                let experts = model.stream_stats().expect("streams").experts;
+                let cached = plan.ledger.iter().any(|line| line.what == "expert cache");
+                assert_eq!(experts.hits > 0, cached, "{name}: {experts:?}");
+                rates.extend(experts.hit_rate());
+            }
+        }
+    }
+    assert!(
+        rates.iter().any(|rate| *rate < 0.5) && rates.iter().any(|rate| *rate > 0.5),
+        "{name}: {rates:?}"
+    );
 }
 
 #[test]

@@ -16,7 +16,15 @@ fn weights() -> impl Strategy<Value = WeightBytes> {
             let name = format!("{role:?}");
             (
                 role,
-                MatrixBytes { name, bytes, n_weights: bytes, n_rows, usage, placement: Placement::Resident },
+                MatrixBytes {
+                    name,
+                    bytes,
+                    n_weights: bytes,
+                    n_rows,
+                    usage,
+                    placement: Placement::Resident,
+                    cache: None,
+                },
             )
         };
         let mut matrices = vec![of(Role::Embedding, Usage::Row, embedding)];

@@ -1,0 +1,118 @@
+//! What work took of the disk and of memory, for `--stats` and benchmarks.
+
+use std::time::{Duration, Instant};
+
+use metallic::Model;
+use metallic::memory::{ExpertStats, StreamStats};
+
+use crate::memory::{control_group_peak_bytes, major_faults, peak_memory_bytes};
+use crate::terminal::human_bytes;
+
+/// What was counted when some work began.
+pub(crate) struct Meter {
+    began: Instant,
+    stream: Option<StreamStats>,
+    major_faults: Option<u64>,
+}
+
+/// What some work took.
+#[derive(Clone, Debug)]
+pub(crate) struct Cost {
+    pub(crate) time: Duration,
+    /// Where weights were swapped in.
+    pub(crate) stream: Option<StreamStats>,
+    pub(crate) major_faults: Option<u64>,
+    /// Of the process since its start, as is the next.
+    pub(crate) peak_bytes: Option<u64>,
+    pub(crate) control_group_peak_bytes: Option<u64>,
+}
+
+impl Meter {
+    pub(crate) fn start(model: &Model) -> Self {
+        Meter { began: Instant::now(), stream: model.stream_stats(), major_faults: major_faults() }
+    }
+
+    pub(crate) fn stop(self, model: &Model) -> Cost {
+        Cost {
+            time: self.began.elapsed(),
+            stream: model.stream_stats().zip(self.stream).map(|(now, before)| now.since(before)),
+            major_faults: major_faults().zip(self.major_faults).map(|(now, before)| now - before),
+            peak_bytes: peak_memory_bytes(),
+            control_group_peak_bytes: control_group_peak_bytes(),
+        }
+    }
+}
+
+impl Cost {
+    /// A line for each thing that can be told.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let disk = self.stream.map(|stream| disk_line(&stream, self.time));
+        let experts = self.stream.and_then(|stream| expert_line(&stream.experts));
+        [
+            Some(disk.unwrap_or_else(|| "disk: all weights are in memory".to_owned())),
+            experts,
+            self.memory_line(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn memory_line(&self) -> Option<String> {
+        let peak = self.peak_bytes.map(|bytes| format!("peak {}", human_bytes(bytes)));
+        let group = self.control_group_peak_bytes;
+        let group = group.map(|bytes| format!("peak of the control group {}", human_bytes(bytes)));
+        let faults = self.major_faults.map(|n| format!("{n} major page faults"));
+        let parts: Vec<String> = [peak, group, faults].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("memory: {}", parts.join(", ")))
+    }
+}
+
+fn disk_line(stream: &StreamStats, time: Duration) -> String {
+    let way = if stream.direct { "past" } else { "through" };
+    let rate = stream.read_bytes as f64 / time.as_secs_f64() / 1e9;
+    format!(
+        "disk: {} read by {} {way} the page cache, {rate:.2} GB/s; {:.1} of {:.1} s spent waiting for it",
+        human_bytes(stream.read_bytes),
+        stream.reader.name(),
+        stream.waited.as_secs_f64(),
+        time.as_secs_f64(),
+    )
+}
+
+fn expert_line(experts: &ExpertStats) -> Option<String> {
+    let rate = 100.0 * experts.hit_rate()?;
+    let ExpertStats { hits, misses, .. } = experts;
+    Some(format!("experts: {rate:.1} % of their bytes were in memory; {hits} matrices found, {misses} read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use metallic::memory::ReaderKind;
+
+    use super::*;
+
+    #[test]
+    fn lines_tell_what_is_known() {
+        let experts = ExpertStats { hits: 3, misses: 9, hit_bytes: 25, miss_bytes: 75 };
+        let (read_bytes, waited) = (3 << 30, Duration::from_millis(1500));
+        let stream = StreamStats { reader: ReaderKind::Threads, direct: true, read_bytes, waited, experts };
+        let cost = Cost {
+            time: Duration::from_secs(2),
+            stream: Some(stream),
+            major_faults: Some(7),
+            peak_bytes: Some(1 << 30),
+            control_group_peak_bytes: None,
+        };
+        let name = ReaderKind::Threads.name();
+        let disk = format!(
+            "disk: 3.0 GiB read by {name} past the page cache, 1.61 GB/s; 1.5 of 2.0 s spent waiting for it"
+        );
+        let experts = "experts: 25.0 % of their bytes were in memory; 3 matrices found, 9 read";
+        assert_eq!(cost.lines(), [&disk, experts, "memory: peak 1.0 GiB, 7 major page faults"]);
+        let resident =
+            Cost { stream: None, major_faults: None, control_group_peak_bytes: Some(2 << 30), ..cost };
+        let memory = "memory: peak 1.0 GiB, peak of the control group 2.0 GiB";
+        assert_eq!(resident.lines(), ["disk: all weights are in memory", memory]);
+    }
+}

@@ -1,11 +1,14 @@
 //! How fast a plan will run, and what bounds it: arithmetic on the plan and on what the machine can do.
 //!
-//! Reading the disk, reading memory and computing go on at the same time, so a pass over the weights takes as long as
-//! the slowest of the three. All that is left out takes less than a few hundredths where a model is not tiny: attention
-//! over a long past, single rows of the token embedding, the barriers between operations.
+//! Matrices are used one after the other, each for as long as reading it from memory or computing takes. Meanwhile the
+//! disk fills slots in the same order, one chunk at a time, until none is free. What is left out takes less than a few
+//! hundredths where a model is not tiny: attention over a long past, single rows of the token embedding, the barriers
+//! between operations.
+
+use std::collections::VecDeque;
 
 use super::placement::Placement;
-use super::plan::{MatrixBytes, MemoryPlan, Usage};
+use super::plan::{MatrixBytes, MemoryPlan, StreamPlan, Usage};
 use crate::model::config::ModelConfig;
 
 /// Tokens of the prompt that a prediction is for, if the context holds as many.
@@ -47,11 +50,13 @@ pub enum Bound {
     Compute,
 }
 
-/// The speed of something, and how long each part of it would take by itself.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How long something takes, and how long each part of it would take by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Prediction {
     /// Tokens that it is for.
     pub n_tokens: usize,
+    /// Seconds in all.
+    pub seconds: f64,
     /// Seconds of reading the disk.
     pub disk_s: f64,
     /// Seconds of reading memory.
@@ -90,28 +95,32 @@ impl MemoryPlan {
     pub fn predict_prefill(&self, rates: &Rates) -> Prediction {
         let PromptWork { n_tokens, attention } = self.prompt;
         let n_batch = self.request.n_batch;
-        let mut work = Work::default();
+        let attention_s = 2.0 * ATTENTION_COST * attention as f64 / rates.prefill_ops;
+        let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);
         for start in (0..n_tokens).step_by(n_batch) {
             let n_rows = n_batch.min(n_tokens - start);
-            work.add_pass(&self.matrices, n_rows, usize::from(start + n_rows == n_tokens));
+            pipeline.pass(&self.matrices, n_rows, usize::from(start + n_rows == n_tokens));
         }
-        let products = work.multiply_adds + ATTENTION_COST * attention as f64;
-        let between = RESULT_BYTES * work.results / rates.memory_bytes;
-        work.take(n_tokens, rates, 2.0 * products / rates.prefill_ops + between)
+        let Prediction { seconds, compute_s, .. } = pipeline.total;
+        let (seconds, compute_s) = (seconds + attention_s, compute_s + attention_s);
+        Prediction { n_tokens, seconds, compute_s, ..pipeline.total }
     }
 
     /// How fast the first tokens of a context are generated, one at a time.
     pub fn predict_decode(&self, rates: &Rates) -> Prediction {
-        let mut work = Work::default();
-        work.add_pass(&self.matrices, 1, 1);
-        work.take(1, rates, 2.0 * work.multiply_adds / rates.decode_ops)
+        let mut pipeline = Pipeline::new(self.stream, rates, rates.decode_ops);
+        // The first token leaves the slots as every later one finds them.
+        pipeline.pass(&self.matrices, 1, 1);
+        let first = pipeline.total;
+        pipeline.pass(&self.matrices, 1, 1);
+        Prediction { n_tokens: 1, seconds: pipeline.total.seconds - first.seconds, ..first }
     }
 }
 
 impl Prediction {
     /// Tokens in a second.
     pub fn tokens_per_s(&self) -> f64 {
-        self.n_tokens as f64 / self.disk_s.max(self.memory_s).max(self.compute_s)
+        self.n_tokens as f64 / self.seconds
     }
 
     /// What takes longest.
@@ -137,20 +146,35 @@ impl Bound {
     }
 }
 
-/// What some passes over the weights take.
-#[derive(Clone, Copy, Debug, Default)]
-struct Work {
-    streamed_bytes: f64,
-    /// Of all weights that are used: what is streamed is read from memory, too, once it is there.
-    bytes: f64,
-    multiply_adds: f64,
-    /// Values of products.
-    results: f64,
+/// Passes over the weights: what is in memory is used at once, the rest as the disk brings it.
+struct Pipeline {
+    rates: Rates,
+    /// Operations a second of this kind of pass.
+    ops: f64,
+    chunk_bytes: f64,
+    /// When each slot is free, in the order in which they are filled.
+    slots: VecDeque<f64>,
+    /// When the disk is free.
+    disk: f64,
+    /// When all is done, and the parts so far.
+    total: Prediction,
 }
 
-impl Work {
-    /// Adds a pass for `n_tokens`, of which `n_logits` give logits.
-    fn add_pass(&mut self, matrices: &[MatrixBytes], n_tokens: usize, n_logits: usize) {
+impl Pipeline {
+    fn new(stream: Option<StreamPlan>, rates: &Rates, ops: f64) -> Self {
+        let (n_slots, chunk_bytes) = stream.map_or((0, 0), |stream| (stream.n_slots, stream.chunk_bytes));
+        Self {
+            rates: *rates,
+            ops,
+            chunk_bytes: chunk_bytes as f64,
+            slots: (0..n_slots).map(|_| 0.0).collect(),
+            disk: 0.0,
+            total: Prediction::default(),
+        }
+    }
+
+    /// A pass for `n_tokens`, of which `n_logits` give logits.
+    fn pass(&mut self, matrices: &[MatrixBytes], n_tokens: usize, n_logits: usize) {
         for matrix in matrices {
             // What is read of the matrix, how much of it meets a token, and how many tokens it meets.
             let (part, share, n_rows) = match matrix.usage {
@@ -162,24 +186,44 @@ impl Work {
                 }
                 Usage::Logits | Usage::Row => continue,
             };
-            let bytes = part * matrix.bytes as f64;
-            self.bytes += bytes;
-            if matrix.placement == Placement::Streamed {
-                self.streamed_bytes += bytes;
+            let (bytes, n_rows) = (part * matrix.bytes as f64, share * n_rows as f64);
+            let mut compute_s = 2.0 * n_rows * matrix.n_weights as f64 / self.ops;
+            if n_tokens > 1 {
+                compute_s += RESULT_BYTES * n_rows * matrix.n_rows as f64 / self.rates.memory_bytes;
             }
-            self.multiply_adds += share * n_rows as f64 * matrix.n_weights as f64;
-            self.results += share * n_rows as f64 * matrix.n_rows as f64;
+            // What is streamed is read from memory, too, once it is there.
+            let memory_s = bytes / (KERNEL_SHARE * self.rates.memory_bytes);
+            self.total.memory_s += memory_s;
+            self.total.compute_s += compute_s;
+            let seconds = memory_s.max(compute_s);
+            match matrix.placement {
+                Placement::Streamed => {
+                    // As if each expert were as likely to have a place.
+                    let kept =
+                        matrix.cache.map_or(0.0, |cache| cache.n_places as f64 / cache.n_experts as f64);
+                    self.total.seconds += kept * seconds;
+                    self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds);
+                }
+                Placement::Resident | Placement::ByRow => self.total.seconds += seconds,
+            }
         }
     }
 
-    fn take(self, n_tokens: usize, rates: &Rates, compute_s: f64) -> Prediction {
-        let disk_s = if self.streamed_bytes > 0.0 { self.streamed_bytes / rates.disk_bytes } else { 0.0 };
-        Prediction { n_tokens, disk_s, memory_s: self.bytes / (KERNEL_SHARE * rates.memory_bytes), compute_s }
+    /// Reads a matrix by chunks, each to the next slot once that is free, and uses each once it is there.
+    fn swap_in(&mut self, bytes: f64, seconds: f64) {
+        let disk_s = bytes / self.rates.disk_bytes;
+        self.total.disk_s += disk_s;
+        let n_chunks = (bytes / self.chunk_bytes).ceil();
+        for _ in 0..n_chunks as usize {
+            let free = self.slots.pop_front().unwrap_or(self.total.seconds);
+            self.disk = self.disk.max(free) + disk_s / n_chunks;
+            self.total.seconds = self.total.seconds.max(self.disk) + seconds / n_chunks;
+            self.slots.push_back(self.total.seconds);
+        }
     }
 }
 
-/// The part of a layer's experts that some of the tokens are sent to, if each is sent to any `share` of them. All that are
-/// streamed are read: a cache of experts would lessen what is read here.
+/// The part of a layer's experts that some of the tokens are sent to, if each is sent to any `share` of them.
 fn part_of_experts(share: f64, n_tokens: usize) -> f64 {
     1.0 - (1.0 - share).powf(n_tokens as f64)
 }
@@ -188,20 +232,21 @@ fn part_of_experts(share: f64, n_tokens: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::backend::KvType;
-    use crate::memory::{PlanRequest, StreamPlan};
+    use crate::memory::{ExpertPlaces, PlanRequest};
 
     /// Speeds that make a byte or an operation a round number of seconds.
     const RATES: Rates =
         Rates { disk_bytes: 10.0, memory_bytes: 1000.0, prefill_ops: 500.0, decode_ops: 100.0 };
 
-    fn plan(matrices: &[(u64, u64, Usage, Placement)], n_batch: usize, prompt: PromptWork) -> MemoryPlan {
+    /// With slots for chunks of 100 bytes.
+    fn plan(matrices: &[(u64, u64, Usage, Placement)], n_slots: usize, prompt: PromptWork) -> MemoryPlan {
         let request = PlanRequest {
             n_ctx: 100,
             n_sequences: 1,
-            n_batch,
+            n_batch: 40,
             kv_type: KvType::F16,
             ram_bytes: None,
-            n_slots: 1,
+            n_slots,
             chunk_bytes: None,
             in_slab: false,
         };
@@ -215,7 +260,7 @@ mod tests {
             cache: None,
         };
         let matrices = matrices.iter().map(matrix).collect();
-        let stream = Some(StreamPlan { n_slots: 1, chunk_bytes: 1, max_row_bytes: 1 });
+        let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });
         MemoryPlan { request, n_pages: 1, ledger: Vec::new(), matrices, stream, prompt }
     }
 
@@ -223,47 +268,65 @@ mod tests {
         assert!((found - expected).abs() <= 1e-9 * expected.abs(), "{found} is not {expected}");
     }
 
-    #[test]
-    fn a_dense_model_by_hand() {
-        use Placement::{ByRow, Resident, Streamed};
-        let matrices = [
-            (5000, 7, Usage::Row, ByRow),
-            (900, 3, Usage::Whole, Resident),
-            (300, 5, Usage::Whole, Streamed),
-            (600, 2, Usage::Logits, Resident),
-        ];
-        let plan = plan(&matrices, 40, PromptWork { n_tokens: 100, attention: 1000 });
+    use Placement::{ByRow, Resident, Streamed};
 
-        // 1800 bytes at nine tenths of the rate; two weights a byte and two operations a weight.
-        let decode = plan.predict_decode(&RATES);
+    const DENSE: [(u64, u64, Usage, Placement); 4] = [
+        (5000, 7, Usage::Row, ByRow),
+        (900, 3, Usage::Whole, Resident),
+        (300, 5, Usage::Whole, Streamed),
+        (600, 2, Usage::Logits, Resident),
+    ];
+    const PROMPT: PromptWork = PromptWork { n_tokens: 100, attention: 1000 };
+
+    #[test]
+    fn a_token_waits_for_what_no_slot_was_free_for() {
+        // 1800 bytes at nine tenths of the rate; two weights a byte and two operations a weight. So the matrices
+        // take 36, 12 and 24 seconds to compute, and the second comes in three chunks of 10 seconds.
+        let decode = plan(&DENSE, 3, PROMPT).predict_decode(&RATES);
         close(decode.disk_s, 30.0);
         close(decode.memory_s, 2.0);
         close(decode.compute_s, 72.0);
+        close(decode.seconds, 72.0);
         close(decode.tokens_per_s(), 1.0 / 72.0);
         assert_eq!((decode.n_tokens, decode.bound()), (1, Bound::Compute));
 
-        // Three batches of 40, 40 and 20; the head meets one token.
-        let prefill = plan.predict_prefill(&RATES);
+        // One slot: the first chunk is there in time, the others are read when the one before has been used.
+        close(plan(&DENSE, 1, PROMPT).predict_decode(&RATES).seconds, 72.0 + 20.0);
+        // Two: the third is begun 4 seconds after the second would be needed, and read while that is used.
+        close(plan(&DENSE, 2, PROMPT).predict_decode(&RATES).seconds, 36.0 + 4.0 + 10.0 + 4.0 + 24.0);
+    }
+
+    #[test]
+    fn the_bound_is_what_takes_longest() {
+        let plan = plan(&DENSE, 3, PROMPT);
+        let slow = |disk_bytes, memory_bytes| Rates { disk_bytes, memory_bytes, ..RATES };
+        assert_eq!(plan.predict_decode(&slow(1.0, 1000.0)).bound(), Bound::Disk);
+        assert_eq!(plan.predict_decode(&slow(10.0, 1.0)).bound(), Bound::Memory);
+        assert_eq!(plan.predict_prefill(&slow(0.05, 1000.0)).bound(), Bound::Disk);
+        // 300 bytes at one a second, and the use of the last chunk, while the slots are not enough to go on reading.
+        let decode = plan.predict_decode(&slow(1.0, 1000.0));
+        assert!((300.0..300.0 + 72.0).contains(&decode.seconds), "{decode:?}");
+    }
+
+    #[test]
+    fn a_prompt_by_hand() {
+        // Three batches of 40, 40 and 20; the head meets one token. The disk is never waited for.
+        let prefill = plan(&DENSE, 3, PROMPT).predict_prefill(&RATES);
         close(prefill.disk_s, 90.0);
         close(prefill.memory_s, (3.0 * 1200.0 + 600.0) / 900.0);
         let multiply_adds = 100.0 * 2400.0 + 1200.0 + ATTENTION_COST * 1000.0;
         let results = 100.0 * 8.0 + 2.0;
         close(prefill.compute_s, multiply_adds / 250.0 + RESULT_BYTES * results / 1000.0);
+        close(prefill.seconds, prefill.compute_s);
         close(prefill.tokens_per_s(), 100.0 / prefill.compute_s);
-        assert_eq!(prefill.bound(), Bound::Compute);
-
-        let slow = |disk_bytes, memory_bytes| Rates { disk_bytes, memory_bytes, ..RATES };
-        assert_eq!(plan.predict_decode(&slow(1.0, 1000.0)).bound(), Bound::Disk);
-        close(plan.predict_decode(&slow(1.0, 1000.0)).tokens_per_s(), 1.0 / 300.0);
-        assert_eq!(plan.predict_decode(&slow(10.0, 1.0)).bound(), Bound::Memory);
-        assert_eq!(plan.predict_prefill(&slow(0.5, 1000.0)).bound(), Bound::Disk);
+        assert_eq!((prefill.n_tokens, prefill.bound()), (100, Bound::Compute));
     }
 
     #[test]
     fn of_experts_those_that_tokens_are_sent_to_are_read() {
         let experts = Usage::Experts { n_used: 2, n_expert: 8 };
-        let matrices = [(800, 80, experts, Placement::Streamed), (100, 1, Usage::Whole, Placement::Resident)];
-        let plan = plan(&matrices, 2, PromptWork { n_tokens: 2, attention: 0 });
+        let matrices = [(800, 80, experts, Streamed), (100, 1, Usage::Whole, Resident)];
+        let mut plan = plan(&matrices, 2, PromptWork { n_tokens: 2, attention: 0 });
         let decode = plan.predict_decode(&RATES);
         close(decode.disk_s, 20.0);
         close(decode.memory_s, 300.0 / 900.0);
@@ -272,11 +335,19 @@ mod tests {
         let prefill = plan.predict_prefill(&RATES);
         close(prefill.disk_s, 800.0 * (1.0 - 9.0 / 16.0) / 10.0);
         close(prefill.compute_s, 2.0 * 2.0 * 2.0 * 300.0 / 500.0 + RESULT_BYTES * 2.0 * 21.0 / 1000.0);
+        // With places for six of eight, a quarter is read.
+        plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 6 });
+        let cached = plan.predict_decode(&RATES);
+        close(cached.disk_s, 5.0);
+        close(cached.compute_s, decode.compute_s);
+        // With places for all nothing is read, and all is computed.
+        plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 8 });
+        close(plan.predict_decode(&RATES).seconds, decode.compute_s);
     }
 
     #[test]
     fn what_stays_in_memory_needs_no_disk() {
-        let matrices = [(900, 3, Usage::Whole, Placement::Resident)];
+        let matrices = [(900, 3, Usage::Whole, Resident)];
         let plan = plan(&matrices, 1, PromptWork { n_tokens: 1, attention: 0 });
         let decode = plan.predict_decode(&Rates { disk_bytes: 0.0, ..RATES });
         close(decode.disk_s, 0.0);

@@ -22,10 +22,17 @@ const PORTIONS: usize = 4;
 pub(crate) fn n_lines(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
     fn of<N: Numbers>(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
         let tiles = n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS) * n_blocks * N::Tile::LINES;
-        (tiles, (n_blocks * N::Panel::LINES).max(PANEL_BYTES / size_of::<Line>()))
+        (tiles, panels_at_once::<N>(n_blocks) * n_blocks * N::Panel::LINES)
     }
     let (quants, floats) = (of::<Quants>(n_tokens, n_blocks), of::<Floats>(n_tokens, n_blocks));
     (quants.0.max(floats.0), quants.1.max(floats.1))
+}
+
+/// Panels with rows of so many blocks that a worker expands before tiles meet them: a multiple of those that are
+/// multiplied together, even where that is more than the cache should hold.
+fn panels_at_once<N: Numbers>(n_blocks: usize) -> usize {
+    let fit = PANEL_BYTES / size_of::<N::Panel>() / n_blocks.max(1);
+    (fit / PANELS * PANELS).max(PANELS)
 }
 
 /// What all jobs of a product of matrices have in common. Tiles are made when the first job needs them, and serve
@@ -107,10 +114,10 @@ impl Call<'_> {
         mut i: usize,
     ) -> Option<(&'j MatmulJob<'a>, Range<usize>)> {
         for job in jobs.iter().filter(|job| functions::<N>(job).is_some()) {
-            let n_panels = job.n_rows().div_ceil(ROWS);
-            let n = self.n_portions::<N>(n_panels);
+            let n_groups = job.n_rows().div_ceil(ROWS * PANELS);
+            let n = self.n_portions::<N>(n_groups);
             if i < n {
-                let row = |i: usize| (i * n_panels / n * ROWS).min(job.n_rows());
+                let row = |i: usize| (i * n_groups / n * ROWS * PANELS).min(job.n_rows());
                 return Some((job, row(i)..row(i + 1)));
             }
             i -= n;
@@ -118,13 +125,12 @@ impl Call<'_> {
         None
     }
 
-    /// Into how many portions so many panels are divided: no larger than fits in the cache, enough for each
-    /// worker, and as many for one as for another.
-    fn n_portions<N: Numbers>(&self, n_panels: usize) -> usize {
+    /// Into how many portions so many groups of panels that are multiplied together are divided: no larger than is
+    /// expanded at once, enough for each worker, and as many for one as for another.
+    fn n_portions<N: Numbers>(&self, n_groups: usize) -> usize {
         let n_threads = self.pool.n_threads();
-        let at_once = (PANEL_BYTES / size_of::<N::Panel>() / self.n_blocks).max(1);
-        let n = n_panels.div_ceil(at_once).max(PORTIONS * n_threads);
-        n.next_multiple_of(n_threads).min(n_panels)
+        let n = n_groups.div_ceil(panels_at_once::<N>(self.n_blocks) / PANELS).max(PORTIONS * n_threads);
+        n.next_multiple_of(n_threads).min(n_groups)
     }
 
     /// Expands the panels of some rows, then lets each tile meet all of them.

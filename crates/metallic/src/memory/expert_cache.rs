@@ -101,12 +101,15 @@ impl ExpertCache {
         self.stats.miss_bytes += misses * *expert_bytes as u64;
     }
 
-    /// The expert that is at `range` in the files, if it is here.
+    /// The expert that is at `range` in the files, or a part of one, if it is here.
     pub(crate) fn get(&self, range: FileRange) -> Option<&[u8]> {
         let (tensor, offset) = self.find(range)?;
         let Tensor { expert_bytes, start, places, .. } = &self.tensors[tensor];
         match places.residence(offset / expert_bytes) {
-            Residence::Held(place) => Some(&self.memory[start + place * expert_bytes..][..range.n_bytes]),
+            Residence::Held(place) => {
+                let start = start + place * expert_bytes + offset % expert_bytes;
+                Some(&self.memory[start..][..range.n_bytes])
+            }
             _ => None,
         }
     }
@@ -170,6 +173,9 @@ mod tests {
                 (at.offset..).take(EXPERT_BYTES).map(|offset| (offset % 251) as u8).collect();
             if let Some(bytes) = cache.get(at) {
                 assert_eq!(bytes, content);
+                // As where the matrices of gate and up share a tensor.
+                let part = FileRange { offset: at.offset + 7, n_bytes: EXPERT_BYTES - 7, ..at };
+                assert_eq!(cache.get(part), Some(&content[7..]));
                 here.push(number);
                 continue;
             }

@@ -1,11 +1,11 @@
 //! SentencePiece's byte-pair encoding: a pair merges if it is a piece, in the order of the pieces' scores.
 
-use metallic_gguf::{Array, Metadata};
+use metallic_gguf::Metadata;
 
 use super::error::TokenizerError;
 use super::merge::{MergeRules, Merger};
 use super::tokenizer;
-use super::vocabulary::{Vocabulary, check_len};
+use super::vocabulary::{Vocabulary, read_scores};
 use super::words::WordBreaks;
 
 /// A vocabulary whose pieces have scores (`tokenizer.ggml.scores`).
@@ -26,13 +26,7 @@ impl Spm {
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        const SCORES: &str = "tokenizer.ggml.scores";
-        let array: Array<'_> = metadata.required(SCORES)?;
-        check_len(SCORES, vocabulary.len(), array.len())?;
-        let rank = |(id, score): (usize, metallic_gguf::Result<f32>)| {
-            rank_of(score?).ok_or(TokenizerError::BadScore { id })
-        };
-        let ranks = array.values::<f32>().enumerate().map(rank).collect::<Result<_, _>>()?;
+        let ranks = read_scores(metadata, vocabulary.len(), rank_of)?;
         let add_space_prefix = metadata.optional("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
         Ok(Spm { ranks, breaks: WordBreaks::new(vocabulary), add_space_prefix, unknown })
     }

@@ -8,14 +8,14 @@
 //! good (`---` as `--` and `-`, or the other way round) its rounding decides.
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use metallic_gguf::{Array, Metadata};
+use metallic_gguf::Metadata;
 
 use super::charsmap::Normalizer;
 use super::error::TokenizerError;
 use super::longest;
 use super::merge::WordCache;
 use super::tokenizer;
-use super::vocabulary::{TokenType, Vocabulary, check_len, first_char_len};
+use super::vocabulary::{TokenType, Vocabulary, first_char_len, read_scores};
 use super::words::WordBreaks;
 
 /// A character that no piece is scores this much less than the worst piece.
@@ -41,14 +41,8 @@ impl Unigram {
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        const SCORES: &str = "tokenizer.ggml.scores";
-        let array: Array<'_> = metadata.required(SCORES)?;
-        check_len(SCORES, vocabulary.len(), array.len())?;
-        let check = |(id, score): (usize, metallic_gguf::Result<f32>)| match f64::from(score?) {
-            score if score.is_finite() => Ok(score),
-            _ => Err(TokenizerError::BadScore { id }),
-        };
-        let scores = array.values::<f32>().enumerate().map(check).collect::<Result<Vec<_>, _>>()?;
+        let finite = |score: f32| score.is_finite().then_some(f64::from(score));
+        let scores = read_scores(metadata, vocabulary.len(), finite)?;
         let (ids, texts) = vocabulary.texts_of(&[TokenType::Normal, TokenType::UserDefined]);
         let scored: Vec<(u32, f64)> = ids.iter().map(|&id| (id, scores[id as usize])).collect();
         let worst = scored.iter().map(|&(_, score)| score).fold(0.0, f64::min);

@@ -270,8 +270,23 @@ fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>
     array.values::<i64>().enumerate().map(read).collect()
 }
 
+/// Reads `tokenizer.ggml.scores`, one a token, and makes of each what is wanted; `None` is a bad score.
+pub(super) fn read_scores<T>(
+    metadata: &Metadata<'_>,
+    n_tokens: usize,
+    make: impl Fn(f32) -> Option<T>,
+) -> Result<Vec<T>, TokenizerError> {
+    const KEY: &str = "tokenizer.ggml.scores";
+    let array: Array<'_> = metadata.required(KEY)?;
+    check_len(KEY, n_tokens, array.len())?;
+    let read = |(id, score): (usize, metallic_gguf::Result<f32>)| {
+        make(score?).ok_or(TokenizerError::BadScore { id })
+    };
+    array.values::<f32>().enumerate().map(read).collect()
+}
+
 /// An array of one entry a token must have as many as there are tokens.
-pub(super) fn check_len(key: &'static str, n_tokens: usize, found: usize) -> Result<(), TokenizerError> {
+fn check_len(key: &'static str, n_tokens: usize, found: usize) -> Result<(), TokenizerError> {
     if found == n_tokens { Ok(()) } else { Err(TokenizerError::LengthMismatch { key, n_tokens, found }) }
 }
 

@@ -8,13 +8,17 @@ use metallic_gguf::{Array, Metadata};
 use super::error::TokenizerError;
 use super::merge::{MergeRules, Merger};
 use super::pretokenize::PreTokenizer;
+use super::tokenizer;
 use super::vocabulary::{Alphabet, NO_TOKEN, Vocabulary};
+use super::words::WordBreaks;
 
 /// A vocabulary whose pairs merge in the order of `tokenizer.ggml.merges`.
 pub(super) struct Bpe {
     pre_tokenizer: PreTokenizer,
     alphabet: Alphabet,
     merges: Merges,
+    /// Where words can be cut further, in vocabularies of text, whose words are lines.
+    breaks: Option<WordBreaks>,
     /// The piece that each byte alone is.
     bytes: Box<[u32; 256]>,
     /// What stands for a character that no token can express.
@@ -36,7 +40,13 @@ impl Bpe {
         let merges = read_merges(metadata, vocabulary, alphabet)?;
         let piece = |byte: usize| vocabulary.find(&[byte as u8]).unwrap_or(NO_TOKEN);
         let bytes = Box::new(std::array::from_fn(piece));
-        Ok(Bpe { pre_tokenizer, alphabet, merges, bytes, unknown })
+        let breaks = (alphabet == Alphabet::SentencePiece).then(|| WordBreaks::new(vocabulary));
+        Ok(Bpe { pre_tokenizer, alphabet, merges, breaks, bytes, unknown })
+    }
+
+    /// Whether texts start with BOS, if the file does not say.
+    pub(super) fn adds_bos(&self) -> bool {
+        self.pre_tokenizer.add_bos
     }
 
     /// Encodes the parts of one text.
@@ -51,9 +61,8 @@ pub(super) struct Encoder<'a> {
     merger: Merger<Rules<'a>>,
 }
 
-impl Encoder<'_> {
-    /// Appends the ids of a part.
-    pub(super) fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+impl tokenizer::Encoder for Encoder<'_> {
+    fn encode(&mut self, text: &str, _: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let text = match self.bpe.alphabet {
             Alphabet::SentencePiece if text.contains('▁') => Cow::Owned(text.replace('▁', " ")),
             _ => Cow::Borrowed(text),
@@ -61,7 +70,10 @@ impl Encoder<'_> {
         let mut result = Ok(());
         self.bpe.pre_tokenizer.split(&text, &mut |word| {
             if result.is_ok() {
-                result = self.merger.encode(word.as_bytes(), out);
+                result = match &self.bpe.breaks {
+                    Some(breaks) => breaks.split(word).try_for_each(|part| self.merger.encode(part, out)),
+                    None => self.merger.encode(word.as_bytes(), out),
+                };
             }
         });
         result
@@ -77,7 +89,7 @@ impl MergeRules for Rules<'_> {
     fn first_symbol(&self, rest: &[u8]) -> (usize, u32) {
         match self.bpe.alphabet {
             Alphabet::ByteLevel => (1, self.bpe.bytes[usize::from(rest[0])]),
-            Alphabet::SentencePiece => self.vocabulary.first_char(rest),
+            _ => self.vocabulary.first_char(rest),
         }
     }
 

@@ -18,6 +18,10 @@ pub enum TokenizerError {
     )]
     UnsupportedModel { model: String, supported: &'static str },
 
+    /// The file says that it has no tokenizer.
+    #[error("the file has no tokenizer (its kind is \"none\"); the model can still run on token ids")]
+    NoTokenizer,
+
     /// Two arrays of the vocabulary that must be equally long are not.
     #[error("the vocabulary has {n_tokens} tokens, but {found} entries in {key:?}")]
     LengthMismatch { key: &'static str, n_tokens: usize, found: usize },
@@ -50,13 +54,23 @@ pub enum TokenizerError {
     #[error("merge number {index}, {merge:?}, needs a piece that is not in the vocabulary")]
     UnknownMerge { index: usize, merge: String },
 
-    /// A number of the vocabulary is not a number.
-    #[error("the score of token {id} is not a number")]
+    /// A token's score is no number, or an infinite one where scores are added.
+    #[error("the score of token {id} is not a finite number")]
     BadScore { id: usize },
 
-    /// The special tokens are too many, or too long, to be searched for.
-    #[error("the special tokens can't be searched for: {reason}")]
-    BadSpecialTokens { reason: String },
+    /// The tokens are too many, or too long, to be searched for.
+    #[error("the vocabulary's tokens can't be searched for: {reason}")]
+    TooManyPieces { reason: String },
+
+    /// A token's text breaks off within an escape, or an escape is no number.
+    #[error(
+        "the text of token {id}, {text:?}, has a backslash that is not followed by a character or two hexadecimal digits"
+    )]
+    BadEscape { id: usize, text: String },
+
+    /// The table of replacements (`tokenizer.ggml.precompiled_charsmap`) is not one.
+    #[error("\"tokenizer.ggml.precompiled_charsmap\" can't be used: {reason}")]
+    BadCharsmap { reason: &'static str },
 
     /// A text is longer than positions in it can be counted.
     #[error("a text of {n_bytes} bytes is too long to encode at once; the limit is {limit}")]

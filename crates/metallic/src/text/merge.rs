@@ -38,8 +38,32 @@ pub(super) struct Merger<R> {
     rules: R,
     symbols: Vec<Symbol>,
     queue: BinaryHeap<Reverse<Pair>>,
-    /// Where in the output the ids of a word are: start and end.
-    seen: HashMap<Box<[u8]>, (usize, usize)>,
+    seen: WordCache,
+}
+
+/// Where in the output the ids of a word are. Between calls, that output may only grow.
+#[derive(Default)]
+pub(super) struct WordCache {
+    /// Start and end.
+    places: HashMap<Box<[u8]>, (usize, usize)>,
+}
+
+impl WordCache {
+    /// Appends the ids of a word if it was seen before.
+    pub(super) fn repeat(&self, word: &[u8], out: &mut Vec<u32>) -> bool {
+        let place = self.places.get(word);
+        if let Some(&(start, end)) = place {
+            out.extend_from_within(start..end);
+        }
+        place.is_some()
+    }
+
+    /// Keeps that the ids of a word are those from `start` on.
+    pub(super) fn remember(&mut self, word: &[u8], start: usize, out: &[u32]) {
+        if word.len() <= MAX_CACHED_WORD_BYTES {
+            self.places.insert(word.into(), (start, out.len()));
+        }
+    }
 }
 
 /// A part of a word that is not merged further so far. Links are indices; `END` is none.
@@ -65,14 +89,13 @@ struct Pair {
 
 impl<R: MergeRules> Merger<R> {
     pub(super) fn new(rules: R) -> Self {
-        Merger { rules, symbols: Vec::new(), queue: BinaryHeap::new(), seen: HashMap::new() }
+        Merger { rules, symbols: Vec::new(), queue: BinaryHeap::new(), seen: WordCache::default() }
     }
 
     /// Appends the ids of a word, which must be shorter than 2³² bytes, to `out`. Between calls, `out` may
     /// only grow.
     pub(super) fn encode(&mut self, word: &[u8], out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        if let Some(&(start, end)) = self.seen.get(word) {
-            out.extend_from_within(start..end);
+        if self.seen.repeat(word, out) {
             return Ok(());
         }
         let start = out.len();
@@ -80,9 +103,7 @@ impl<R: MergeRules> Merger<R> {
             Some(id) => out.push(id),
             None => self.merge(word, out)?,
         }
-        if word.len() <= MAX_CACHED_WORD_BYTES {
-            self.seen.insert(word.into(), (start, out.len()));
-        }
+        self.seen.remember(word, start, out);
         Ok(())
     }
 

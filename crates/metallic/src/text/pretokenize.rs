@@ -6,7 +6,7 @@
 //! patterns need is at their end, `\s+(?!\S)|\s+`: white space before a word leaves its last character to the
 //! word. That is done by hand.
 
-use regex_automata::meta::{BuildError, Regex};
+use regex_automata::meta::Regex;
 use regex_automata::{Anchored, Input};
 
 use super::pre_types::{DEFAULT, PRE_TYPES, PreType, Step};
@@ -43,7 +43,10 @@ impl PreTokenizer {
     }
 
     fn from_type(of: &PreType) -> Self {
-        let steps = of.steps.iter().map(|step| compile(step).expect("the table's patterns are valid"));
+        let steps = of.steps.iter().map(|step| match *step {
+            Step::Isolate(pattern) => compile(&[pattern]),
+            Step::IsolateWithSpaces(pattern) => compile(&[pattern, r"\s+"]),
+        });
         PreTokenizer { steps: steps.collect(), ignore_merges: of.ignore_merges, add_bos: of.add_bos }
     }
 
@@ -53,14 +56,10 @@ impl PreTokenizer {
     }
 }
 
-fn compile(step: &Step) -> Result<Regex, Box<BuildError>> {
+/// Builds a search for patterns of ours, which are valid.
+pub(super) fn compile(patterns: &[&str]) -> Regex {
     let config = Regex::config().hybrid_cache_capacity(AUTOMATON_CACHE_BYTES);
-    let builder = &mut Regex::builder();
-    match *step {
-        Step::Isolate(pattern) => builder.configure(config).build(pattern),
-        Step::IsolateWithSpaces(pattern) => builder.configure(config).build_many(&[pattern, r"\s+"]),
-    }
-    .map_err(Box::new)
+    Regex::builder().configure(config).build_many(patterns).expect("the patterns are valid")
 }
 
 /// Applies the first step to the text, and the others to what each of its matches, and each gap between them,

@@ -1,21 +1,15 @@
 //! Finds the tokens that are kept whole wherever their text occurs.
 
-use aho_corasick::{AhoCorasick, MatchKind};
-
 use super::error::TokenizerError;
+use super::longest::LongestMatch;
 use super::vocabulary::{TokenType, Vocabulary};
 
 /// The special tokens of a vocabulary, as a search for their texts.
 pub(super) struct SpecialTokens {
     /// Those that an author may write in any text.
-    user_defined: Search,
+    user_defined: LongestMatch,
     /// Those and the control tokens, which text from outside must not be able to make.
-    all: Search,
-}
-
-struct Search {
-    automaton: Option<AhoCorasick>,
-    ids: Vec<u32>,
+    all: LongestMatch,
 }
 
 /// A part of a text.
@@ -28,33 +22,29 @@ pub(super) enum Part<'t> {
 
 impl SpecialTokens {
     pub(super) fn new(vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
-        let of = |wanted: &[TokenType]| {
-            Search::new(
-                vocabulary.iter().filter(|(_, of, _)| wanted.contains(of)).map(|(id, _, text)| (id, text)),
-            )
-        };
+        let all = [TokenType::UserDefined, TokenType::Control, TokenType::Unknown];
         Ok(SpecialTokens {
-            user_defined: of(&[TokenType::UserDefined])?,
-            all: of(&[TokenType::UserDefined, TokenType::Control, TokenType::Unknown])?,
+            user_defined: LongestMatch::new(vocabulary, &all[..1])?,
+            all: LongestMatch::new(vocabulary, &all)?,
         })
     }
 
     /// The parts of a text in order. Where special tokens overlap, the leftmost counts, and of those that start
     /// at the same place the longest.
-    pub(super) fn split<'t>(&self, text: &'t str, parse_special: bool) -> impl Iterator<Item = Part<'t>> {
+    pub(super) fn split<'t>(&'t self, text: &'t str, parse_special: bool) -> impl Iterator<Item = Part<'t>> {
         let search = if parse_special { &self.all } else { &self.user_defined };
-        let mut matches = search.automaton.as_ref().map(|automaton| automaton.find_iter(text));
+        let mut matches = search.find(text.as_bytes());
         let mut pending = None;
         let mut at = 0;
         std::iter::from_fn(move || {
             if let Some(token) = pending.take() {
                 return Some(token);
             }
-            match matches.as_mut().and_then(Iterator::next) {
+            match matches.next() {
                 Some(found) => {
-                    let token = Part::Token(search.ids[found.pattern().as_usize()]);
-                    let before = &text[at..found.start()];
-                    at = found.end();
+                    let token = Part::Token(found.id);
+                    let before = &text[at..found.start];
+                    at = found.end;
                     if before.is_empty() {
                         return Some(token);
                     }
@@ -68,19 +58,5 @@ impl SpecialTokens {
                 }
             }
         })
-    }
-}
-
-impl Search {
-    fn new<'v>(tokens: impl Iterator<Item = (u32, &'v [u8])>) -> Result<Self, TokenizerError> {
-        let (ids, texts): (Vec<u32>, Vec<&[u8]>) = tokens.filter(|(_, text)| !text.is_empty()).unzip();
-        if ids.is_empty() {
-            return Ok(Search { automaton: None, ids });
-        }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(texts)
-            .map_err(|e| TokenizerError::BadSpecialTokens { reason: e.to_string() })?;
-        Ok(Search { automaton: Some(automaton), ids })
     }
 }

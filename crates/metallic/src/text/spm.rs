@@ -1,17 +1,18 @@
 //! SentencePiece's byte-pair encoding: a pair merges if it is a piece, in the order of the pieces' scores.
 
-use metallic_gguf::{Array, Metadata};
+use metallic_gguf::Metadata;
 
 use super::error::TokenizerError;
 use super::merge::{MergeRules, Merger};
-use super::vocabulary::{TokenType, Vocabulary, check_len};
+use super::tokenizer;
+use super::vocabulary::{Vocabulary, read_scores};
+use super::words::WordBreaks;
 
 /// A vocabulary whose pieces have scores (`tokenizer.ggml.scores`).
 pub(super) struct Spm {
     /// By id; a higher score is a lower rank.
     ranks: Vec<u32>,
-    /// Whether a piece exists in which a space follows this byte.
-    goes_on_with_space: [bool; 256],
+    breaks: WordBreaks,
     /// Whether a text is encoded as if it began with a space.
     pub(super) add_space_prefix: bool,
     /// What stands for a character that no token can express.
@@ -25,35 +26,14 @@ impl Spm {
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        const SCORES: &str = "tokenizer.ggml.scores";
-        let array: Array<'_> = metadata.required(SCORES)?;
-        check_len(SCORES, vocabulary.len(), array.len())?;
-        let rank = |(id, score): (usize, metallic_gguf::Result<f32>)| {
-            rank_of(score?).ok_or(TokenizerError::BadScore { id })
-        };
-        let ranks = array.values::<f32>().enumerate().map(rank).collect::<Result<_, _>>()?;
-        let mut goes_on_with_space = [false; 256];
-        for (_, of, piece) in vocabulary.iter() {
-            if matches!(of, TokenType::Normal | TokenType::UserDefined) {
-                for pair in piece.windows(2).filter(|pair| pair[1] == b' ') {
-                    goes_on_with_space[usize::from(pair[0])] = true;
-                }
-            }
-        }
+        let ranks = read_scores(metadata, vocabulary.len(), rank_of)?;
         let add_space_prefix = metadata.optional("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-        Ok(Spm { ranks, goes_on_with_space, add_space_prefix, unknown })
+        Ok(Spm { ranks, breaks: WordBreaks::new(vocabulary), add_space_prefix, unknown })
     }
 
     /// Encodes the parts of one text.
     pub(super) fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Encoder<'a> {
         Encoder { spm: self, merger: Merger::new(Rules { spm: self, vocabulary }) }
-    }
-
-    /// The length of a first part of the text that no piece reaches out of, so that it can be encoded on its
-    /// own: up to a space that follows something which no piece has before a space.
-    fn word_len(&self, text: &[u8]) -> usize {
-        let ends = |at: usize| text[at] == b' ' && !self.goes_on_with_space[usize::from(text[at - 1])];
-        (1..text.len()).find(|&at| ends(at)).unwrap_or(text.len())
     }
 }
 
@@ -63,15 +43,8 @@ pub(super) struct Encoder<'a> {
     merger: Merger<Rules<'a>>,
 }
 
-impl Encoder<'_> {
-    /// Appends the ids of a part. `starts` says whether it begins the text or follows a special token: there
-    /// the space prefix belongs.
-    pub(super) fn encode(
-        &mut self,
-        text: &str,
-        starts: bool,
-        out: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
+impl tokenizer::Encoder for Encoder<'_> {
+    fn encode(&mut self, text: &str, starts: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut normalised = String::with_capacity(text.len() + 1);
         if starts && self.spm.add_space_prefix {
             normalised.push(' ');
@@ -80,13 +53,7 @@ impl Encoder<'_> {
             normalised.push_str(if i > 0 { " " } else { "" });
             normalised.push_str(part);
         }
-        let mut rest = normalised.as_bytes();
-        while !rest.is_empty() {
-            let (word, after) = rest.split_at(self.spm.word_len(rest));
-            self.merger.encode(word, out)?;
-            rest = after;
-        }
-        Ok(())
+        self.spm.breaks.split(&normalised).try_for_each(|word| self.merger.encode(word, out))
     }
 }
 

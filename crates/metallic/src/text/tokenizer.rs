@@ -2,21 +2,24 @@
 
 use metallic_gguf::{Gguf, Metadata};
 
-use super::bpe::{self, Bpe};
+use super::bpe::Bpe;
 use super::error::TokenizerError;
 use super::footprint;
 use super::pretokenize::PreTokenizer;
+use super::rwkv::Rwkv;
 use super::special::{Part, SpecialTokens};
-use super::spm::{self, Spm};
+use super::spm::Spm;
 use super::stop_tokens;
+use super::unigram::Unigram;
 use super::vocabulary::{Alphabet, TokenType, Vocabulary};
+use super::wordpiece::WordPiece;
 
 /// The longest text that is encoded at once. It bounds memory: one word of this length takes about 3 GB.
 /// It is far more than any context holds.
 pub const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// The values of `tokenizer.ggml.model` that have a tokenizer here.
-const SUPPORTED: &str = "gpt2, llama, gemma4";
+const SUPPORTED: &str = "gpt2, llama, gemma4, bert, t5, rwkv";
 
 /// A vocabulary and the rules by which text becomes its tokens.
 ///
@@ -36,30 +39,39 @@ pub struct Tokenizer {
 enum Model {
     Bpe(Bpe),
     Spm(Spm),
+    WordPiece(WordPiece),
+    Unigram(Unigram),
+    Rwkv(Rwkv),
 }
 
 impl Model {
-    fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Encoder<'a> {
+    fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Box<dyn Encoder + 'a> {
         match self {
-            Model::Bpe(bpe) => Encoder::Bpe(bpe.encoder(vocabulary)),
-            Model::Spm(spm) => Encoder::Spm(spm.encoder(vocabulary)),
+            Model::Bpe(bpe) => Box::new(bpe.encoder(vocabulary)),
+            Model::Spm(spm) => Box::new(spm.encoder(vocabulary)),
+            Model::WordPiece(wordpiece) => Box::new(wordpiece.encoder(vocabulary)),
+            Model::Unigram(unigram) => Box::new(unigram.encoder(vocabulary)),
+            Model::Rwkv(rwkv) => Box::new(rwkv.encoder(vocabulary)),
+        }
+    }
+
+    /// Whether texts start with BOS and end with EOS, if the file does not say.
+    fn adds(&self) -> (bool, bool) {
+        match self {
+            Model::Bpe(bpe) => (bpe.adds_bos(), false),
+            Model::Spm(_) => (true, false),
+            Model::WordPiece(_) => (true, true),
+            Model::Unigram(_) => (false, true),
+            Model::Rwkv(_) => (false, false),
         }
     }
 }
 
-/// What encodes one text.
-enum Encoder<'a> {
-    Bpe(bpe::Encoder<'a>),
-    Spm(spm::Encoder<'a>),
-}
-
-impl Encoder<'_> {
-    fn encode(&mut self, text: &str, starts: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        match self {
-            Encoder::Bpe(encoder) => encoder.encode(text, out),
-            Encoder::Spm(encoder) => encoder.encode(text, starts, out),
-        }
-    }
+/// What encodes the parts of one text that have no special tokens.
+pub(super) trait Encoder {
+    /// Appends the ids of a part. `starts` says whether it begins the text or follows a special token: there a
+    /// space prefix belongs. Between calls, `out` may only grow.
+    fn encode(&mut self, text: &str, starts: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError>;
 }
 
 /// What [`Tokenizer::encode`] does beside the text itself.
@@ -85,8 +97,8 @@ impl Tokenizer {
     /// A pre-tokenizer that is not known is logged as a warning that names it, and the default is used.
     ///
     /// # Errors
-    /// [`TokenizerError::UnsupportedModel`] if the file's tokenizer is of a kind that is not known here (the
-    /// model can still run on ids), and one variant for each way in which the data can be wrong.
+    /// [`TokenizerError::NoTokenizer`] if the file says that it has none, [`TokenizerError::UnsupportedModel`] if
+    /// its tokenizer is of a kind that is not known here (the model can still run on ids), and one variant for each way in which the data can be wrong.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, TokenizerError> {
         Tokenizer::from_metadata(&gguf.metadata())
     }
@@ -97,29 +109,41 @@ impl Tokenizer {
     }
 
     fn from_metadata(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {
-        let model: &str = metadata.required("tokenizer.ggml.model")?;
-        let (alphabet, pre) = match model {
-            "gpt2" => (Alphabet::ByteLevel, metadata.optional::<&str>("tokenizer.ggml.pre")?),
-            "gemma4" => (Alphabet::SentencePiece, Some("gemma4")),
-            "llama" => (Alphabet::SentencePiece, None),
+        let name: &str = metadata.required("tokenizer.ggml.model")?;
+        let alphabet = match name {
+            "gpt2" => Alphabet::ByteLevel,
+            "llama" | "gemma4" | "bert" | "t5" => Alphabet::SentencePiece,
+            "rwkv" => Alphabet::Escaped,
+            "none" => return Err(TokenizerError::NoTokenizer),
             _ => {
                 return Err(TokenizerError::UnsupportedModel {
-                    model: model.to_owned(),
+                    model: name.to_owned(),
                     supported: SUPPORTED,
                 });
             }
         };
         let vocabulary = Vocabulary::read(metadata, alphabet)?;
         let id = |key| read_id(metadata, &vocabulary, key);
-        let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+        let (mut bos, mut eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
         let unknown = id("tokenizer.ggml.unknown_token_id")?;
-        let (model, add_bos) = if model == "llama" {
-            (Model::Spm(Spm::read(metadata, &vocabulary, unknown)?), true)
-        } else {
-            let pre_tokenizer = PreTokenizer::new(pre);
-            let add_bos = pre_tokenizer.add_bos;
-            (Model::Bpe(Bpe::read(metadata, &vocabulary, alphabet, pre_tokenizer, unknown)?), add_bos)
+        let model = match name {
+            "llama" => Model::Spm(Spm::read(metadata, &vocabulary, unknown)?),
+            "bert" => {
+                // A text stands between [CLS] and [SEP]; the format spells the key so.
+                bos = id("tokenizer.ggml.cls_token_id")?.or(bos);
+                eos = id("tokenizer.ggml.seperator_token_id")?.or(eos);
+                Model::WordPiece(WordPiece::read(metadata, &vocabulary, unknown)?)
+            }
+            "t5" => Model::Unigram(Unigram::read(metadata, &vocabulary, unknown)?),
+            "rwkv" => Model::Rwkv(Rwkv::new(&vocabulary, unknown)?),
+            _ => {
+                let pre =
+                    if name == "gemma4" { Some(name) } else { metadata.optional("tokenizer.ggml.pre")? };
+                let pre_tokenizer = PreTokenizer::new(pre);
+                Model::Bpe(Bpe::read(metadata, &vocabulary, alphabet, pre_tokenizer, unknown)?)
+            }
         };
+        let (add_bos, add_eos) = model.adds();
         Ok(Tokenizer {
             special: SpecialTokens::new(&vocabulary)?,
             stop_tokens: stop_tokens::read(metadata, &vocabulary)?,
@@ -127,7 +151,7 @@ impl Tokenizer {
             bos,
             eos,
             add_bos: metadata.optional("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
-            add_eos: metadata.optional("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
+            add_eos: metadata.optional("tokenizer.ggml.add_eos_token")?.unwrap_or(add_eos),
             vocabulary,
         })
     }
@@ -218,7 +242,12 @@ impl Tokenizer {
 
     /// Whether a text is encoded as if it began with a space, which decoding takes away again.
     pub(super) fn adds_space_prefix(&self) -> bool {
-        matches!(&self.model, Model::Spm(spm) if spm.add_space_prefix)
+        match &self.model {
+            Model::Spm(spm) => spm.add_space_prefix,
+            Model::Unigram(unigram) => unigram.normalizer.add_space_prefix,
+            Model::WordPiece(_) => true,
+            Model::Bpe(_) | Model::Rwkv(_) => false,
+        }
     }
 }
 

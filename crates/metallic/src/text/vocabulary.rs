@@ -48,6 +48,8 @@ pub(super) enum Alphabet {
     ByteLevel,
     /// As text, with `▁` (U+2581) for a space: SentencePiece.
     SentencePiece,
+    /// As Python writes bytes, `\\n` and `\\xff`: RWKV.
+    Escaped,
 }
 
 impl Alphabet {
@@ -65,8 +67,32 @@ impl Alphabet {
                 }
                 true
             }
+            Alphabet::Escaped => unescape_into(piece, out),
         }
     }
+}
+
+/// Appends the bytes that Python's notation for bytes stands for. `false` if it breaks off, or a number is none.
+fn unescape_into(piece: &str, out: &mut Vec<u8>) -> bool {
+    let mut rest = piece.bytes();
+    while let Some(byte) = rest.next() {
+        let meant = if byte == b'\\' {
+            match rest.next() {
+                Some(b't') => Some(b'\t'),
+                Some(b'n') => Some(b'\n'),
+                Some(b'r') => Some(b'\r'),
+                Some(b'x') => hex_byte(&[rest.next(), rest.next()].map(Option::unwrap_or_default)),
+                itself => itself,
+            }
+        } else {
+            Some(byte)
+        };
+        match meant {
+            Some(byte) => out.push(byte),
+            None => return false,
+        }
+    }
+    true
 }
 
 /// The tokens, by id and by piece.
@@ -120,7 +146,13 @@ impl Vocabulary {
     fn push(&mut self, id: u32, text: &str, alphabet: Alphabet) -> Result<bool, TokenizerError> {
         let of = self.types[id as usize];
         let reachable = match of {
-            TokenType::Normal | TokenType::Unused => alphabet.decode_into(text, &mut self.bytes),
+            TokenType::Normal | TokenType::Unused => {
+                let is_whole = alphabet.decode_into(text, &mut self.bytes);
+                if !is_whole && alphabet == Alphabet::Escaped {
+                    return Err(TokenizerError::BadEscape { id: id as usize, text: text.to_owned() });
+                }
+                is_whole
+            }
             // Files differ in whether spaces of these are written as in other pieces.
             TokenType::UserDefined if alphabet == Alphabet::SentencePiece => {
                 alphabet.decode_into(text, &mut self.bytes)
@@ -177,8 +209,7 @@ impl Vocabulary {
 
     /// The length of the character that `text`, which is UTF-8 and not empty, starts with, and its id.
     pub(super) fn first_char(&self, text: &[u8]) -> (usize, u32) {
-        let is_start = |byte: &u8| !matches!(byte, 0x80..=0xBF);
-        let len = text[1..].iter().position(is_start).map_or(text.len(), |more| 1 + more);
+        let len = first_char_len(text);
         (len, self.find(&text[..len]).unwrap_or(NO_TOKEN))
     }
 
@@ -203,10 +234,22 @@ impl Vocabulary {
         Ok(())
     }
 
+    /// Ids and bytes of the tokens of some types, leaving out the empty ones.
+    pub(super) fn texts_of(&self, types: &[TokenType]) -> (Vec<u32>, Vec<&[u8]>) {
+        let wanted = self.iter().filter(|(_, of, text)| types.contains(of) && !text.is_empty());
+        wanted.map(|(id, _, text)| (id, text)).unzip()
+    }
+
     /// Ids, types and bytes of all tokens.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, TokenType, &[u8])> {
         (0..self.len()).map(|id| (id as u32, self.types[id], slice(&self.bytes, &self.ends, id)))
     }
+}
+
+/// The length of the character that `text`, which is UTF-8 and not empty, starts with.
+pub(super) fn first_char_len(text: &[u8]) -> usize {
+    let is_start = |byte: &u8| !matches!(byte, 0x80..=0xBF);
+    text[1..].iter().position(is_start).map_or(text.len(), |more| 1 + more)
 }
 
 fn slice<'a>(bytes: &'a [u8], ends: &[u32], id: usize) -> &'a [u8] {
@@ -227,13 +270,33 @@ fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>
     array.values::<i64>().enumerate().map(read).collect()
 }
 
+/// Reads `tokenizer.ggml.scores`, one a token, and makes of each what is wanted; `None` is a bad score.
+pub(super) fn read_scores<T>(
+    metadata: &Metadata<'_>,
+    n_tokens: usize,
+    make: impl Fn(f32) -> Option<T>,
+) -> Result<Vec<T>, TokenizerError> {
+    const KEY: &str = "tokenizer.ggml.scores";
+    let array: Array<'_> = metadata.required(KEY)?;
+    check_len(KEY, n_tokens, array.len())?;
+    let read = |(id, score): (usize, metallic_gguf::Result<f32>)| {
+        make(score?).ok_or(TokenizerError::BadScore { id })
+    };
+    array.values::<f32>().enumerate().map(read).collect()
+}
+
 /// An array of one entry a token must have as many as there are tokens.
-pub(super) fn check_len(key: &'static str, n_tokens: usize, found: usize) -> Result<(), TokenizerError> {
+fn check_len(key: &'static str, n_tokens: usize, found: usize) -> Result<(), TokenizerError> {
     if found == n_tokens { Ok(()) } else { Err(TokenizerError::LengthMismatch { key, n_tokens, found }) }
 }
 
 fn parse_byte(text: &str) -> Option<u8> {
-    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| u8::from_str_radix(digits, 16).ok())?
+    hex_byte(text.strip_prefix("<0x")?.strip_suffix('>')?.as_bytes())
+}
+
+/// The byte that two hexadecimal digits are.
+fn hex_byte(digits: &[u8]) -> Option<u8> {
+    let &[high, low] = digits else { return None };
+    let value = |digit: u8| char::from(digit).to_digit(16);
+    Some((value(high)? << 4 | value(low)?) as u8)
 }

@@ -1,6 +1,7 @@
 //! Tokenizers and chat templates against answers that were computed elsewhere.
 
 mod chat_templates;
+mod golden;
 #[path = "../models/oracles.rs"]
 #[allow(dead_code)] // each test program uses a part
 mod oracles;

@@ -7,15 +7,16 @@ const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: 
 
 /// The arrays and ids of a vocabulary.
 #[derive(Clone)]
-struct Parts {
-    model: &'static str,
-    pre: Option<&'static str>,
-    tokens: Vec<Vec<u8>>,
-    types: Vec<i32>,
-    scores: Option<Vec<f32>>,
-    merges: Option<Vec<String>>,
-    ids: Vec<(&'static str, u32)>,
-    flags: Vec<(&'static str, bool)>,
+pub(crate) struct Parts {
+    pub(crate) model: &'static str,
+    pub(crate) pre: Option<&'static str>,
+    pub(crate) tokens: Vec<Vec<u8>>,
+    pub(crate) types: Vec<i32>,
+    pub(crate) scores: Option<Vec<f32>>,
+    pub(crate) merges: Option<Vec<String>>,
+    pub(crate) charsmap: Option<Vec<u8>>,
+    pub(crate) ids: Vec<(&'static str, u32)>,
+    pub(crate) flags: Vec<(&'static str, bool)>,
 }
 
 impl Parts {
@@ -40,6 +41,7 @@ impl Parts {
             types,
             scores: None,
             merges: Some(merges.iter().map(|&merge| merge.to_owned()).collect()),
+            charsmap: None,
             ids,
             flags: Vec::new(),
         }
@@ -58,11 +60,11 @@ impl Parts {
             scores.push(score);
         }
         let ids = vec![("unknown", 0), ("bos", 1), ("eos", 2)];
-        let (scores, merges) = (Some(scores), None);
-        Parts { model: "llama", pre: None, tokens, types, scores, merges, ids, flags: Vec::new() }
+        let (scores, merges, charsmap) = (Some(scores), None, None);
+        Parts { model: "llama", pre: None, tokens, types, scores, merges, charsmap, ids, flags: Vec::new() }
     }
 
-    fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
         let mut file = GgufWriter::new();
         let key = |name: &str| format!("tokenizer.ggml.{name}");
         let strings = |of: &[Vec<u8>]| {
@@ -83,6 +85,10 @@ impl Parts {
         if let Some(merges) = &self.merges {
             let merges: Vec<_> = merges.iter().map(|merge| merge.clone().into_bytes()).collect();
             file.set(&key("merges"), &strings(&merges)).expect("a key");
+        }
+        if let Some(charsmap) = &self.charsmap {
+            let bytes = ArrayBuf::new(ValueType::U8, charsmap.iter().copied()).expect("numbers");
+            file.set(&key("precompiled_charsmap"), &bytes).expect("a key");
         }
         for &(name, id) in &self.ids {
             file.set(&key(&format!("{name}_token_id")), id).expect("a key");
@@ -241,11 +247,13 @@ fn an_unknown_pre_tokenizer_splits_as_the_default() {
 
 #[test]
 fn other_kinds_are_named() {
-    for model in ["bert", "none", "test", "rwkv"] {
+    for model in ["test", "plamo2", ""] {
         let error = Parts { model, ..Parts::bpe(&[]) }.tokenizer().expect_err(model);
         assert!(matches!(error, TokenizerError::UnsupportedModel { .. }));
         assert!(error.to_string().contains(&format!("{model:?}")), "{error}");
     }
+    let error = Parts { model: "none", ..Parts::bpe(&[]) }.tokenizer().expect_err("no tokenizer");
+    assert_eq!(error, TokenizerError::NoTokenizer);
 }
 
 #[test]
@@ -297,6 +305,81 @@ fn what_is_wrong_with_a_vocabulary_is_said() {
 }
 
 #[test]
+fn what_is_wrong_with_other_kinds_is_said() {
+    use TokenizerError as E;
+    type Change = fn(&mut Parts);
+    type Check = fn(&E) -> bool;
+    let unigram = Parts { model: "t5", ..Parts::spm(&[("▁", -1.0), ("a", -2.0)]) };
+    let plain = |model, tokens: &[&str]| Parts {
+        model,
+        tokens: tokens.iter().map(|text| text.as_bytes().to_vec()).collect(),
+        types: vec![1; tokens.len()],
+        ids: vec![("unknown", 0)],
+        merges: None,
+        ..Parts::bpe(&[])
+    };
+    let wordpiece = plain("bert", &["[UNK]", "▁a", "b"]);
+    let rwkv = plain("rwkv", &["<s>", "a", "\\n"]);
+    let cases: &[(&Parts, Change, Check)] = &[
+        (&unigram, |p| p.tokens.clear(), |e| matches!(e, E::BadSize { n_tokens: 0 })),
+        (&unigram, |p| p.scores = None, |e| matches!(e, E::Metadata(_))),
+        (&unigram, |p| p.scores = Some(vec![0.0]), |e| matches!(e, E::LengthMismatch { found: 1, .. })),
+        (&unigram, |p| p.scores.as_mut().unwrap()[9] = f32::NAN, |e| matches!(e, E::BadScore { id: 9 })),
+        (&unigram, |p| p.scores.as_mut().unwrap()[9] = f32::INFINITY, |e| matches!(e, E::BadScore { id: 9 })),
+        (&unigram, |p| p.charsmap = Some(vec![4, 0]), |e| matches!(e, E::BadCharsmap { .. })),
+        (&unigram, |p| p.charsmap = Some(vec![9, 0, 0, 0, 1]), |e| matches!(e, E::BadCharsmap { .. })),
+        (&unigram, |p| p.charsmap = Some(vec![1, 0, 0, 0, 1]), |e| matches!(e, E::BadCharsmap { .. })),
+        (&unigram, |p| p.charsmap = Some(vec![0, 0, 0, 0, 0xFF]), |e| matches!(e, E::BadCharsmap { .. })),
+        (&wordpiece, |p| p.tokens.clear(), |e| matches!(e, E::BadSize { n_tokens: 0 })),
+        (&wordpiece, |p| p.types.push(1), |e| matches!(e, E::LengthMismatch { found: 4, .. })),
+        (&wordpiece, |p| p.ids = vec![("cls", 3)], |e| matches!(e, E::IdOutOfRange { id: 3, .. })),
+        (&wordpiece, |p| p.ids = vec![("seperator", 9)], |e| matches!(e, E::IdOutOfRange { id: 9, .. })),
+        (&rwkv, |p| p.tokens.clear(), |e| matches!(e, E::BadSize { n_tokens: 0 })),
+        (&rwkv, |p| p.types.clear(), |e| matches!(e, E::LengthMismatch { found: 0, .. })),
+        (&rwkv, |p| p.tokens[2] = b"a\\".to_vec(), |e| matches!(e, E::BadEscape { id: 2, .. })),
+        (&rwkv, |p| p.tokens[2] = b"\\x".to_vec(), |e| matches!(e, E::BadEscape { id: 2, .. })),
+        (&rwkv, |p| p.tokens[2] = b"\\x4".to_vec(), |e| matches!(e, E::BadEscape { id: 2, .. })),
+        (&rwkv, |p| p.tokens[2] = b"\\x+4".to_vec(), |e| matches!(e, E::BadEscape { id: 2, .. })),
+    ];
+    for (at, (parts, change, is_expected)) in cases.iter().enumerate() {
+        parts.tokenizer().expect("a valid vocabulary before the change");
+        let mut parts = (*parts).clone();
+        change(&mut parts);
+        // Types and other arrays go with the tokens where those are what is wrong.
+        if parts.tokens.is_empty() {
+            (parts.types, parts.scores) = (Vec::new(), parts.scores.map(|_| Vec::new()));
+        }
+        let error = parts.tokenizer().expect_err("a bad vocabulary");
+        assert!(is_expected(&error), "case {at}: {error}");
+    }
+    let tokenizer = Parts { ids: Vec::new(), ..rwkv }.tokenizer().expect("a valid vocabulary");
+    assert_eq!(tokenizer.encode("ab", PLAIN), Err(E::NoToken { byte: b'b' }));
+}
+
+#[test]
+fn any_table_of_replacements_gives_ids_or_an_error() {
+    let mut state = 3u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    };
+    for _ in 0..300 {
+        // Offsets and labels that mostly lead somewhere, and replacements that mostly are text.
+        let unit = |n: u32| ((n & 255) << 10) | (n >> 8 & 3) << 8 | (b'`' as u32 + (n >> 10) % 4);
+        let mut charsmap = 1024u32.to_le_bytes().to_vec();
+        charsmap.extend((0..256).flat_map(|_| unit(next()).to_le_bytes()));
+        charsmap.extend(
+            (0..600).map(|_| b"aab \0\xE4\xB8\x96"[next() as usize % if next() % 2 == 0 { 5 } else { 8 }]),
+        );
+        let parts =
+            Parts { model: "t5", charsmap: Some(charsmap), ..Parts::spm(&[("▁", -1.0), ("a", -2.0)]) };
+        if let Ok(tokenizer) = parts.tokenizer() {
+            tokenizer.encode("abc世abab cc`aé", PLAIN).expect("ids");
+        }
+    }
+}
+
+#[test]
 fn odd_but_valid_vocabularies_work() {
     // Empty pieces, the same piece twice, the same special token twice, a merge twice.
     let mut bpe = Parts::bpe(&["a b", "a b"]);
@@ -316,10 +399,13 @@ fn long_texts_take_little_time_or_are_refused() {
     let start = std::time::Instant::now();
     let bpe = Parts::bpe(&["a a", "aa aa", "aaaa aaaa", "Ġ Ġ"]).tokenizer().expect("a valid vocabulary");
     let spm = Parts::spm(&[("▁", -9.0), ("a", -9.0), ("aa", -1.0), ("▁▁", -1.0), ("aaaa", -2.0)]);
+    let unigram = Parts { model: "t5", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
+    let wordpiece = Parts { model: "bert", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
+    let rwkv = Parts { model: "rwkv", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
     let spm = spm.tokenizer().expect("a valid vocabulary");
     for unit in ["a", " ", "a ", "1", "é"] {
         let text = unit.repeat(1_000_000 / unit.len());
-        for tokenizer in [&bpe, &spm] {
+        for tokenizer in [&bpe, &spm, &unigram, &wordpiece, &rwkv] {
             // The first has no token for "é".
             let n_ids = tokenizer.encode(&text, PLAIN).map_or(0, |ids| ids.len());
             assert!(n_ids <= text.len() + 1);

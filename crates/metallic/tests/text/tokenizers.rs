@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use metallic::text::{EncodeOptions, Tokenizer, TokenizerError};
+use metallic::text::{EncodeOptions, Tokenizer};
 use metallic_gguf::Gguf;
 use serde::Deserialize;
 
@@ -11,8 +11,8 @@ use crate::oracles::{Oracles, model};
 
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
 
-/// The vocabularies among the oracles whose kind of tokenizer is not there yet.
-const NOT_YET: &[&str] = &["bert-bge", "nomic-bert-moe"];
+/// The vocabularies that are for text which is changed first: small letters, one space for several.
+const NORMALIZING: &[&str] = &["bert-bge", "nomic-bert-moe"];
 
 fn names(oracles: &Oracles) -> Vec<String> {
     let files = std::fs::read_dir(oracles.path("tokenizers")).expect("a folder of vocabularies");
@@ -46,18 +46,13 @@ fn ids_are_the_publishers() {
     for name in names(&oracles) {
         let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
         let gguf = Gguf::parse(&bytes).expect("a valid file");
-        let tokenizer = match Tokenizer::from_gguf(&gguf) {
-            Err(e @ TokenizerError::UnsupportedModel { .. }) if NOT_YET.contains(&&*name) => {
-                println!("{name}: not yet: {e}");
-                continue;
-            }
-            other => other.expect("a valid tokenizer"),
-        };
-        assert!(!NOT_YET.contains(&&*name), "{name} works: take it off the list");
+        let tokenizer = Tokenizer::from_gguf(&gguf).expect("a valid tokenizer");
         let cases = cases(&oracles, &name);
         for (text, ids) in &cases {
             assert_eq!(tokenizer.encode(text, PLAIN).as_ref(), Ok(ids), "{name}: {text:?}");
-            assert_eq!(tokenizer.decode(ids), *text, "{name}");
+            if !NORMALIZING.contains(&&*name) {
+                assert_eq!(tokenizer.decode(ids), *text, "{name}");
+            }
         }
         println!("{name}: {} texts exact", cases.len());
     }
@@ -71,8 +66,17 @@ fn every_text_comes_back() {
     for name in names(&oracles) {
         let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
         let gguf = Gguf::parse(&bytes).expect("a valid file");
-        let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) else { continue };
+        let tokenizer = Tokenizer::from_gguf(&gguf).expect("a valid tokenizer");
         for text in &texts {
+            if NORMALIZING.contains(&&*name) {
+                let ids = tokenizer.encode(text, PLAIN).expect("ids");
+                let changed = tokenizer.decode(&ids);
+                // Unknown characters have no text, so what was around them meets.
+                if !ids.iter().any(|&id| tokenizer.is_control(id)) {
+                    assert_eq!(tokenizer.encode(&changed, PLAIN), Ok(ids), "{name}: {text:?}");
+                }
+                continue;
+            }
             let ids = tokenizer.encode(text, PLAIN).expect("ids");
             assert_eq!(tokenizer.decode(&ids), *text, "{name}: {ids:?}");
             assert!(ids.iter().all(|&id| !tokenizer.is_control(id)), "{name}: {text:?} made a control token");

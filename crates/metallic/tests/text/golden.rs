@@ -1,0 +1,54 @@
+//! Token ids of small vocabularies against those of other programs (`tools/golden_tokens.py` writes them).
+
+use std::collections::HashMap;
+
+use metallic::text::EncodeOptions;
+use serde::Deserialize;
+
+use crate::small_vocabularies::Parts;
+
+/// A vocabulary as a file has it, and texts with their ids.
+#[derive(Deserialize)]
+struct Golden<'a> {
+    name: &'a str,
+    model: &'a str,
+    tokens: Vec<String>,
+    types: Vec<i32>,
+    scores: Option<Vec<f32>>,
+    charsmap: Option<Vec<u8>>,
+    #[serde(borrow, default)]
+    ids: HashMap<&'a str, u32>,
+    #[serde(borrow, default)]
+    flags: HashMap<&'a str, bool>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn ids_are_those_of_other_programs() {
+    let golden: Vec<Golden<'static>> =
+        serde_json::from_str(include_str!("golden.json")).expect("the file of answers");
+    for of in golden {
+        let parts = Parts {
+            model: of.model,
+            pre: None,
+            tokens: of.tokens.into_iter().map(String::into_bytes).collect(),
+            types: of.types,
+            scores: of.scores,
+            merges: None,
+            charsmap: of.charsmap,
+            ids: of.ids.into_iter().collect(),
+            flags: of.flags.into_iter().collect(),
+        };
+        let tokenizer = parts.tokenizer().expect("a valid vocabulary");
+        for Case { text, ids } in of.cases {
+            let options = EncodeOptions { add_special: false, parse_special: false };
+            assert_eq!(tokenizer.encode(&text, options), Ok(ids), "{}: {text:?}", of.name);
+        }
+    }
+}

@@ -51,6 +51,10 @@ fn anonymous_bytes() -> u64 {
     kib << 10
 }
 
+/// What the allocator may keep beside, in parts of pages for each thread: it differs from run to run, and shows only
+/// where all is small.
+const ALLOCATOR_BYTES: u64 = 256 << 10;
+
 #[test]
 fn what_is_taken_is_what_the_ledger_says() {
     // SAFETY: it only says from which size on allocations are maps of their own, which are given back when freed.
@@ -103,7 +107,8 @@ fn compare(path: &Path, loader: GgufLoader<'_>) {
     let (taken, ledger) = (anonymous_bytes() - before, itemised(&plan));
     let off = 100.0 * (taken as f64 / ledger as f64 - 1.0);
     println!("{}: {taken} bytes are {off:+.2} % off the ledger", path.display());
-    assert!(off.abs() < 2.0, "{taken} of {:#?}", plan.ledger);
+    let allowed = ledger / 50 + ALLOCATOR_BYTES;
+    assert!(taken.abs_diff(ledger) < allowed, "{taken} of {ledger}: {:#?}", plan.ledger);
     drop((tokenizer, model, samplers));
     let left = ALLOCATOR.0.load(Ordering::Relaxed).saturating_sub(heap);
     assert!(left < 64 << 10, "{left} bytes are left of {}", path.display());

@@ -143,13 +143,13 @@ pub(crate) fn sum_f32(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// Asks for the memory that comes 2 KiB after `weights`, as much as these are: a matrix is read from start
-/// to end, and the hardware's own look-ahead ends at each 4 KiB page. Worth 5 to 10 % with two threads on
-/// one memory.
+/// Asks for the memory that comes 8 KiB after `weights`, as much as these are: a matrix is read from start
+/// to end, and the hardware's own look-ahead ends at each 4 KiB page. On Zen 5, whose kernels overtake 2 KiB, a row's
+/// products from memory became 20 to 60 % faster than with those, generation 10 to 30 %.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn prefetch_after<T: ?Sized>(weights: &T) {
-    const AHEAD: usize = 2048;
+    const AHEAD: usize = 8192;
     for at in (0..size_of_val(weights)).step_by(64) {
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(weights).cast::<i8>().wrapping_add(AHEAD + at));
     }

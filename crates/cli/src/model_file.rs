@@ -9,7 +9,7 @@ use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
 
 use crate::args::{ComputeArgs, EngineArgs, Load};
-use crate::failure::{Failure, Kind, Result, one_line};
+use crate::failure::{Failure, Kind, Result};
 use crate::terminal::{Terminal, human_bytes};
 
 /// Opens a model, all its shards if it has several.
@@ -27,7 +27,7 @@ pub(crate) fn open_alone(path: &Path) -> Result<GgufFile> {
 #[cfg(unix)]
 fn guarded(file: GgufFile) -> GgufFile {
     let message = |path: &Path| {
-        let path = one_line(&path.display().to_string());
+        let path = crate::failure::one_line(&path.display().to_string());
         format!("error: {path} was cut short while it was in use: run it again when the file is whole\n")
     };
     if let Err(error) = file.exit_on_bus_error(Kind::ModelChanged as u8, message) {

@@ -2,8 +2,9 @@
 //!
 //! A *panel* is [`ROWS`] weight rows, their weights as bytes beside their scales. It is made from the
 //! file's blocks when it is needed, serves all tokens while it lies in the second-level cache, and is
-//! then written over: the model is never held twice. A *tile* is the same for [`TOKENS`] tokens. The
-//! product of a panel and a tile stays in registers from the first block of the row to the last:
+//! then written over: the model is never held twice. A *tile* is the same for [`TOKENS`] tokens. Their
+//! product is summed in registers; where those hold two panels for fewer tokens than a tile has, the sums rest in the
+//! first-level cache while the other tokens have their turn:
 //!
 //! ```text
 //! for each block of 32:                        w: 8 registers with 4 weights of each of 16 rows

@@ -85,8 +85,13 @@ def table(rows):
         ratio = "{ratio:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**row) if "ratio" in row else "-"
         rates = [f"{row[key]:.1f}" for key in ("min", "median", "max")]
         lines.append((row["model"], row["test"], row["engine"], *rates, ratio))
+    return aligned(lines, range(3, 6))
+
+
+def aligned(lines, numbers):
+    """Lines of cells as a table; the columns `numbers` end together, the others begin together."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    pad = lambda i, cell: cell.rjust(widths[i]) if 3 <= i <= 5 else cell.ljust(widths[i])
+    pad = lambda i, cell: cell.rjust(widths[i]) if i in numbers else cell.ljust(widths[i])
     return "\n".join("  ".join(pad(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
 
 

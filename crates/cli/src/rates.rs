@@ -13,7 +13,7 @@ use crate::model_file;
 use crate::terminal::Terminal;
 
 /// How long the disk is read: long enough for its queues to fill.
-const DISK_TIME: Duration = Duration::from_millis(400);
+const DISK_TIME: Duration = Duration::from_millis(500);
 
 /// How long products are computed, of each kind.
 const PRODUCT_TIME: Duration = Duration::from_millis(100);
@@ -53,13 +53,15 @@ pub(crate) fn measure(
         memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads))?,
         prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
         decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
-        disk_bytes: rate(given.disk_gb_s, &|| {
-            let rate = memory::stream_rate(file, plan, DISK_TIME);
-            rate.map_err(|e| model_file::unusable(file.path(), e))
-        })?,
+        disk_bytes: rate(given.disk_gb_s, &|| disk(file, plan))?,
     };
     bar.finish_and_clear();
     Ok(rates)
+}
+
+/// Bytes a second that the weights which a plan streams come at; zero if there are none.
+pub(crate) fn disk(file: &GgufFile, plan: &MemoryPlan) -> Result<f64> {
+    memory::stream_rate(file, plan, DISK_TIME).map_err(|e| model_file::unusable(file.path(), e))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

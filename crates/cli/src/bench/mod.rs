@@ -19,10 +19,8 @@ use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::model_file::{self, kind_of};
+use crate::rates;
 use report::{Row, Subject};
-
-/// How long the disk's rate is measured: long enough for a disk to get going.
-const DISK_TIME: Duration = Duration::from_millis(500);
 
 /// One thing to measure: reading `n_prompt` tokens and then generating `n_gen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +81,7 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 struct Rates {
     /// Plain reads of memory.
     memory: f64,
-    /// Reads of the model's file, where weights are to be swapped in.
+    /// Swapping weights in, where that is to be done.
     disk: Option<f64>,
 }
 
@@ -94,8 +92,7 @@ fn disk_rate(path: &Path, engine: &EngineArgs) -> Result<Option<f64>> {
     if plan.stream.is_none() {
         return Ok(None);
     }
-    let rate = model_file::open(path)?.measure_reads(DISK_TIME);
-    rate.map(Some).map_err(|error| model_file::unusable(path, error))
+    rates::disk(loader.file(), &plan).map(Some)
 }
 
 /// Every prompt length, every number to generate and every pair of both, at every depth.

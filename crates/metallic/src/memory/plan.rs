@@ -7,6 +7,7 @@ use super::direct::BLOCK_BYTES;
 use super::expert_places::{ExpertTensor, share};
 use super::placement::{Placement, Role, place};
 use super::prediction::PromptWork;
+use super::reader::MAX_READ_BYTES;
 use super::slab;
 use super::stream::WeightStream;
 use crate::backend::KvType;
@@ -43,8 +44,8 @@ pub struct PlanRequest {
 /// other lines.
 const PROGRAM_BYTES: u64 = 12 << 20;
 
-/// Chunks are not made larger than this, with which a slot takes two huge pages: disks gain nothing from more.
-const MAX_CHUNK_BYTES: usize = (4 << 20) - 4096;
+/// Chunks are not made larger than this, with which a slot, a block longer, is as long as a request and two huge pages.
+const MAX_CHUNK_BYTES: usize = MAX_READ_BYTES - BLOCK_BYTES;
 
 /// Where there is little room there are fewer slots, down to this, before chunks are made smaller than two huge pages:
 /// with so many the disk does not stop while one is in use.

@@ -1,85 +1,86 @@
-//! How fast a model's files can be read, with nothing else to do: what bounds streaming.
+//! How fast a plan's weights can be swapped in, with nothing else to do: what a disk gives depends on the length of reads,
+//! on how many are under way and on the memory that they go to, so it is measured with the plan's own.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ledger::Tier;
-use super::reader::{FileRange, ModelFiles};
-use super::{GgufFile, slab};
-use crate::error::Result;
+use super::placement::Placement;
+use super::plan::{MatrixBytes, MemoryPlan, Usage};
+use super::source::GgufFile;
+use super::stream::{StreamedRows, WeightStream};
+use crate::error::{Error, Result};
 
-/// Bytes read at a time: disks gain nothing from more.
-const CHUNK_BYTES: usize = 4 << 20;
-
-/// Reads under way: as many as bring disks near to their best.
-const READERS: usize = 4;
-
-impl GgufFile {
-    /// Reads parts of the files over and over for about `time`, past the page cache where the system can, and throws away
-    /// what it read. Returns bytes a second.
-    ///
-    /// # Errors
-    /// [`Error::Open`](crate::Error::Open), [`Error::Stream`](crate::Error::Stream), no memory for a few megabytes.
-    pub fn measure_reads(&self, time: Duration) -> Result<f64> {
-        let files = self.open_direct()?;
-        let ranges = self.chunks().collect::<Vec<_>>();
-        let next = Mutex::new(ranges.iter().copied().cycle());
-        let began = Instant::now();
-        let read = || read_until(&files, &next, began + time);
-        let n_bytes = thread::scope(|scope| {
-            let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
-            let joined = threads.into_iter().map(|thread| match thread.join() {
-                Ok(n_bytes) => n_bytes,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            joined.sum::<Result<u64>>()
-        })?;
-        Ok(n_bytes as f64 / began.elapsed().as_secs_f64())
+/// Bytes a second that the streamed weights of a plan come at: they are read as they will be, in the same order and past
+/// the page cache, for about `time`, again and again if they are few. Zero if the plan streams nothing.
+///
+/// # Errors
+/// As [`GgufFile::open`]; no memory, no threads; [`Error::Stream`].
+pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result<f64> {
+    let streamed = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Streamed);
+    let (Some(slots), true) = (plan.stream, streamed.clone().next().is_some()) else {
+        return Ok(0.0);
+    };
+    let rows = streamed.map(|matrix| rows_of(file, matrix, slots.chunk_bytes)).collect::<Result<Vec<_>>>()?;
+    let mut stream = WeightStream::new(file.open_direct()?, slots, None, &Tier::ram(None))?;
+    // What the first reads cost, from touching the slots' memory on, they cost once.
+    let (mut n_chunks, mut began, mut before) = (0, Instant::now(), 0);
+    while n_chunks <= slots.n_slots || began.elapsed() < time {
+        rows.iter().for_each(|rows| stream.announce(rows));
+        for range in rows.iter().flat_map(|rows| rows.chunks().map(|chunk| rows.rows(chunk).range)) {
+            let slot = stream.next(range)?;
+            stream.give_back(slot);
+            n_chunks += 1;
+            if n_chunks == slots.n_slots {
+                (began, before) = (Instant::now(), stream.stats().read_bytes);
+            } else if n_chunks > slots.n_slots && began.elapsed() >= time {
+                break;
+            }
+        }
     }
-
-    /// All of the files in chunks.
-    fn chunks(&self) -> impl Iterator<Item = FileRange> {
-        self.shard_bytes().enumerate().flat_map(|(shard, total)| {
-            (0..total).step_by(CHUNK_BYTES).map(move |offset| {
-                let n_bytes = (total - offset).min(CHUNK_BYTES as u64) as usize;
-                FileRange { shard, offset, n_bytes }
-            })
-        })
-    }
+    Ok((stream.stats().read_bytes - before) as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Reads ranges one after the other, until it is late. Returns their bytes.
-fn read_until(
-    files: &ModelFiles,
-    ranges: &Mutex<impl Iterator<Item = FileRange>>,
-    end: Instant,
-) -> Result<u64> {
-    let mut room = slab::zeros(&Tier::ram(None), "a place to read to", slab::bytes_for(CHUNK_BYTES))?;
-    let mut n_bytes = 0;
-    while Instant::now() < end {
-        let range = ranges.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(range) = range else { break };
-        files.read_blocks(range, &mut room).map_err(|source| files.error(range, source))?;
-        n_bytes += range.n_bytes as u64;
-    }
-    Ok(n_bytes)
+/// The rows of a matrix, in chunks as they are read: of experts one at a time.
+fn rows_of(file: &GgufFile, matrix: &MatrixBytes, chunk_bytes: usize) -> Result<StreamedRows> {
+    let gguf = file.gguf();
+    let tensor = gguf.tensor(&matrix.name).ok_or_else(|| Error::missing_tensor(&matrix.name))?;
+    let range = GgufFile::range(&tensor)?;
+    let most = match matrix.usage {
+        Usage::Experts { n_expert, .. } => range.n_bytes / n_expert as usize,
+        Usage::Whole | Usage::Logits | Usage::Row => range.n_bytes,
+    };
+    Ok(StreamedRows::new(range, matrix.n_rows as usize, chunk_bytes.min(most)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GgufLoader;
+    use crate::memory::MemoryBudget;
+    use crate::testing::{tiny_mixture, tiny_model};
 
     #[test]
-    fn a_file_of_any_size_is_read_at_some_rate() {
+    fn what_a_plan_streams_comes_at_some_rate_or_fails_as_its_file_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
-        std::fs::write(&path, crate::testing::tiny_model().unwrap()).unwrap();
-        let file = GgufFile::open(&path).unwrap();
-        assert_eq!(file.chunks().map(|range| range.n_bytes as u64).sum::<u64>(), file.n_bytes());
-        assert!(file.measure_reads(Duration::from_millis(20)).unwrap() > 0.0);
-        std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
-        assert!(file.measure_reads(Duration::from_millis(20)).is_err());
+        for model in [tiny_model(), tiny_mixture()] {
+            std::fs::write(&path, model.unwrap()).unwrap();
+            let file = || GgufFile::open(&path).unwrap();
+            let within =
+                |bytes| GgufLoader::new(file()).slots(2, 1000).budget(MemoryBudget::given(bytes)).plan();
+            let Err(Error::BudgetTooSmall { floor_bytes, .. }) = within(0) else { panic!("no floor") };
+            let (whole, streams) = (within(u64::MAX).unwrap().1, within(floor_bytes).unwrap().1);
+            let rate = |plan| stream_rate(&file(), plan, Duration::from_millis(20));
+            assert_eq!(rate(&whole).unwrap(), 0.0);
+            assert!(rate(&streams).unwrap() > 0.0);
+            let opened = file();
+            // What names its tensors stays.
+            let cut = std::fs::File::options().write(true).open(&path).unwrap();
+            cut.set_len(opened.n_bytes() / 2).unwrap();
+            assert!(matches!(
+                stream_rate(&opened, &streams, Duration::from_secs(60)),
+                Err(Error::Stream { .. })
+            ));
+        }
     }
 }

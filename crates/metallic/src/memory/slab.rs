@@ -17,18 +17,12 @@ use memmap2::{Mmap, MmapMut};
 
 use super::direct::{BLOCK_BYTES, DirectFile};
 use super::ledger::{Leased, Tier};
-use super::reader::{FileRange, ModelFiles};
+use super::reader::{FileRange, MAX_READ_BYTES, ModelFiles, N_READERS};
 use crate::error::{Error, Result};
-
-/// Bytes read at a time: a few requests of this size keep a disk busy.
-const CHUNK_BYTES: usize = 4 << 20;
 
 /// What is taken from the page cache or read past it as one: large enough for a disk to be quick.
 #[cfg(target_os = "linux")]
 const PIECE_BYTES: usize = 256 << 10;
-
-/// Readers, each with one request under way.
-const READERS: usize = 4;
 
 /// Memory from which on huge pages are asked for: of a smaller piece much might lie in a page that is never
 /// used.
@@ -77,11 +71,11 @@ pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was opened"));
     }
     let mut slab = anonymous(map.len(), map.len() >= MIN_HUGE_BYTES)?;
-    let chunks = slab.chunks_mut(CHUNK_BYTES).enumerate();
+    let chunks = slab.chunks_mut(MAX_READ_BYTES).enumerate();
     let mut n_past_cache = 0;
     read_in_parallel(
         chunks,
-        &|(i, chunk)| source.read_piece(map, i * CHUNK_BYTES, chunk).map(|past| (chunk.len(), past)),
+        &|(i, chunk)| source.read_piece(map, i * MAX_READ_BYTES, chunk).map(|past| (chunk.len(), past)),
         &mut |(n_bytes, past)| {
             n_past_cache += past;
             progress(n_bytes as u64);
@@ -120,10 +114,10 @@ pub(super) fn read_ranges(
         starts.push(region_start + in_block);
         (rest, region_start) = (after, region_start + region.len());
         let (first, n_bytes) = (range.offset - in_block as u64, in_block + range.n_bytes);
-        for (i, to) in region.chunks_mut(CHUNK_BYTES).enumerate() {
-            let done = i * CHUNK_BYTES;
+        for (i, to) in region.chunks_mut(MAX_READ_BYTES).enumerate() {
+            let done = i * MAX_READ_BYTES;
             if done < n_bytes {
-                let n_bytes = CHUNK_BYTES.min(n_bytes - done);
+                let n_bytes = MAX_READ_BYTES.min(n_bytes - done);
                 pieces.push((FileRange { offset: first + done as u64, n_bytes, ..*range }, to));
             }
         }
@@ -151,7 +145,7 @@ fn read_in_parallel<P: Send, R: Send, E: Send>(
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
         let (done, results) = mpsc::channel();
-        for _ in 0..READERS {
+        for _ in 0..N_READERS {
             let (done, pieces, failed) = (done.clone(), &pieces, &failed);
             scope.spawn(move || {
                 while !failed.load(Ordering::Relaxed) {
@@ -171,7 +165,7 @@ fn read_in_parallel<P: Send, R: Send, E: Send>(
 
 #[cfg(target_os = "linux")]
 impl DirectFile {
-    /// Fills `chunk`, which lies at `offset` in the file, a multiple of [`CHUNK_BYTES`]. Returns how much was
+    /// Fills `chunk`, which lies at `offset` in the file, a multiple of [`MAX_READ_BYTES`]. Returns how much was
     /// read past the page cache.
     fn read_piece(&self, map: &Mmap, offset: usize, chunk: &mut [u8]) -> io::Result<usize> {
         use std::os::unix::fs::FileExt;
@@ -248,7 +242,7 @@ mod tests {
     #[test]
     fn the_slab_holds_the_file_whatever_its_length() {
         let folder = tempfile::tempdir().unwrap();
-        for n_bytes in [1, 4095, 4096, 4097, CHUNK_BYTES, 2 * CHUNK_BYTES + 12_345] {
+        for n_bytes in [1, 4095, 4096, 4097, MAX_READ_BYTES, 2 * MAX_READ_BYTES + 12_345] {
             let path = folder.path().join(n_bytes.to_string());
             let map = write_and_map(&path, n_bytes);
             let mut done = 0;
@@ -268,7 +262,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bytes");
-        let map = write_and_map(&path, 2 * CHUNK_BYTES + 3 * PIECE_BYTES + 1);
+        let map = write_and_map(&path, 2 * MAX_READ_BYTES + 3 * PIECE_BYTES + 1);
         let file = File::open(&path).unwrap();
         file.sync_all().unwrap();
         fadvise(&file, 0, None, Advice::DontNeed).unwrap();
@@ -278,13 +272,13 @@ mod tests {
         }
         fadvise(&file, 0, None, Advice::Random).unwrap();
         let mut last = [0; PIECE_BYTES];
-        file.read_exact_at(&mut last, (CHUNK_BYTES - PIECE_BYTES) as u64).unwrap();
+        file.read_exact_at(&mut last, (MAX_READ_BYTES - PIECE_BYTES) as u64).unwrap();
 
         let slab = read(&path, &map, &mut |_| ()).unwrap();
         let cached = cached_pieces(&map);
         assert!(slab[..] == map[..]);
         // The byte after the last whole block is a piece, too, and can't be read past the cache.
-        let n_pieces = CHUNK_BYTES / PIECE_BYTES;
+        let n_pieces = MAX_READ_BYTES / PIECE_BYTES;
         for (piece, cached) in cached.into_iter().enumerate() {
             assert_eq!(cached, piece == n_pieces - 1 || piece == 2 * n_pieces + 3, "piece {piece}");
         }

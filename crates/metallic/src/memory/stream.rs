@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::expert_cache::ExpertStats;
 use super::ledger::Tier;
-use super::placement::Placement;
-use super::plan::{MemoryPlan, StreamPlan};
+use super::plan::StreamPlan;
 use super::reader::{FileRange, ModelFiles, Read, Reader, ReaderKind, Slot};
-use super::source::GgufFile;
 use crate::error::Result;
 
 /// How weights are streamed, and what it has cost so far.
@@ -237,40 +235,6 @@ impl WeightStream {
         self.n_under_way -= 1;
         self.arrived.push(ended);
     }
-}
-
-/// Bytes a second that the streamed weights of a plan come at: they are read as they will be, in the same order and past
-/// the page cache, for about `time`, again and again if they are few. Zero if the plan streams nothing.
-///
-/// # Errors
-/// As [`GgufFile::open`]; no memory, no threads; [`Error::Stream`](crate::Error::Stream).
-pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result<f64> {
-    let Some(slots) = plan.stream.filter(|_| plan.placed_bytes(Placement::Streamed) > 0) else {
-        return Ok(0.0);
-    };
-    let gguf = file.gguf();
-    let streamed = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Streamed);
-    let rows = streamed.filter_map(|matrix| Some((gguf.tensor(&matrix.name)?, matrix.n_rows as usize)));
-    let rows = rows
-        .map(|(tensor, n_rows)| Ok(StreamedRows::new(GgufFile::range(&tensor)?, n_rows, slots.chunk_bytes)));
-    let rows = rows.collect::<Result<Vec<_>>>()?;
-    let mut stream = WeightStream::new(file.open_direct()?, slots, None, &Tier::ram(None))?;
-    // What the first reads cost, from touching the slots' memory on, they cost once.
-    let (mut n_chunks, mut began, mut before) = (0, Instant::now(), 0);
-    while n_chunks <= slots.n_slots || began.elapsed() < time {
-        rows.iter().for_each(|rows| stream.announce(rows));
-        for range in rows.iter().flat_map(|rows| rows.chunks().map(|chunk| rows.rows(chunk).range)) {
-            let slot = stream.next(range)?;
-            stream.give_back(slot);
-            n_chunks += 1;
-            if n_chunks == slots.n_slots {
-                (began, before) = (Instant::now(), stream.stats().read_bytes);
-            } else if n_chunks > slots.n_slots && began.elapsed() >= time {
-                break;
-            }
-        }
-    }
-    Ok((stream.stats().read_bytes - before) as f64 / began.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

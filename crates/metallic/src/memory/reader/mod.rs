@@ -21,6 +21,12 @@ use super::ledger::{Leased, Tier};
 use super::slab;
 use crate::error::{Error, Result};
 
+/// Bytes that a request asks for at most: with several under way disks gain nothing from more.
+pub(super) const MAX_READ_BYTES: usize = 4 << 20;
+
+/// Threads that read, each with a request under way: as many as bring disks near to their best.
+pub(super) const N_READERS: usize = 4;
+
 /// Consecutive bytes of one of a model's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileRange {

@@ -1,7 +1,5 @@
 //! Which tensors stay in memory, where not all of them can.
 
-use std::collections::HashMap;
-
 /// Where a tensor's bytes are while the model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -25,11 +23,11 @@ impl Placement {
 }
 
 /// What a matrix is used for, as far as its placement depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Of a layer: used in every pass.
     Layer(usize),
-    /// Of a layer's experts: a part is used in every pass.
+    /// Of a layer's experts: a part is used in every pass, and stays by use.
     Experts(usize),
     /// The output head: used where logits are wanted.
     Head,
@@ -39,44 +37,38 @@ pub(crate) enum Role {
 
 /// Chooses for each matrix, given with its bytes, so that the resident ones take at most `capacity`.
 ///
-/// Any byte that is not resident costs the same to read, so it matters little which they are, but for two things.
-/// Reading goes on while resident matrices are used, as far as there are slots; so what stays is spread evenly, first
-/// a matrix of each layer, then another of each. And of a layer's experts a part is used at a time, so all else comes
-/// before them. The order in which matrices become resident does not depend on the capacity: with more, none is lost.
+/// Any byte that is not resident costs the same to read, so it matters little which they are, but that reading goes on
+/// while resident matrices are used, as far as there are slots. So what stays is spread evenly, first a matrix of each
+/// layer, then another of each, and last the head. The order in which matrices become resident does not depend on the
+/// capacity: with more, none is lost. Of experts and of the token embedding a pass uses a part: they are not for this
+/// to choose.
 pub(crate) fn place(matrices: &[(Role, u64)], capacity: u64) -> Vec<Placement> {
-    let n_layers = matrices.iter().map(|(role, _)| layer_of(*role).map_or(0, |layer| layer + 1)).max();
-    let mut n_seen: HashMap<Role, usize> = HashMap::new();
-    let rank = |(role, _): &(Role, u64)| {
-        let class = match role {
-            Role::Layer(_) => 0,
-            Role::Head => 1,
-            Role::Experts(_) => 2,
-            Role::Embedding => 3,
-        };
-        let nth = n_seen.entry(*role).or_default();
-        *nth += 1;
-        (class, *nth, layer_of(*role).map(|layer| spread(layer, n_layers.unwrap_or(0))))
-    };
-    let ranks: Vec<_> = matrices.iter().map(rank).collect();
-    let mut order: Vec<usize> = (0..matrices.len()).collect();
-    order.sort_by_key(|&i| ranks[i]);
-    let mut placements: Vec<Placement> = matrices
-        .iter()
-        .map(|(role, _)| if *role == Role::Embedding { Placement::ByRow } else { Placement::Streamed })
-        .collect();
+    let unchosen = |role| if role == Role::Embedding { Placement::ByRow } else { Placement::Streamed };
+    let mut placements: Vec<Placement> = matrices.iter().map(|(role, _)| unchosen(*role)).collect();
     let mut left = capacity;
-    for i in order {
+    for i in order(matrices.iter().map(|(role, _)| *role)) {
         let Some(rest) = left.checked_sub(matrices[i].1) else { break };
         (placements[i], left) = (Placement::Resident, rest);
     }
     placements
 }
 
-fn layer_of(role: Role) -> Option<usize> {
-    match role {
-        Role::Layer(layer) | Role::Experts(layer) => Some(layer),
-        Role::Head | Role::Embedding => None,
-    }
+/// The numbers of the matrices that may become resident, in the order in which they do.
+fn order(roles: impl Iterator<Item = Role> + Clone) -> impl Iterator<Item = usize> {
+    let layer = |role| if let Role::Layer(layer) = role { Some(layer + 1) } else { None };
+    let n_layers = roles.clone().filter_map(layer).max().unwrap_or(0);
+    let mut n_seen = vec![0; n_layers];
+    let ranked = roles.enumerate().filter_map(|(i, role)| match role {
+        Role::Layer(layer) => {
+            n_seen[layer] += 1;
+            Some(((n_seen[layer], spread(layer, n_layers)), i))
+        }
+        Role::Head => Some(((usize::MAX, 0), i)),
+        Role::Experts(_) | Role::Embedding => None,
+    });
+    let mut ranked: Vec<_> = ranked.collect();
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, i)| i)
 }
 
 /// The place of a layer in an order of which every beginning is spread evenly: its number with the bits reversed
@@ -111,7 +103,8 @@ mod tests {
             assert!(before.iter().zip(&resident).all(|(before, now)| now >= before), "at {capacity}");
             before = resident;
         }
-        assert!(before.iter().all(|resident| *resident));
+        let chosen = |role| matches!(role, Role::Layer(_) | Role::Head);
+        assert!(matrices.iter().zip(before).all(|((role, _), resident)| resident == chosen(*role)));
     }
 
     #[test]

@@ -316,9 +316,8 @@ impl MemoryPlan {
         let sizes: Vec<_> =
             weights.matrices.iter().map(|(role, matrix)| (*role, in_slab(matrix.bytes))).collect();
         let placements = place(&sizes, capacity);
-        for ((matrix, (role, _)), placement) in self.matrices.iter_mut().zip(&sizes).zip(placements) {
-            // Experts stay by use, and not by layer.
-            matrix.placement = if let Role::Experts(_) = role { Placement::Streamed } else { placement };
+        for (matrix, placement) in self.matrices.iter_mut().zip(placements) {
+            matrix.placement = placement;
         }
         let resident = self.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
         let resident = resident.map(|matrix| in_slab(matrix.bytes)).sum();

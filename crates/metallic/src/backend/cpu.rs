@@ -1,28 +1,27 @@
 //! The CPU: `metallic-kernels` on a pool of threads.
 
+mod mixers;
+mod products;
+mod rows;
+
 use std::ops::Range;
 
 use memmap2::MmapMut;
 use metallic_kernels::activation::{self, Activation};
 use metallic_kernels::attention::{self, AttentionBuf, KvLayout, KvPages, KvView};
-use metallic_kernels::matmul::{self, ActivationBuf, Matrix, Products};
+use metallic_kernels::matmul::{self, ActivationBuf};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::rope::{self, RopeParams};
-use metallic_kernels::{Isa, QuantOps, norm, recurrent, registry};
-use smallvec::SmallVec;
+use metallic_kernels::{Isa, norm};
 
+use self::products::{CpuMatrix, Stream};
+use self::rows::{rows_of_span, split, split_rows};
 use super::{
-    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2, MatmulJob, MatrixBytes,
-    MatrixData, Norm, Span,
+    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2, MatmulJob, MatrixData, Norm, Span,
 };
 use crate::error::{Error, Result};
-use crate::memory::{
-    ExpertCache, Lease, Leased, SharedBytes, StreamStats, StreamedRows, Tier, WeightStream, slab,
-};
+use crate::memory::{ExpertCache, Lease, Leased, StreamStats, Tier, WeightStream, slab};
 use crate::model::config::RopeConfig;
-
-/// Values below which an element-wise operation costs less than waking the other threads.
-const MIN_SHARED_VALUES: usize = 16 << 10;
 
 /// Computes with the weights where they lie in memory, and with chunks of those that don't as they arrive.
 pub struct Cpu {
@@ -38,30 +37,6 @@ pub struct Cpu {
 
 /// Activations or a vector of weights.
 pub type Floats = Leased<Vec<f32>>;
-
-/// What brings in the weights that are not in memory.
-struct Stream {
-    weights: WeightStream,
-    chunk_bytes: usize,
-    /// Experts that have been brought in and stay.
-    experts: ExpertCache,
-}
-
-/// A matrix in memory or in a file.
-#[derive(Clone)]
-pub struct CpuMatrix {
-    ops: QuantOps,
-    row_len: usize,
-    n_rows: usize,
-    weights: Weights,
-}
-
-/// Where the rows of a matrix are.
-#[derive(Clone)]
-enum Weights {
-    Resident(SharedBytes),
-    Streamed(StreamedRows),
-}
 
 /// Keys and values of one layer, in pages.
 pub struct CpuKvLayer {
@@ -121,21 +96,6 @@ impl Cpu {
     }
 }
 
-impl CpuMatrix {
-    /// All its rows, if they are in memory, perhaps as an expert that stayed.
-    fn bytes<'a>(&'a self, experts: Option<&'a ExpertCache>) -> Option<&'a [u8]> {
-        match &self.weights {
-            Weights::Resident(bytes) => Some(bytes),
-            Weights::Streamed(rows) => experts?.get(rows.range),
-        }
-    }
-
-    /// Rows of this matrix that lie in `bytes`.
-    fn view<'a>(&self, bytes: &'a [u8]) -> Matrix<'a> {
-        Matrix::new(self.ops, self.row_len, bytes)
-    }
-}
-
 impl Backend for Cpu {
     type Buffer = Floats;
     type Matrix = CpuMatrix;
@@ -169,27 +129,12 @@ impl Backend for Cpu {
     }
 
     fn matrix(&self, data: MatrixData) -> Result<CpuMatrix> {
-        let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
-        let weights = match bytes {
-            MatrixBytes::Memory(bytes) => Weights::Resident(bytes),
-            MatrixBytes::File(range) => {
-                let chunk_bytes = self.stream.as_ref().map_or(0, |stream| stream.chunk_bytes);
-                Weights::Streamed(StreamedRows::new(range, n_rows, chunk_bytes))
-            }
-        };
-        Ok(CpuMatrix { ops: registry::ops(ggml_type, self.isa), row_len, n_rows, weights })
+        let chunk_bytes = self.stream.as_ref().map_or(0, |stream| stream.chunk_bytes);
+        Ok(CpuMatrix::new(data, self.isa, chunk_bytes))
     }
 
     fn matrix_rows(&self, matrix: &CpuMatrix, rows: Range<usize>) -> CpuMatrix {
-        let n_rows = rows.len();
-        let weights = match &matrix.weights {
-            Weights::Resident(bytes) => {
-                let row_bytes = bytes.len() / matrix.n_rows;
-                Weights::Resident(bytes.slice(rows.start * row_bytes..rows.end * row_bytes))
-            }
-            Weights::Streamed(streamed) => Weights::Streamed(streamed.rows(rows)),
-        };
-        CpuMatrix { n_rows, weights, ..*matrix }
+        matrix.rows(rows)
     }
 
     fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> Result<CpuKvLayer> {
@@ -224,7 +169,7 @@ impl Backend for Cpu {
     }
 
     fn will_use(&mut self, matrix: &CpuMatrix) {
-        if let (Weights::Streamed(rows), Some(stream)) = (&matrix.weights, &mut self.stream)
+        if let (Some(rows), Some(stream)) = (matrix.streamed(), &mut self.stream)
             && stream.experts.get(rows.range).is_none()
         {
             stream.weights.announce(rows);
@@ -236,7 +181,7 @@ impl Backend for Cpu {
         experts: &CpuMatrix,
         wanted: impl Iterator<Item = (usize, usize)> + Clone,
     ) {
-        if let (Weights::Streamed(rows), Some(stream)) = (&experts.weights, &mut self.stream) {
+        if let (Some(rows), Some(stream)) = (experts.streamed(), &mut self.stream) {
             stream.experts.begin(rows.range, wanted);
         }
     }
@@ -256,14 +201,7 @@ impl Backend for Cpu {
 
     fn embed(&mut self, table: &CpuMatrix, ids: &[u32], scale: f32, out: &mut Floats) -> Result<()> {
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(table.row_len)) {
-            let id = id as usize;
-            match (&table.weights, &mut self.stream) {
-                (Weights::Resident(bytes), _) => table.view(bytes).decode_row(id, out),
-                (Weights::Streamed(rows), Some(stream)) => {
-                    table.view(stream.weights.row(rows.rows(id..id + 1).range)?).decode_row(0, out);
-                }
-                (Weights::Streamed(_), None) => unreachable!("{NO_STREAM}"),
-            }
+            self.decode_row(table, id as usize, out)?;
             if scale != 1.0 {
                 activation::scale(out, scale);
             }
@@ -280,31 +218,7 @@ impl Backend for Cpu {
         let Some(row_len) = jobs.first().map(|job| job.matrix.row_len).filter(|_| n_rows > 0) else {
             return Ok(());
         };
-        let input = rows_of(input, n_rows * row_len);
-        let mut products = Products::new(&self.pool, &input, n_rows, &mut self.activations);
-        // What is in memory first: meanwhile the rest is being read.
-        let experts = self.stream.as_ref().map(|stream| &stream.experts);
-        let (mut here, mut missing) = (SmallVec::<[_; 4]>::new(), SmallVec::<[_; 4]>::new());
-        for job in jobs {
-            match job.matrix.bytes(experts) {
-                Some(bytes) => here.push(chunk_product(job, n_rows, bytes, 0..job.matrix.n_rows)),
-                None => missing.push(job),
-            }
-        }
-        products.multiply(&mut here);
-        drop(here);
-        for job in missing {
-            let Weights::Streamed(rows) = job.matrix.weights else { continue };
-            let Some(stream) = &mut self.stream else { unreachable!("{NO_STREAM}") };
-            for chunk in rows.chunks() {
-                let range = rows.rows(chunk.clone()).range;
-                let slot = stream.weights.next(range)?;
-                products.multiply(&mut [chunk_product(job, n_rows, slot.chunk(), chunk)]);
-                stream.experts.keep(range, |place| copy(&self.pool, slot.chunk(), place));
-                stream.weights.give_back(slot);
-            }
-        }
-        Ok(())
+        self.multiply(&rows_of(input, n_rows * row_len), n_rows, jobs)
     }
 
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &Floats, n_rows: usize, out: &mut Floats) {
@@ -462,16 +376,10 @@ impl Backend for Cpu {
         x: &Floats,
         out: &mut Floats,
     ) {
-        let CausalConv { activation, n_channels, .. } = *conv;
-        let history_len = conv.kernel.len() - n_channels;
-        let conv = recurrent::CausalConv {
-            kernel: conv.kernel,
-            bias: conv.bias.map(|bias| &bias[..]),
-            activation,
-            n_channels,
-        };
+        let conv = mixers::conv(conv);
+        let n_channels = conv.n_channels;
         let rows = rows_of_span(span, n_channels);
-        let history = state_of(history, span, history_len);
+        let history = mixers::state_of(history, span, conv.kernel.len() - n_channels);
         conv.run(&self.pool, self.isa, history, &x[rows.clone()], &mut out[rows]);
     }
 
@@ -485,16 +393,14 @@ impl Backend for Cpu {
         by_head: &mut Floats,
         out: &mut Floats,
     ) {
-        let Mamba2 { config, a, d, dt_bias } = *mixer;
-        let (head_dim, d_state, n_group) = (config.head_dim, config.d_state, config.n_group);
-        let mixer = recurrent::Mamba2 { head_dim, d_state, n_group, a, d, dt_bias };
+        let (config, mixer) = (mixer.config, mixers::mamba2(mixer));
         let rows = rows_of_span(span, config.inner());
         let by_head = &mut by_head[..rows.len()];
-        let state = state_of(state, span, mixer.state_len());
+        let state = mixers::state_of(state, span, mixer.state_len());
         let x_b_c = &x_b_c[rows_of_span(span, config.n_channels())];
         let dt = &dt[rows_of_span(span, config.n_head)];
         mixer.run(&self.pool, self.isa, state, x_b_c, dt, by_head);
-        rows_from_heads(&self.pool, by_head, head_dim, span.n_rows, &mut out[rows]);
+        mixers::rows_from_heads(&self.pool, by_head, config.head_dim, span.n_rows, &mut out[rows]);
     }
 
     fn delta_net(
@@ -507,23 +413,14 @@ impl Backend for Cpu {
         by_head: &mut Floats,
         out: &mut Floats,
     ) {
-        let DeltaNet { config, a, dt_bias, eps } = *net;
-        let net = recurrent::DeltaNet {
-            n_key_head: config.n_key_head,
-            key_dim: config.key_dim,
-            value_dim: config.value_dim,
-            key_heads: config.key_heads,
-            a,
-            dt_bias,
-            eps,
-        };
+        let (config, net) = (net.config, mixers::delta_net(net));
         let rows = rows_of_span(span, config.inner());
         let by_head = &mut by_head[..rows.len()];
-        let state = state_of(state, span, net.state_len());
+        let state = mixers::state_of(state, span, net.state_len());
         let q_k_v = &mut q_k_v[rows_of_span(span, config.n_channels())];
         let [beta, alpha] = rates.map(|rates| &rates[rows_of_span(span, config.n_value_head)]);
         net.run(&self.pool, self.isa, state, q_k_v, beta, alpha, by_head);
-        rows_from_heads(&self.pool, by_head, config.value_dim, span.n_rows, &mut out[rows]);
+        mixers::rows_from_heads(&self.pool, by_head, config.value_dim, span.n_rows, &mut out[rows]);
     }
 }
 
@@ -531,29 +428,6 @@ impl Backend for Cpu {
 fn kernel_norm<'a>(norm: &Norm<'a, Cpu>) -> norm::Norm<'a> {
     let Norm { kind, weight, bias, eps } = *norm;
     norm::Norm { kind, weight, bias: bias.map(|bias| &bias[..]), eps }
-}
-
-/// Where a span's rows of `width` values are.
-fn rows_of_span(span: &Span<'_>, width: usize) -> Range<usize> {
-    span.first_row * width..(span.first_row + span.n_rows) * width
-}
-
-/// The state of a span's sequence, which begins with zeros.
-fn state_of<'a>(states: &'a mut [f32], span: &Span<'_>, len: usize) -> &'a mut [f32] {
-    let state = &mut states[span.slot * len..][..len];
-    if span.start == 0 {
-        state.fill(0.0);
-    }
-    state
-}
-
-/// From `[n_head][n_rows][head_dim]` to `[n_rows][n_head][head_dim]`.
-fn rows_from_heads(pool: &ThreadPool, by_head: &[f32], head_dim: usize, n_rows: usize, out: &mut [f32]) {
-    split_rows(pool, out, by_head.len() / n_rows, &|row, out| {
-        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            out.copy_from_slice(&by_head[(head * n_rows + row) * head_dim..][..head_dim]);
-        }
-    });
 }
 
 /// The first `len` values of an input.
@@ -565,41 +439,4 @@ fn rows_of<'a>(input: &Input<'a, Cpu>, len: usize) -> matmul::Input<'a> {
             matmul::Input::Gated { activation, gate: &gate[..len], up: &up[..len] }
         }
     }
-}
-
-/// A matrix is streamed only where the plan says so, and then the loader has made a stream.
-const NO_STREAM: &str = "a streamed matrix on a backend without a stream";
-
-/// The part of a job that some rows of its matrix make, which lie in `bytes`.
-fn chunk_product<'a>(
-    job: &'a mut MatmulJob<'_, Cpu>,
-    n_rows: usize,
-    bytes: &'a [u8],
-    chunk: Range<usize>,
-) -> matmul::MatmulJob<'a> {
-    let stride = job.matrix.n_rows;
-    let out = &mut job.out[..n_rows * stride];
-    let mut product = matmul::MatmulJob::chunk(job.matrix.view(bytes), out, stride, chunk.start);
-    if let Some(bias) = job.bias {
-        product = product.with_bias(&bias[chunk]);
-    }
-    if job.accumulate { product.accumulating() } else { product }
-}
-
-/// Copies on all threads: one alone would keep the others, and soon the disk, waiting.
-fn copy(pool: &ThreadPool, from: &[u8], to: &mut [u8]) {
-    pool.split_rows(to, 1, &|first, to: &mut [u8]| to.copy_from_slice(&from[first..][..to.len()]));
-}
-
-/// `work(first, part)` on contiguous parts of `x`, on all threads where it is long enough.
-fn split(pool: &ThreadPool, x: &mut [f32], work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
-    if x.len() < MIN_SHARED_VALUES { work(0, x) } else { pool.split_rows(x, 1, work) }
-}
-
-/// `work(i, row)` on every row of `x`, on all threads where there are enough.
-fn split_rows(pool: &ThreadPool, x: &mut [f32], width: usize, work: &(dyn Fn(usize, &mut [f32]) + Sync)) {
-    let rows = |first: usize, x: &mut [f32]| {
-        x.chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(first + i, row));
-    };
-    if x.len() < MIN_SHARED_VALUES { rows(0, x) } else { pool.split_rows(x, width, &rows) }
 }

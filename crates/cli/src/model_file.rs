@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use metallic::memory::{MemoryPlan, Placement};
+use metallic::memory::MemoryPlan;
 use metallic::model::{DEFAULT_MAX_CONTEXT, ModelConfig};
 use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
@@ -121,7 +121,7 @@ fn note_what_is_smaller(config: &ModelConfig, plan: &MemoryPlan, args: &EngineAr
             .note(format_args!("the context is {n_ctx} tokens, to leave room within {budget}; -c sets it"));
     }
     if load == Load::Slab && !plan.request.in_slab {
-        let instead = match plan.placed_bytes(Placement::Streamed) {
+        let instead = match plan.streamed_bytes() {
             0 => "they are used where the file is mapped".to_owned(),
             streamed => format!("{} of the weights are swapped in as they are used", human_bytes(streamed)),
         };

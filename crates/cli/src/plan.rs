@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use metallic::memory::{MemoryPlan, Placement, Prediction, Rates};
+use metallic::memory::{MatrixBytes, MemoryPlan, Placement, Prediction, Rates};
 use serde_json::json;
 
 use crate::args::PlanArgs;
@@ -56,16 +56,7 @@ fn write_text(
     ledger.write(out, heading)?;
 
     writeln!(out)?;
-    let mut places =
-        Table::new([("WEIGHTS", Align::Left), ("MATRICES", Align::Right), ("BYTES", Align::Right)]);
-    for placement in [Placement::Resident, Placement::Streamed, Placement::ByRow] {
-        let n = plan.matrices.iter().filter(|matrix| matrix.placement == placement).count();
-        if n > 0 {
-            let bytes = human_bytes(plan.placed_bytes(placement));
-            places.push([placement.name().to_owned(), n.to_string(), bytes]);
-        }
-    }
-    places.write(out, heading)?;
+    places(plan).write(out, heading)?;
 
     writeln!(out)?;
     speeds.table().write(out, heading)?;
@@ -80,6 +71,27 @@ fn write_text(
         table.write(out, heading)?;
     }
     Ok(())
+}
+
+/// How many matrices are where, and how much of them stays in memory.
+fn places(plan: &MemoryPlan) -> Table<4> {
+    let mut table = Table::new([
+        ("WEIGHTS", Align::Left),
+        ("MATRICES", Align::Right),
+        ("BYTES", Align::Right),
+        ("IN MEMORY", Align::Right),
+    ]);
+    let split = Placement::Split { n_resident: 0 };
+    for name in [Placement::Resident, split, Placement::Streamed, Placement::ByRow].map(Placement::name) {
+        let placed = plan.matrices.iter().filter(|matrix| matrix.placement.name() == name);
+        let n = placed.clone().count();
+        if n > 0 {
+            let bytes = human_bytes(placed.clone().map(|matrix| matrix.bytes).sum());
+            let in_memory = human_bytes(placed.map(MatrixBytes::resident_bytes).sum());
+            table.push([name.to_owned(), n.to_string(), bytes, in_memory]);
+        }
+    }
+    table
 }
 
 impl Speeds {
@@ -141,17 +153,22 @@ fn write_json(out: &mut impl Write, plan: &MemoryPlan, speeds: &Speeds) -> io::R
     let ledger = plan.ledger.iter().map(|line| {
         json!({ "what": line.what, "bytes": line.bytes, "holder": line.holder.name(), "reason": line.reason })
     });
-    let matrices = plan.matrices.iter().map(
-        |matrix| json!({ "name": matrix.name, "bytes": matrix.bytes, "placement": matrix.placement.name() }),
-    );
+    let matrices = plan.matrices.iter().map(|matrix| {
+        json!({
+            "name": matrix.name,
+            "bytes": matrix.bytes,
+            "placement": matrix.placement.name(),
+            "resident_bytes": matrix.resident_bytes(),
+        })
+    });
     let value = json!({
         "ram_bytes": plan.request.ram_bytes,
         "total_bytes": plan.total_bytes(),
         "n_ctx": plan.request.n_ctx,
         "n_batch": plan.request.n_batch,
         "kv_type": plan.request.kv_type.name(),
-        "resident_bytes": plan.placed_bytes(Placement::Resident),
-        "streamed_bytes": plan.placed_bytes(Placement::Streamed),
+        "resident_bytes": plan.resident_bytes(),
+        "streamed_bytes": plan.streamed_bytes(),
         "slots": plan.stream.map(|stream| json!({ "n": stream.n_slots, "chunk_bytes": stream.chunk_bytes })),
         "prediction": speeds.json(),
         "ledger": ledger.collect::<Vec<_>>(),

@@ -127,7 +127,7 @@ impl Product {
         let mut cpu = Cpu::new(n_threads, isa)?;
         let row_bytes = ggml_type.row_bytes(row_len as u64).unwrap_or(0) as usize;
         // Any weights do, as long as scales are ordinary numbers: 0x2222 is 0.012 as 16 bits.
-        let bytes = MatrixBytes::Memory(SharedBytes::new(vec![0x22_u8; n_rows * row_bytes]));
+        let bytes = MatrixBytes::in_memory(SharedBytes::new(vec![0x22_u8; n_rows * row_bytes]));
         let matrix = cpu.matrix(MatrixData { ggml_type, row_len, n_rows, bytes })?;
         let mut input = cpu.buffer("an input", n_tokens * row_len)?;
         let values: Vec<f32> = (0..n_tokens * row_len).map(|i| (i % 251) as f32 - 125.0).collect();

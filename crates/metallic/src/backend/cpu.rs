@@ -169,7 +169,7 @@ impl Backend for Cpu {
     }
 
     fn will_use(&mut self, matrix: &CpuMatrix) {
-        if let (Some(rows), Some(stream)) = (matrix.streamed(), &mut self.stream)
+        if let (Some(rows), Some(stream)) = (&matrix.streamed, &mut self.stream)
             && stream.experts.get(rows.range).is_none()
         {
             stream.weights.announce(rows);
@@ -181,7 +181,7 @@ impl Backend for Cpu {
         experts: &CpuMatrix,
         wanted: impl Iterator<Item = (usize, usize)> + Clone,
     ) {
-        if let (Some(rows), Some(stream)) = (experts.streamed(), &mut self.stream) {
+        if let (Some(rows), Some(stream)) = (&experts.streamed, &mut self.stream) {
             stream.experts.begin(rows.range, wanted);
         }
     }

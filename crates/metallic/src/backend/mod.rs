@@ -27,13 +27,20 @@ pub struct MatrixData {
     pub bytes: MatrixBytes,
 }
 
-/// Where the bytes of a matrix are.
+/// Where the bytes of a matrix are: leading rows in memory, the others in a file. Either may have all.
 #[derive(Clone, Debug)]
-pub enum MatrixBytes {
+pub struct MatrixBytes {
     /// In memory, to be used there.
-    Memory(SharedBytes),
+    pub memory: Option<SharedBytes>,
     /// In a file, to be swapped in a chunk at a time.
-    File(FileRange),
+    pub file: Option<FileRange>,
+}
+
+impl MatrixBytes {
+    /// All in memory.
+    pub fn in_memory(bytes: SharedBytes) -> Self {
+        Self { memory: Some(bytes), file: None }
+    }
 }
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.

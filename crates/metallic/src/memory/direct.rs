@@ -34,6 +34,11 @@ impl DirectFile {
         n_bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES
     }
 
+    /// The longest range for which there is [room](Self::room_for) in `n_bytes`.
+    pub(super) fn longest_in(n_bytes: usize) -> usize {
+        (n_bytes / BLOCK_BYTES).saturating_sub(1) * BLOCK_BYTES
+    }
+
     /// The whole blocks that hold a range, not yet read.
     pub(super) fn blocks(&self, offset: u64, n_bytes: usize) -> Blocks {
         let start = (offset % BLOCK_BYTES as u64) as usize;

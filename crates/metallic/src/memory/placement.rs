@@ -5,6 +5,11 @@
 pub enum Placement {
     /// In memory, all the time.
     Resident,
+    /// Leading rows in memory, as many as there was room for; the others are swapped in.
+    Split {
+        /// Those in memory.
+        n_resident: u64,
+    },
     /// In the file. Swapped in a chunk at a time, whenever it is used.
     Streamed,
     /// In the file. The rows that are asked for are read one by one.
@@ -16,6 +21,7 @@ impl Placement {
     pub const fn name(self) -> &'static str {
         match self {
             Placement::Resident => "resident",
+            Placement::Split { .. } => "split",
             Placement::Streamed => "streamed",
             Placement::ByRow => "by row",
         }
@@ -35,22 +41,22 @@ pub(crate) enum Role {
     Embedding,
 }
 
-/// Chooses for each matrix, given with its bytes, so that the resident ones take at most `capacity`.
+/// Shares `capacity` between matrices, given with their bytes. Returns the room of each: all that it takes, nothing, or, of
+/// one, what is left.
 ///
 /// Any byte that is not resident costs the same to read, so it matters little which they are, but that reading goes on
 /// while resident matrices are used, as far as there are slots. So what stays is spread evenly, first a matrix of each
 /// layer, then another of each, and last the head. The order in which matrices become resident does not depend on the
-/// capacity: with more, none is lost. Of experts and of the token embedding a pass uses a part: they are not for this
-/// to choose.
-pub(crate) fn place(matrices: &[(Role, u64)], capacity: u64) -> Vec<Placement> {
-    let unchosen = |role| if role == Role::Embedding { Placement::ByRow } else { Placement::Streamed };
-    let mut placements: Vec<Placement> = matrices.iter().map(|(role, _)| unchosen(*role)).collect();
+/// capacity: with more, none has less room. Of experts and of the token embedding a pass uses a part: they are not for
+/// this to choose.
+pub(crate) fn share(matrices: &[(Role, u64)], capacity: u64) -> Vec<u64> {
+    let mut rooms = vec![0; matrices.len()];
     let mut left = capacity;
     for i in order(matrices.iter().map(|(role, _)| *role)) {
-        let Some(rest) = left.checked_sub(matrices[i].1) else { break };
-        (placements[i], left) = (Placement::Resident, rest);
+        rooms[i] = matrices[i].1.min(left);
+        left -= rooms[i];
     }
-    placements
+    rooms
 }
 
 /// The numbers of the matrices that may become resident, in the order in which they do.
@@ -91,20 +97,20 @@ mod tests {
     }
 
     #[test]
-    fn more_room_never_costs_a_resident_matrix_and_is_never_exceeded() {
+    fn all_room_is_shared_and_more_of_it_never_costs_a_matrix_any() {
         let matrices = matrices(13);
-        let total: u64 = matrices.iter().map(|(_, bytes)| bytes).sum();
-        let mut before = vec![false; matrices.len()];
-        for capacity in 0..=total {
-            let resident: Vec<bool> =
-                place(&matrices, capacity).into_iter().map(|place| place == Placement::Resident).collect();
-            let bytes: u64 = matrices.iter().zip(&resident).filter(|(_, r)| **r).map(|((_, b), _)| b).sum();
-            assert!(bytes <= capacity);
-            assert!(before.iter().zip(&resident).all(|(before, now)| now >= before), "at {capacity}");
-            before = resident;
-        }
         let chosen = |role| matches!(role, Role::Layer(_) | Role::Head);
-        assert!(matrices.iter().zip(before).all(|((role, _), resident)| resident == chosen(*role)));
+        let total = matrices.iter().filter(|(role, _)| chosen(*role)).map(|(_, bytes)| bytes).sum();
+        let mut before = vec![0; matrices.len()];
+        for capacity in 0..=total + 1 {
+            let rooms = share(&matrices, capacity);
+            assert_eq!(rooms.iter().sum::<u64>(), capacity.min(total));
+            assert!(rooms.iter().zip(&matrices).all(|(room, (_, bytes))| room <= bytes));
+            assert!(before.iter().zip(&rooms).all(|(before, now)| now >= before), "at {capacity}");
+            before = rooms;
+        }
+        let all = matrices.iter().map(|(role, bytes)| if chosen(*role) { *bytes } else { 0 });
+        assert!(before.into_iter().eq(all));
     }
 
     #[test]
@@ -112,8 +118,8 @@ mod tests {
         // Two of each layer.
         let matrices: Vec<_> = (0..32).map(|i| (Role::Layer(i / 2), 1)).collect();
         let resident = |capacity| -> Vec<usize> {
-            let places = place(&matrices, capacity).into_iter().enumerate();
-            places.filter(|(_, place)| *place == Placement::Resident).map(|(i, _)| i).collect()
+            let rooms = share(&matrices, capacity).into_iter().enumerate();
+            rooms.filter(|(_, room)| *room == 1).map(|(i, _)| i).collect()
         };
         assert_eq!(resident(4), [0, 8, 16, 24]);
         assert_eq!(resident(16), (0..16).map(|layer| 2 * layer).collect::<Vec<_>>());
@@ -121,9 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn what_no_room_is_left_for_is_read_as_it_is_used() {
-        let places = place(&matrices(2), 14);
-        use Placement::{ByRow, Resident, Streamed};
-        assert_eq!(places, [ByRow, Resident, Streamed, Resident, Streamed, Streamed]);
+    fn what_is_left_goes_to_a_part_of_the_next() {
+        assert_eq!(share(&matrices(2), 10), [0, 7, 0, 3, 0, 0]);
+        assert_eq!(share(&matrices(2), 30), [0, 7, 0, 7, 0, 16]);
     }
 }

@@ -4,8 +4,8 @@
 mod tests;
 
 use super::direct::BLOCK_BYTES;
-use super::expert_places::{ExpertTensor, share};
-use super::placement::{Placement, Role, place};
+use super::expert_places::{self, ExpertTensor};
+use super::placement::{self, Placement, Role};
 use super::prediction::PromptWork;
 use super::reader::MAX_READ_BYTES;
 use super::slab;
@@ -109,6 +109,27 @@ pub struct MatrixBytes {
     pub placement: Placement,
     /// Of experts that are swapped in, how many can stay in memory.
     pub cache: Option<ExpertPlaces>,
+}
+
+impl MatrixBytes {
+    /// Those that stay in memory: of whole rows, the first.
+    pub fn resident_bytes(&self) -> u64 {
+        match self.placement {
+            Placement::Resident => self.bytes,
+            Placement::Split { n_resident } => n_resident * (self.bytes / self.n_rows),
+            Placement::Streamed | Placement::ByRow => 0,
+        }
+    }
+
+    /// Those that are swapped in a chunk at a time.
+    pub fn streamed_bytes(&self) -> u64 {
+        match self.placement {
+            Placement::ByRow => 0,
+            Placement::Resident | Placement::Split { .. } | Placement::Streamed => {
+                self.bytes - self.resident_bytes()
+            }
+        }
+    }
 }
 
 /// Room for some experts of a tensor.
@@ -315,12 +336,18 @@ impl MemoryPlan {
         let in_slab = |bytes: u64| slab::bytes_for(bytes as usize) as u64;
         let sizes: Vec<_> =
             weights.matrices.iter().map(|(role, matrix)| (*role, in_slab(matrix.bytes))).collect();
-        let placements = place(&sizes, capacity);
-        for (matrix, placement) in self.matrices.iter_mut().zip(placements) {
-            matrix.placement = placement;
+        let rooms = placement::share(&sizes, capacity);
+        for ((matrix, (role, bytes)), room) in self.matrices.iter_mut().zip(&sizes).zip(rooms) {
+            let n_resident = slab::longest_in(room as usize) as u64 / (matrix.bytes / matrix.n_rows);
+            matrix.placement = match (room == *bytes, n_resident, role) {
+                (true, ..) => Placement::Resident,
+                (_, 1.., _) => Placement::Split { n_resident },
+                (_, 0, Role::Embedding) => Placement::ByRow,
+                (_, 0, _) => Placement::Streamed,
+            };
         }
-        let resident = self.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
-        let resident = resident.map(|matrix| in_slab(matrix.bytes)).sum();
+        let resident = self.matrices.iter().map(MatrixBytes::resident_bytes).filter(|bytes| *bytes > 0);
+        let resident = resident.map(in_slab).sum();
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, Holder::Loading, &reason);
         let reason = format!("{} for chunks of {} bytes, one for a row", stream.n_slots, stream.chunk_bytes);
@@ -342,7 +369,8 @@ impl MemoryPlan {
             }
         }
         let (mut bytes, mut n_kept, mut n_all) = (0, 0, 0);
-        for ((n_places, tensor), matrix) in share(&tensors, capacity).into_iter().zip(&tensors).zip(matrices)
+        for ((n_places, tensor), matrix) in
+            expert_places::share(&tensors, capacity).into_iter().zip(&tensors).zip(matrices)
         {
             let n_experts = tensor.n_experts;
             matrix.cache = (n_places > 0).then_some(ExpertPlaces { n_experts, n_places });
@@ -353,9 +381,14 @@ impl MemoryPlan {
         self.charge(EXPERT_CACHE, bytes, Holder::Loading, &reason);
     }
 
-    /// Bytes of the matrices that are placed so.
-    pub fn placed_bytes(&self, placement: Placement) -> u64 {
-        self.matrices.iter().filter(|matrix| matrix.placement == placement).map(|matrix| matrix.bytes).sum()
+    /// Bytes of matrices that stay in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.matrices.iter().map(MatrixBytes::resident_bytes).sum()
+    }
+
+    /// Bytes of matrices that are swapped in a chunk at a time.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.matrices.iter().map(MatrixBytes::streamed_bytes).sum()
     }
 
     /// Bytes of the KV cache.

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 
-use super::placement::Placement;
 use super::plan::{MatrixBytes, MemoryPlan, StreamPlan, Usage};
 use crate::model::config::ModelConfig;
 
@@ -196,15 +195,14 @@ impl Pipeline {
             self.total.memory_s += memory_s;
             self.total.compute_s += compute_s;
             let seconds = memory_s.max(compute_s);
-            match matrix.placement {
-                Placement::Streamed => {
-                    // As if each expert were as likely to have a place.
-                    let kept =
-                        matrix.cache.map_or(0.0, |cache| cache.n_places as f64 / cache.n_experts as f64);
-                    self.total.seconds += kept * seconds;
-                    self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds);
-                }
-                Placement::Resident | Placement::ByRow => self.total.seconds += seconds,
+            // As if each expert were as likely to have a place.
+            let kept = match matrix.cache {
+                Some(cache) => cache.n_places as f64 / cache.n_experts as f64,
+                None => matrix.resident_bytes() as f64 / matrix.bytes as f64,
+            };
+            self.total.seconds += kept * seconds;
+            if kept < 1.0 {
+                self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds);
             }
         }
     }
@@ -232,7 +230,7 @@ fn part_of_experts(share: f64, n_tokens: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::backend::KvType;
-    use crate::memory::{ExpertPlaces, PlanRequest};
+    use crate::memory::{ExpertPlaces, Placement, PlanRequest};
 
     /// Speeds that make a byte or an operation a round number of seconds.
     const RATES: Rates =
@@ -343,6 +341,17 @@ mod tests {
         // With places for all nothing is read, and all is computed.
         plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 8 });
         close(plan.predict_decode(&RATES).seconds, decode.compute_s);
+    }
+
+    #[test]
+    fn of_a_split_matrix_the_rest_is_read() {
+        let split = Placement::Split { n_resident: 3 };
+        let plan = plan(&[(500, 5, Usage::Whole, split)], 4, PROMPT);
+        let decode = plan.predict_decode(&RATES);
+        close(decode.disk_s, 20.0);
+        close(decode.compute_s, 20.0);
+        // Three fifths are computed while the chunk after the next is read.
+        close(decode.seconds, 20.0);
     }
 
     #[test]

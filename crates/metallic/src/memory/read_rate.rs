@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::ledger::Tier;
-use super::placement::Placement;
 use super::plan::{MatrixBytes, MemoryPlan, Usage};
 use super::source::GgufFile;
 use super::stream::{StreamedRows, WeightStream};
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// As [`GgufFile::open`]; no memory, no threads; [`Error::Stream`].
 pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result<f64> {
-    let streamed = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Streamed);
+    let streamed = plan.matrices.iter().filter(|matrix| matrix.streamed_bytes() > 0);
     let (Some(slots), true) = (plan.stream, streamed.clone().next().is_some()) else {
         return Ok(0.0);
     };
@@ -40,16 +39,18 @@ pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result
     Ok((stream.stats().read_bytes - before) as f64 / began.elapsed().as_secs_f64())
 }
 
-/// The rows of a matrix, in chunks as they are read: of experts one at a time.
+/// The streamed rows of a matrix, in chunks as they are read: of experts one at a time.
 fn rows_of(file: &GgufFile, matrix: &MatrixBytes, chunk_bytes: usize) -> Result<StreamedRows> {
     let gguf = file.gguf();
     let tensor = gguf.tensor(&matrix.name).ok_or_else(|| Error::missing_tensor(&matrix.name))?;
-    let range = GgufFile::range(&tensor)?;
+    let resident_bytes = matrix.resident_bytes();
+    let range = GgufFile::range(&tensor)?.after(resident_bytes as usize);
+    let n_rows = matrix.n_rows - resident_bytes / (matrix.bytes / matrix.n_rows);
     let most = match matrix.usage {
         Usage::Experts { n_expert, .. } => range.n_bytes / n_expert as usize,
         Usage::Whole | Usage::Logits | Usage::Row => range.n_bytes,
     };
-    Ok(StreamedRows::new(range, matrix.n_rows as usize, chunk_bytes.min(most)))
+    Ok(StreamedRows::new(range, n_rows as usize, chunk_bytes.min(most)))
 }
 
 #[cfg(test)]

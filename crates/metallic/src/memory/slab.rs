@@ -91,6 +91,11 @@ pub(super) fn bytes_for(n_bytes: usize) -> usize {
     DirectFile::room_for(n_bytes)
 }
 
+/// Bytes of the longest range that takes no more than `n_bytes`.
+pub(super) fn longest_in(n_bytes: usize) -> usize {
+    DirectFile::longest_in(n_bytes)
+}
+
 /// Reads some ranges of a model's files past the page cache. Returns the memory and where each range begins in it.
 /// `progress` is called with the bytes of each piece that has arrived.
 ///

@@ -119,7 +119,7 @@ impl GgufFile {
     pub fn matrix(&self, tensor: &Tensor<'_>) -> Result<MatrixData> {
         let size = |n: u64| usize::try_from(n).map_err(|_| Error::TooLarge { what: "a tensor" });
         let (row_len, n_rows) = (size(tensor.row_len())?, size(tensor.n_rows())?);
-        let bytes = MatrixBytes::Memory(self.bytes(tensor)?);
+        let bytes = MatrixBytes::in_memory(self.bytes(tensor)?);
         Ok(MatrixData { ggml_type: tensor.ggml_type(), row_len, n_rows, bytes })
     }
 
@@ -189,7 +189,7 @@ impl GgufFile {
         Ok(())
     }
 
-    /// Reads some tensors into memory of their own.
+    /// Reads tensors, so many bytes of the beginning of each, into memory of their own.
     ///
     /// # Errors
     /// [`Error::Stream`]; no memory.
@@ -197,17 +197,20 @@ impl GgufFile {
         &self,
         ram: &Tier,
         files: &ModelFiles,
-        names: &[&str],
+        tensors: &[(&str, u64)],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Resident> {
         let gguf = self.gguf();
-        let find = |name: &&str| gguf.tensor(name).ok_or_else(|| Error::missing_tensor(name));
-        let ranges = names.iter().map(|name| Self::range(&find(name)?)).collect::<Result<Vec<_>>>()?;
+        let range = |(name, n_bytes): &(&str, u64)| {
+            let tensor = gguf.tensor(name).ok_or_else(|| Error::missing_tensor(name))?;
+            Ok(FileRange { n_bytes: *n_bytes as usize, ..Self::range(&tensor)? })
+        };
+        let ranges = tensors.iter().map(range).collect::<Result<Vec<_>>>()?;
         let (slab, starts) = slab::read_ranges(ram, files, &ranges, progress)?;
         let slab = SharedBytes::new(slab);
         let parts =
             starts.iter().zip(&ranges).map(|(&start, range)| slab.slice(start..start + range.n_bytes));
-        Ok(Resident(names.iter().map(|name| (*name).to_owned()).zip(parts).collect()))
+        Ok(Resident(tensors.iter().map(|(name, _)| (*name).to_owned()).zip(parts).collect()))
     }
 
     /// Bytes before the tensors' data, in all files.
@@ -281,7 +284,7 @@ impl Shard {
     }
 }
 
-/// Tensors that were read into memory, by name.
+/// Tensors, or beginnings of them, that were read into memory, by name.
 #[derive(Default)]
 pub(crate) struct Resident(HashMap<String, SharedBytes>);
 

@@ -17,8 +17,8 @@ use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
     BackendBytes, COPIES, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, GgufFile, Holder,
-    MemoryBudget, MemoryPlan, Placement, PlanRequest, ReaderKind, Resident, Role, SharedBytes, Tier,
-    WeightBytes, WeightStream, lock_memory,
+    MemoryBudget, MemoryPlan, PlanRequest, ReaderKind, Resident, Role, SharedBytes, Tier, WeightBytes,
+    WeightStream, lock_memory,
 };
 use crate::text::Tokenizer;
 
@@ -296,13 +296,13 @@ impl<'p> GgufLoader<'p> {
         if let Some(stream) = plan.stream {
             self.file.will_need_little();
             let files = self.file.open_direct()?;
-            let names = plan.matrices.iter().filter(|matrix| matrix.placement == Placement::Resident);
-            let names: Vec<&str> = names.map(|matrix| matrix.name.as_str()).collect();
+            let parts = plan.matrices.iter().map(|matrix| (matrix.name.as_str(), matrix.resident_bytes()));
+            let parts: Vec<(&str, u64)> = parts.filter(|(_, n_bytes)| *n_bytes > 0).collect();
             resident = self.file.read_tensors(
                 &ram,
                 &files,
-                &names,
-                &mut counted(&mut self.progress, plan.placed_bytes(Placement::Resident)),
+                &parts,
+                &mut counted(&mut self.progress, plan.resident_bytes()),
             )?;
             let experts = ExpertCache::new(self.cached_tensors(&plan)?, self.expert_policy, &ram)?;
             let weights = WeightStream::new(files, stream, self.reader, &ram)?;
@@ -328,8 +328,8 @@ impl<'p> GgufLoader<'p> {
             budget_bytes = plan.request.ram_bytes,
             budget_from = self.budget.map(|budget| tracing::field::display(budget.source)),
             mapped_bytes = plan.held_bytes(Holder::Map),
-            resident_bytes = plan.placed_bytes(Placement::Resident),
-            streamed_bytes = plan.placed_bytes(Placement::Streamed),
+            resident_bytes = plan.resident_bytes(),
+            streamed_bytes = plan.streamed_bytes(),
             allocated_bytes = plan.held_bytes(Holder::Loading),
             "loaded"
         );
@@ -374,7 +374,7 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
 struct Load<'a, B> {
     backend: B,
     file: &'a GgufFile,
-    /// Where some matrices have been read to.
+    /// Where some matrices have been read to, one perhaps in part.
     resident: Resident,
     /// Whether the others stay in the file, instead of being used in its map.
     streamed: bool,
@@ -389,16 +389,14 @@ impl<B: Backend> WeightSource for Load<'_, B> {
         if tensor.byte_order() == ByteOrder::Big {
             let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
             let mut data = self.file.matrix(&tensor)?;
-            if let MatrixBytes::Memory(copy) = data.bytes {
-                data.bytes = MatrixBytes::Memory(SharedBytes::new(lease.of(copy)));
-            }
+            data.bytes.memory = data.bytes.memory.map(|copy| SharedBytes::new(lease.of(copy)));
             return self.backend.matrix(data);
         }
         let mut data = self.file.matrix(&tensor)?;
-        if let Some(bytes) = self.resident.get(tensor.name()) {
-            data.bytes = MatrixBytes::Memory(bytes);
-        } else if self.streamed {
-            data.bytes = MatrixBytes::File(GgufFile::range(&tensor)?);
+        if self.streamed {
+            let memory = self.resident.get(tensor.name());
+            let rest = GgufFile::range(&tensor)?.after(memory.as_ref().map_or(0, |bytes| bytes.len()));
+            data.bytes = MatrixBytes { memory, file: (rest.n_bytes > 0).then_some(rest) };
         }
         self.backend.matrix(data)
     }

@@ -1,7 +1,7 @@
 //! Where the weights are makes no difference: the same bits whatever stays in memory and whatever is swapped in, in
 //! chunks of whatever size, by whatever reader.
 
-use metallic::memory::{ExpertPolicy, MemoryBudget, MemoryPlan, Placement, ReaderKind};
+use metallic::memory::{ExpertPolicy, MatrixBytes, MemoryBudget, MemoryPlan, Placement, ReaderKind};
 use metallic::{Error, GgufFile, GgufLoader, Model, testing};
 
 use crate::containers::write_shards;
@@ -64,7 +64,7 @@ fn check_stats(name: &str, model: &Model, plan: &MemoryPlan, reader: ReaderKind)
     let Some(stats) = model.stream_stats() else {
         return assert_eq!(plan.stream, None, "{name}");
     };
-    let streamed = plan.placed_bytes(Placement::Streamed);
+    let streamed = plan.streamed_bytes();
     assert_eq!(stats.reader, reader, "{name}");
     assert!(stats.read_bytes >= streamed || name.contains("moe"), "{name}: {stats:?}");
 }
@@ -158,8 +158,11 @@ fn a_real_model_streams_each_byte_once_a_pass() {
     let (floor, everything) = limits(&loader(), loader().budget(MemoryBudget::given(0)));
     for ram in [floor, (floor + everything) / 2, everything - 1] {
         let mut model = loader().budget(MemoryBudget::given(ram)).load().expect("a model within its budget");
-        let streamed = model.plan().placed_bytes(Placement::Streamed);
+        let streamed = model.plan().streamed_bytes();
         assert!(streamed > 0 && model.plan().total_bytes() <= ram);
+        let is_split = |matrix: &MatrixBytes| matches!(matrix.placement, Placement::Split { .. });
+        let n_split = model.plan().matrices.iter().filter(|matrix| is_split(matrix)).count();
+        assert_eq!(n_split, usize::from(ram > floor), "what is left goes to a part of a matrix");
         for position in 0..3 {
             let before = model.stream_stats().expect("streams").read_bytes;
             let mut found = Vec::new();

@@ -20,60 +20,55 @@ pub(super) struct Stream {
     pub(super) experts: ExpertCache,
 }
 
-/// A matrix in memory or in a file.
+/// A matrix in memory, in a file, or in both.
 #[derive(Clone)]
 pub struct CpuMatrix {
     ops: QuantOps,
     pub(super) row_len: usize,
     n_rows: usize,
-    weights: Weights,
-}
-
-/// Where the rows of a matrix are.
-#[derive(Clone)]
-enum Weights {
-    Resident(SharedBytes),
-    Streamed(StreamedRows),
+    /// Leading rows.
+    resident: Option<SharedBytes>,
+    /// The rows after those.
+    pub(super) streamed: Option<StreamedRows>,
 }
 
 impl CpuMatrix {
     /// A matrix for the kernels of `isa`. What is in a file is read in chunks of at most `chunk_bytes`, or of a row.
     pub(super) fn new(data: MatrixData, isa: Isa, chunk_bytes: usize) -> Self {
-        let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
-        let weights = match bytes {
-            MatrixBytes::Memory(bytes) => Weights::Resident(bytes),
-            MatrixBytes::File(range) => Weights::Streamed(StreamedRows::new(range, n_rows, chunk_bytes)),
-        };
-        Self { ops: registry::ops(ggml_type, isa), row_len, n_rows, weights }
+        let MatrixData { ggml_type, row_len, n_rows, bytes: MatrixBytes { memory, file } } = data;
+        let ops = registry::ops(ggml_type, isa);
+        let matrix = Self { ops, row_len, n_rows, resident: memory, streamed: None };
+        let n_streamed = n_rows - matrix.n_resident();
+        let streamed = file.map(|range| StreamedRows::new(range, n_streamed, chunk_bytes));
+        Self { streamed, ..matrix }
     }
 
     /// Some of its rows.
     pub(super) fn rows(&self, rows: Range<usize>) -> Self {
-        let n_rows = rows.len();
-        let weights = match &self.weights {
-            Weights::Resident(bytes) => {
-                let row_bytes = bytes.len() / self.n_rows;
-                Weights::Resident(bytes.slice(rows.start * row_bytes..rows.end * row_bytes))
-            }
-            Weights::Streamed(streamed) => Weights::Streamed(streamed.rows(rows)),
+        let n_resident = self.n_resident();
+        let resident = rows.start.min(n_resident)..rows.end.min(n_resident);
+        let streamed = rows.start - resident.start..rows.end - resident.end;
+        let slice = |bytes: &SharedBytes| {
+            let row_bytes = bytes.len() / n_resident;
+            bytes.slice(resident.start * row_bytes..resident.end * row_bytes)
         };
-        Self { n_rows, weights, ..*self }
-    }
-
-    /// The rows that are swapped in.
-    pub(super) fn streamed(&self) -> Option<&StreamedRows> {
-        match &self.weights {
-            Weights::Resident(_) => None,
-            Weights::Streamed(rows) => Some(rows),
+        Self {
+            n_rows: rows.len(),
+            resident: self.resident.as_ref().filter(|_| !resident.is_empty()).map(slice),
+            streamed: self.streamed.filter(|_| !streamed.is_empty()).map(|rows| rows.rows(streamed)),
+            ..*self
         }
     }
 
-    /// All its rows, if they are in memory, perhaps as an expert that stayed.
-    fn bytes<'a>(&'a self, experts: Option<&'a ExpertCache>) -> Option<&'a [u8]> {
-        match &self.weights {
-            Weights::Resident(bytes) => Some(bytes),
-            Weights::Streamed(rows) => experts?.get(rows.range),
-        }
+    /// Leading rows that are in memory.
+    fn n_resident(&self) -> usize {
+        self.resident.as_deref().map_or(0, |bytes| self.view(bytes).n_rows())
+    }
+
+    /// The bytes of leading rows that are in memory: of all, if this is an expert that stayed.
+    fn bytes<'a>(&'a self, experts: Option<&'a ExpertCache>) -> &'a [u8] {
+        let kept = self.streamed.and_then(|rows| experts?.get(rows.range));
+        kept.or(self.resident.as_deref()).unwrap_or_default()
     }
 
     /// Rows of this matrix that lie in `bytes`.
@@ -85,12 +80,13 @@ impl CpuMatrix {
 impl Cpu {
     /// Decodes a row, which is read by itself if it is not in memory.
     pub(super) fn decode_row(&mut self, matrix: &CpuMatrix, row: usize, out: &mut [f32]) -> Result<()> {
-        match (&matrix.weights, &mut self.stream) {
-            (Weights::Resident(bytes), _) => matrix.view(bytes).decode_row(row, out),
-            (Weights::Streamed(rows), Some(stream)) => {
-                matrix.view(stream.weights.row(rows.rows(row..row + 1).range)?).decode_row(0, out);
-            }
-            (Weights::Streamed(_), None) => unreachable!("{NO_STREAM}"),
+        if let Some(row) = row.checked_sub(matrix.n_resident()) {
+            let (Some(rows), Some(stream)) = (matrix.streamed, &mut self.stream) else {
+                unreachable!("{NO_STREAM}")
+            };
+            matrix.view(stream.weights.row(rows.rows(row..row + 1).range)?).decode_row(0, out);
+        } else {
+            matrix.view(matrix.bytes(None)).decode_row(row, out);
         }
         Ok(())
     }
@@ -105,21 +101,26 @@ impl Cpu {
         let mut products = Products::new(&self.pool, input, n_rows, &mut self.activations);
         // What is in memory first: meanwhile the rest is being read.
         let experts = self.stream.as_ref().map(|stream| &stream.experts);
-        let (mut here, mut missing) = (SmallVec::<[_; 4]>::new(), SmallVec::<[_; 4]>::new());
-        for job in jobs {
-            match job.matrix.bytes(experts) {
-                Some(bytes) => here.push(chunk_product(job, n_rows, bytes, 0..job.matrix.n_rows)),
-                None => missing.push(job),
+        let (mut here, mut n_here) = (SmallVec::<[_; 4]>::new(), SmallVec::<[usize; 4]>::new());
+        for job in &mut *jobs {
+            let bytes = job.matrix.bytes(experts);
+            let rows = 0..job.matrix.view(bytes).n_rows();
+            n_here.push(rows.end);
+            if !rows.is_empty() {
+                here.push(chunk_product(job, n_rows, bytes, rows));
             }
         }
         products.multiply(&mut here);
         drop(here);
-        for job in missing {
-            let Weights::Streamed(rows) = job.matrix.weights else { continue };
-            let Some(stream) = &mut self.stream else { unreachable!("{NO_STREAM}") };
+        let missing = jobs.iter_mut().zip(n_here).filter(|(job, n_here)| *n_here < job.matrix.n_rows);
+        for (job, n_here) in missing {
+            let (Some(rows), Some(stream)) = (job.matrix.streamed, &mut self.stream) else {
+                unreachable!("{NO_STREAM}")
+            };
             for chunk in rows.chunks() {
                 let range = rows.rows(chunk.clone()).range;
                 let slot = stream.weights.next(range)?;
+                let chunk = n_here + chunk.start..n_here + chunk.end;
                 products.multiply(&mut [chunk_product(job, n_rows, slot.chunk(), chunk)]);
                 stream.experts.keep(range, |place| copy(&self.pool, slot.chunk(), place));
                 stream.weights.give_back(slot);

@@ -38,6 +38,13 @@ pub struct FileRange {
     pub n_bytes: usize,
 }
 
+impl FileRange {
+    /// What follows the first `n_bytes`.
+    pub(crate) fn after(self, n_bytes: usize) -> Self {
+        Self { offset: self.offset + n_bytes as u64, n_bytes: self.n_bytes - n_bytes, ..self }
+    }
+}
+
 /// A place to which chunks are read, one after the other.
 pub(crate) struct Slot {
     memory: Leased<MmapMut>,

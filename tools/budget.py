@@ -110,6 +110,8 @@ def check(args, model, share, expected):
     done, peak = confined(answer(args, model) + ["--ram", str(limit)], limit)
     name, shown = Path(model).name, "unknown" if peak is None else f"{peak:,}"
     print(f"{name}: {share:.0%}, limit {limit:,}, peak {shown}, exit code {done.returncode}", flush=True)
+    experts = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("experts: ")]
+    print(*experts, sep="\n", end="\n" if experts else "", flush=True)
     if done.returncode:
         return f"ended with code {done.returncode}: {last_line(done.stderr)}"
     if peak is not None and peak > limit:
@@ -121,7 +123,7 @@ def check(args, model, share, expected):
 
 def answer(args, model):
     command = [args.metallic, "run", "-m", model, "--raw", "--temp", "0", "-n", str(args.n), "-p", PROMPT]
-    return [*command, "--load", "map", *SETTINGS]
+    return [*command, "--load", "map", "--stats", *SETTINGS]
 
 
 def main():

@@ -5,12 +5,8 @@
 
 use metallic_gguf::{ArrayBuf, GgmlType, Gguf, GgufWriter, Result, Value, ValueType};
 
-/// Width of the hidden state.
-const N_EMBD: u64 = 32;
-const N_LAYERS: u32 = 2;
 const N_HEAD: u32 = 4;
 const N_HEAD_KV: u32 = 2;
-const N_FF: u64 = 64;
 /// The control tokens that follow the 256 bytes.
 const CONTROL: [&str; 3] = ["<|bos|>", "<|im_start|>", "<|im_end|>"];
 
@@ -23,7 +19,7 @@ pub const END_OF_TURN: u32 = 258;
 /// # Errors
 /// None that does not mean a defect of this crate.
 pub fn tiny_model() -> Result<Vec<u8>> {
-    model(None)
+    model(TINY)
 }
 
 /// The same as a mixture of 64 experts, of which 4 are used for a token.
@@ -31,8 +27,27 @@ pub fn tiny_model() -> Result<Vec<u8>> {
 /// # Errors
 /// None that does not mean a defect of this crate.
 pub fn tiny_mixture() -> Result<Vec<u8>> {
-    model(Some(Experts { n: 64, n_used: 4 }))
+    model(Shape { experts: Some(Experts { n: 64, n_used: 4 }), ..TINY })
 }
+
+/// A larger mixture, with four layers of 64 experts that take 100 MB: more than a process takes beside them.
+///
+/// # Errors
+/// None that does not mean a defect of this crate.
+pub fn small_mixture() -> Result<Vec<u8>> {
+    model(Shape { n_embd: 128, n_layers: 4, experts: Some(Experts { n: 64, n_used: 4 }) })
+}
+
+/// What the models differ in.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Width of the hidden state. Networks are twice as wide.
+    n_embd: u64,
+    n_layers: u32,
+    experts: Option<Experts>,
+}
+
+const TINY: Shape = Shape { n_embd: 32, n_layers: 2, experts: None };
 
 #[derive(Clone, Copy)]
 struct Experts {
@@ -40,14 +55,15 @@ struct Experts {
     n_used: u32,
 }
 
-fn model(experts: Option<Experts>) -> Result<Vec<u8>> {
+fn model(shape: Shape) -> Result<Vec<u8>> {
+    let Shape { n_embd, n_layers, experts } = shape;
     let mut file = GgufWriter::new();
     file.set("general.architecture", "llama")?;
     file.set("general.name", "Tiny, of random weights")?;
     file.set("llama.context_length", 512_u32)?;
-    file.set("llama.embedding_length", N_EMBD as u32)?;
-    file.set("llama.block_count", N_LAYERS)?;
-    file.set("llama.feed_forward_length", N_FF as u32)?;
+    file.set("llama.embedding_length", n_embd as u32)?;
+    file.set("llama.block_count", n_layers)?;
+    file.set("llama.feed_forward_length", 2 * n_embd as u32)?;
     file.set("llama.attention.head_count", N_HEAD)?;
     file.set("llama.attention.head_count_kv", N_HEAD_KV)?;
     file.set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)?;
@@ -73,7 +89,7 @@ fn model(experts: Option<Experts>) -> Result<Vec<u8>> {
          {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
     )?;
 
-    let tensors = shapes(tokens.len() as u64, experts);
+    let tensors = tensors(tokens.len() as u64, shape);
     for (name, shape) in &tensors {
         file.tensor(name, GgmlType::F32, shape)?;
     }
@@ -142,33 +158,36 @@ pub fn edited(
     Ok(data.finish().expect("every tensor was written"))
 }
 
-fn shapes(n_vocab: u64, experts: Option<Experts>) -> Vec<(String, Vec<u64>)> {
-    let kv = N_EMBD * u64::from(N_HEAD_KV) / u64::from(N_HEAD);
+/// Names and shapes.
+fn tensors(n_vocab: u64, shape: Shape) -> Vec<(String, Vec<u64>)> {
+    let Shape { n_embd, n_layers, experts } = shape;
+    let n_ff = 2 * n_embd;
+    let kv = n_embd * u64::from(N_HEAD_KV) / u64::from(N_HEAD);
     let mut shapes = vec![
-        ("token_embd.weight".to_owned(), vec![N_EMBD, n_vocab]),
-        ("output_norm.weight".to_owned(), vec![N_EMBD]),
-        ("output.weight".to_owned(), vec![N_EMBD, n_vocab]),
+        ("token_embd.weight".to_owned(), vec![n_embd, n_vocab]),
+        ("output_norm.weight".to_owned(), vec![n_embd]),
+        ("output.weight".to_owned(), vec![n_embd, n_vocab]),
     ];
-    for layer in 0..N_LAYERS {
+    for layer in 0..n_layers {
         let mut of_layer = vec![
-            ("attn_norm", vec![N_EMBD]),
-            ("attn_q", vec![N_EMBD, N_EMBD]),
-            ("attn_k", vec![N_EMBD, kv]),
-            ("attn_v", vec![N_EMBD, kv]),
-            ("attn_output", vec![N_EMBD, N_EMBD]),
-            ("ffn_norm", vec![N_EMBD]),
+            ("attn_norm", vec![n_embd]),
+            ("attn_q", vec![n_embd, n_embd]),
+            ("attn_k", vec![n_embd, kv]),
+            ("attn_v", vec![n_embd, kv]),
+            ("attn_output", vec![n_embd, n_embd]),
+            ("ffn_norm", vec![n_embd]),
         ];
         of_layer.extend(match experts {
             None => vec![
-                ("ffn_gate", vec![N_EMBD, N_FF]),
-                ("ffn_up", vec![N_EMBD, N_FF]),
-                ("ffn_down", vec![N_FF, N_EMBD]),
+                ("ffn_gate", vec![n_embd, n_ff]),
+                ("ffn_up", vec![n_embd, n_ff]),
+                ("ffn_down", vec![n_ff, n_embd]),
             ],
             Some(Experts { n, .. }) => vec![
-                ("ffn_gate_inp", vec![N_EMBD, n]),
-                ("ffn_gate_exps", vec![N_EMBD, N_FF, n]),
-                ("ffn_up_exps", vec![N_EMBD, N_FF, n]),
-                ("ffn_down_exps", vec![N_FF, N_EMBD, n]),
+                ("ffn_gate_inp", vec![n_embd, n]),
+                ("ffn_gate_exps", vec![n_embd, n_ff, n]),
+                ("ffn_up_exps", vec![n_embd, n_ff, n]),
+                ("ffn_down_exps", vec![n_ff, n_embd, n]),
             ],
         });
         shapes

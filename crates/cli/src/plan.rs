@@ -19,7 +19,12 @@ pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let loader = model_file::loader(model_file::open(&path)?, &args.engine);
     let (_, plan) = model_file::plan(&loader, &path)?;
     let rates = rates::measure(args, loader.file(), &plan, fetcher.terminal)?;
-    let speeds = Speeds { rates, prefill: plan.predict_prefill(&rates), decode: plan.predict_decode(&rates) };
+    let speeds = Speeds {
+        rates,
+        prefill: plan.predict_prefill(&rates),
+        decode: plan.predict_decode(&rates),
+        best_decode: plan.predict_best_decode(&rates),
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
         write_json(&mut out, &plan, &speeds)
@@ -34,6 +39,8 @@ struct Speeds {
     rates: Rates,
     prefill: Prediction,
     decode: Prediction,
+    /// If the cache holds the experts that are wanted.
+    best_decode: Option<Prediction>,
 }
 
 fn write_text(
@@ -105,22 +112,27 @@ impl Speeds {
             ("MEMORY", Align::Right),
             ("COMPUTE", Align::Right),
         ]);
-        for (name, speed, ops) in [
-            ("prefill", &self.prefill, self.rates.prefill_ops),
-            ("decode", &self.decode, self.rates.decode_ops),
-        ] {
+        let mut push = |name: &str, experts: &str, speed: &Prediction, ops: f64| {
             let part = |seconds: f64, rate: f64, unit: &str| match seconds {
                 0.0 => "-".to_owned(),
                 _ => format!("{:.1} ms at {:.1} {unit}", 1e3 * seconds, rate / 1e9),
             };
             table.push([
-                format!("{name} of {}", speed.n_tokens),
+                format!("{name} of {}{experts}", speed.n_tokens),
                 format!("{:.1}", speed.tokens_per_s()),
                 speed.bound().name().to_owned(),
                 part(speed.disk_s, self.rates.disk_bytes, "GB/s"),
                 part(speed.memory_s, self.rates.memory_bytes, "GB/s"),
                 part(speed.compute_s, ops, "GOP/s"),
             ]);
+        };
+        let Rates { prefill_ops, decode_ops, .. } = self.rates;
+        push("prefill", "", &self.prefill, prefill_ops);
+        if let Some(best) = &self.best_decode {
+            push("decode", ", any experts", &self.decode, decode_ops);
+            push("decode", ", cached experts", best, decode_ops);
+        } else {
+            push("decode", "", &self.decode, decode_ops);
         }
         table
     }
@@ -145,6 +157,7 @@ impl Speeds {
             "decode_gop_s": decode_ops / 1e9,
             "prefill": speed(&self.prefill),
             "decode": speed(&self.decode),
+            "best_decode": self.best_decode.as_ref().map(speed),
         })
     }
 }

@@ -53,6 +53,28 @@ fn a_table_ends_with_the_total_and_the_places() {
 }
 
 #[test]
+fn a_mixture_whose_experts_are_cached_has_two_speeds() {
+    let sandbox = sandbox("plan-experts");
+    sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
+    let plan = |args: &[&str]| {
+        let args = [&["plan", "mixture.gguf", "-c", "64", "-b", "8"], args, &RATES[..]].concat();
+        sandbox.run(&args).succeeds().stdout
+    };
+    let json =
+        |args: &[&str]| -> Value { serde_json::from_str(&plan(&[args, &["--json"]].concat())).unwrap() };
+    let all = json(&[]);
+    assert_eq!(all["prediction"]["best_decode"], Value::Null);
+    let ram = (all["total_bytes"].as_u64().unwrap() - 500_000).to_string();
+    let prediction = &json(&["--ram", &ram])["prediction"];
+    let speed = |name: &str| prediction[name]["tokens_per_s"].as_f64().unwrap();
+    assert!(speed("best_decode") > speed("decode"), "{prediction}");
+    let text = plan(&["--ram", &ram]);
+    for name in ["decode of 1, any experts ", "decode of 1, cached experts "] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{text}");
+    }
+}
+
+#[test]
 fn a_budget_below_the_floor_names_the_floor_and_the_floor_is_enough() {
     let sandbox = sandbox("plan-floor");
     let plan = |ram: &str| {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::plan::{MatrixBytes, MemoryPlan, StreamPlan, Usage};
+use super::plan::{ExpertPlaces, MatrixBytes, MemoryPlan, StreamPlan, Usage};
 use crate::model::config::ModelConfig;
 
 /// Tokens of the prompt that a prediction is for, if the context holds as many.
@@ -105,9 +105,19 @@ impl MemoryPlan {
         Prediction { n_tokens, seconds, compute_s, ..pipeline.total }
     }
 
-    /// How fast the first tokens of a context are generated, one at a time.
+    /// How fast the first tokens of a context are generated, one at a time. Of experts that are cached as many are found
+    /// as if each were wanted as often: no choice of the cache finds more then, and tokens that prefer some find more.
     pub fn predict_decode(&self, rates: &Rates) -> Prediction {
-        let mut pipeline = Pipeline::new(self.stream, rates, rates.decode_ops);
+        self.decode(Pipeline::new(self.stream, rates, rates.decode_ops))
+    }
+
+    /// The same if all experts are found that there is room for: what a cache can do at best. `None` if none are cached.
+    pub fn predict_best_decode(&self, rates: &Rates) -> Option<Prediction> {
+        let pipeline = Pipeline { finds_most: true, ..Pipeline::new(self.stream, rates, rates.decode_ops) };
+        self.matrices.iter().any(|matrix| matrix.cache.is_some()).then(|| self.decode(pipeline))
+    }
+
+    fn decode(&self, mut pipeline: Pipeline) -> Prediction {
         // The first token leaves the slots as every later one finds them.
         pipeline.pass(&self.matrices, 1, 1);
         let first = pipeline.total;
@@ -151,6 +161,8 @@ struct Pipeline {
     /// Operations a second of this kind of pass.
     ops: f64,
     chunk_bytes: f64,
+    /// Whether tokens want the experts that are cached.
+    finds_most: bool,
     /// When each slot is free, in the order in which they are filled.
     slots: VecDeque<f64>,
     /// When the disk is free.
@@ -166,6 +178,7 @@ impl Pipeline {
             rates: *rates,
             ops,
             chunk_bytes: chunk_bytes as f64,
+            finds_most: false,
             slots: (0..n_slots).map(|_| 0.0).collect(),
             disk: 0.0,
             total: Prediction::default(),
@@ -174,7 +187,13 @@ impl Pipeline {
 
     /// A pass for `n_tokens`, of which `n_logits` give logits.
     fn pass(&mut self, matrices: &[MatrixBytes], n_tokens: usize, n_logits: usize) {
+        let mut is_routed = false;
         for matrix in matrices {
+            let was_routed = std::mem::replace(&mut is_routed, matches!(matrix.usage, Usage::Experts { .. }));
+            if is_routed && !was_routed {
+                // Which experts are wanted is known only now.
+                self.disk = self.disk.max(self.total.seconds);
+            }
             // What is read of the matrix, how much of it meets a token, and how many tokens it meets.
             let (part, share, n_rows) = match matrix.usage {
                 Usage::Whole => (1.0, 1.0, n_tokens),
@@ -195,9 +214,8 @@ impl Pipeline {
             self.total.memory_s += memory_s;
             self.total.compute_s += compute_s;
             let seconds = memory_s.max(compute_s);
-            // As if each expert were as likely to have a place.
             let kept = match matrix.cache {
-                Some(cache) => cache.n_places as f64 / cache.n_experts as f64,
+                Some(cache) => self.found(cache, part),
                 None => matrix.resident_bytes() as f64 / matrix.bytes as f64,
             };
             self.total.seconds += kept * seconds;
@@ -205,6 +223,12 @@ impl Pipeline {
                 self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds);
             }
         }
+    }
+
+    /// The share that has a place of what is wanted, a `part` of all experts.
+    fn found(&self, ExpertPlaces { n_experts, n_places }: ExpertPlaces, part: f64) -> f64 {
+        let places = n_places as f64 / n_experts as f64;
+        if self.finds_most { (places / part).min(1.0) } else { places }
     }
 
     /// Reads a matrix by chunks, each to the next slot once that is free, and uses each once it is there.
@@ -230,7 +254,7 @@ fn part_of_experts(share: f64, n_tokens: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::backend::KvType;
-    use crate::memory::{ExpertPlaces, Placement, PlanRequest};
+    use crate::memory::{Placement, PlanRequest};
 
     /// Speeds that make a byte or an operation a round number of seconds.
     const RATES: Rates =
@@ -338,9 +362,26 @@ mod tests {
         let cached = plan.predict_decode(&RATES);
         close(cached.disk_s, 5.0);
         close(cached.compute_s, decode.compute_s);
+        // With places for one of the two that are wanted, at best.
+        assert_eq!(plan.predict_best_decode(&RATES).unwrap().disk_s, 0.0);
+        plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 1 });
+        close(plan.predict_decode(&RATES).disk_s, 20.0 * 7.0 / 8.0);
+        close(plan.predict_best_decode(&RATES).unwrap().disk_s, 10.0);
         // With places for all nothing is read, and all is computed.
         plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 8 });
         close(plan.predict_decode(&RATES).seconds, decode.compute_s);
+    }
+
+    #[test]
+    fn experts_are_not_read_before_their_router() {
+        let experts = Usage::Experts { n_used: 1, n_expert: 1 };
+        let router = (50, 1, Usage::Whole, Resident);
+        let layer = [router, (100, 1, experts, Streamed)];
+        let matrices = [layer, layer].concat();
+        let plan = plan(&matrices, 4, PROMPT);
+        assert_eq!(plan.predict_best_decode(&RATES), None);
+        // Two seconds for each router, then 10 to read the experts and 4 to compute with them.
+        close(plan.predict_decode(&RATES).seconds, 2.0 * (2.0 + 10.0 + 4.0));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! How fast a plan will run, and what bounds it: arithmetic on the plan and on what the machine can do.
 //!
 //! Matrices are used one after the other, each for as long as reading it from memory or computing takes. Meanwhile the
-//! disk fills slots in the same order, one chunk at a time, until none is free. What is left out takes less than a few
-//! hundredths where a model is not tiny: attention over a long past, single rows of the token embedding, the barriers
-//! between operations.
+//! disk fills slots in the same order, one chunk at a time, until none is free. Experts are not read before their router. What
+//! is left out takes less than a few hundredths where a model is not tiny: attention over a long past, single rows of the
+//! token embedding, the barriers between operations.
 
 use std::collections::VecDeque;
 
@@ -18,12 +18,15 @@ const PROMPT_TOKENS: usize = 512;
 const KERNEL_SHARE: f64 = 0.9;
 
 /// An operation of attention takes as long as so many of a product: it multiplies floats of 16 or 32 bits where a
-/// product multiplies integers of 8, and there is the softmax.
+/// product multiplies integers of 8, and there is the softmax. Not measured by itself, but rounded to what fits.
 const ATTENTION_COST: f64 = 3.0;
 
 /// Bytes of memory that each value of a product in a large batch moves on its way through norms, gates and
-/// residuals, which are computed between products.
+/// residuals, which are computed between products. Rounded to what fits, too.
 const RESULT_BYTES: f64 = 16.0;
+
+/// Bytes of memory that the copy of a byte moves: what is written is read before.
+const COPY_BYTES: f64 = 3.0;
 
 /// What a machine can do in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -214,21 +217,25 @@ impl Pipeline {
             self.total.memory_s += memory_s;
             self.total.compute_s += compute_s;
             let seconds = memory_s.max(compute_s);
-            let kept = match matrix.cache {
+            let (kept, copied) = match matrix.cache {
                 Some(cache) => self.found(cache, part),
-                None => matrix.resident_bytes() as f64 / matrix.bytes as f64,
+                None => (matrix.resident_bytes() as f64 / matrix.bytes as f64, 0.0),
             };
+            let copy_s = COPY_BYTES * copied * matrix.bytes as f64 / self.rates.memory_bytes;
+            self.total.memory_s += copy_s;
             self.total.seconds += kept * seconds;
             if kept < 1.0 {
-                self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds);
+                self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds + copy_s);
             }
         }
     }
 
-    /// The share that has a place of what is wanted, a `part` of all experts.
-    fn found(&self, ExpertPlaces { n_experts, n_places }: ExpertPlaces, part: f64) -> f64 {
+    /// Where a `part` of all experts is wanted, the share of it that has a place, and the part of all that is copied to
+    /// the places of some that are not wanted.
+    fn found(&self, ExpertPlaces { n_experts, n_places }: ExpertPlaces, part: f64) -> (f64, f64) {
         let places = n_places as f64 / n_experts as f64;
-        if self.finds_most { (places / part).min(1.0) } else { places }
+        let found = if self.finds_most { (places / part).min(1.0) } else { places };
+        (found, (part * (1.0 - found)).min(places * (1.0 - part)))
     }
 
     /// Reads a matrix by chunks, each to the next slot once that is free, and uses each once it is there.
@@ -362,6 +369,8 @@ mod tests {
         let cached = plan.predict_decode(&RATES);
         close(cached.disk_s, 5.0);
         close(cached.compute_s, decode.compute_s);
+        // Half an expert is copied on average, to one of six places.
+        close(cached.memory_s, decode.memory_s + 3.0 * 50.0 / 1000.0);
         // With places for one of the two that are wanted, at best.
         assert_eq!(plan.predict_best_decode(&RATES).unwrap().disk_s, 0.0);
         plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 1 });

@@ -17,7 +17,7 @@ use memmap2::{Mmap, MmapMut};
 
 use super::direct::{BLOCK_BYTES, DirectFile};
 use super::ledger::{Leased, Tier};
-use super::reader::{FileRange, MAX_READ_BYTES, ModelFiles, N_READERS};
+use super::reader::{FileRange, MAX_READ_BYTES, ModelFiles, N_READS};
 use crate::error::{Error, Result};
 
 /// What is taken from the page cache or read past it as one: large enough for a disk to be quick.
@@ -150,7 +150,7 @@ fn read_in_parallel<P: Send, R: Send, E: Send>(
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
         let (done, results) = mpsc::channel();
-        for _ in 0..N_READERS {
+        for _ in 0..N_READS {
             let (done, pieces, failed) = (done.clone(), &pieces, &failed);
             scope.spawn(move || {
                 while !failed.load(Ordering::Relaxed) {

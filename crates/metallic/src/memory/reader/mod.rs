@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 /// Bytes that a request asks for at most: with several under way disks gain nothing from more.
 pub(super) const MAX_READ_BYTES: usize = 4 << 20;
 
-/// Threads that read, each with a request under way: as many as bring disks near to their best.
-pub(super) const N_READERS: usize = 4;
+/// Requests under way: as many as bring disks near to their best. With more, what is wanted first comes with the last.
+pub(super) const N_READS: usize = 4;
 
 /// Consecutive bytes of one of a model's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl ReaderKind {
         Self::ALL.into_iter().filter(move |kind| kind.start(&no_files, 1).is_ok())
     }
 
-    /// Starts one, for at most `max_reads` at a time.
+    /// Starts one that holds at most `max_reads` at a time.
     ///
     /// # Errors
     /// The system's reason.
@@ -202,10 +202,10 @@ impl ReaderKind {
 pub(crate) trait Reader: Send {
     fn kind(&self) -> ReaderKind;
 
-    /// Begins a read. Never waits, as long as no more than the promised number are under way.
+    /// Takes a read, to be made after those before. Never waits, as long as there are no more than the promised number.
     fn submit(&mut self, read: Read);
 
-    /// Waits for one of the reads under way to end. There must be one.
+    /// Waits for one of the reads to end. There must be one.
     fn wait(&mut self) -> (Read, io::Result<()>);
 }
 

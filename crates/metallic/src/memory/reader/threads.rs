@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{ModelFiles, N_READERS, Read, Reader, ReaderKind};
+use super::{ModelFiles, N_READS, Read, Reader, ReaderKind};
 
 /// Threads that take reads from one queue and put them into another.
 pub(super) struct ReadThreads {
@@ -20,7 +20,7 @@ impl ReadThreads {
     /// # Errors
     /// What the system says, if it refuses a thread.
     pub(super) fn start(files: &Arc<ModelFiles>, max_reads: usize) -> io::Result<Self> {
-        let n_threads = N_READERS.min(max_reads);
+        let n_threads = N_READS.min(max_reads);
         let (submitted, reads) = sync_channel::<Read>(max_reads);
         let (end, ended) = sync_channel(max_reads);
         let reads = Arc::new(Mutex::new(reads));

@@ -1,16 +1,18 @@
 //! Reads made by the kernel, which takes requests and returns results through two rings: io_uring(7).
 //!
-//! A request is handed over as soon as it is made, so that the disk begins at once; that a batch would save system
-//! calls matters nothing with some hundred requests a second. For the same reason registered buffers and files gained
-//! nothing in measurements. A kernel thread that watches the ring would take a core from those that compute.
+//! The kernel is given a few requests at a time, in order: a disk shares itself out among all that it is given, and what
+//! is wanted first would come with the last. A request is handed over as soon as it is made; that a batch would save
+//! system calls matters nothing with some hundred requests a second. For the same reason registered buffers and files
+//! gained nothing in measurements. A kernel thread that watches the ring would take a core from those that compute.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode, types};
 
-use super::{ModelFiles, Read, Reader, ReaderKind};
+use super::{ModelFiles, N_READS, Read, Reader, ReaderKind};
 use crate::memory::direct::Blocks;
 
 /// Bytes of one request at most: the kernel takes no more than 2 GiB and reads less if more is asked for.
@@ -24,18 +26,21 @@ const MAX_REQUEST_BYTES: usize = 1 << 30;
 pub(super) struct UringReader {
     ring: IoUring,
     files: Arc<ModelFiles>,
+    /// Reads that the kernel has not been given.
+    waiting: VecDeque<Read>,
     /// By the index that the kernel knows a read by.
-    under_way: Vec<Option<(Read, Blocks)>>,
+    under_way: [Option<(Read, Blocks)>; N_READS],
+    /// Reads that have ended.
+    ended: VecDeque<(Read, io::Result<()>)>,
 }
 
 impl UringReader {
-    /// Sets up a ring for at most `max_reads` at a time.
+    /// Sets up a ring. There will be at most `max_reads` reads at a time.
     ///
     /// # Errors
     /// The system's reason, if it does not allow that, or is too old to read so.
     pub(super) fn start(files: Arc<ModelFiles>, max_reads: usize) -> io::Result<Self> {
-        let n_entries = u32::try_from(max_reads).unwrap_or(u32::MAX);
-        let ring = IoUring::new(n_entries)?;
+        let ring = IoUring::new(N_READS as u32)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         if !probe.is_supported(opcode::Read::CODE) {
@@ -43,7 +48,24 @@ impl UringReader {
         }
         // Nothing yet, but where it is forbidden to submit, this says so.
         ring.submit()?;
-        Ok(Self { ring, files, under_way: (0..max_reads).map(|_| None).collect() })
+        Ok(Self {
+            ring,
+            files,
+            waiting: VecDeque::with_capacity(max_reads),
+            under_way: [const { None }; N_READS],
+            ended: VecDeque::with_capacity(max_reads),
+        })
+    }
+
+    /// Gives the kernel as many of the waiting reads as it may have.
+    fn request_waiting(&mut self) {
+        while let Some(index) = self.under_way.iter().position(Option::is_none)
+            && let Some(read) = self.waiting.pop_front()
+        {
+            let blocks = self.files.of(read.range).blocks(read.range.offset, read.range.n_bytes);
+            self.under_way[index] = Some((read, blocks));
+            self.request(index);
+        }
     }
 
     /// Asks the kernel for what is missing of a read.
@@ -65,25 +87,45 @@ impl UringReader {
         }
     }
 
-    /// Waits for the kernel to end a request. Returns the index of the read and how many bytes there are.
+    /// A request that the kernel has ended, if there is one: the index of the read and how many bytes there are.
+    fn result(&mut self) -> Option<(usize, io::Result<usize>)> {
+        let entry = self.ring.completion().next()?;
+        let result = match entry.result() {
+            // The thread has ended that made the request, and took with it what had not begun.
+            error if error == -libc::ECANCELED => Err(io::ErrorKind::Interrupted.into()),
+            n_bytes => usize::try_from(n_bytes).map_err(|_| io::Error::from_raw_os_error(-n_bytes)),
+        };
+        Some((entry.user_data() as usize, result))
+    }
+
+    /// Waits for the kernel to end a request.
     ///
     /// # Errors
     /// The kernel does not serve the ring any more.
     fn next_result(&mut self) -> io::Result<(usize, io::Result<usize>)> {
         loop {
-            if let Some(entry) = self.ring.completion().next() {
-                let result = match entry.result() {
-                    // The thread has ended that made the request, and took with it what had not begun.
-                    error if error == -libc::ECANCELED => Err(io::ErrorKind::Interrupted.into()),
-                    n_bytes => usize::try_from(n_bytes).map_err(|_| io::Error::from_raw_os_error(-n_bytes)),
-                };
-                return Ok((entry.user_data() as usize, result));
+            if let Some(result) = self.result() {
+                return Ok(result);
             }
             match self.ring.submit_and_wait(1) {
                 Err(error) if !is_passing(&error) => return Err(error),
                 _ => {}
             }
         }
+    }
+
+    /// Goes on with a read of which a request has ended.
+    fn take(&mut self, (index, result): (usize, io::Result<usize>)) {
+        let (_, blocks) = self.under_way[index].as_mut().expect("a result of a read that is under way");
+        let result = blocks.count(result);
+        if result.is_ok() && blocks.missing().is_some() {
+            return self.request(index);
+        }
+        let (mut read, blocks) = self.under_way[index].take().expect("it is there");
+        self.files.of(read.range).drop_cached(&blocks);
+        read.slot.holds(blocks.start, read.range);
+        self.ended.push_back((read, result));
+        self.request_waiting();
     }
 }
 
@@ -99,25 +141,20 @@ impl Reader for UringReader {
     }
 
     fn submit(&mut self, read: Read) {
-        let index = self.under_way.iter().position(Option::is_none).expect("no more than promised");
-        let blocks = self.files.of(read.range).blocks(read.range.offset, read.range.n_bytes);
-        self.under_way[index] = Some((read, blocks));
-        self.request(index);
+        self.waiting.push_back(read);
+        self.request_waiting();
+        while let Some(result) = self.result() {
+            self.take(result);
+        }
     }
 
     fn wait(&mut self) -> (Read, io::Result<()>) {
         loop {
-            let (index, result) = self.next_result().expect("the kernel serves a ring that it has set up");
-            let (_, blocks) = self.under_way[index].as_mut().expect("a result of a read that is under way");
-            let result = blocks.count(result);
-            if result.is_ok() && blocks.missing().is_some() {
-                self.request(index);
-                continue;
+            if let Some(ended) = self.ended.pop_front() {
+                return ended;
             }
-            let (mut read, blocks) = self.under_way[index].take().expect("it is there");
-            self.files.of(read.range).drop_cached(&blocks);
-            read.slot.holds(blocks.start, read.range);
-            return (read, result);
+            let result = self.next_result().expect("the kernel serves a ring that it has set up");
+            self.take(result);
         }
     }
 }
@@ -128,7 +165,12 @@ impl Drop for UringReader {
             match self.next_result() {
                 Ok((index, _)) => self.under_way[index] = None,
                 // The kernel may still write to the slots; so their memory must stay.
-                Err(_) => return std::mem::forget(std::mem::take(&mut self.under_way)),
+                Err(_) => {
+                    return std::mem::forget(std::mem::replace(
+                        &mut self.under_way,
+                        [const { None }; N_READS],
+                    ));
+                }
             }
         }
     }

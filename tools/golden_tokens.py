@@ -1,4 +1,4 @@
-"""Writes crates/metallic/tests/text/golden.json: what other tokenizers make of texts.
+"""Writes what other tokenizers make of texts, to crates/metallic/tests/text: golden.json and words.json.
 
     pip install tokenizers==0.23.3 sentencepiece==0.2.3
     pip install --no-deps rwkv
@@ -6,7 +6,10 @@
 
 Small vocabularies are made here, of random words, and laid out as a GGUF file has them. The ids are those of
 the publishers' own programs: `tokenizers` for WordPiece, `sentencepiece` for the unigram model, and the tokenizer
-of the `rwkv` package.
+of the `rwkv` package. PLaMo 2's is in no package; `plamo` below is its definition.
+
+`words.json` has the words that `tokenizers` splits texts into before byte-pair merges, with the pre-tokenizers of the
+publishers' `tokenizer.json`, one for each row of the table in `pre_types.rs`.
 """
 
 import importlib.util
@@ -19,7 +22,7 @@ from pathlib import Path
 import sentencepiece
 import tokenizers
 
-OUT = Path(__file__).parent.parent / "crates/metallic/tests/text/golden.json"
+OUT = Path(__file__).parent.parent / "crates/metallic/tests/text"
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 PIECE_TYPES = {"IsUnknown": UNKNOWN, "IsControl": CONTROL, "IsByte": BYTE}
 
@@ -165,6 +168,139 @@ def rwkv():
     }
 
 
+def plamo():
+    """Of all ways to write a text in pieces, the one with the greatest sum of scores in whole units; of several, the
+    one whose first piece that differs is the longest. A character that no piece is costs 10⁷ units, and is its bytes."""
+    letters = sorted({letter for text in SENTENCES for letter in text} - {"ö"})
+    words = set(WORDS[:80]) | {word + " " for word in WORDS[:30]} | {" " + word for word in WORDS[:9]}
+    words |= {"k" * length for length in range(2, 6)} | {"世界世", "\n\n", "▁", "lo,"}
+    pieces = letters + sorted(words - set(letters))
+    # Few scores, so that many ways are equally good.
+    scores = [round(-2.0 * random.randint(1, 4) - 1.23456 * (len(piece) < 2), 4) for piece in pieces]
+    tokens = ["<unk>", "<s>"] + [f"<0x{byte:02X}>" for byte in range(256)] + pieces
+    first = len(tokens) - len(pieces)
+    units = {piece: (round(score * 1e4), first + i) for i, (piece, score) in enumerate(zip(pieces, scores))}
+
+    def encode(text):
+        best = [(0, [])]  # for each end of the text, from the shortest on
+        for start in reversed(range(len(text))):
+            ways = []
+            for end in range(len(text), start, -1):
+                score, id = units.get(text[start:end], (None, None))
+                rest, ids = best[len(text) - end]
+                if id is not None:
+                    ways.append((rest + score, [id] + ids))
+            rest, ids = best[len(text) - start - 1]
+            ways.append((rest - 10**7, [2 + byte for byte in text[start].encode()] + ids))
+            best.append(max(ways, key=lambda way: way[0]))
+        return best[-1][1]
+
+    return {
+        "name": "PLaMo 2",
+        "model": "plamo2",
+        "tokens": tokens,
+        "types": [UNKNOWN, CONTROL] + [BYTE] * 256 + [NORMAL] * len(pieces),
+        "scores": [0.0] * first + scores,
+        "cases": [(text, encode(text)) for text in TEXTS],
+    }
+
+
+def words():
+    split = lambda pattern: tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    digits = tokenizers.pre_tokenizers.Digits
+    punctuation = tokenizers.pre_tokenizers.Punctuation
+    spaces = r"|\s+(?!\S)|\s+"
+    ending = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    # What `ByteLevel` splits by; it would also change the text.
+    gpt2 = split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+" + spaces)
+    letters = lambda numbers: ending + r"|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+" % numbers
+    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}%s]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}%s]"
+    cased = lambda ending, numbers, lines, but="": (
+        rf"[^\r\n\p{{L}}\p{{N}}]?{upper % but}*{lower % but}+{ending}"
+        rf"|[^\r\n\p{{L}}\p{{N}}]?{upper % but}+{lower % but}*{ending}"
+        rf"|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[{lines}]*|\s*[\r\n]+{spaces}"
+    )
+    gpt4o = split(cased(ending + "?", r"\p{N}{1,3}", r"\r\n/"))
+    deepseek = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"
+    deepseek3 = split(deepseek + r"[\r\n]*|\s*[\r\n]+" + spaces)
+    up_to_3, east_asian, lines = split(r"\p{N}{1,3}"), split("[一-龥\u3040-\u309f\u30a0-\u30ff]+"), split(r"[^\n]+|[\n]+")
+    bloom = split(r" ?[^(\s|[.,!?…。，、।۔،])]+")
+    by_powers = "|".join(rf"\s{{{2**power}}}(?!\S)" for power in range(9, 1, -1)) + r"|\s{1,2}(?!\S)|\s{1}"
+    of = {
+        # Of no publisher, but what other engines do.
+        "default": [split(r"[\p{P}\$\+<=>\^~\|]+"), gpt2, digits(), split("[0-9][0-9][0-9]")],
+        "gpt-2": [gpt2],
+        "llama-bpe": [split(letters(r"\p{N}{1,3}") + spaces)],
+        "dbrx": [split(letters(r"\p{N}{1,3}") + spaces)],
+        "jais-2": [split(letters(r"\p{N}{1,3}") + "|" + by_powers)],
+        "glm4": [split(letters(r"\p{N}{1,3}") + spaces)],
+        "qwen2": [split(letters(r"\p{N}") + spaces)],
+        "qwen35": [split(letters(r"\p{N}").replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"\s\p{L}", r"\s\p{L}\p{M}") + spaces)],
+        "laguna": [lines, split(letters(r"\p{N}") + spaces)],
+        "ufakzeka": [split(letters(r"\p{N}").removeprefix(ending + "|") + spaces)],
+        "seed-coder": [split(letters(r"\p{N}{1}").replace(r"\p{N}]+[\r\n]*", r"\p{N}\r\n]+") + spaces)],
+        "bailingmoe": [
+            split(
+                r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]" + spaces
+            )
+        ],
+        "minicpm5": [up_to_3, split(letters(r"\p{N}+") + spaces)],
+        "exaone-moe": [
+            split(
+                ending + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}"
+                r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]" + spaces
+            )
+        ],
+        "starcoder": [digits(individual_digits=True), gpt2],
+        "falcon": [punctuation("contiguous"), gpt2, split("[0-9][0-9][0-9]")],
+        "deepseek-coder": [split(r"[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+")]
+        + [split("[一-龥ࠀ-一가-\ud7ff]+"), digits(individual_digits=True)],
+        "deepseek-v3": [up_to_3, east_asian, deepseek3],
+        "spark2_5": [up_to_3, east_asian, split(deepseek + r"|[\r\n]" + spaces), split(r"\p{N}")],
+        "afmoe": [
+            # Digits in threes from the right, then runs of the scripts that don't separate words.
+            split(r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))"),
+            split(
+                "[一-\u9fff㐀-\u4dbf\uf900-\ufaff\u3040-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0eff\u1780-\u17ff"
+                "\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+            ),
+            deepseek3,
+        ],
+        "bloom": [bloom],
+        "viking": [bloom, digits(individual_digits=True)],
+        "tekken": [split(cased("", r"\p{N}", r"\r\n/"))],
+        "granite-embed-multi-97m": [gpt4o],
+        "youtu": [
+            split("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\u3040-\u309f\u30a0-\u30ff]+"),
+            split(cased(ending + "?", r"\p{N}", r"\r\n/")),
+        ],
+        "gpt-4o": [gpt4o],
+        "tiny_aya": [split(r"\d{1,3}(?=(?:\d{3})*\b)"), gpt4o],
+        "superbpe": [split(r"\p{N}+"), split(r"(?=(\d{3})+(?!\d))")],
+        "chameleon": [split("<sentinel:[0-9]+>"), split("(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z")]
+        + [split(r"([\t\n]|    |  )"), digits(individual_digits=True), punctuation("isolated"), gpt2],
+        "kimi-k2": [
+            split(r"[\p{Han}]+|" + cased(ending + "?", r"\p{N}{1,3}", r"\r\n", "&&[^\\p{Han}]")),
+        ],
+        "gemma4": [lines],
+    }
+    join = lambda steps, text: "¦".join(
+        word for word, _ in tokenizers.pre_tokenizers.Sequence(steps).pre_tokenize_str(text)
+    )
+    return {"texts": WORD_TEXTS, "words": {name: [join(steps, text) for text in WORD_TEXTS] for name, steps in of.items()}}
+
+
+WORD_TEXTS = [
+    "I'LL say 'tis he's we'VE, Hello  World's\n\n \t x  \r\n  end \n",
+    "1 12 123 1234 1234567 v1234 12345ab $1,234,567.89 10²³ ½ ٣٤٥٦ 0x1F4",
+    "世界，你好！ｅ三〇 カナかな 한국어 ก็ภาษา ဗမာ ខ្មែរ ㄅㄆ ㄱㄴ“引用”…",
+    "HelloWorld ABCdef's ÉCOLE ǅ e\u0301a\u0301 नमस्ते ﷺ İstanbul ß",
+    "a/b//c\n/d !!!\n\n??\r\n``x``, $+<=>^~| @#user_name «é» —x¿ <sentinel:12>IMGIMGABZ",
+    "    four     five\t\tt\n        eight         9 \u3000\u00a0 z   ",
+    "x" + " " * 21 + "y" + " " * 600 + "z\n" + " " * 7,
+    "\U0001f469\u200d\U0001f692 ☃☃a ©2024™ a\u00adb\ufeffc\u2028d। و،",
+]
+
 vocabularies = [
     wordpiece(True),
     wordpiece(False),
@@ -172,9 +308,12 @@ vocabularies = [
     unigram("spaces as they are", vocab_size=150, add_dummy_prefix=False, remove_extra_whitespaces=False),
     unigram("bytes for unknown characters", vocab_size=400, byte_fallback=True),
     rwkv(),
+    plamo(),
 ]
 for of in vocabularies:
     # A vocabulary on one line, each of its texts on another.
     of["cases"] = [{"text": text, "ids": ids} for text, ids in of["cases"]]
 dump = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-OUT.write_text("[\n" + ",\n".join(dump(of).replace('{"text"', '\n{"text"') for of in vocabularies) + "\n]\n")
+lines = lambda text: text.replace('{"text"', '\n{"text"')
+(OUT / "golden.json").write_text("[\n" + ",\n".join(lines(dump(of)) for of in vocabularies) + "\n]\n")
+(OUT / "words.json").write_text(json.dumps(words(), ensure_ascii=False, indent=0) + "\n")

@@ -15,7 +15,6 @@ use super::words::WordBreaks;
 /// A vocabulary whose pairs merge in the order of `tokenizer.ggml.merges`.
 pub(super) struct Bpe {
     pre_tokenizer: PreTokenizer,
-    alphabet: Alphabet,
     merges: Merges,
     /// Where words can be cut further, in vocabularies of text, whose words are lines.
     breaks: Option<WordBreaks>,
@@ -33,15 +32,15 @@ impl Bpe {
     pub(super) fn read(
         metadata: &Metadata<'_>,
         vocabulary: &Vocabulary,
-        alphabet: Alphabet,
         pre_tokenizer: PreTokenizer,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
+        let alphabet = pre_tokenizer.alphabet;
         let merges = read_merges(metadata, vocabulary, alphabet)?;
         let piece = |byte: usize| vocabulary.find(&[byte as u8]).unwrap_or(NO_TOKEN);
         let bytes = Box::new(std::array::from_fn(piece));
         let breaks = (alphabet == Alphabet::SentencePiece).then(|| WordBreaks::new(vocabulary));
-        Ok(Bpe { pre_tokenizer, alphabet, merges, breaks, bytes, unknown })
+        Ok(Bpe { pre_tokenizer, merges, breaks, bytes, unknown })
     }
 
     /// Whether texts start with BOS, if the file does not say.
@@ -63,7 +62,7 @@ pub(super) struct Encoder<'a> {
 
 impl tokenizer::Encoder for Encoder<'_> {
     fn encode(&mut self, text: &str, _: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let text = match self.bpe.alphabet {
+        let text = match self.bpe.pre_tokenizer.alphabet {
             Alphabet::SentencePiece if text.contains('▁') => Cow::Owned(text.replace('▁', " ")),
             _ => Cow::Borrowed(text),
         };
@@ -87,7 +86,7 @@ struct Rules<'a> {
 
 impl MergeRules for Rules<'_> {
     fn first_symbol(&self, rest: &[u8]) -> (usize, u32) {
-        match self.bpe.alphabet {
+        match self.bpe.pre_tokenizer.alphabet {
             Alphabet::ByteLevel => (1, self.bpe.bytes[usize::from(rest[0])]),
             _ => self.vocabulary.first_char(rest),
         }

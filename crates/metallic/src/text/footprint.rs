@@ -23,7 +23,7 @@ pub(super) fn estimate(metadata: &Metadata<'_>) -> u64 {
     let names =
         || array("tokenizer.ggml.tokens").and_then(|tokens| tokens.strings().ok()).into_iter().flatten();
     let cut = match model {
-        Some("bert" | "t5" | "rwkv") => {
+        Some("bert" | "t5" | "plamo2" | "rwkv") => {
             names().map(|name| CUT_HALF_BYTES * name.len() as u64).sum::<u64>() / 2
         }
         _ => 0,

@@ -41,7 +41,7 @@ impl LongestMatch {
 }
 
 /// A search for texts, none of them empty.
-pub(super) fn automaton(kind: MatchKind, texts: &[&[u8]]) -> Result<AhoCorasick, TokenizerError> {
+pub(super) fn automaton(kind: MatchKind, texts: &[impl AsRef<[u8]>]) -> Result<AhoCorasick, TokenizerError> {
     let built = AhoCorasick::builder().match_kind(kind).build(texts);
     built.map_err(|e| TokenizerError::TooManyPieces { reason: e.to_string() })
 }

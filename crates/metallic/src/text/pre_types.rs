@@ -3,6 +3,8 @@
 //! The patterns are those of the publishers' `tokenizer.json` files. Where a publisher chains several, each
 //! splits what the one before has left.
 
+use super::vocabulary::Alphabet;
+
 /// How the texts for a family of vocabularies are split into words.
 pub(super) struct PreType {
     /// The values of `tokenizer.ggml.pre` that mean this.
@@ -13,6 +15,8 @@ pub(super) struct PreType {
     pub(super) ignore_merges: bool,
     /// Whether texts start with BOS, if the file does not say.
     pub(super) add_bos: bool,
+    /// How the vocabulary writes bytes.
+    pub(super) alphabet: Alphabet,
 }
 
 /// One way to split a text.
@@ -21,14 +25,21 @@ pub(super) enum Step {
     Isolate(&'static str),
     /// The same, where the pattern ends with `|\s+(?!\S)|\s+`, which is left out here.
     IsolateWithSpaces(&'static str),
+    /// The same, where it ends with `|\s{512}(?!\S)|\s{256}(?!\S)|…|\s{4}(?!\S)|\s{1,2}(?!\S)|\s`.
+    IsolateWithSpacesByPowers(&'static str),
+    /// What the last pattern matches is a number, of which every three digits from its right on are a word, and so is what
+    /// is left of them. What another matches is left alone.
+    IsolateThousands(&'static [&'static str]),
+    /// Numbers are cut before every three digits from their right, `(?=(\d{3})+(?!\d))`, and nowhere else.
+    CutThousands,
 }
 
-use Step::{Isolate, IsolateWithSpaces};
+use Step::{CutThousands, Isolate, IsolateThousands, IsolateWithSpaces, IsolateWithSpacesByPowers};
 
 const GPT2: Step = IsolateWithSpaces(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
-const LLAMA3: Step = IsolateWithSpaces(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
-);
+const LLAMA3_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+";
+const LLAMA3: Step = IsolateWithSpaces(LLAMA3_WORDS);
 const QWEN2: Step = IsolateWithSpaces(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
 );
@@ -45,7 +56,8 @@ const DIGIT: Step = Isolate(r"\p{N}");
 const UP_TO_3_DIGITS: Step = Isolate(r"\p{N}{1,3}");
 const LINES: Step = Isolate(r"[^\n]+|\n+");
 
-const PLAIN: PreType = PreType { names: &[], steps: &[], ignore_merges: false, add_bos: false };
+const PLAIN: PreType =
+    PreType { names: &[], steps: &[], ignore_merges: false, add_bos: false, alphabet: Alphabet::ByteLevel };
 
 /// For files that name no type, or an unknown one.
 pub(super) const DEFAULT: PreType = PreType {
@@ -97,8 +109,10 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         steps: &[LLAMA3],
         ignore_merges: true,
         add_bos: true,
+        ..PLAIN
     },
     PreType { names: &["dbrx", "smaug-bpe", "chatglm-bpe"], steps: &[LLAMA3], ..PLAIN },
+    PreType { names: &["jais-2"], steps: &[IsolateWithSpacesByPowers(LLAMA3_WORDS)], ..PLAIN },
     PreType { names: &["glm4", "glm5"], steps: &[LLAMA3], ignore_merges: true, ..PLAIN },
     PreType {
         names: &[
@@ -195,7 +209,7 @@ pub(super) const PRE_TYPES: &[PreType] = &[
             Isolate(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
             Isolate(r"\s+$"),
             Isolate("[一-龥ࠀ-一가-퟿]+"),
-            Isolate(r"\p{N}+"),
+            DIGIT,
         ],
         ..PLAIN
     },
@@ -215,6 +229,32 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         steps: &[UP_TO_3_DIGITS, Isolate("[一-龥぀-ゟ゠-ヿ]+"), DEEPSEEK3],
         ..PLAIN
     },
+    PreType {
+        names: &["spark2_5"],
+        steps: &[
+            UP_TO_3_DIGITS,
+            Isolate("[一-龥぀-ゟ゠-ヿ]+"),
+            IsolateWithSpaces(concat!(
+                r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
+                r"| ?[\p{P}\p{S}]+|[\r\n]",
+            )),
+            DIGIT,
+        ],
+        ..PLAIN
+    },
+    PreType {
+        names: &["afmoe"],
+        steps: &[
+            IsolateThousands(&[r"\p{N}+"]),
+            Isolate(concat!(
+                r"[一-\x{9FFF}㐀-\x{4DBF}\x{F900}-\x{FAFF}\x{3040}-\x{309F}\x{30A0}-\x{30FF}\x{FF65}-\x{FF9F}\x{2F00}-\x{2FDF}",
+                r"\x{0E40}-\x{0E7F}\x{0E80}-\x{0EFF}\x{1780}-\x{17FF}\x{1000}-\x{109F}\x{AA60}-\x{AA7F}\x{A9E0}-\x{A9FF}",
+                r"\x{AC00}-\x{D7AF}\x{1100}-\x{11FF}]+",
+            )),
+            DEEPSEEK3,
+        ],
+        ..PLAIN
+    },
     PreType { names: &["poro-chat", "bloom", "gpt3-finnish"], steps: &[BLOOM], ..PLAIN },
     PreType { names: &["viking"], steps: &[BLOOM, DIGIT], ..PLAIN },
     PreType {
@@ -226,6 +266,7 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         ))],
         ignore_merges: true,
         add_bos: true,
+        ..PLAIN
     },
     PreType { names: &["granite-embed-multi-97m"], steps: &[GPT4O], ignore_merges: true, ..PLAIN },
     PreType {
@@ -242,6 +283,26 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         ..PLAIN
     },
     PreType { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], steps: &[GPT4O], ..PLAIN },
+    // A number that goes on as a word is left to the second step.
+    PreType {
+        names: &["tiny_aya", "cohere2moe"],
+        steps: &[IsolateThousands(&[r"\d+[\w\p{N}--\d]", r"\d+"]), GPT4O],
+        ..PLAIN
+    },
+    PreType { names: &["superbpe"], steps: &[Isolate(r"\p{N}+"), CutThousands], ..PLAIN },
+    PreType {
+        names: &["chameleon"],
+        steps: &[
+            Isolate("<sentinel:[0-9]+>"),
+            Isolate("IMGIMG[A-I]{1,4}Z"),
+            Isolate(r"[\t\n]|    |  "),
+            DIGIT,
+            Isolate(r"[\p{P}!-/:-@\[-`{-~]"),
+            GPT2,
+        ],
+        add_bos: true,
+        ..PLAIN
+    },
     PreType {
         names: &["kimi-k2"],
         steps: &[IsolateWithSpaces(concat!(
@@ -255,7 +316,12 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         ..PLAIN
     },
     // Vocabularies of text rather than bytes, whose pieces reach over words but not over lines.
-    PreType { names: &["gemma4", "granite-embed-multi-311m", "sarvam-moe"], steps: &[LINES], ..PLAIN },
+    PreType {
+        names: &["gemma4", "granite-embed-multi-311m", "sarvam-moe"],
+        steps: &[LINES],
+        alphabet: Alphabet::SentencePiece,
+        ..PLAIN
+    },
 ];
 
 const BLOOM: Step = Isolate(r" ?[^(\s|.,!?…。，、।۔،)]+");

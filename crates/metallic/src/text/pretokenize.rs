@@ -2,14 +2,17 @@
 //!
 //! How to split is a property of the vocabulary: the file names it (`tokenizer.ggml.pre`), and the table in
 //! [`pre_types`](super::pre_types) says what the name means. Patterns run on regex-automata: it takes linear
-//! time whatever the text, which a backtracking engine does not. It has no look-ahead; the only one that the
-//! patterns need is at their end, `\s+(?!\S)|\s+`: white space before a word leaves its last character to the
-//! word. That is done by hand.
+//! time whatever the text, which a backtracking engine does not. It has no look-ahead; those that the
+//! patterns need are at their end, `\s+(?!\S)|\s+`, where white space before a word leaves its last character to the
+//! word, and in numbers, of which the digits that follow count. These are done by hand.
+
+use std::ops::Range;
 
 use regex_automata::meta::Regex;
-use regex_automata::{Anchored, Input};
+use regex_automata::{Anchored, Input, Match};
 
 use super::pre_types::{DEFAULT, PRE_TYPES, PreType, Step};
+use super::vocabulary::Alphabet;
 
 /// Bytes for the states that a pattern's automaton keeps. With the Unicode classes in these patterns, a text
 /// in many scripts visits thousands; too few means building them again and again.
@@ -17,15 +20,14 @@ const AUTOMATON_CACHE_BYTES: usize = 8 << 20;
 
 /// How texts are split for one vocabulary.
 pub(super) struct PreTokenizer {
-    steps: Vec<Regex>,
+    splitters: Vec<Splitter>,
     /// Whether a word that is a token is that token, even if merging would not make it.
     pub(super) ignore_merges: bool,
     /// Whether texts start with BOS, if the file does not say.
     pub(super) add_bos: bool,
+    /// How the vocabulary writes bytes.
+    pub(super) alphabet: Alphabet,
 }
-
-/// White space at the end of a step's pattern matches as this one.
-const SPACES: usize = 1;
 
 impl PreTokenizer {
     /// The splitting that a file's `tokenizer.ggml.pre` names. A name that is not known is a warning, and the
@@ -43,17 +45,132 @@ impl PreTokenizer {
     }
 
     fn from_type(of: &PreType) -> Self {
-        let steps = of.steps.iter().map(|step| match *step {
-            Step::Isolate(pattern) => compile(&[pattern]),
-            Step::IsolateWithSpaces(pattern) => compile(&[pattern, r"\s+"]),
-        });
-        PreTokenizer { steps: steps.collect(), ignore_merges: of.ignore_merges, add_bos: of.add_bos }
+        let &PreType { steps, ignore_merges, add_bos, alphabet, .. } = of;
+        PreTokenizer {
+            splitters: steps.iter().map(Splitter::new).collect(),
+            ignore_merges,
+            add_bos,
+            alphabet,
+        }
     }
 
     /// Hands out the words of a text in order. Together they are the text.
     pub(super) fn split<'t>(&self, text: &'t str, emit: &mut dyn FnMut(&'t str)) {
-        split(&self.steps, text, emit);
+        split(&self.splitters, text, emit);
     }
+}
+
+/// A [`Step`], ready to run.
+struct Splitter {
+    pattern: Regex,
+    ending: Ending,
+}
+
+/// What a step does beside its pattern.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Nothing.
+    None,
+    /// White space matches too; before a word, all but its last character.
+    Spaces,
+    /// The same, and it is cut to lengths that are powers of two.
+    SpacesByPowers,
+    /// Matches are cut before every three digits from the right, and from what is around them.
+    IsolatedThousands,
+    /// Matches are cut before every three digits from the right.
+    Thousands,
+}
+
+/// The longest piece of white space that is cut by powers, in characters.
+const MAX_POWER: usize = 512;
+
+impl Splitter {
+    fn new(step: &Step) -> Self {
+        let (patterns, ending): (&[&str], _) = match step {
+            Step::Isolate(pattern) => (&[pattern], Ending::None),
+            Step::IsolateWithSpaces(pattern) => (&[pattern, r"\s+"], Ending::Spaces),
+            Step::IsolateWithSpacesByPowers(pattern) => (&[pattern, r"\s+"], Ending::SpacesByPowers),
+            Step::IsolateThousands(patterns) => (*patterns, Ending::IsolatedThousands),
+            Step::CutThousands => (&[r"\d+"], Ending::Thousands),
+        };
+        Splitter { pattern: compile(patterns), ending }
+    }
+
+    /// Hands out the pieces of a text in order. Together they are the text; some may be empty.
+    fn split<'t>(&self, text: &'t str, emit: &mut dyn FnMut(&'t str)) {
+        let mut at = 0;
+        let mut cut = |to| emit(&text[std::mem::replace(&mut at, to)..to]);
+        let mut searched = 0;
+        while let Some(found) = self.next_match(text, searched) {
+            let Range { start, end } = found.range();
+            searched = end;
+            if self.ending == Ending::IsolatedThousands && !self.is_last(&found) {
+                continue;
+            }
+            let isolated = self.ending != Ending::Thousands;
+            if isolated {
+                cut(start);
+            }
+            match self.ending {
+                Ending::SpacesByPowers if self.is_last(&found) => {
+                    powers(&text[start..end]).for_each(|offset| cut(start + offset));
+                }
+                Ending::IsolatedThousands | Ending::Thousands => {
+                    thousands(&text[start..end]).for_each(|offset| cut(start + offset));
+                }
+                _ => {}
+            }
+            if isolated {
+                cut(end);
+            }
+        }
+        cut(text.len());
+    }
+
+    /// The next match from `at` on, which is not empty.
+    fn next_match(&self, text: &str, at: usize) -> Option<Match> {
+        if at == text.len() {
+            return None;
+        }
+        let input = Input::new(text).range(at..);
+        // Most patterns match wherever they start, and then looking for the start is work for nothing.
+        let found = self.pattern.search(&input.clone().anchored(Anchored::Yes));
+        let found = found.or_else(|| self.pattern.search(&input))?;
+        let has_spaces = matches!(self.ending, Ending::Spaces | Ending::SpacesByPowers);
+        if has_spaces && self.is_last(&found) && found.end() < text.len() {
+            let last = text[found.range()].char_indices().next_back().map_or(0, |(at, _)| at);
+            if last > 0 {
+                return Some(Match::new(found.pattern(), found.start()..found.start() + last));
+            }
+        }
+        Some(found)
+    }
+
+    /// Whether this is a match of the step's last pattern: for some, white space.
+    fn is_last(&self, found: &Match) -> bool {
+        found.pattern().as_usize() + 1 == self.pattern.pattern_len()
+    }
+}
+
+/// Where in a number each three digits from its right begin.
+fn thousands(number: &str) -> impl Iterator<Item = usize> {
+    let n_digits = number.chars().count();
+    let digits = number.char_indices().enumerate();
+    digits.filter_map(move |(index, (offset, _))| ((n_digits - index) % 3 == 0).then_some(offset))
+}
+
+/// Where the pieces of white space begin whose lengths are powers of two, the longest first.
+fn powers(spaces: &str) -> impl Iterator<Item = usize> {
+    let mut n_left = spaces.chars().count();
+    let mut offsets = spaces.char_indices().map(|(offset, _)| offset);
+    let mut n_between = 0;
+    std::iter::from_fn(move || {
+        let offset = offsets.nth(n_between)?;
+        let len = (1 << n_left.ilog2()).min(MAX_POWER);
+        n_left -= len;
+        n_between = len - 1;
+        Some(offset)
+    })
 }
 
 /// Builds a search for patterns of ours, which are valid.
@@ -62,45 +179,19 @@ pub(super) fn compile(patterns: &[&str]) -> Regex {
     Regex::builder().configure(config).build_many(patterns).expect("the patterns are valid")
 }
 
-/// Applies the first step to the text, and the others to what each of its matches, and each gap between them,
-/// gives.
-fn split<'t>(steps: &[Regex], text: &'t str, emit: &mut dyn FnMut(&'t str)) {
-    let Some((step, rest)) = steps.split_first() else {
-        return emit(text);
-    };
-    let mut at = 0;
-    while let Some((start, end)) = next_match(step, text, at) {
-        if at < start {
-            split(rest, &text[at..start], emit);
-        }
-        split(rest, &text[start..end], emit);
-        at = end;
+/// Applies the first step to the text, and the others to each of the pieces that it gives.
+fn split<'t>(splitters: &[Splitter], text: &'t str, emit: &mut dyn FnMut(&'t str)) {
+    match splitters.split_first() {
+        _ if text.is_empty() => {}
+        None => emit(text),
+        Some((first, rest)) => first.split(text, &mut |piece| split(rest, piece, emit)),
     }
-    if at < text.len() {
-        split(rest, &text[at..], emit);
-    }
-}
-
-/// The next match from `at` on, which is not empty.
-fn next_match(step: &Regex, text: &str, at: usize) -> Option<(usize, usize)> {
-    if at == text.len() {
-        return None;
-    }
-    let input = Input::new(text).range(at..);
-    // Most patterns match wherever they start, and then looking for the start is work for nothing.
-    let found = step.search(&input.clone().anchored(Anchored::Yes)).or_else(|| step.search(&input))?;
-    let mut end = found.end();
-    if found.pattern().as_usize() == SPACES && end < text.len() {
-        let last = text[found.range()].char_indices().next_back().map_or(0, |(at, _)| at);
-        if last > 0 {
-            end = found.start() + last;
-        }
-    }
-    Some((found.start(), end))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn words<'t>(name: &str, text: &'t str) -> Vec<&'t str> {
@@ -114,8 +205,8 @@ mod tests {
         let text = "Hello  world'll\n\n \t\n x 12345 ½²世界,ก็ e\u{301}ЁЖ!!?\u{a0}\u{2003}…。 <|im_end|>\r\n  \u{1F469}‍🚒  ";
         for of in PRE_TYPES.iter().chain([&DEFAULT]) {
             let pre_tokenizer = PreTokenizer::from_type(of);
-            for step in &pre_tokenizer.steps {
-                assert_eq!(step.find(""), None, "{:?} must not match nothing", of.names);
+            for splitter in &pre_tokenizer.splitters {
+                assert_eq!(splitter.pattern.find(""), None, "{:?} must not match nothing", of.names);
             }
             for start in text.char_indices().map(|(at, _)| at) {
                 let mut words = Vec::new();
@@ -123,6 +214,26 @@ mod tests {
                 assert_eq!(words.concat(), text[start..], "{:?}", of.names);
                 assert!(words.iter().all(|word| !word.is_empty()), "{:?}", of.names);
             }
+        }
+    }
+
+    // What the `tokenizers` package does with the publishers' definitions (`tools/golden_tokens.py`).
+    #[test]
+    fn words_are_those_of_another_program() {
+        #[derive(serde::Deserialize)]
+        struct Golden {
+            texts: Vec<String>,
+            words: HashMap<String, Vec<String>>,
+        }
+        let golden = include_str!("../../tests/text/words.json");
+        let golden: Golden = serde_json::from_str(golden).expect("the file of answers");
+        for (name, expected) in &golden.words {
+            for (text, expected) in golden.texts.iter().zip(expected) {
+                assert_eq!(words(name, text).join("¦"), *expected, "{name}");
+            }
+        }
+        for of in PRE_TYPES.iter().filter(|of| of.names != ["deepseek-llm"]) {
+            assert!(of.names.iter().any(|&name| golden.words.contains_key(name)), "{:?}", of.names);
         }
     }
 

@@ -19,7 +19,7 @@ use super::wordpiece::WordPiece;
 pub const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// The values of `tokenizer.ggml.model` that have a tokenizer here.
-const SUPPORTED: &str = "gpt2, llama, gemma4, bert, t5, rwkv";
+const SUPPORTED: &str = "gpt2, llama, gemma4, bert, t5, plamo2, rwkv";
 
 /// A vocabulary and the rules by which text becomes its tokens.
 ///
@@ -41,6 +41,7 @@ enum Model {
     Spm(Spm),
     WordPiece(WordPiece),
     Unigram(Unigram),
+    Plamo(Unigram),
     Rwkv(Rwkv),
 }
 
@@ -50,7 +51,7 @@ impl Model {
             Model::Bpe(bpe) => Box::new(bpe.encoder(vocabulary)),
             Model::Spm(spm) => Box::new(spm.encoder(vocabulary)),
             Model::WordPiece(wordpiece) => Box::new(wordpiece.encoder(vocabulary)),
-            Model::Unigram(unigram) => Box::new(unigram.encoder(vocabulary)),
+            Model::Unigram(unigram) | Model::Plamo(unigram) => Box::new(unigram.encoder(vocabulary)),
             Model::Rwkv(rwkv) => Box::new(rwkv.encoder(vocabulary)),
         }
     }
@@ -62,7 +63,7 @@ impl Model {
             Model::Spm(_) => (true, false),
             Model::WordPiece(_) => (true, true),
             Model::Unigram(_) => (false, true),
-            Model::Rwkv(_) => (false, false),
+            Model::Plamo(_) | Model::Rwkv(_) => (false, false),
         }
     }
 }
@@ -110,11 +111,17 @@ impl Tokenizer {
 
     fn from_metadata(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {
         let name: &str = metadata.required("tokenizer.ggml.model")?;
-        let alphabet = match name {
-            "gpt2" => Alphabet::ByteLevel,
-            "llama" | "gemma4" | "bert" | "t5" => Alphabet::SentencePiece,
-            "rwkv" => Alphabet::Escaped,
-            "none" => return Err(TokenizerError::NoTokenizer),
+        let pre_tokenizer = match name {
+            "gpt2" => Some(PreTokenizer::new(metadata.optional("tokenizer.ggml.pre")?)),
+            "gemma4" => Some(PreTokenizer::new(Some(name))),
+            _ => None,
+        };
+        let alphabet = match (name, &pre_tokenizer) {
+            (_, Some(pre_tokenizer)) => pre_tokenizer.alphabet,
+            ("llama" | "bert" | "t5", _) => Alphabet::SentencePiece,
+            ("plamo2", _) => Alphabet::Text,
+            ("rwkv", _) => Alphabet::Escaped,
+            ("none", _) => return Err(TokenizerError::NoTokenizer),
             _ => {
                 return Err(TokenizerError::UnsupportedModel {
                     model: name.to_owned(),
@@ -126,22 +133,18 @@ impl Tokenizer {
         let id = |key| read_id(metadata, &vocabulary, key);
         let (mut bos, mut eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
         let unknown = id("tokenizer.ggml.unknown_token_id")?;
-        let model = match name {
-            "llama" => Model::Spm(Spm::read(metadata, &vocabulary, unknown)?),
-            "bert" => {
+        let model = match (name, pre_tokenizer) {
+            (_, Some(pre_tokenizer)) => Model::Bpe(Bpe::read(metadata, &vocabulary, pre_tokenizer, unknown)?),
+            ("llama", _) => Model::Spm(Spm::read(metadata, &vocabulary, unknown)?),
+            ("bert", _) => {
                 // A text stands between [CLS] and [SEP]; the format spells the key so.
                 bos = id("tokenizer.ggml.cls_token_id")?.or(bos);
                 eos = id("tokenizer.ggml.seperator_token_id")?.or(eos);
                 Model::WordPiece(WordPiece::read(metadata, &vocabulary, unknown)?)
             }
-            "t5" => Model::Unigram(Unigram::read(metadata, &vocabulary, unknown)?),
-            "rwkv" => Model::Rwkv(Rwkv::new(&vocabulary, unknown)?),
-            _ => {
-                let pre =
-                    if name == "gemma4" { Some(name) } else { metadata.optional("tokenizer.ggml.pre")? };
-                let pre_tokenizer = PreTokenizer::new(pre);
-                Model::Bpe(Bpe::read(metadata, &vocabulary, alphabet, pre_tokenizer, unknown)?)
-            }
+            ("t5", _) => Model::Unigram(Unigram::read(metadata, &vocabulary, unknown)?),
+            ("plamo2", _) => Model::Plamo(Unigram::read_plamo(metadata, &vocabulary, unknown)?),
+            _ => Model::Rwkv(Rwkv::new(&vocabulary, unknown)?),
         };
         let (add_bos, add_eos) = model.adds();
         Ok(Tokenizer {
@@ -244,9 +247,9 @@ impl Tokenizer {
     pub(super) fn adds_space_prefix(&self) -> bool {
         match &self.model {
             Model::Spm(spm) => spm.add_space_prefix,
-            Model::Unigram(unigram) => unigram.normalizer.add_space_prefix,
+            Model::Unigram(unigram) => unigram.adds_space_prefix(),
             Model::WordPiece(_) => true,
-            Model::Bpe(_) | Model::Rwkv(_) => false,
+            Model::Bpe(_) | Model::Plamo(_) | Model::Rwkv(_) => false,
         }
     }
 }

@@ -1,11 +1,16 @@
-//! SentencePiece's unigram model: of all ways to write a text in pieces, the one with the greatest sum of scores.
+//! The unigram model: of all ways to write a text in pieces, the one with the greatest sum of scores.
 //!
 //! The scores are logarithms of probabilities, so this is the likeliest way (Kudo 2018, "Subword
 //! Regularization"), found as Viterbi's algorithm does: the best way to write each beginning of a word follows
 //! from those of shorter beginnings. Time is linear in the text, times the number of pieces that end at one place.
 //!
-//! Sums are of 64 bits, as in Hugging Face's `tokenizers`; SentencePiece has 32, and where two ways are equally
-//! good (`---` as `--` and `-`, or the other way round) its rounding decides.
+//! SentencePiece searches from the beginning. Sums are of 64 bits, as in Hugging Face's `tokenizers`; SentencePiece has
+//! 32, and where two ways are equally good (`---` as `--` and `-`, or the other way round) its rounding decides.
+//!
+//! PLaMo 2 searches from the end, so that of equally good ways it is the one whose first pieces are the longest. Its scores
+//! are whole numbers, which sums of 64 bits keep exactly. Here its pieces and texts are mirrored, and the rest is the same.
+
+use std::borrow::Cow;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use metallic_gguf::Metadata;
@@ -18,16 +23,25 @@ use super::tokenizer;
 use super::vocabulary::{TokenType, Vocabulary, first_char_len, read_scores};
 use super::words::WordBreaks;
 
-/// A character that no piece is scores this much less than the worst piece.
+/// To SentencePiece, an unknown character scores this much less than the worst piece.
 const UNKNOWN_PENALTY: f64 = 10.0;
+
+/// PLaMo 2 counts scores in these units.
+const PLAMO_SCORE_UNIT: f64 = 1e-4;
+
+/// What an unknown character scores to PLaMo 2, in its units.
+const PLAMO_UNKNOWN_SCORE: f64 = -1e7;
 
 /// A vocabulary whose pieces have log-probabilities (`tokenizer.ggml.scores`).
 pub(super) struct Unigram {
-    pub(super) normalizer: Normalizer,
+    /// What changes a text before it is encoded.
+    normalizer: Option<Normalizer>,
+    /// Whether texts are searched from the end, and `pieces` are mirrored.
+    mirrored: bool,
     pieces: AhoCorasick,
     /// Id and score of each piece that `pieces` finds.
     scored: Vec<(u32, f64)>,
-    /// The score of a character that no piece is.
+    /// The score of a character that is written as unknown.
     unknown_score: f64,
     breaks: Option<WordBreaks>,
     /// What stands for a character that no token can express.
@@ -35,33 +49,78 @@ pub(super) struct Unigram {
 }
 
 impl Unigram {
-    /// Reads the scores and the normalisation for a vocabulary.
+    /// Reads the scores and the normalisation for a vocabulary of SentencePiece.
     pub(super) fn read(
         metadata: &Metadata<'_>,
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        let finite = |score: f32| score.is_finite().then_some(f64::from(score));
-        let scores = read_scores(metadata, vocabulary.len(), finite)?;
-        let (ids, texts) = vocabulary.texts_of(&[TokenType::Normal, TokenType::UserDefined]);
-        let scored: Vec<(u32, f64)> = ids.iter().map(|&id| (id, scores[id as usize])).collect();
+        let (ids, texts) = vocabulary.texts_of(PIECES);
+        let scored = read_scored(metadata, vocabulary, &ids, |score| score)?;
         let worst = scored.iter().map(|&(_, score)| score).fold(0.0, f64::min);
-        // Where a space is no piece it is unknown, and one with the unknown characters before it.
-        let breaks = vocabulary.find(b" ").map(|_| WordBreaks::new(vocabulary));
         Ok(Unigram {
-            normalizer: Normalizer::read(metadata)?,
+            normalizer: Some(Normalizer::read(metadata)?),
+            mirrored: false,
             pieces: longest::automaton(MatchKind::Standard, &texts)?,
             scored,
             unknown_score: worst - UNKNOWN_PENALTY,
-            breaks,
+            breaks: breaks(vocabulary),
             unknown,
         })
+    }
+
+    /// Reads the scores for a vocabulary of PLaMo 2.
+    pub(super) fn read_plamo(
+        metadata: &Metadata<'_>,
+        vocabulary: &Vocabulary,
+        unknown: Option<u32>,
+    ) -> Result<Self, TokenizerError> {
+        let (ids, texts) = vocabulary.texts_of(PIECES);
+        let texts: Vec<Vec<u8>> = texts.iter().map(|text| mirror(text)).collect();
+        Ok(Unigram {
+            normalizer: None,
+            mirrored: true,
+            pieces: longest::automaton(MatchKind::Standard, &texts)?,
+            scored: read_scored(metadata, vocabulary, &ids, |score| (score / PLAMO_SCORE_UNIT).round())?,
+            unknown_score: PLAMO_UNKNOWN_SCORE,
+            breaks: breaks(vocabulary),
+            unknown,
+        })
+    }
+
+    /// Whether a text is encoded as if it began with a space.
+    pub(super) fn adds_space_prefix(&self) -> bool {
+        self.normalizer.as_ref().is_some_and(|normalizer| normalizer.add_space_prefix)
     }
 
     /// Encodes the parts of one text.
     pub(super) fn encoder<'a>(&'a self, vocabulary: &'a Vocabulary) -> Encoder<'a> {
         Encoder { unigram: self, vocabulary, best: Vec::new(), path: Vec::new(), seen: WordCache::default() }
     }
+}
+
+/// The types of tokens that are pieces of text.
+const PIECES: &[TokenType] = &[TokenType::Normal, TokenType::UserDefined];
+
+/// The ids with what is made of their scores.
+fn read_scored(
+    metadata: &Metadata<'_>,
+    vocabulary: &Vocabulary,
+    ids: &[u32],
+    make: impl Fn(f64) -> f64,
+) -> Result<Vec<(u32, f64)>, TokenizerError> {
+    let finite = |score: f32| score.is_finite().then(|| make(f64::from(score)));
+    let scores = read_scores(metadata, vocabulary.len(), finite)?;
+    Ok(ids.iter().map(|&id| (id, scores[id as usize])).collect())
+}
+
+/// Where words can be told apart. Where a space is no piece it is unknown, and one with the unknown characters before it.
+fn breaks(vocabulary: &Vocabulary) -> Option<WordBreaks> {
+    vocabulary.find(b" ").map(|_| WordBreaks::new(vocabulary))
+}
+
+fn mirror(text: &[u8]) -> Vec<u8> {
+    text.iter().rev().copied().collect()
 }
 
 /// Encodes parts of a text that have no special tokens.
@@ -86,7 +145,10 @@ struct Best {
 
 impl tokenizer::Encoder for Encoder<'_> {
     fn encode(&mut self, text: &str, starts: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let text = self.unigram.normalizer.normalize(text, starts);
+        let text = match &self.unigram.normalizer {
+            Some(normalizer) => Cow::Owned(normalizer.normalize(text, starts)),
+            None => Cow::Borrowed(text),
+        };
         let Some(breaks) = &self.unigram.breaks else { return self.encode_word(text.as_bytes(), out) };
         breaks.split(&text).try_for_each(|word| self.encode_word(word, out))
     }
@@ -98,7 +160,11 @@ impl Encoder<'_> {
             return Ok(());
         }
         let start = out.len();
-        self.find_best(word);
+        if self.unigram.mirrored {
+            self.find_best(&mirror(word));
+        } else {
+            self.find_best(word);
+        }
         self.trace_back(word.len());
         for pieces in self.path.chunk_by(|a, b| a.id.is_none() && b.id.is_none()) {
             match pieces[0].id {
@@ -117,23 +183,21 @@ impl Encoder<'_> {
 
     /// Fills `best`.
     fn find_best(&mut self, word: &[u8]) {
-        let Unigram { pieces, scored, unknown_score, .. } = self.unigram;
+        let Unigram { pieces, scored, unknown_score, mirrored, .. } = self.unigram;
+        let char_len = if *mirrored { mirrored_char_len } else { first_char_len };
         self.best.clear();
         self.best.resize(word.len() + 1, Best { score: f64::NEG_INFINITY, start: 0, end: 0, id: None });
         self.best[0].score = 0.0;
         let mut found = pieces.find_overlapping_iter(word).peekable();
         let mut start = 0;
         while start < word.len() {
-            let end = start + first_char_len(&word[start..]);
-            let mut is_piece = false;
+            let end = start + char_len(&word[start..]);
+            // Of those that end at one place, the longest comes first.
             while let Some(piece) = found.next_if(|piece| piece.end() <= end) {
                 let (id, score) = scored[piece.pattern().as_usize()];
                 self.consider(piece.start(), piece.end(), Some(id), score);
-                is_piece |= piece.start() == start;
             }
-            if !is_piece {
-                self.consider(start, end, None, *unknown_score);
-            }
+            self.consider(start, end, None, *unknown_score);
             start = end;
         }
     }
@@ -155,6 +219,19 @@ impl Encoder<'_> {
             self.path.push(last);
             end = last.start as usize;
         }
-        self.path.reverse();
+        if self.unigram.mirrored {
+            let mirror = |at: u32| len as u32 - at;
+            for piece in &mut self.path {
+                (piece.start, piece.end) = (mirror(piece.end), mirror(piece.start));
+            }
+        } else {
+            self.path.reverse();
+        }
     }
+}
+
+/// The length of the character that mirrored UTF-8, which is not empty, starts with.
+fn mirrored_char_len(text: &[u8]) -> usize {
+    let is_continuation = |byte: &&u8| matches!(byte, 0x80..=0xBF);
+    (1 + text.iter().take_while(is_continuation).count()).min(text.len())
 }

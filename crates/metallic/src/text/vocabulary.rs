@@ -48,6 +48,8 @@ pub(super) enum Alphabet {
     ByteLevel,
     /// As text, with `▁` (U+2581) for a space: SentencePiece.
     SentencePiece,
+    /// As text: PLaMo 2.
+    Text,
     /// As Python writes bytes, `\\n` and `\\xff`: RWKV.
     Escaped,
 }
@@ -65,6 +67,10 @@ impl Alphabet {
                     }
                     out.extend_from_slice(part.as_bytes());
                 }
+                true
+            }
+            Alphabet::Text => {
+                out.extend_from_slice(piece.as_bytes());
                 true
             }
             Alphabet::Escaped => unescape_into(piece, out),
@@ -144,7 +150,8 @@ impl Vocabulary {
 
     /// Adds the next token. The answer is whether text can become this token.
     fn push(&mut self, id: u32, text: &str, alphabet: Alphabet) -> Result<bool, TokenizerError> {
-        let of = self.types[id as usize];
+        let of = self.type_of(id, text, alphabet);
+        self.types[id as usize] = of;
         let reachable = match of {
             TokenType::Normal | TokenType::Unused => {
                 let is_whole = alphabet.decode_into(text, &mut self.bytes);
@@ -172,6 +179,16 @@ impl Vocabulary {
         let too_large = |_| TokenizerError::BadSize { n_tokens: self.types.len() };
         self.ends.push(u32::try_from(self.bytes.len()).map_err(too_large)?);
         Ok(reachable && matches!(of, TokenType::Normal | TokenType::UserDefined))
+    }
+
+    /// The type of a token. Byte-pair files do not tell the bytes of vocabularies of text from their pieces.
+    fn type_of(&self, id: u32, text: &str, alphabet: Alphabet) -> TokenType {
+        match self.types[id as usize] {
+            TokenType::Normal if alphabet == Alphabet::SentencePiece && parse_byte(text).is_some() => {
+                TokenType::Byte
+            }
+            of => of,
+        }
     }
 
     /// Makes pieces findable. Of those with the same bytes, the first is found.

@@ -246,8 +246,25 @@ fn an_unknown_pre_tokenizer_splits_as_the_default() {
 }
 
 #[test]
+fn merges_of_text_rather_than_bytes_know_their_byte_tokens() {
+    // Such files are of the kind `gpt2` too, and only the pre-tokenizer tells; bytes are not marked.
+    let tokens = ["▁", "a", "▁a", "\n", "<0xC3>", "<0xA9>"].map(|token| token.as_bytes().to_vec());
+    let merges = Some(vec!["▁ a".to_owned()]);
+    let text = |pre| {
+        let parts = Parts { pre: Some(pre), tokens: tokens.to_vec(), types: vec![1; 6], ..Parts::bpe(&[]) };
+        Parts { merges: merges.clone(), ids: Vec::new(), ..parts }.tokenizer().expect("a valid vocabulary")
+    };
+    for pre in ["sarvam-moe", "gemma4"] {
+        let tokenizer = text(pre);
+        let ids = tokenizer.encode("a a\n é", PLAIN).expect("ids");
+        assert_eq!(ids, [1, 2, 3, 0, 4, 5]);
+        assert_eq!(tokenizer.decode(&ids), "a a\n é");
+    }
+}
+
+#[test]
 fn other_kinds_are_named() {
-    for model in ["test", "plamo2", ""] {
+    for model in ["test", "whitespace", ""] {
         let error = Parts { model, ..Parts::bpe(&[]) }.tokenizer().expect_err(model);
         assert!(matches!(error, TokenizerError::UnsupportedModel { .. }));
         assert!(error.to_string().contains(&format!("{model:?}")), "{error}");
@@ -401,11 +418,12 @@ fn long_texts_take_little_time_or_are_refused() {
     let spm = Parts::spm(&[("▁", -9.0), ("a", -9.0), ("aa", -1.0), ("▁▁", -1.0), ("aaaa", -2.0)]);
     let unigram = Parts { model: "t5", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
     let wordpiece = Parts { model: "bert", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
+    let plamo = Parts { model: "plamo2", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
     let rwkv = Parts { model: "rwkv", ..spm.clone() }.tokenizer().expect("a valid vocabulary");
     let spm = spm.tokenizer().expect("a valid vocabulary");
     for unit in ["a", " ", "a ", "1", "é"] {
         let text = unit.repeat(1_000_000 / unit.len());
-        for tokenizer in [&bpe, &spm, &unigram, &wordpiece, &rwkv] {
+        for tokenizer in [&bpe, &spm, &unigram, &plamo, &wordpiece, &rwkv] {
             // The first has no token for "é".
             let n_ids = tokenizer.encode(&text, PLAIN).map_or(0, |ids| ids.len());
             assert!(n_ids <= text.len() + 1);

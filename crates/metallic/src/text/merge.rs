@@ -81,10 +81,20 @@ const END: u32 = u32::MAX;
 /// A pair that can be merged. Ordered by rank, then from the left.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
-    rank: u32,
-    left: u32,
+    /// Rank and, in the lower half, index of the left symbol: one number compares faster than two.
+    place: u64,
     len: u32,
     id: u32,
+}
+
+impl Pair {
+    fn new(rank: u32, left: u32, len: u32, id: u32) -> Self {
+        Pair { place: u64::from(rank) << 32 | u64::from(left), len, id }
+    }
+
+    fn left(&self) -> u32 {
+        self.place as u32
+    }
 }
 
 impl<R: MergeRules> Merger<R> {
@@ -145,12 +155,12 @@ impl<R: MergeRules> Merger<R> {
         let len = a.len + b.len;
         let joined = &word[a.start as usize..(a.start + len) as usize];
         if let Some((rank, id)) = self.rules.merge(a.id, b.id, joined) {
-            self.queue.push(Reverse(Pair { rank, left, len, id }));
+            self.queue.push(Reverse(Pair::new(rank, left, len, id)));
         }
     }
 
     fn join(&mut self, word: &[u8], pair: &Pair) {
-        let left = &self.symbols[pair.left as usize];
+        let left = &self.symbols[pair.left() as usize];
         let Some(right) = self.symbols.get(left.next as usize) else { return };
         // Symbols only grow. So if the pair is as long as it was, it is the same pair.
         if left.len == 0 || left.len + right.len != pair.len {
@@ -158,14 +168,14 @@ impl<R: MergeRules> Merger<R> {
         }
         let (previous, removed, next) = (left.previous, left.next, right.next);
         self.symbols[removed as usize].len = 0;
-        let left = &mut self.symbols[pair.left as usize];
+        let left = &mut self.symbols[pair.left() as usize];
         (left.len, left.id, left.next) = (pair.len, pair.id, next);
         if next != END {
-            self.symbols[next as usize].previous = pair.left;
-            self.enqueue(word, pair.left, next);
+            self.symbols[next as usize].previous = pair.left();
+            self.enqueue(word, pair.left(), next);
         }
         if previous != END {
-            self.enqueue(word, previous, pair.left);
+            self.enqueue(word, previous, pair.left());
         }
     }
 }

@@ -133,10 +133,10 @@ impl Splitter {
             return None;
         }
         let input = Input::new(text).range(at..);
-        // Most patterns match wherever they start, and then looking for the start is work for nothing.
-        let found = self.pattern.search(&input.clone().anchored(Anchored::Yes));
-        let found = found.or_else(|| self.pattern.search(&input))?;
         let has_spaces = matches!(self.ending, Ending::Spaces | Ending::SpacesByPowers);
+        // A pattern with spaces matches almost everywhere, and then looking for the start is work for nothing.
+        let here = has_spaces.then(|| self.pattern.search(&input.clone().anchored(Anchored::Yes)));
+        let found = here.flatten().or_else(|| self.pattern.search(&input))?;
         if has_spaces && self.is_last(&found) && found.end() < text.len() {
             let last = text[found.range()].char_indices().next_back().map_or(0, |(at, _)| at);
             if last > 0 {

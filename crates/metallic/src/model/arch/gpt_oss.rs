@@ -1,4 +1,8 @@
 //! gpt-oss: scores that belong to no position, experts with biases and a clamped gate, every other layer windowed.
+//!
+//! The publisher's YaRN takes the range of turns between `beta_slow` and `beta_fast` as it comes (`truncate: false`); files
+//! do not say so, and here, as in the engines that they are made for, it begins and ends at whole pairs: at 8 and 18
+//! instead of 8.1 and 17.4 of 32.
 
 use super::Keys;
 use crate::error::Result;

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from gguf import GGUFReader
 from pre_tokenizers import publishers
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 EXAMPLE = Path(__file__).parent.parent / "target/release/examples/tokenizer_speed"
 ROUNDS = 3
+USER_DEFINED = 4
 # Of each, a name that means the same and is in `publishers`.
 ALIASES = {"mpt": "gpt-2", "smollm": "starcoder", "refact": "starcoder", "command-r": "starcoder", None: "default"}
 
@@ -37,6 +38,8 @@ def read(path):
         tokenizer = Tokenizer(models.BPE(ids, merges, ignore_merges=pre == "llama-bpe"))
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte_level])
+        whole = [token for token, kind in zip(tokens, value("token_type")) if kind == USER_DEFINED]
+        tokenizer.add_tokens([AddedToken(token, normalized=False) for token in whole])
     elif kind == "gemma4":
         tokenizer = Tokenizer(models.BPE(ids, merges, fuse_unk=True, byte_fallback=True, unk_token="<unk>"))
         tokenizer.normalizer = normalizers.Replace(" ", "▁")

@@ -156,7 +156,7 @@ impl Splitter {
 fn thousands(number: &str) -> impl Iterator<Item = usize> {
     let n_digits = number.chars().count();
     let digits = number.char_indices().enumerate();
-    digits.filter_map(move |(index, (offset, _))| ((n_digits - index) % 3 == 0).then_some(offset))
+    digits.filter_map(move |(index, (offset, _))| (n_digits - index).is_multiple_of(3).then_some(offset))
 }
 
 /// Where the pieces of white space begin whose lengths are powers of two, the longest first.

@@ -38,32 +38,12 @@ enum Outcome {
     Error(#[allow(dead_code)] String), // shown where it is not met
 }
 
-/// Where we differ from Python, and why.
-const KNOWN: [(&str, &str, &str); 4] = [
-    ("llama-cpp-deepseek-r1.jinja", "tools", "Python can't write the generator that `map` gives as JSON"),
-    (
-        "llama-cpp-deepseek-r1.jinja",
-        "tool_result",
-        "Python can't write the generator that `map` gives as JSON",
-    ),
-    (
-        "meetkai-functionary-medium-v3.1.jinja",
-        "tools",
-        "Python escapes HTML in `safe + text`, without autoescape",
-    ),
-    (
-        "meetkai-functionary-medium-v3.1.jinja",
-        "tool_result",
-        "Python escapes HTML in `safe + text`, likewise",
-    ),
-];
-
 #[test]
 fn templates_render_as_in_python() {
     let Some(oracles) = Oracles::find() else { return };
     let all: Expected =
         serde_json::from_slice(&oracles.read("chat_templates/expected.json")).expect("the oracle's answers");
-    let (mut n_same, mut differences) = (0, Vec::new());
+    let (mut n_same, mut n_different) = (0, 0);
     for (file, outcomes) in &all.expected {
         let source = String::from_utf8(oracles.read(&format!("chat_templates/{file}"))).expect("UTF-8");
         let template = ChatTemplate::new(&source).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -79,14 +59,13 @@ fn templates_render_as_in_python() {
                 n_same += 1;
             } else {
                 println!("{file}, {name}: expected {outcome:?}, found {found:?}");
-                differences.push((file.as_str(), name.as_str()));
+                n_different += 1;
             }
         }
     }
-    println!("{n_same} conversations rendered as in Python, {} not", differences.len());
-    let mut known = KNOWN.map(|(file, name, _)| (file, name));
-    known.sort_unstable();
-    assert_eq!(differences, known, "what differs is not what is known to differ");
+    println!("{n_same} conversations rendered as in Python, {n_different} not");
+    assert_eq!(n_different, 0);
+    assert!(n_same > 0);
 }
 
 fn options(context: &Context, conversation: &Conversation) -> RenderOptions {
@@ -186,6 +165,10 @@ fn what_python_has_is_there() {
             "TrueFalseFalse",
         ),
         ("{% generation %}x{% endgeneration %}", "x"),
+        // What is added to the result of `safe` is escaped, and nothing else.
+        ("  {{ '<'|safe + '\"/\\'>' }}\n{{ '<' ~ '>'|safe ~ '&' }}\n", "  <&#34;/&#39;&gt;\n<>&"),
+        ("{% set x = '<' + '>'|safe %}\n{{- x }}", "&lt;>"),
+        ("{{ [3, 1, 3] | map('abs') | unique | select | list | tojson }}", "[3, 1]"),
     ] {
         assert_eq!(render(source).expect(source), expected, "{source}");
     }
@@ -202,6 +185,8 @@ fn errors_say_what_and_where() {
         TemplateError::Refused { message } if message == "roles must alternate"));
     let text = error("a\n{{ messages.foo.bar }}").to_string();
     assert!(text.contains("line 2"), "{text}");
+    let text = error("{{ [1] | select | tojson }}").to_string();
+    assert!(text.contains("| list"), "{text}");
     let text = error("a\n\n{% endif %}").to_string();
     assert!(text.contains("line 3") && text.contains("not valid"), "{text}");
     assert!(matches!(error("{{ strftime_now('%!') }}"), TemplateError::Failed { .. }));

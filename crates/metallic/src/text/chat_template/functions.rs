@@ -1,10 +1,13 @@
 //! What Hugging Face transformers adds to Jinja for chat templates.
 
+use std::fmt::Write as _;
+
 use jiff::civil::DateTime;
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, Value, escape_formatter};
 use serde::Serialize;
 
+use super::generator::{self, Generator};
 use super::python_json::{Limited, PythonFormatter, Style};
 
 /// The name of the filter through which values go that a template gives a name to.
@@ -29,6 +32,26 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter(BOUNDED, bounded);
     environment.add_function("raise_exception", raise_exception);
     environment.add_test("iterable", is_iterable);
+    environment.set_formatter(write_value);
+    generator::add_to(environment);
+}
+
+/// As the engine writes values, but with Python's choice of what to escape for HTML and how.
+fn write_value(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if *state.auto_escape() != AutoEscape::Html || value.is_safe() {
+        return escape_formatter(out, state, value);
+    }
+    for character in value.to_string().chars() {
+        match character {
+            '&' => out.write_str("&amp;"),
+            '<' => out.write_str("&lt;"),
+            '>' => out.write_str("&gt;"),
+            '\'' => out.write_str("&#39;"),
+            '"' => out.write_str("&#34;"),
+            _ => out.write_char(character),
+        }?;
+    }
+    Ok(())
 }
 
 /// As in Python, where `None` can't be iterated over.
@@ -59,7 +82,7 @@ fn count_items(value: &Value, depth: usize, n_items: &mut usize) -> Result<(), E
         return Err(Error::new(ErrorKind::OutOfFuel, "a value is too large"));
     }
     let is_map = value.kind() == ValueKind::Map;
-    if is_map || value.kind() == ValueKind::Seq {
+    if is_map || value.kind() == ValueKind::Seq || value.downcast_object_ref::<Generator>().is_some() {
         for item in value.try_iter()? {
             let item = if is_map { value.get_item(&item)? } else { item };
             count_items(&item, depth + 1, n_items)?;
@@ -112,6 +135,10 @@ fn to_json(state: &State<'_, '_>, value: Value, options: Kwargs) -> Result<Strin
     options.assert_all_used()?;
     if value.is_undefined() {
         return Err(Error::new(ErrorKind::UndefinedError, "an undefined value has no JSON"));
+    }
+    if value.downcast_object_ref::<Generator>().is_some() {
+        let message = "a generator has no JSON: `| list` makes it a list that has";
+        return Err(Error::new(ErrorKind::BadSerialization, message));
     }
 
     let (_, fuel) = state.fuel_levels().unwrap_or((0, super::RENDER_FUEL));

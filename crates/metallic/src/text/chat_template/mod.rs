@@ -1,8 +1,8 @@
 //! From a conversation to the text that a model was trained to continue.
 //!
 //! A file carries its template in Jinja, written for Python's jinja2 as Hugging Face transformers sets it up.
-//! minijinja renders it, with what transformers adds: see [`functions`]. Of the 350 texts that Python renders from
-//! 70 published templates, 346 come out the same; the tests name the others.
+//! minijinja renders it, with what transformers adds: see [`functions`]. What Python makes of 70 published templates and
+//! five conversations, text or error, is made of them here.
 //!
 //! A template is code from a stranger, so the work and the memory that rendering may take are limited by
 //! [`RENDER_FUEL`], how deep calls nest by [`MAX_RECURSION`], and what could overflow the stack by [`source`].
@@ -10,6 +10,7 @@
 //! compare or to join to text, which the engine does not count.
 
 mod functions;
+mod generator;
 mod message;
 mod python_json;
 mod source;

@@ -95,24 +95,71 @@ fn end_of_raw(text: &str) -> usize {
 }
 
 fn rewrite(tag: &str, out: &mut String) {
-    match statement(tag) {
+    let rewritten = match statement(tag) {
         // A tag for training, which marks what the assistant says, and renders its body.
-        Some("generation") => out.push_str(&tag.replacen("generation", "if true", 1)),
-        Some("endgeneration") => out.push_str(&tag.replacen("endgeneration", "endif", 1)),
+        Some("generation") => tag.replacen("generation", "if true", 1),
+        Some("endgeneration") => tag.replacen("endgeneration", "endif", 1),
         Some(inner) => match assignment(inner) {
             Some((target, value)) => {
-                let start = tag.len() - tag[2..].trim_start_matches(['-', '+']).len();
-                let end = tag.len() - 2 - usize::from(tag[..tag.len() - 2].ends_with(['-', '+']));
-                let filter = super::functions::BOUNDED;
-                out.push_str(&tag[..start]);
-                let into_namespace = target.contains('.');
-                out.push_str(&format!(" set {target} = ({value}) | {filter}({into_namespace}) "));
-                out.push_str(&tag[end..]);
+                let (filter, into_namespace) = (super::functions::BOUNDED, target.contains('.'));
+                let code = format!(" set {target} = ({value}) | {filter}({into_namespace}) ");
+                if joins_safe_text(tag) {
+                    escaping(tag, "", &format!("{{%{code}%}}"))
+                } else {
+                    let (before, after) = trims(tag);
+                    format!("{{%{before}{code}{after}%}}")
+                }
             }
-            None => out.push_str(tag),
+            None => tag.to_owned(),
         },
-        None => out.push_str(tag),
+        None if tag.starts_with("{{") && joins_safe_text(tag) => {
+            // What escaping is done is done by joining; the whole is written as it is.
+            let code = tag[2..tag.len() - 2].trim_matches('-');
+            escaping(tag, "+", &format!("{{{{ ({code}) | safe }}}}"))
+        }
+        None => tag.to_owned(),
+    };
+    out.push_str(&rewritten);
+}
+
+/// Whether a tag adds something to the result of the filter `safe`. Python then escapes the other operand for HTML, even where
+/// escaping is off: that filter's result is a type of its own, and its `+` does. The engine's does where escaping is on.
+fn joins_safe_text(tag: &str) -> bool {
+    let bytes = tag.as_bytes();
+    let (mut code, mut at) = (String::new(), 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'\'' | b'"') => at = end_of_string(bytes, at + 1, quote),
+            byte => {
+                code.push(char::from(byte));
+                at += 1;
+            }
+        }
     }
+    let is_safe = |filter: &str| {
+        let after = filter.trim_start().strip_prefix("safe");
+        after.is_some_and(|after| !after.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    tag.ends_with('}') && code.contains('+') && code.split('|').skip(1).any(is_safe)
+}
+
+/// The code in place of a tag, with escaping on. The lines around it are left as the tag leaves them; `plain` is the mark for
+/// that of a tag without marks.
+fn escaping(tag: &str, plain: &'static str, code: &str) -> String {
+    let (before, after) = trims(tag);
+    let mark = |mark: &'static str| if mark.is_empty() { plain } else { mark };
+    format!("{{%{} autoescape 'html' %}}{code}{{% endautoescape {}%}}", mark(before), mark(after))
+}
+
+/// The marks for whitespace at both ends of a tag.
+fn trims(tag: &str) -> (&'static str, &'static str) {
+    let mark = |byte| match byte {
+        b'-' => "-",
+        b'+' => "+",
+        _ => "",
+    };
+    let bytes = tag.as_bytes();
+    (mark(bytes[2]), mark(bytes[bytes.len() - 3]))
 }
 
 /// The two sides of `set target = value`.
@@ -138,6 +185,14 @@ mod tests {
     fn only_assignments_and_tags_for_training_change() {
         assert_eq!(prepared("a{%- set x.y = z == 1 -%}b"), "a{%- set x.y = (z == 1) | B(true) -%}b");
         assert_eq!(prepared("{%set a, b = 1, 2%}"), "{% set a, b = (1, 2) | B(false) %}");
+        assert_eq!(
+            prepared("{{ 'a+'|safe }}{{- 'a'|safe + 'b' }}"),
+            "{{ 'a+'|safe }}{%- autoescape 'html' %}{{ ( 'a'|safe + 'b' ) | safe }}{% endautoescape +%}"
+        );
+        assert_eq!(
+            prepared("{% set x = 'a' | safe + 'b' -%}"),
+            "{% autoescape 'html' %}{% set x = ('a' | safe + 'b') | B(false) %}{% endautoescape -%}"
+        );
         assert_eq!(prepared("{%- generation -%}x{% endgeneration %}"), "{%- if true -%}x{% endif %}");
         for same in [
             "{% set x %}a{% endset %}",

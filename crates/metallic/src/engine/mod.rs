@@ -36,12 +36,20 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// The answer ends before any of these.
     pub stop: Vec<String>,
+    /// Control tokens whose text is part of the answer's, such as those that mark what is reasoning.
+    pub control_tokens: Vec<u32>,
 }
 
 impl Request {
-    /// A request with default sampling, no limit but the context, and no stop strings.
+    /// A request with default sampling, no limit but the context, no stop strings, and no text of control tokens.
     pub fn new(prompt: Vec<u32>) -> Self {
-        Self { prompt, sampling: SamplingParams::default(), max_tokens: None, stop: Vec::new() }
+        Self {
+            prompt,
+            sampling: SamplingParams::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            control_tokens: Vec::new(),
+        }
     }
 }
 

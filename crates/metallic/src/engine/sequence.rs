@@ -57,7 +57,7 @@ impl Active {
             id,
             stats: Stats { n_prompt: request.prompt.len(), n_cached, ..Stats::default() },
             sampler,
-            decoder,
+            decoder: decoder.showing(request.control_tokens),
             stop: StopMatcher::new(request.stop),
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
         })

@@ -23,6 +23,7 @@
 //! left to `regex-automata`, `unicode-normalization` and `aho-corasick`; the tables are `hashbrown`'s, for they are
 //! keyed by slices of one buffer. None of the eight crates compiles C.
 
+mod answer;
 mod bpe;
 mod byte_level;
 mod charsmap;
@@ -45,6 +46,7 @@ mod vocabulary;
 mod wordpiece;
 mod words;
 
+pub use answer::{Answer, AnswerFormat, AnswerSplitter, MalformedCall, Part, ToolCall};
 pub use chat_template::{ChatTemplate, MAX_RECURSION, Message, RENDER_FUEL, RenderOptions, TemplateError};
 pub use error::TokenizerError;
 pub use stop_matcher::StopMatcher;

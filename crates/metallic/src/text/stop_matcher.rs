@@ -27,7 +27,7 @@ impl StopMatcher {
         self.held.push_str(text);
         let first = self.first_stop();
         // An earlier beginning could still become the first stop string.
-        let undecided = self.undecided_from();
+        let undecided = undecided_from(&self.held, self.stops.iter().map(String::as_str));
         if let Some(at) = first.filter(|&at| at <= undecided) {
             self.stopped = true;
             self.held.truncate(at);
@@ -48,16 +48,19 @@ impl StopMatcher {
     fn first_stop(&self) -> Option<usize> {
         self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min()
     }
+}
 
-    /// Where the longest end of the held text starts that begins a stop string.
-    fn undecided_from(&self) -> usize {
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let start = self.held.len().saturating_sub(longest.saturating_sub(1));
-        let begins = |&at: &usize| {
-            self.held.is_char_boundary(at) && self.stops.iter().any(|stop| stop.starts_with(&self.held[at..]))
-        };
-        (start..self.held.len()).find(begins).unwrap_or(self.held.len())
-    }
+/// Where the longest end of a text starts that begins one of some strings, but is not all of it.
+pub(super) fn undecided_from<'s>(text: &str, strings: impl Iterator<Item = &'s str> + Clone) -> usize {
+    let longest = strings.clone().map(str::len).max().unwrap_or(0);
+    let start = text.len().saturating_sub(longest.saturating_sub(1));
+    let begins = |&at: &usize| {
+        let end = text.get(at..);
+        end.is_some_and(|end| {
+            strings.clone().any(|string| string.len() > end.len() && string.starts_with(end))
+        })
+    };
+    (start..text.len()).find(begins).unwrap_or(text.len())
 }
 
 #[cfg(test)]

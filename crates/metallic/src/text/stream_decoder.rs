@@ -6,34 +6,46 @@ use super::tokenizer::Tokenizer;
 ///
 /// A token may hold a part of a character. What is given out is always whole characters; a part waits for the
 /// tokens after it. Bytes that can't become a character are given out as U+FFFD, as soon as that is certain.
-/// Control tokens have no text.
+/// Control tokens have no text, but for those that are asked for.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     /// The beginning of a character: at most three bytes.
     pending: Vec<u8>,
     /// Whether a leading space is still to be taken away, that encoding has put before the text.
     at_start: bool,
+    /// Control tokens that have text.
+    shown: Vec<u32>,
 }
 
 impl StreamDecoder {
     /// For tokens that begin a text, such as a chat model's answer. With vocabularies that encode a text as if
     /// it began with a space, that space is taken away.
     pub fn new(tokenizer: &Tokenizer) -> Self {
-        StreamDecoder { pending: Vec::new(), at_start: tokenizer.adds_space_prefix() }
+        StreamDecoder { pending: Vec::new(), at_start: tokenizer.adds_space_prefix(), shown: Vec::new() }
     }
 
     /// For tokens that go on with a text, such as the completion of a prompt. A leading space belongs to them.
     pub fn continuing() -> Self {
-        StreamDecoder { pending: Vec::new(), at_start: false }
+        StreamDecoder { pending: Vec::new(), at_start: false, shown: Vec::new() }
+    }
+
+    /// The same, with the text of these control tokens.
+    pub fn showing(mut self, control_tokens: Vec<u32>) -> Self {
+        self.shown = control_tokens;
+        self
     }
 
     /// Takes the next token, and gives the text that is complete with it, which may be empty. An id that the
     /// vocabulary does not have has no text.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
-        if tokenizer.is_control(id) {
-            return String::new();
+        let piece = tokenizer.piece(id).unwrap_or_default();
+        if !tokenizer.is_control(id) {
+            self.push_bytes(piece)
+        } else if self.shown.contains(&id) {
+            self.finish() + &String::from_utf8_lossy(piece)
+        } else {
+            String::new()
         }
-        self.push_bytes(tokenizer.piece(id).unwrap_or_default())
     }
 
     /// Ends the text. If it ends within a character, that is U+FFFD.
@@ -76,7 +88,7 @@ mod tests {
     use super::*;
 
     fn decode(pieces: &[&[u8]], at_start: bool) -> (Vec<String>, String) {
-        let mut decoder = StreamDecoder { pending: Vec::new(), at_start };
+        let mut decoder = StreamDecoder { pending: Vec::new(), at_start, shown: Vec::new() };
         let texts = pieces.iter().map(|piece| decoder.push_bytes(piece)).collect();
         (texts, decoder.finish())
     }

@@ -1,5 +1,6 @@
 //! Tokenizers and chat templates against answers that were computed elsewhere.
 
+mod answers;
 mod chat_templates;
 mod golden;
 #[path = "../models/oracles.rs"]

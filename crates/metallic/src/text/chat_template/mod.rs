@@ -25,6 +25,8 @@ use minijinja::{Environment, Value, context};
 
 pub use message::Message;
 
+use super::AnswerFormat;
+
 /// How much work rendering may do. One unit is one instruction, or 64 bytes written. It is hundreds of times
 /// what the most verbose published template needs for a conversation that fills a context of 100,000 tokens.
 pub const RENDER_FUEL: u64 = 2_000_000;
@@ -146,6 +148,12 @@ impl ChatTemplate {
     /// The names of the templates; the one without a name is `default`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.environment.templates().map(|(name, _)| name)
+    }
+
+    /// How the model that the templates are for marks the parts of its answers.
+    pub fn answer_format(&self) -> AnswerFormat {
+        let sources = self.environment.templates().map(|(_, template)| template.source().to_owned());
+        AnswerFormat::of_template(&sources.collect::<String>())
     }
 
     /// The text of a conversation. If there are tools, it is the template `tool_use` that renders it, where

@@ -1,0 +1,292 @@
+//! Answers in pieces of every size.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::families::{SECTIONS, Section};
+use super::splitter::{AnswerSplitter, Role, Segment};
+use super::{Answer, AnswerFormat, Part};
+
+/// The answer that the pieces give, each malformed call as content.
+fn split(format: &AnswerFormat, prompt: &str, pieces: &[&str]) -> Answer {
+    let mut splitter = format.splitter(prompt);
+    let mut answer = Answer::default();
+    let parts: Vec<Part> = pieces.iter().flat_map(|piece| splitter.push(piece)).collect();
+    parts.into_iter().chain(splitter.finish()).for_each(|part| answer.push(part));
+    answer
+}
+
+/// The answer's parts, the same for every place that it can be cut at.
+fn check(sign: &str, prompt: &str, text: &str) -> Answer {
+    let format = AnswerFormat::of_template(sign);
+    let whole = split(&format, prompt, &[text]);
+    for (at, _) in text.char_indices() {
+        assert_eq!(split(&format, prompt, &[&text[..at], &text[at..]]), whole, "cut at {at}: {text}");
+    }
+    let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+    assert_eq!(split(&format, prompt, &letters), whole, "letter by letter: {text}");
+    whole
+}
+
+fn calls(answer: &Answer) -> Vec<(Option<&str>, &str, Value)> {
+    let call = |call: &'_ super::ToolCall| Value::Object(call.arguments.clone());
+    answer.tool_calls.iter().map(|c| (c.id.as_deref(), c.name.as_str(), call(c))).collect()
+}
+
+#[test]
+fn reasoning_is_told_from_content() {
+    for (sign, prompt, text) in [
+        ("</think>", "", "<think>\nWhy?\n</think>\n\nSo."),
+        ("</think>", "<|im_start|>assistant\n<think>\n", "Why?</think>So."),
+        ("</thinking>", "", "<thinking>Why?</thinking>So."),
+        ("</seed:think>", "", "<seed:think>Why?</seed:think>So."),
+        ("[THINK]", "[/INST]", "[THINK]Why?[/THINK]So."),
+        ("<|inner_prefix|>", "", "<|inner_prefix|>Why?<|inner_suffix|>So."),
+        ("<|channel>", "<|turn>model\n", "<|channel>thought\nWhy?<channel|>So."),
+        ("[BEGIN FINAL RESPONSE]", "\nHere are my reasoning steps:\n", "Why?\n[BEGIN FINAL RESPONSE]\nSo."),
+        (
+            "<|START_THINKING|><|START_RESPONSE|>",
+            "<|CHATBOT_TOKEN|>",
+            "<|START_THINKING|>Why?<|END_THINKING|><|START_RESPONSE|>So.<|END_RESPONSE|>",
+        ),
+        (
+            "<|channel|>",
+            "<|message|>Hi<|end|><|start|>assistant",
+            "<|channel|>analysis<|message|>Why?<|end|><|start|>assistant<|channel|>final<|message|>So.",
+        ),
+        ("<|tool_calls|>", "", "<|think|>Why?<|end|><|begin|>assistant<|content|>So."),
+        (
+            "'<|open|>'",
+            "<|open|>think<|sep|>",
+            "Why?<|close|>think<|sep|><|open|>response<|sep|>So.<|close|>response<|sep|>\
+             <|close|>message<|sep|>",
+        ),
+    ] {
+        let answer = check(sign, prompt, text);
+        let expected = Answer { reasoning: "Why?".into(), content: "So.".into(), tool_calls: vec![] };
+        assert_eq!(answer, expected, "{text}");
+    }
+}
+
+#[test]
+fn what_the_prompt_has_closed_is_closed() {
+    for prompt in ["<think>\n</think>", "<think>\n\n</think>\n\n", "the mark <think> is", ""] {
+        let answer = check("</think>", prompt, " So </thin. ");
+        assert_eq!((answer.reasoning.as_str(), answer.content.as_str()), ("", " So </thin. "));
+    }
+    // No marker is known: nothing is held back.
+    assert_eq!(
+        AnswerFormat::default().splitter("").push("a <think> \n"),
+        [Part::Content("a <think> \n".into())]
+    );
+    // It never closes.
+    assert_eq!(check("</think>", "", "<think>Why").reasoning, "Why");
+}
+
+#[test]
+fn calls_are_parsed() {
+    let paris = json!({"city": "Paris"});
+    let nested = json!({"city": "</tool_call> \"x\"", "n": [1, {"a": true}]});
+    for (sign, prompt, text, expected) in [
+        (
+            "<tool_call>",
+            "",
+            "Let me see:\n<tool_call>\n{\"name\": \"a\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>\n\
+             <tool_call>{\"name\": \"b\", \"arguments\": {\"city\": \"</tool_call> \\\"x\\\"\", \"n\": [1, {\"a\": \
+             true}]}}</tool_call>",
+            vec![(None, "a", paris.clone()), (None, "b", nested.clone())],
+        ),
+        (
+            "<tool_call>",
+            "",
+            "<tool_call>\n<function=a>\n<parameter=text>\n1 < 2\n\n</parameter>\n<parameter=n>\n3\n</parameter>\n\
+             <parameter=yes>True</parameter>\n</function>\n</tool_call>",
+            vec![(None, "a", json!({"text": "1 < 2\n", "n": 3, "yes": true}))],
+        ),
+        (
+            "<tool_call>",
+            "",
+            "<tool_call>a\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>n</arg_key>\n\
+             <arg_value>[1]</arg_value>\n</tool_call><tool_call>now</tool_call>",
+            vec![(None, "a", json!({"city": "Paris", "n": [1]})), (None, "now", json!({}))],
+        ),
+        (
+            "{\"name\": function name",
+            "",
+            "\n{\"name\": \"a\", \"parameters\": {\"city\": \"Paris\"}}; {\"name\": \"b\", \"parameters\": {}}",
+            vec![(None, "a", paris.clone()), (None, "b", json!({}))],
+        ),
+        (
+            "<|python_tag|>",
+            "",
+            "<|python_tag|>brave_search.call(query=\"it's\\n\")",
+            vec![(None, "brave_search", json!({"query": "it's\n"}))],
+        ),
+        (
+            "[TOOL_CALLS]",
+            "",
+            "[TOOL_CALLS] [{\"name\": \"a\", \"arguments\": {\"city\": \"Paris\"}, \"id\": \"123456789\"}]",
+            vec![(Some("123456789"), "a", paris.clone())],
+        ),
+        (
+            "[TOOL_CALLS]",
+            "",
+            "[TOOL_CALLS]a[CALL_ID]123456789[ARGS]{\"city\": \"Paris\"}[TOOL_CALLS]b[ARGS]{}",
+            vec![(Some("123456789"), "a", paris.clone()), (None, "b", json!({}))],
+        ),
+        (
+            "<｜tool▁calls▁begin｜>",
+            "",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>a\n```json\n{\"city\": \"Paris\"}\n```\
+             <｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>b\n```json\n{}\n```<｜tool▁call▁end｜>\
+             <｜tool▁calls▁end｜>",
+            vec![(None, "a", paris.clone()), (None, "b", json!({}))],
+        ),
+        (
+            "｜DSML｜",
+            "",
+            "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"a\">\n<｜DSML｜parameter name=\"zip\" string=\"true\">75001\
+             </｜DSML｜parameter>\n<｜DSML｜parameter name=\"n\" string=\"false\">[1]</｜DSML｜parameter>\n\
+             </｜DSML｜invoke>\n</｜DSML｜function_calls>",
+            vec![(None, "a", json!({"zip": "75001", "n": [1]}))],
+        ),
+        (
+            "<|channel|>",
+            "<|start|>assistant",
+            "<|channel|>commentary<|message|>A moment.<|end|><|start|>assistant<|channel|>commentary \
+             to=functions.a <|constrain|>json<|message|>{\"city\": \"Paris\"}<|call|>",
+            vec![(None, "a", paris.clone())],
+        ),
+        (
+            "<|tool_call>",
+            "",
+            "<|tool_call>call:a{city:<|\"|>Paris<|\"|>,n:[1,{x:true}],s:<|\"|>a}b<|\"|>}<tool_call|>",
+            vec![(None, "a", json!({"city": "Paris", "n": [1, {"x": true}], "s": "a}b"}))],
+        ),
+        (
+            "<|tool_call_start|>",
+            "",
+            "<|tool_call_start|>[a(city='Paris'), b(x={'k': None}, y=[1.5, -2])]<|tool_call_end|>",
+            vec![(None, "a", paris.clone()), (None, "b", json!({"x": {"k": null}, "y": [1.5, -2]}))],
+        ),
+        (
+            "<|tool_calls_section_begin|>",
+            "",
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.a:0<|tool_call_argument_begin|>{\"city\": \
+             \"Paris\"}<|tool_call_end|><|tool_calls_section_end|>",
+            vec![(Some("functions.a:0"), "a", paris.clone())],
+        ),
+        (
+            "Action:\\n```json",
+            "",
+            "Plan: a\nAction: ```json\n[\n {\"tool_name\": \"a\", \"parameters\": {\"city\": \"Paris\"}}\n]```",
+            vec![(None, "a", paris.clone())],
+        ),
+    ] {
+        assert_eq!(calls(&check(sign, prompt, text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_call_that_cannot_be_read_stays_as_it_is() {
+    for (sign, text) in [
+        ("<tool_call>", "a <tool_call>{\"name\": \"a\", \"argu</tool_call> b <tool_call>"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\"}</tool_call>"),
+        ("<tool_call>", "<tool_call>[3]</tool_call>"),
+        ("<tool_call>", "<tool_call>not a name</tool_call>"),
+        ("{\"name\": function name", "{\"name\": \"Bob\", \"age\": 3}"),
+        ("<|tool_call>", "<|tool_call>call:a{city:Paris}<tool_call|>"),
+        ("<|tool_call>", "<|tool_call>call:a{city:[[<tool_call|>"),
+        ("<|tool_call_start|>", "<|tool_call_start|>[a(x='\\u12')]<|tool_call_end|>"),
+        ("<|channel|>", "<|channel|>final"),
+        ("[TOOL_CALLS]", "[TOOL_CALLS]a[ARGS]"),
+        ("｜DSML｜", "<｜DSML｜function_calls><｜DSML｜invoke name=\"a\">"),
+    ] {
+        let answer = check(sign, "", text);
+        let told: String = answer.content.split_whitespace().collect();
+        assert_eq!(told, text.split_whitespace().collect::<String>());
+        assert_eq!(calls(&answer), []);
+    }
+    let mut splitter = AnswerFormat::of_template("<tool_call>").splitter("");
+    let parts = splitter.push("<tool_call>{\"name\": 3}</tool_call>");
+    let [Part::Malformed(call)] = &parts[..] else { panic!("{parts:?}") };
+    assert_eq!(call.text, "<tool_call>{\"name\": 3}</tool_call>");
+    assert!(call.to_string().contains("arguments"), "{call}");
+    // Deep nesting is no danger to the stack.
+    let deep = format!("<|tool_call>call:a{{x:{}", "[".repeat(100_000));
+    assert_eq!(check_once("<|tool_call>", &deep).content, deep);
+}
+
+fn check_once(sign: &str, text: &str) -> Answer {
+    split(&AnswerFormat::of_template(sign), "", &[text])
+}
+
+#[test]
+fn an_answer_becomes_a_message() {
+    let answer = check(
+        "</think><tool_call>",
+        "",
+        "<think>Hm</think>So.<tool_call>{\"name\": \"a\", \"arguments\": {}}</tool_call>",
+    );
+    let message = serde_json::to_value(answer.into_message()).unwrap();
+    assert_eq!(
+        message,
+        json!({
+            "role": "assistant",
+            "content": "So.",
+            "tool_calls": [{"type": "function", "id": null, "function": {"name": "a", "arguments": {}}}],
+            "reasoning_content": "Hm",
+        })
+    );
+    assert_eq!(
+        Answer { content: "Hi".into(), ..Answer::default() }.into_message(),
+        crate::text::Message::new("assistant", "Hi")
+    );
+}
+
+fn sections() -> impl Strategy<Value = &'static Section> + Clone {
+    (0..SECTIONS.len()).prop_map(|at| &SECTIONS[at])
+}
+
+/// Texts made of what markers are made of.
+fn answers() -> impl Strategy<Value = Vec<String>> {
+    let section = sections();
+    let piece = prop_oneof![
+        section.clone().prop_map(|section| section.open.to_owned()),
+        section.clone().prop_map(|section| section.close.first().copied().unwrap_or("{\"name\"").to_owned()),
+        (section, 0..40usize).prop_map(|(section, n)| section.open.chars().take(n).collect()),
+        "[ \n]{1,3}",
+        "[a-zé<|>{}\\[\\]\"']{0,8}",
+        Just("{\"name\": \"a\", \"arguments\": {}}".to_owned()),
+    ];
+    proptest::collection::vec(piece, 0..20)
+}
+
+/// Segments, those of the same kind that follow each other joined.
+fn joined(mut splitter: AnswerSplitter, pieces: &[&str]) -> Vec<(String, String)> {
+    let mut segments: Vec<Segment> = pieces.iter().flat_map(|piece| splitter.push_segments(piece)).collect();
+    segments.extend(splitter.finish_segments());
+    let mut joined: Vec<(String, String)> = Vec::new();
+    for Segment { text, role } in segments {
+        let is_text = matches!(role, Role::Content | Role::Reasoning | Role::Marker);
+        match joined.last_mut() {
+            Some((before, last)) if is_text && *last == format!("{role:?}") => before.push_str(&text),
+            _ => joined.push((text, format!("{role:?}"))),
+        }
+    }
+    joined
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_lost_however_an_answer_is_cut(pieces in answers(), signs in proptest::collection::vec(sections(), 0..8)) {
+        let format = AnswerFormat { sections: signs };
+        let text = pieces.concat();
+        let whole = joined(format.splitter(""), &[&text]);
+        prop_assert_eq!(whole.iter().map(|(text, _)| text.as_str()).collect::<String>(), text.clone());
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        prop_assert_eq!(&joined(format.splitter(""), &pieces), &whole);
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        prop_assert_eq!(&joined(format.splitter(""), &letters), &whole);
+    }
+}

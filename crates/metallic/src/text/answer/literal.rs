@@ -134,13 +134,18 @@ impl<'t> Parser<'t> {
         loop {
             match chars.next().ok_or(OPEN)? {
                 '\\' => text.push(escaped(&mut chars).ok_or(OPEN)?),
-                c if c == quote => break,
+                c if c == quote && ends_text(chars.as_str()) => break,
                 c => text.push(c),
             }
         }
         self.rest = chars.as_str().trim_start();
         Ok(Some(text))
     }
+}
+
+/// Whether a quote that this follows ends a text. Some templates don't escape quotes, so that models don't either.
+fn ends_text(rest: &str) -> bool {
+    rest.trim_start().chars().next().is_none_or(|c| matches!(c, ',' | ')' | ']' | '}' | ':' | '='))
 }
 
 /// The character that an escape sequence stands for, of which the backslash has been read.

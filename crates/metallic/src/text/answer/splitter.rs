@@ -125,10 +125,9 @@ impl AnswerSplitter {
         within: Option<&'static Section>,
         is_end: bool,
     ) -> (usize, Option<(usize, Option<&'static Section>)>) {
-        let open = |&section: &&'static Section| (section.open, Some(section));
         let markers: Vec<_> = match within {
             Some(section) => section.close.iter().map(|&close| (close, None)).collect(),
-            None => self.sections.iter().filter(|section| self.may_open(section)).map(open).collect(),
+            None => self.sections.iter().flat_map(|section| self.outside_markers(section)).collect(),
         };
         let undecided =
             if is_end { self.held.len() } else { undecided_from(&self.held, markers.iter().map(|m| m.0)) };
@@ -143,10 +142,21 @@ impl AnswerSplitter {
         }
     }
 
-    fn may_open(&self, section: &Section) -> bool {
+    /// The markers of a section that count outside of sections, and what follows them.
+    fn outside_markers(
+        &self,
+        section: &'static Section,
+    ) -> impl Iterator<Item = (&'static str, Option<&'static Section>)> {
         let text = self.held.trim_start();
-        let may_be_first = || text.starts_with(section.open) || section.open.starts_with(text);
-        !matches!(section.kind, Kind::WholeAnswer) || self.at_start && may_be_first()
+        let is_first = |marker: &str| self.at_start && (text.starts_with(marker) || marker.starts_with(text));
+        let opens = !matches!(section.kind, Kind::WholeAnswer) || is_first(section.open);
+        // Some models that are not to think begin with the end of a thought.
+        let close = section
+            .close
+            .first()
+            .copied()
+            .filter(|close| matches!(section.kind, Kind::Reasoning) && is_first(close));
+        opens.then_some((section.open, Some(section))).into_iter().chain(close.map(|close| (close, None)))
     }
 
     /// A header, up to its end: it says what the section after it is.

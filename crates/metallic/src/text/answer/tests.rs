@@ -74,6 +74,9 @@ fn what_the_prompt_has_closed_is_closed() {
         let answer = check("</think>", prompt, " So </thin. ");
         assert_eq!((answer.reasoning.as_str(), answer.content.as_str()), ("", " So </thin. "));
     }
+    for text in ["</think>\n\nSo.", "\n</think>So."] {
+        assert_eq!(check("</think>", "", text).content, "So.");
+    }
     // No marker is known: nothing is held back.
     assert_eq!(
         AnswerFormat::default().splitter("").push("a <think> \n"),

@@ -232,12 +232,41 @@ pub(crate) struct AnswerArgs {
     pub(crate) stats: bool,
 }
 
+/// How a conversation is put to a model, and shown.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Conversation")]
+pub(crate) struct TalkArgs {
+    /// Tell the model how to behave [default: a short name may bring a message; else the chat template's own]
+    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
+    pub(crate) system: Option<String>,
+
+    /// How messages become text: a file of Jinja, the name of one of the model's own templates, or a well-known format
+    /// such as chatml [default: the model's own]
+    #[arg(long, value_name = "FILE|NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) chat_template: Option<String>,
+
+    /// What a model thinks before it answers: dimmed on a terminal, or left out
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) reasoning: Reasoning,
+}
+
+/// What becomes of reasoning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reasoning {
+    /// It is printed before the answer
+    #[default]
+    Show,
+    /// It is not printed
+    Hide,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   metallic run \"What is the capital of France?\"
   git diff | metallic run -m ./coder.gguf
-  metallic run --raw -n 32 --temp 0 \"Once upon a time\"")]
+  metallic run --raw -n 32 --temp 0 \"Once upon a time\"
+  metallic run -m ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -251,13 +280,16 @@ pub(crate) struct RunArgs {
     pub(crate) prompt_flag: Option<String>,
 
     /// Continue the prompt as it stands instead of putting it into the model's chat template
-    #[arg(long, conflicts_with = "system")]
+    #[arg(long, conflicts_with_all = ["system", "chat_template", "tools"])]
     pub(crate) raw: bool,
 
-    /// Tell the model how to behave [default: a short name may bring a message; else the chat template's own]
-    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
-    pub(crate) system: Option<String>,
+    /// Tell the model of the tools in this file, a JSON list as OpenAI's API has it; calls of them are printed as
+    /// lines of JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tools: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
     #[command(flatten)]
     pub(crate) answer: AnswerArgs,
     #[command(flatten)]
@@ -277,10 +309,8 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 
-    /// Tell the model how to behave [default: a short name may bring a message; else the chat template's own]
-    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
-    pub(crate) system: Option<String>,
-
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
     #[command(flatten)]
     pub(crate) answer: AnswerArgs,
     #[command(flatten)]

@@ -24,10 +24,13 @@ Ctrl-C   stops the answer; at the prompt, twice leaves";
 
 /// Talks until the user leaves.
 pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let session = Session::start(&args.model.model, &args.engine, fetcher)?;
+    let session = Session::start(&args.model.model, &args.talk, &args.engine, fetcher)?;
     if !session.has_template() {
         return Err(Failure::new(Kind::BadModel, format!("{} has no chat template", args.model.model))
-            .advice("it was not made for conversation: use `metallic run --raw`"));
+            .advice(
+                "if it was made for conversation, `--chat-template` says how, chatml for many; \
+                 if not, use `metallic run --raw`",
+            ));
     }
     let mut prompt = Prompt::new(fetcher.terminal)?;
     fetcher
@@ -60,7 +63,7 @@ struct Chat<'a> {
 
 impl Chat<'_> {
     fn reset(&mut self) {
-        self.messages = self.session.opening(self.args.system.as_deref()).into_iter().collect();
+        self.messages = self.session.opening(self.args.talk.system.as_deref()).into_iter().collect();
     }
 
     /// One turn. What goes wrong with it is told, and the conversation goes on without it.
@@ -79,12 +82,13 @@ impl Chat<'_> {
     }
 
     fn answer(&mut self) -> Result<()> {
-        let tokens = self.session.turn(&self.messages)?;
-        let answer = self.session.answer(tokens, &self.args.answer, &self.args.sampling)?;
+        let ChatArgs { talk, answer, sampling, .. } = self.args;
+        let prompt = self.session.turn(&self.messages, Vec::new())?;
+        let answer = self.session.answer(prompt, talk.reasoning, answer, sampling)?;
         writeln!(io::stdout()).map_err(Failure::output)?;
         self.session.note_cost(&answer, self.args.answer.stats);
         let is_full = answer.reason == FinishReason::ContextFull;
-        self.messages.push(Message::new("assistant", answer.text));
+        self.messages.push(answer.said.into_message());
         if is_full {
             return Err(self.session.context_full().advice("/reset starts again, -c makes more room"));
         }

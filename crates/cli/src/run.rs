@@ -1,6 +1,7 @@
 //! `metallic run`: answer one prompt.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use metallic::FinishReason;
 use metallic::text::Message;
@@ -22,18 +23,23 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             .advice("give one as an argument, or send it through a pipe"));
     }
 
-    let mut session = Session::start(&args.model.model, &args.engine, fetcher)?;
-    let tokens = if args.raw || !session.has_template() {
-        if args.system.is_some() {
-            return Err(Failure::new(Kind::Usage, "--system needs a chat template, and the model has none"));
+    let tools = args.tools.as_deref().map_or(Ok(Vec::new()), tools)?;
+    let mut session = Session::start(&args.model.model, &args.talk, &args.engine, fetcher)?;
+    let prompt = if args.raw || !session.has_template() {
+        let flag = args.talk.system.as_ref().map(|_| "--system").or(args.tools.as_ref().map(|_| "--tools"));
+        if let Some(flag) = flag {
+            let what = format!("{flag} needs a chat template, and the model has none");
+            return Err(
+                Failure::new(Kind::Usage, what).advice("`--chat-template chatml` is one that many know")
+            );
         }
         session.continuation(prompt)?
     } else {
-        let opening = session.opening(args.system.as_deref());
+        let opening = session.opening(args.talk.system.as_deref());
         let messages: Vec<Message> = opening.into_iter().chain([Message::new("user", prompt)]).collect();
-        session.turn(&messages)?
+        session.turn(&messages, tools)?
     };
-    let answer = session.answer(tokens, &args.answer, &args.sampling)?;
+    let answer = session.answer(prompt, args.talk.reasoning, &args.answer, &args.sampling)?;
     writeln!(io::stdout()).map_err(Failure::output)?;
     session.note_cost(&answer, args.answer.stats);
     match answer.reason {
@@ -41,6 +47,15 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         FinishReason::ContextFull => Err(session.context_full()),
         _ => Ok(()),
     }
+}
+
+/// Descriptions of tools from a file.
+fn tools(path: &Path) -> Result<Vec<serde_json::Value>> {
+    serde_json::from_str(&input::file(path)?).map_err(|e| {
+        Failure::new(Kind::Usage, format!("{} is not a list of tools", path.display()))
+            .because(e)
+            .advice("it is a JSON list such as [{\"type\": \"function\", \"function\": {\"name\": …}}]")
+    })
 }
 
 fn strip_line_end(text: &str) -> &str {

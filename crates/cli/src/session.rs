@@ -1,21 +1,22 @@
 //! A loaded model that answers on standard output: what `run` and `chat` share.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use metallic::engine::Stats;
 use metallic::sampling::SamplingParams;
-use metallic::text::{ChatTemplate, EncodeOptions, Message, RenderOptions};
+use metallic::text::{AnswerFormat, AnswerSplitter, ChatTemplate, EncodeOptions, Message, RenderOptions};
 use metallic::{Engine, Event, FinishReason, Request};
 
-use crate::args::{AnswerArgs, EngineArgs};
+use crate::args::{AnswerArgs, EngineArgs, Reasoning, TalkArgs};
+use crate::chat_template;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
 use crate::model_file::{self, kind_of};
 use crate::sampling_args::SamplingArgs;
+use crate::speech::Speech;
 use crate::terminal::{Style, human_bytes};
 
 /// A model ready to answer.
@@ -31,23 +32,33 @@ pub(crate) struct Session<'a> {
 /// An answer that has ended.
 pub(crate) struct Answer {
     /// All that was said.
-    pub(crate) text: String,
+    pub(crate) said: metallic::text::Answer,
     /// Why it ended.
     pub(crate) reason: FinishReason,
     stats: Stats,
     cost: Cost,
 }
 
+/// What a model goes on with, and how to read what it says.
+pub(crate) struct Prompt {
+    tokens: Vec<u32>,
+    splitter: AnswerSplitter,
+    /// Control tokens that mark parts of the answer.
+    markers: Vec<u32>,
+}
+
 impl<'a> Session<'a> {
     /// Finds and loads the model.
-    pub(crate) fn start(name: &ModelName, args: &EngineArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
+    pub(crate) fn start(
+        name: &ModelName,
+        talk: &TalkArgs,
+        args: &EngineArgs,
+        fetcher: &'a Fetcher<'a>,
+    ) -> Result<Self> {
         let path = fetcher.locate(name)?.path;
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
-        let template = ChatTemplate::from_gguf(&file.gguf()).map_err(|e| {
-            Failure::new(Kind::BadModel, format!("can't use the chat template of {}", path.display()))
-                .because(e)
-        })?;
+        let template = chat_template::choose(&file, &path, talk.chat_template.as_deref())?;
         let model = model_file::load(file, args, fetcher.terminal)?;
         let entry = match name {
             ModelName::Catalogue(entry) => Some(*entry),
@@ -73,14 +84,15 @@ impl<'a> Session<'a> {
     }
 
     /// The tokens that make the model go on with a text.
-    pub(crate) fn continuation(&self, text: &str) -> Result<Vec<u32>> {
+    pub(crate) fn continuation(&self, text: &str) -> Result<Prompt> {
         // The user's own text: special tokens in it are meant as such.
         let options = EncodeOptions { add_special: true, parse_special: true };
-        model_file::encode(self.engine.tokenizer(), text, options)
+        let tokens = model_file::encode(self.engine.tokenizer(), text, options)?;
+        Ok(Prompt { tokens, splitter: AnswerFormat::default().splitter(text), markers: Vec::new() })
     }
 
-    /// The tokens that make the model say the next message of a conversation.
-    pub(crate) fn turn(&self, messages: &[Message]) -> Result<Vec<u32>> {
+    /// What makes the model say the next message of a conversation, in which it may call tools.
+    pub(crate) fn turn(&self, messages: &[Message], tools: Vec<serde_json::Value>) -> Result<Prompt> {
         let Some(template) = &self.template else {
             return Err(Failure::new(
                 Kind::BadModel,
@@ -95,9 +107,18 @@ impl<'a> Session<'a> {
         let options = RenderOptions {
             bos_token: name_of(tokenizer.bos()),
             eos_token: name_of(tokenizer.eos()),
+            tools,
             ..RenderOptions::default()
         };
-        let text = template.render(messages, &options).map_err(|e| Failure::of(Kind::General, e))?;
+        let render = |options| template.render(messages, options).map_err(|e| Failure::of(Kind::General, e));
+        let text = render(&options)?;
+        let without_tools = RenderOptions { tools: Vec::new(), ..options.clone() };
+        if !options.tools.is_empty() && render(&without_tools)? == text {
+            let what = "the chat template has no place for tools, so the model would not know of them";
+            return Err(Failure::new(Kind::BadModel, what).advice("`--chat-template` uses another"));
+        }
+        let format = template.answer_format();
+        let (splitter, markers) = (format.splitter(&text), format.control_tokens(tokenizer));
         let options = EncodeOptions { add_special: false, parse_special: true };
         let mut tokens = model_file::encode(tokenizer, &text, options)?;
         // Some templates write BOS themselves, others leave it to the tokenizer.
@@ -107,13 +128,14 @@ impl<'a> Session<'a> {
         {
             tokens.insert(0, bos);
         }
-        Ok(tokens)
+        Ok(Prompt { tokens, splitter, markers })
     }
 
     /// Generates an answer and writes it to standard output as it comes. Ctrl-C cancels it.
     pub(crate) fn answer(
         &mut self,
-        prompt: Vec<u32>,
+        prompt: Prompt,
+        reasoning: Reasoning,
         args: &AnswerArgs,
         sampling: &SamplingArgs,
     ) -> Result<Answer> {
@@ -122,14 +144,16 @@ impl<'a> Session<'a> {
             defaults.temperature = entry.temperature;
         }
         let request = Request {
-            prompt,
+            prompt: prompt.tokens,
             sampling: sampling.params(defaults, self.engine.tokenizer()),
             max_tokens: usize::try_from(args.n_predict).ok(),
             stop: args.stop.clone(),
+            control_tokens: prompt.markers,
         };
         let id = self.engine.submit(request);
         let id = id.map_err(|error| Failure::new(kind_of(&error), CANT_ANSWER).because(error))?;
         let mut progress = Progress::default();
+        let mut speech = Speech::new(self.fetcher.terminal, reasoning, prompt.splitter);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
         while progress.end.is_none() {
@@ -138,21 +162,12 @@ impl<'a> Session<'a> {
             } else {
                 self.engine.step(&mut |event| progress.take(event));
             }
-            self.write(&progress.news)?;
-            progress.text.push_str(&std::mem::take(&mut progress.news));
+            speech.push(&std::mem::take(&mut progress.news))?;
         }
         let cost = meter.stop(self.engine.model());
-        let (text, (reason, stats)) = progress.end()?;
-        Ok(Answer { text, reason, stats, cost })
-    }
-
-    fn write(&self, text: &str) -> Result<()> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let mut out = io::stdout().lock();
-        let written = out.write_all(self.fetcher.terminal.safe(text).as_bytes()).and_then(|()| out.flush());
-        written.map_err(Failure::output)
+        let said = speech.finish()?;
+        let (reason, stats) = progress.end()?;
+        Ok(Answer { said, reason, stats, cost })
     }
 
     /// Tells on standard error what an answer cost, `in_full` with what it took of the disk and of memory.
@@ -188,7 +203,6 @@ impl<'a> Session<'a> {
 /// What is known of an answer so far.
 #[derive(Default)]
 struct Progress {
-    text: String,
     /// Text that is not written yet.
     news: String,
     end: Option<std::result::Result<(FinishReason, Stats), Arc<metallic::Error>>>,
@@ -203,10 +217,10 @@ impl Progress {
         }
     }
 
-    /// The whole text, why it ended, and its times.
-    fn end(self) -> Result<(String, (FinishReason, Stats))> {
+    /// Why it ended, and its times.
+    fn end(self) -> Result<(FinishReason, Stats)> {
         match self.end {
-            Some(Ok(end)) => Ok((self.text, end)),
+            Some(Ok(end)) => Ok(end),
             Some(Err(error)) => Err(Failure::new(kind_of(&error), CANT_ANSWER).because(error)),
             None => Err(Failure::new(Kind::General, CANT_ANSWER).because("the engine gave no end")),
         }

@@ -117,6 +117,13 @@ impl Terminal {
         bar
     }
 
+    /// A sign of life, on a terminal.
+    pub(crate) fn spinner(&self, label: &str) -> ProgressBar {
+        let bar = self.bar(label, 0, "{spinner} {msg} {elapsed}");
+        bar.enable_steady_tick(SPINNER_TICK);
+        bar
+    }
+
     fn bar(&self, label: &str, total: u64, template: &str) -> ProgressBar {
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -68,6 +68,47 @@ fn templates_render_as_in_python() {
     assert!(n_same > 0);
 }
 
+/// Templates of our own for formats that published ones have, and the conversations that both write alike.
+#[test]
+fn built_in_templates_write_what_published_ones_do() {
+    let Some(oracles) = Oracles::find() else { return };
+    let all: Expected =
+        serde_json::from_slice(&oracles.read("chat_templates/expected.json")).expect("the oracle's answers");
+    for (name, published, conversations) in [
+        ("chatml", "MiMo-VL", &["turns"][..]),
+        ("chatml", "LFM2-8B-A1B", &["one", "turns", "closed"]),
+        ("gemma", "google-gemma-2-2b-it", &["one", "closed"]),
+        ("llama3", "meta-llama-Llama-3.1-8B-Instruct", &["one", "turns", "closed"]),
+        ("mistral", "mistralai-Mistral-Nemo-Instruct-2407", &["one", "turns", "closed"]),
+        ("phi3", "microsoft-Phi-3.5-mini-instruct", &["one", "turns", "closed"]),
+    ] {
+        let template = ChatTemplate::built_in(name).expect(name);
+        for &conversation in conversations {
+            let Outcome::Text(expected) = &all.expected[&format!("{published}.jinja")][conversation] else {
+                panic!("{published} fails on {conversation}")
+            };
+            let conversation = &all.conversations[conversation];
+            let text = template.render(&conversation.messages, &options(&all.context, conversation));
+            // Llama 3.1 adds a system message with dates, or dates to the one there is.
+            let dates = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+            let dated = format!("<|start_header_id|>system<|end_header_id|>\n\n{dates}<|eot_id|>");
+            let expected = expected.replace(&dated, "").replace(dates, "");
+            // Which text begins with BOS is left to the tokenizer's settings where the format does not say.
+            let begins = |text: &str| text.trim_start_matches("<s>").to_owned();
+            assert_eq!(begins(&text.expect(name)), begins(&expected), "{name}, {published}");
+        }
+    }
+    assert!(ChatTemplate::built_in_names().all(|name| ChatTemplate::built_in(name).is_some()));
+    assert!(ChatTemplate::built_in("none").is_none());
+    let system = [Message::new("system", "Be brief. "), Message::new("user", " Hi")];
+    let text =
+        ChatTemplate::built_in("gemma").expect("a template").render(&system, &RenderOptions::default());
+    assert_eq!(
+        text.expect("a text"),
+        "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\n"
+    );
+}
+
 fn options(context: &Context, conversation: &Conversation) -> RenderOptions {
     RenderOptions {
         add_generation_prompt: conversation.add_generation_prompt,
@@ -214,4 +255,8 @@ fn a_file_may_have_several_templates_or_none() {
     assert!(!plain.contains("Available Tools"));
     let of_tools = render(&with_tools).expect("a text");
     assert!(of_tools.contains("Available Tools") && of_tools.contains("look_up"), "{of_tools}");
+    let chosen = template.clone().choose("default").expect("a template of this name");
+    let text = chosen.render(&[Message::new("user", "Hi")], &with_tools).expect("a text");
+    assert!(!text.contains("Available Tools"), "{text}");
+    assert!(template.choose("none").is_none());
 }

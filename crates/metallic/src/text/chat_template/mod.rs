@@ -9,6 +9,7 @@
 //! What remains: a macro that hands a list of twice its argument to itself can make a value that takes long to
 //! compare or to join to text, which the engine does not count.
 
+mod built_in;
 mod functions;
 mod generator;
 mod message;
@@ -101,6 +102,8 @@ impl Default for RenderOptions {
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// The one that is used whatever there is.
+    chosen: Option<String>,
 }
 
 /// The template that is used if no other is asked for, or fits.
@@ -127,6 +130,17 @@ impl ChatTemplate {
         ChatTemplate::from_sources(BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]))
     }
 
+    /// A template for a well-known format, for files that carry none. [`ChatTemplate::built_in_names`] has the names.
+    pub fn built_in(name: &str) -> Option<Self> {
+        let (_, source) = built_in::TEMPLATES.iter().find(|(known, _)| *known == name)?;
+        ChatTemplate::new(source).ok()
+    }
+
+    /// The names of the built-in templates.
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        built_in::TEMPLATES.iter().map(|(name, _)| *name)
+    }
+
     fn from_sources(sources: BTreeMap<String, String>) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -142,12 +156,19 @@ impl ChatTemplate {
                 .add_template_owned(name.clone(), source)
                 .map_err(|source| TemplateError::Invalid { name, reason: describe(&source), source })?;
         }
-        Ok(ChatTemplate { environment })
+        Ok(ChatTemplate { environment, chosen: None })
     }
 
     /// The names of the templates; the one without a name is `default`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.environment.templates().map(|(name, _)| name)
+    }
+
+    /// These templates, of which the one of this name is used for every conversation. `None` if there is none.
+    pub fn choose(mut self, name: &str) -> Option<Self> {
+        self.environment.get_template(name).ok()?;
+        self.chosen = Some(name.to_owned());
+        Some(self)
     }
 
     /// How the model that the templates are for marks the parts of its answers.
@@ -156,18 +177,20 @@ impl ChatTemplate {
         AnswerFormat::of_template(&sources.collect::<String>())
     }
 
-    /// The text of a conversation. If there are tools, it is the template `tool_use` that renders it, where
-    /// there is one.
+    /// The text of a conversation. If no template was chosen and there are tools, it is the template `tool_use` that
+    /// renders it, where there is one.
     ///
     /// # Errors
     /// [`TemplateError::Refused`] with the template's own words, if it has some;
     /// [`TemplateError::OutOfFuel`] and [`TemplateError::Failed`].
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
-        let for_tools = self.environment.get_template(TOOL_USE).ok().filter(|_| !options.tools.is_empty());
-        let template = match for_tools {
-            Some(template) => template,
-            None => self.environment.get_template(DEFAULT).map_err(failed)?,
+        let named = |name: &str| self.environment.get_template(name);
+        let template = match &self.chosen {
+            Some(name) => named(name),
+            None if !options.tools.is_empty() => named(TOOL_USE).or_else(|_| named(DEFAULT)),
+            None => named(DEFAULT),
         };
+        let template = template.map_err(failed)?;
         // Python passes `None` where there are no tools, and templates ask for that.
         let tools = (!options.tools.is_empty()).then(|| Value::from(Serde(&options.tools)));
         let variables = context! {

@@ -13,7 +13,7 @@ const IM_START: u32 = 256;
 const IM_END: u32 = 257;
 const N_EMBD: usize = 288;
 const N_FF: usize = 32;
-const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + \
+pub(crate) const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + \
      message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}\
      {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
@@ -32,11 +32,13 @@ pub(crate) struct Options {
     pub(crate) architecture: &'static str,
     pub(crate) template: Option<&'static str>,
     pub(crate) add_bos: bool,
+    /// Bytes whose tokens have another text. One in `<|` and `|>` is a control token's.
+    pub(crate) spelled: &'static [(u8, &'static str)],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { architecture: "llama", template: Some(TEMPLATE), add_bos: false }
+        Options { architecture: "llama", template: Some(TEMPLATE), add_bos: false, spelled: &[] }
     }
 }
 
@@ -47,13 +49,17 @@ pub(crate) fn model() -> Vec<u8> {
 
 /// The file of a variant.
 pub(crate) fn model_with(options: Options) -> Vec<u8> {
-    let Options { architecture, template, add_bos } = options;
+    let Options { architecture, template, add_bos, spelled } = options;
     let mut file = GgufWriter::new();
     let strings =
         |items: &[String]| ArrayBuf::new(ValueType::String, items.iter().map(String::as_str)).unwrap();
     let mut tokens: Vec<String> = (0..=255).map(|byte| byte_character(byte).to_string()).collect();
     tokens.extend(["<|im_start|>".to_owned(), "<|im_end|>".to_owned()]);
-    let types = (0..N_VOCAB as u32).map(|id| if id < IM_START { 1_i32 } else { 3 });
+    for (byte, text) in spelled {
+        tokens[usize::from(*byte)] = text.bytes().map(byte_character).collect();
+    }
+    let is_control = |text: &String| text.starts_with("<|") && text.ends_with("|>");
+    let types: Vec<i32> = tokens.iter().map(|text| if is_control(text) { 3 } else { 1 }).collect();
     file.set("general.architecture", architecture).unwrap();
     file.set("general.name", "Alphabet").unwrap();
     for (key, value) in [

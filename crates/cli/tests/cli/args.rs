@@ -47,6 +47,9 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["run", "--logit-bias", "x"], "--logit-bias"),
         (&["run", "--stop", ""], "--stop"),
         (&["run", "--raw", "--system", "x"], "--raw"),
+        (&["run", "--raw", "--chat-template", "x"], "--raw"),
+        (&["run", "--raw", "--tools", "x"], "--raw"),
+        (&["chat", "--reasoning", "some"], "hide"),
         (&["run", "a", "-p", "b"], "--prompt"),
         (&["run", "-m", "hf:x"], "hf:OWNER/REPO/FILE"),
         (&["pull", "pypi:x"], "pypi:PACKAGE==VERSION"),
@@ -95,7 +98,10 @@ fn completions_know_the_commands() {
     let sandbox = Sandbox::new("args-completions");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = sandbox.run(&["completions", shell]).succeeds().stdout;
-        assert!(script.contains("perplexity") && script.contains("top-k"), "{shell}");
+        assert!(
+            script.contains("perplexity") && script.contains("top-k") && script.contains("chat-template"),
+            "{shell}"
+        );
     }
 }
 

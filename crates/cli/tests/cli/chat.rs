@@ -60,7 +60,10 @@ fn a_model_without_template_can_not_chat() {
     let sandbox = Sandbox::new("chat-template");
     sandbox.write("a.gguf", alphabet::model_with(Options { template: None, ..Options::default() }));
     let outcome = sandbox.run(&["chat", "-m", "a.gguf"]);
-    assert!(outcome.fails(3).contains("metallic run --raw"), "{outcome:?}");
+    let advice = outcome.fails(3);
+    assert!(advice.contains("metallic run --raw") && advice.contains("--chat-template"), "{outcome:?}");
+    let args = ["chat", "-m", "a.gguf", "--temp", "0", "--chat-template", "chatml"];
+    assert_eq!(sandbox.run_with_input(&args, "hi\n").succeeds().stdout, format!("{ANSWER}\n"));
 }
 
 /// The program on a terminal of its own.
@@ -130,6 +133,30 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     terminal.wait_for("TUVW");
     terminal.interrupt();
     terminal.wait_for("> ");
+    terminal.press("/exit\r");
+    assert_eq!(terminal.exit_code(), Some(0));
+}
+
+#[test]
+fn while_a_model_thinks_unseen_there_is_a_sign_of_life() {
+    let sandbox = sandbox("chat-thinks");
+    sandbox.write("think.jinja", format!("{}<think>\n{{# </think> #}}", alphabet::TEMPLATE));
+    let endless = ["--temp", "0", "--logit-bias", "257-inf", "-c", "100000"];
+    let thinking = ["chat", "-m", "a.gguf", "--chat-template", "think.jinja", "--reasoning"];
+    let mut terminal = Terminal::start(&sandbox, &[&thinking[..], &["hide"], &endless].concat());
+    terminal.wait_for("> ");
+    terminal.press("hi\r");
+    terminal.wait_for("thinking");
+    terminal.interrupt();
+    terminal.wait_for("prefill ");
+    terminal.press("/exit\r");
+    assert_eq!(terminal.exit_code(), Some(0));
+    let mut terminal = Terminal::start(&sandbox, &[&thinking[..], &["show"], &endless].concat());
+    terminal.wait_for("> ");
+    terminal.press("hi\r");
+    terminal.wait_for("\x1b[2mU");
+    terminal.interrupt();
+    terminal.wait_for("prefill ");
     terminal.press("/exit\r");
     assert_eq!(terminal.exit_code(), Some(0));
 }

@@ -3,6 +3,7 @@
 
 mod align;
 mod alphabet;
+mod answers;
 mod args;
 mod bad_files;
 mod bench;

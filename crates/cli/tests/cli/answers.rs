@@ -1,0 +1,111 @@
+//! Chat templates of the user's choice, reasoning, and calls of tools.
+
+use crate::alphabet::{self, Options, TEMPLATE};
+use crate::run::{ANSWER, count_before};
+use crate::sandbox::{Outcome, Sandbox};
+
+const TOOLS: &str = r#"[{"type": "function", "function": {"name": "weather", "parameters": {}}}]"#;
+
+/// A model that says `TU`, thinks `W`, says `Y`, and calls a tool.
+fn thinker(test: &str) -> Sandbox {
+    let sandbox = Sandbox::new(test);
+    let spelled = &[
+        (b'V', "<|START_THINKING|>"),
+        (b'X', "<|END_THINKING|>"),
+        (b'Z', "<|START_ACTION|>"),
+        (b'[', r#"[{"tool_name": "weather", "parameters": {"city": "Paris"}}]"#),
+        (b'\\', "<|END_ACTION|>"),
+    ];
+    sandbox.write("a.gguf", alphabet::model_with(Options { spelled, ..Options::default() }));
+    sandbox.write("cohere.jinja", format!("{TEMPLATE}{{# <|START_THINKING|> <|START_ACTION|> #}}"));
+    sandbox.write(
+        "tools.jinja",
+        format!("{{{{ tools[0].function.name if tools }}}}{TEMPLATE}{{# <|START_ACTION|> #}}"),
+    );
+    sandbox.write("tools.json", TOOLS);
+    sandbox
+}
+
+fn run(sandbox: &Sandbox, args: &[&str]) -> Outcome {
+    sandbox.run(&[&["run", "-m", "a.gguf", "--temp", "0"], args].concat())
+}
+
+#[test]
+fn a_template_is_a_file_or_a_name() {
+    let sandbox = Sandbox::new("answers-template");
+    sandbox.write("a.gguf", alphabet::model());
+    sandbox.write("short.jinja", "{{ messages[0].content }}\n\n");
+    sandbox.write("broken.jinja", "{% if %}");
+    let answer = |template: &str| run(&sandbox, &["--chat-template", template, "hi"]).succeeds();
+    assert_eq!(answer("default").stdout, format!("{ANSWER}\n"));
+    assert_eq!(answer("default").stderr.split(" at ").next(), answer("chatml").stderr.split(" at ").next());
+    let short = answer("short.jinja");
+    assert_eq!((short.stdout, count_before(&short.stderr, "tokens")), (format!("{ANSWER}\n"), Some(3)));
+
+    let unknown = run(&sandbox, &["--chat-template", "chattml", "hi"]);
+    let error = unknown.fails(2);
+    assert!(error.contains("the model has default; built in are chatml, gemma"), "{error}");
+    let broken = run(&sandbox, &["--chat-template", "broken.jinja", "hi"]);
+    assert!(broken.fails(2).contains("broken.jinja") && broken.stderr.contains("line 1"), "{broken:?}");
+
+    // A model without a template of its own, or with one that can't be used.
+    for template in [None, Some("{% if %}")] {
+        sandbox.write("a.gguf", alphabet::model_with(Options { template, ..Options::default() }));
+        assert_eq!(answer("chatml").stdout, format!("{ANSWER}\n"));
+    }
+    assert!(run(&sandbox, &["hi"]).fails(3).contains("--chat-template"));
+}
+
+#[test]
+fn reasoning_is_dimmed_or_hidden() {
+    let sandbox = thinker("answers-reasoning");
+    let say = |args: &[&str]| {
+        run(&sandbox, &[&["-n", "6", "--chat-template", "cohere.jinja"], args, &["hi"]].concat())
+            .succeeds()
+            .stdout
+    };
+    assert_eq!(say(&[]), "TU\n\nW\n\nY\n");
+    assert_eq!(say(&["--reasoning", "show", "--color", "always"]), "TU\n\n\x1b[2mW\x1b[0m\n\nY\n");
+    assert_eq!(say(&["--reasoning", "hide"]), "TUY\n");
+    // Nothing in the model's own template says that it thinks: control tokens have no text.
+    assert_eq!(run(&sandbox, &["-n", "6", "hi"]).succeeds().stdout, "TUWY\n");
+}
+
+#[test]
+fn earlier_reasoning_is_left_to_the_template() {
+    let sandbox = thinker("answers-history");
+    let prompt = |template: &str| {
+        let args = ["chat", "-m", "a.gguf", "--temp", "0", "-n", "6", "--chat-template", template];
+        let outcome = sandbox.run_with_input(&args, "hi\nhi\n").succeeds();
+        let count = |line| Some(count_before(line, "tokens")? + count_before(line, "more").unwrap_or(0));
+        outcome.stderr.lines().filter_map(count).nth(1).expect("a second turn")
+    };
+    let (turn, start) = (1 + "user\nhi".len() + 1 + 1, 1 + "assistant\n".len());
+    let without = turn + start + "TUY".len() + 1 + 1 + turn + start;
+    assert_eq!(prompt("cohere.jinja"), without);
+    let thoughts = "{% for m in messages %}{{ m.reasoning_content }}{% endfor %}";
+    sandbox.write("keeps.jinja", format!("{thoughts}{TEMPLATE}{{# <|START_THINKING|> #}}"));
+    assert_eq!(prompt("keeps.jinja"), without + "W".len());
+}
+
+#[test]
+fn calls_of_tools_are_lines_of_json() {
+    let sandbox = thinker("answers-tools");
+    let with_tools = ["--chat-template", "tools.jinja", "--tools", "tools.json"];
+    let outcome = run(&sandbox, &[&with_tools[..], &["-n", "9", "hi"]].concat()).succeeds();
+    let line = r#"{"name":"weather","arguments":{"city":"Paris"}}"#;
+    assert_eq!(outcome.stdout, format!("TUWY\n{line}\n"));
+    let n_prompt = |outcome: &Outcome| count_before(&outcome.stderr, "tokens").expect("a count");
+    let without = run(&sandbox, &["--chat-template", "tools.jinja", "-n", "9", "hi"]).succeeds();
+    assert_eq!(n_prompt(&outcome), n_prompt(&without) + "weather".len());
+
+    // Cut short, it is no call: what was said is shown, and that it is one that can't be read is told.
+    let cut = run(&sandbox, &[&with_tools[..], &["-n", "7", "hi"]].concat()).succeeds();
+    assert_eq!(cut.stdout, "TUWY<|START_ACTION|>\n");
+    assert!(cut.stderr.contains("can't be read"), "{cut:?}");
+
+    let nowhere = run(&sandbox, &["--tools", "tools.json", "hi"]);
+    assert!(nowhere.fails(3).contains("no place for tools"), "{nowhere:?}");
+    sandbox.write("tools.json", "{}");
+    assert!(run(&sandbox, &["--tools", "tools.json", "hi"]).fails(2).contains("not a list of tools"));
+}

@@ -1,4 +1,4 @@
-//! Text in and out: tokenizers, chat templates, and decoding of tokens as they arrive.
+//! Text in and out: tokenizers, chat templates, decoding of tokens as they arrive, and what an answer consists of.
 //!
 //! # Why the tokenizers are our own
 //!

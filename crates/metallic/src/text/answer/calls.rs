@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::ToolCall;
-use super::families::{Arguments, Syntax, Tag};
 use super::literal;
+use super::section::{Arguments, Syntax, Tag};
 
 /// Marks between a call's name and its id: the name before it, or after it.
 pub(super) const ID_MARKS: [&str; 2] = ["[CALL_ID]", "<|tool_call:name|>"];

@@ -18,7 +18,7 @@ pub(super) fn calls(text: &str) -> Result<Vec<ToolCall>> {
     let mut parser = Parser { rest: text.trim() };
     let in_list = parser.take("[");
     let mut calls = Vec::new();
-    while !parser.rest.is_empty() && !(in_list && parser.take("]")) {
+    while if in_list { !parser.take("]") } else { !parser.rest.is_empty() } {
         calls.push(parser.call()?);
         let _ = parser.take(",") || parser.take(";");
     }

@@ -8,6 +8,7 @@
 mod calls;
 mod families;
 mod literal;
+mod section;
 mod splitter;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ mod tests;
 use serde_json::{Map, Value, json};
 
 use super::{Message, Tokenizer};
-use families::Section;
+use section::Section;
 pub use splitter::AnswerSplitter;
 
 /// A part of an answer.
@@ -86,7 +87,13 @@ impl Answer {
         }
         if !self.tool_calls.is_empty() {
             let calls = self.tool_calls.into_iter().map(|ToolCall { id, name, arguments }| {
-                json!({"type": "function", "id": id, "function": {"name": name, "arguments": arguments}})
+                let mut call =
+                    json!({"type": "function", "function": {"name": name, "arguments": arguments}});
+                // Templates ask whether there is one.
+                if let Some(id) = id {
+                    call["id"] = Value::String(id);
+                }
+                call
             });
             message.tool_calls = Some(calls.collect());
         }

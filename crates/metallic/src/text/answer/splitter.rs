@@ -1,7 +1,7 @@
 //! Splits an answer as it arrives.
 
 use super::calls;
-use super::families::{Kind, Section};
+use super::section::{Kind, Section};
 use super::{MalformedCall, Part, ToolCall};
 use crate::text::stop_matcher::undecided_from;
 
@@ -162,13 +162,15 @@ impl AnswerSplitter {
     /// A header, up to its end: it says what the section after it is.
     fn step_header(&mut self, section: &'static Section, is_end: bool, out: &mut Vec<Segment>) -> bool {
         let Kind::Header { to_self, to_user, to_tool } = &section.kind else { return false };
-        let Some(end) = self.find_close(section) else {
-            let is_header = !is_end && self.held.len() <= MAX_HEADER_BYTES;
-            if !is_header {
+        let end = self.find_close(section).filter(|&end| end <= MAX_HEADER_BYTES);
+        let Some(end) = end else {
+            let is_none = is_end || self.held.len() > MAX_HEADER_BYTES;
+            if is_none {
+                let n_open = if self.held.starts_with(section.open) { section.open.len() } else { 0 };
+                self.give(n_open, Role::Content, out);
                 self.within = None;
-                self.give(self.held.len(), Role::Content, out);
             }
-            return false;
+            return is_none;
         };
         let header = &self.held[..end];
         let recipient = header.split_once("to=").map(|(_, after)| {

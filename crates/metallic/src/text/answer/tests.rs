@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::families::{SECTIONS, Section};
+use super::families::SECTIONS;
+use super::section::Section;
 use super::splitter::{AnswerSplitter, Role, Segment};
 use super::{Answer, AnswerFormat, Part};
 
@@ -39,11 +40,15 @@ fn reasoning_is_told_from_content() {
         ("</think>", "", "<think>\nWhy?\n</think>\n\nSo."),
         ("</think>", "<|im_start|>assistant\n<think>\n", "Why?</think>So."),
         ("</thinking>", "", "<thinking>Why?</thinking>So."),
-        ("</seed:think>", "", "<seed:think>Why?</seed:think>So."),
+        ("<seed:think>", "", "<seed:think>Why?</seed:think>So."),
         ("[THINK]", "[/INST]", "[THINK]Why?[/THINK]So."),
         ("<|inner_prefix|>", "", "<|inner_prefix|>Why?<|inner_suffix|>So."),
         ("<|channel>", "<|turn>model\n", "<|channel>thought\nWhy?<channel|>So."),
-        ("[BEGIN FINAL RESPONSE]", "\nHere are my reasoning steps:\n", "Why?\n[BEGIN FINAL RESPONSE]\nSo."),
+        (
+            "Here are my reasoning steps:",
+            "\nHere are my reasoning steps:\n",
+            "Why?\n[BEGIN FINAL RESPONSE]\nSo.",
+        ),
         (
             "<|START_THINKING|><|START_RESPONSE|>",
             "<|CHATBOT_TOKEN|>",
@@ -215,6 +220,9 @@ fn a_call_that_cannot_be_read_stays_as_it_is() {
     let [Part::Malformed(call)] = &parts[..] else { panic!("{parts:?}") };
     assert_eq!(call.text, "<tool_call>{\"name\": 3}</tool_call>");
     assert!(call.to_string().contains("arguments"), "{call}");
+    // What has no end is no header.
+    let endless = format!("<|start|>{}<|message|>", "a".repeat(600));
+    assert_eq!(check("<|channel|>", "", &endless).content, endless);
     // Deep nesting is no danger to the stack.
     let deep = format!("<|tool_call>call:a{{x:{}", "[".repeat(100_000));
     assert_eq!(check_once("<|tool_call>", &deep).content, deep);
@@ -237,7 +245,7 @@ fn an_answer_becomes_a_message() {
         json!({
             "role": "assistant",
             "content": "So.",
-            "tool_calls": [{"type": "function", "id": null, "function": {"name": "a", "arguments": {}}}],
+            "tool_calls": [{"type": "function", "function": {"name": "a", "arguments": {}}}],
             "reasoning_content": "Hm",
         })
     );
@@ -259,6 +267,8 @@ fn answers() -> impl Strategy<Value = Vec<String>> {
         section.clone().prop_map(|section| section.close.first().copied().unwrap_or("{\"name\"").to_owned()),
         (section, 0..40usize).prop_map(|(section, n)| section.open.chars().take(n).collect()),
         "[ \n]{1,3}",
+        ".{0,20}",
+        "[a-z]{300}",
         "[a-zé<|>{}\\[\\]\"']{0,8}",
         Just("{\"name\": \"a\", \"arguments\": {}}".to_owned()),
     ];

@@ -123,7 +123,7 @@ fn rewrite(tag: &str, out: &mut String) {
 }
 
 /// Whether a tag adds something to the result of the filter `safe`. Python then escapes the other operand for HTML, even where
-/// escaping is off: that filter's result is a type of its own, and its `+` does. The engine's does where escaping is on.
+/// escaping is off: that filter's result is a type of its own, and its `+` does. The engine's does where escaping is on. A result that another tag gave a name to is not followed.
 fn joins_safe_text(tag: &str) -> bool {
     let bytes = tag.as_bytes();
     let (mut code, mut at) = (String::new(), 0);

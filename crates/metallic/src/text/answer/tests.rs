@@ -255,24 +255,36 @@ fn an_answer_becomes_a_message() {
     );
 }
 
-fn sections() -> impl Strategy<Value = &'static Section> + Clone {
-    (0..SECTIONS.len()).prop_map(|at| &SECTIONS[at])
-}
-
-/// Texts made of what markers are made of.
-fn answers() -> impl Strategy<Value = Vec<String>> {
-    let section = sections();
-    let piece = prop_oneof![
-        section.clone().prop_map(|section| section.open.to_owned()),
-        section.clone().prop_map(|section| section.close.first().copied().unwrap_or("{\"name\"").to_owned()),
-        (section, 0..40usize).prop_map(|(section, n)| section.open.chars().take(n).collect()),
-        "[ \n]{1,3}",
-        ".{0,20}",
-        "[a-z]{300}",
-        "[a-zé<|>{}\\[\\]\"']{0,8}",
-        Just("{\"name\": \"a\", \"arguments\": {}}".to_owned()),
-    ];
-    proptest::collection::vec(piece, 0..20)
+/// The sections of some families, and a text made of what their markers are made of.
+fn answers() -> impl Strategy<Value = (Vec<&'static Section>, Vec<String>)> {
+    let section = (0..SECTIONS.len()).prop_map(|at| &SECTIONS[at]);
+    proptest::collection::vec(section, 1..5).prop_flat_map(|sections| {
+        let of_sections = |section: &&'static Section| {
+            [section.open].into_iter().chain(section.close.iter().copied()).collect::<Vec<_>>()
+        };
+        let mut markers: Vec<&str> = sections.iter().flat_map(of_sections).collect();
+        markers.extend([
+            "<|end|>",
+            "to=a",
+            "analysis",
+            "</parameter>",
+            "</function>",
+            "<parameter=x>",
+            "[ARGS]",
+        ]);
+        let marker = proptest::sample::select(markers);
+        let piece = prop_oneof![
+            4 => marker.clone().prop_map(str::to_owned),
+            1 => (marker, 0..40usize).prop_map(|(marker, n)| marker.chars().take(n).collect()),
+            1 => "[ \n]{1,3}",
+            1 => ".{0,20}",
+            1 => Just("a".repeat(300)),
+            1 => "[a-zé<|>{}\\[\\]\"']{0,8}",
+            2 => Just("{\"name\": \"a\", \"arguments\": {}}".to_owned()),
+            1 => Just("{\"name\": \"a".to_owned()),
+        ];
+        (Just(sections), proptest::collection::vec(piece, 0..12))
+    })
 }
 
 /// Segments, those of the same kind that follow each other joined.
@@ -292,8 +304,8 @@ fn joined(mut splitter: AnswerSplitter, pieces: &[&str]) -> Vec<(String, String)
 
 proptest! {
     #[test]
-    fn nothing_is_lost_however_an_answer_is_cut(pieces in answers(), signs in proptest::collection::vec(sections(), 0..8)) {
-        let format = AnswerFormat { sections: signs };
+    fn nothing_is_lost_however_an_answer_is_cut((sections, pieces) in answers()) {
+        let format = AnswerFormat { sections };
         let text = pieces.concat();
         let whole = joined(format.splitter(""), &[&text]);
         prop_assert_eq!(whole.iter().map(|(text, _)| text.as_str()).collect::<String>(), text.clone());

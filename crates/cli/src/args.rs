@@ -240,8 +240,8 @@ pub(crate) struct TalkArgs {
     #[arg(long, value_name = "TEXT", alias = "system-prompt")]
     pub(crate) system: Option<String>,
 
-    /// How messages become text: a file of Jinja, the name of one of the model's own templates, or a well-known format
-    /// such as chatml [default: the model's own]
+    /// How messages become text: a file of Jinja, the name of one of the model's own templates, or a
+    /// well-known format such as chatml [default: the model's own]
     #[arg(long, value_name = "FILE|NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) chat_template: Option<String>,
 

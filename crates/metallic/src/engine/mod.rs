@@ -41,7 +41,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request with default sampling, no limit but the context, no stop strings, and no text of control tokens.
+    /// A request with default sampling, no limit but the context, no stop strings, and no text of control
+    /// tokens.
     pub fn new(prompt: Vec<u32>) -> Self {
         Self {
             prompt,

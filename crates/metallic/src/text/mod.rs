@@ -1,4 +1,5 @@
-//! Text in and out: tokenizers, chat templates, decoding of tokens as they arrive, and what an answer consists of.
+//! Text in and out: tokenizers, chat templates, decoding of tokens as they arrive, and what an answer
+//! consists of.
 //!
 //! # Why the tokenizers are our own
 //!

@@ -81,7 +81,8 @@ fn render(template: &ChatTemplate, answer: Option<&Value>, thinks: bool) -> Opti
     template.render(&messages.collect::<Vec<Message>>(), &options).ok()
 }
 
-/// What a template writes for a message of the assistant, from the prompt to the end of the turn, if that has `part` in it.
+/// What a template writes for a message of the assistant, from the prompt to the end of the turn, if that has
+/// `part` in it.
 fn said(template: &ChatTemplate, message: &Value, part: &str) -> Option<Said> {
     let written = |thinks: bool| {
         let (prompt, whole) = (render(template, None, thinks)?, render(template, Some(message), thinks)?);
@@ -95,7 +96,8 @@ fn said(template: &ChatTemplate, message: &Value, part: &str) -> Option<Said> {
         let text = whole.strip_prefix(prompt.as_str())?;
         Some(Said { prompt: prompt.clone(), text: text.to_owned() })
     });
-    // Some templates write an earlier turn otherwise than they prompt for one: from where the two part, it is the answer.
+    // Some templates write an earlier turn otherwise than they prompt for one: from where the two part, it is
+    // the answer.
     let otherwise = || {
         let (prompt, whole) = written.first()?;
         let same: usize =
@@ -116,8 +118,8 @@ fn understood(template: &ChatTemplate, said: &Said) -> Answer {
     answer
 }
 
-/// A message that calls the tool with each of some arguments. Templates differ in whether they take arguments as an object
-/// or as text, and calls beside empty content or beside none.
+/// A message that calls the tool with each of some arguments. Templates differ in whether they take arguments
+/// as an object or as text, and calls beside empty content or beside none.
 fn calling(arguments: &[Value]) -> impl Iterator<Item = Value> {
     [(json!(""), false), (json!(""), true), (json!(null), false), (json!(null), true)].into_iter().map(
         |(content, as_text)| {

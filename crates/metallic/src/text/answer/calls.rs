@@ -35,8 +35,8 @@ fn missing(mark: &str) -> NoCall {
 
 type Result<T> = std::result::Result<T, NoCall>;
 
-/// The calls of a section, markers and all, of which `inner` is what is between them. If no syntax fits, the error is that of
-/// the first.
+/// The calls of a section, markers and all, of which `inner` is what is between them. If no syntax fits, the
+/// error is that of the first.
 pub(super) fn parse(syntaxes: &[Syntax], whole: &str, inner: &str) -> Result<Vec<ToolCall>> {
     let mut first_error: Option<NoCall> = None;
     for syntax in syntaxes {
@@ -206,8 +206,9 @@ fn tagged_arguments(text: &str, tag: &Tag) -> Result<Map<String, Value>> {
     Ok(arguments)
 }
 
-/// A value between tags. Templates write text as it is and everything else as JSON, or as Python writes it. So what reads as a
-/// number, a truth value, a list or an object is that, unless an attribute says that it is text.
+/// A value between tags. Templates write text as it is and everything else as JSON, or as Python writes it.
+/// So what reads as a number, a truth value, a list or an object is that, unless an attribute says that it is
+/// text.
 fn argument(text: &str, attributes: &str) -> Value {
     let lines = text.strip_prefix('\n').and_then(|text| text.strip_suffix('\n'));
     let text = lines.unwrap_or(text);

@@ -143,7 +143,8 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// Whether a quote that this follows ends a text. Some templates don't escape quotes, so that models don't either.
+/// Whether a quote that this follows ends a text. Some templates don't escape quotes, so that models don't
+/// either.
 fn ends_text(rest: &str) -> bool {
     rest.trim_start().chars().next().is_none_or(|c| matches!(c, ',' | ')' | ']' | '}' | ':' | '='))
 }

@@ -1,9 +1,9 @@
 //! From what a model says to what it thinks, answers, and wants to have called.
 //!
-//! A chat template shows how its model marks reasoning and calls of tools, for it writes those of earlier turns the same way. So
-//! [`AnswerFormat`] looks in the template's text for the markers of the published families, which are all in one table
-//! ([`families`]), and never at a model's name. [`AnswerSplitter`] then finds them in the answer, however it is cut into
-//! tokens.
+//! A chat template shows how its model marks reasoning and calls of tools, for it writes those of earlier
+//! turns the same way. So [`AnswerFormat`] looks in the template's text for the markers of the published
+//! families, which are all in one table ([`families`]), and never at a model's name. [`AnswerSplitter`] then
+//! finds them in the answer, however it is cut into tokens.
 
 mod calls;
 mod families;
@@ -41,8 +41,8 @@ pub struct ToolCall {
     pub id: Option<String>,
     /// Which tool.
     pub name: String,
-    /// With what. Families that write arguments between tags don't tell text from other values; what reads as a number, a truth
-    /// value, a list or an object is taken to be that, and anything else to be text.
+    /// With what. Families that write arguments between tags don't tell text from other values; what reads as
+    /// a number, a truth value, a list or an object is taken to be that, and anything else to be text.
     pub arguments: Map<String, Value>,
 }
 
@@ -78,8 +78,8 @@ impl Answer {
         }
     }
 
-    /// The message that stands for the answer in a conversation. Reasoning is its field `reasoning_content`, which templates use as
-    /// their models want it: most leave it out of earlier turns.
+    /// The message that stands for the answer in a conversation. Reasoning is its field `reasoning_content`,
+    /// which templates use as their models want it: most leave it out of earlier turns.
     pub fn into_message(self) -> Message {
         let mut message = Message::new("assistant", self.content);
         if !self.reasoning.is_empty() {
@@ -104,10 +104,10 @@ impl Answer {
 /// How a model marks the parts of its answers.
 ///
 /// ```
-/// use metallic::text::{AnswerFormat, Part};
+/// use metallic::text::{ChatTemplate, Part};
 ///
 /// # fn main() -> Result<(), metallic::text::TemplateError> {
-/// let template = metallic::text::ChatTemplate::new(
+/// let template = ChatTemplate::new(
 ///     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n\
 ///      {% endfor %}<|im_start|>assistant\n<think>\n{# <tool_call> #}",
 /// )?;
@@ -116,7 +116,8 @@ impl Answer {
 /// assert_eq!(splitter.push("I must loo"), [Part::Reasoning("I must loo".into())]);
 /// assert_eq!(splitter.push("k.\n</th"), [Part::Reasoning("k.".into())]);
 /// assert_eq!(splitter.push("ink>\n\nA moment."), [Part::Content("A moment.".into())]);
-/// let parts = splitter.push("<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}</tool_call>");
+/// assert_eq!(splitter.push("<tool_call>{\"name\": \"weather\", \"argum"), []);
+/// let parts = splitter.push("ents\": {\"city\": \"Paris\"}}</tool_call>");
 /// let [Part::ToolCall(call)] = &parts[..] else { panic!("{parts:?}") };
 /// assert_eq!((call.name.as_str(), &call.arguments["city"]), ("weather", &"Paris".into()));
 /// assert_eq!(splitter.finish(), []);
@@ -128,18 +129,20 @@ pub struct AnswerFormat {
 }
 
 impl AnswerFormat {
-    /// The format of the model that a chat template is for. One without any marker makes all of an answer content.
+    /// The format of the model that a chat template is for. One without any marker makes all of an answer
+    /// content.
     pub fn of_template(source: &str) -> Self {
         AnswerFormat { sections: families::SECTIONS.iter().filter(|s| source.contains(s.sign)).collect() }
     }
 
-    /// A splitter for the answer to a prompt, whose end may already have opened a part of it.
+    /// A splitter for the answer to a prompt, whose end may already have opened a part of it. Where calls
+    /// have no marker (Llama 3 writes mere JSON), the prompt also says whether there can be any.
     pub fn splitter(&self, prompt: &str) -> AnswerSplitter {
-        AnswerSplitter::new(self.sections.clone(), prompt)
+        AnswerSplitter::new(&self.sections, prompt)
     }
 
-    /// The control tokens that the markers are made of. [`Request::control_tokens`](crate::Request::control_tokens) puts
-    /// their text into the answer.
+    /// The control tokens that the markers are made of.
+    /// [`Request::control_tokens`](crate::Request::control_tokens) puts their text into the answer.
     pub fn control_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let uses = |id: &u32| {
             let text = tokenizer.piece(*id).and_then(|text| std::str::from_utf8(text).ok());

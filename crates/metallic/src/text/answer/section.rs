@@ -25,7 +25,8 @@ pub(super) enum Kind {
     Content,
     /// Calls of tools, written in the first of these ways that fits.
     Calls(&'static [Syntax]),
-    /// Calls of tools that are all of an answer. There is no marker but their own beginning.
+    /// Calls of tools that are all of an answer. There is no marker but their own beginning, so it takes the
+    /// sign in the prompt as well, and what can't be read is content.
     WholeAnswer,
     /// To whom the model speaks: to itself, to the user, or to a tool.
     Header { to_self: &'static Section, to_user: &'static Section, to_tool: &'static Section },

@@ -1,5 +1,7 @@
 //! Splits an answer as it arrives.
 
+use std::cmp::Reverse;
+
 use super::calls;
 use super::section::{Kind, Section};
 use super::{MalformedCall, Part, ToolCall};
@@ -10,7 +12,8 @@ const MAX_HEADER_BYTES: usize = 512;
 
 /// Takes an answer in pieces of any size and gives its parts, as soon as it is certain what they are.
 ///
-/// What may be the beginning of a marker waits, and so does whitespace that may precede one, and a call until it is complete.
+/// What may be the beginning of a marker waits, and so does whitespace that may precede one, and a call until
+/// it is complete.
 #[derive(Clone, Debug)]
 pub struct AnswerSplitter {
     sections: Vec<&'static Section>,
@@ -25,6 +28,9 @@ pub struct AnswerSplitter {
     /// Whether whitespace belongs to the marker before it.
     after_marker: bool,
 }
+
+/// What is looked for, and the section after it, if it begins one.
+type Marker = (&'static str, Option<&'static Section>);
 
 /// A stretch of an answer; all of them make up the answer again.
 #[derive(Debug)]
@@ -43,10 +49,13 @@ pub(super) enum Role {
 }
 
 impl AnswerSplitter {
-    pub(super) fn new(sections: Vec<&'static Section>, prompt: &str) -> Self {
+    pub(super) fn new(sections: &[&'static Section], prompt: &str) -> Self {
+        // Where a call has no marker, JSON is one only if the prompt has told of tools.
+        let may_come =
+            |section: &&&Section| !matches!(section.kind, Kind::WholeAnswer) || prompt.contains(section.sign);
         let within = sections.iter().copied().find(|section| is_open(section, prompt));
         AnswerSplitter {
-            sections,
+            sections: sections.iter().filter(may_come).copied().collect(),
             within,
             held: String::new(),
             n_searched: 0,
@@ -57,24 +66,16 @@ impl AnswerSplitter {
 
     /// Takes more of the answer.
     pub fn push(&mut self, text: &str) -> Vec<Part> {
-        parts(self.push_segments(text))
+        parts(self.split(text, false))
     }
 
     /// Ends the answer, and gives what is left.
     pub fn finish(&mut self) -> Vec<Part> {
-        parts(self.finish_segments())
+        parts(self.split("", true))
     }
 
-    pub(super) fn push_segments(&mut self, text: &str) -> Vec<Segment> {
+    pub(super) fn split(&mut self, text: &str, is_end: bool) -> Vec<Segment> {
         self.held.push_str(text);
-        self.run(false)
-    }
-
-    pub(super) fn finish_segments(&mut self) -> Vec<Segment> {
-        self.run(true)
-    }
-
-    fn run(&mut self, is_end: bool) -> Vec<Segment> {
         let mut out = Vec::new();
         while !self.held.is_empty() && self.step(is_end, &mut out) {}
         out
@@ -109,44 +110,36 @@ impl AnswerSplitter {
         let is_reasoning = within.is_some_and(|section| matches!(section.kind, Kind::Reasoning));
         self.at_start &= n_text == 0;
         self.give(n_text, if is_reasoning { Role::Reasoning } else { Role::Content }, out);
-        let Some((len, next)) = marker else { return false };
-        let keeps_marker = next.is_some_and(|next| !matches!(next.kind, Kind::Reasoning | Kind::Content));
-        self.give(if keeps_marker { end - n_text } else { end - n_text + len }, Role::Marker, out);
+        let Some((marker, next)) = marker else { return false };
+        let is_kept = next.is_some_and(|next| !matches!(next.kind, Kind::Reasoning | Kind::Content));
+        let n_kept = if is_kept { marker.len() } else { 0 };
+        self.give(end - n_text + marker.len() - n_kept, Role::Marker, out);
         self.within = next;
-        self.n_searched = if keeps_marker { len } else { 0 };
-        self.after_marker = !keeps_marker;
+        self.n_searched = n_kept;
+        self.after_marker = !is_kept;
         self.at_start = false;
         true
     }
 
-    /// Where text ends, for now or because of a marker; that marker's length and the section after it.
-    fn next_marker(
-        &self,
-        within: Option<&'static Section>,
-        is_end: bool,
-    ) -> (usize, Option<(usize, Option<&'static Section>)>) {
-        let markers: Vec<_> = match within {
+    /// Where text ends, for now or because of a marker, and that marker.
+    fn next_marker(&self, within: Option<&'static Section>, is_end: bool) -> (usize, Option<Marker>) {
+        let markers: Vec<Marker> = match within {
             Some(section) => section.close.iter().map(|&close| (close, None)).collect(),
             None => self.sections.iter().flat_map(|section| self.outside_markers(section)).collect(),
         };
         let undecided =
             if is_end { self.held.len() } else { undecided_from(&self.held, markers.iter().map(|m| m.0)) };
         // Of markers at the same place the longest counts.
-        let first = markers
-            .iter()
-            .filter_map(|&(text, next)| Some((self.held.find(text)?, text.len(), next)))
-            .min_by_key(|&(at, len, _)| (at, std::cmp::Reverse(len)));
-        match first.filter(|&(at, ..)| at < undecided) {
-            Some((at, len, next)) => (at, Some((len, next))),
+        let found = markers.iter().filter_map(|&marker| Some((self.held.find(marker.0)?, marker)));
+        let first = found.min_by_key(|&(at, (text, _))| (at, Reverse(text.len())));
+        match first.filter(|&(at, _)| at < undecided) {
+            Some((at, marker)) => (at, Some(marker)),
             None => (undecided, None),
         }
     }
 
     /// The markers of a section that count outside of sections, and what follows them.
-    fn outside_markers(
-        &self,
-        section: &'static Section,
-    ) -> impl Iterator<Item = (&'static str, Option<&'static Section>)> {
+    fn outside_markers(&self, section: &'static Section) -> impl Iterator<Item = Marker> {
         let text = self.held.trim_start();
         let is_first = |marker: &str| self.at_start && (text.starts_with(marker) || marker.starts_with(text));
         let opens = !matches!(section.kind, Kind::WholeAnswer) || is_first(section.open);
@@ -166,8 +159,7 @@ impl AnswerSplitter {
         let Some(end) = end else {
             let is_none = is_end || self.held.len() > MAX_HEADER_BYTES;
             if is_none {
-                let n_open = if self.held.starts_with(section.open) { section.open.len() } else { 0 };
-                self.give(n_open, Role::Content, out);
+                self.give(self.n_open(section), Role::Content, out);
                 self.within = None;
             }
             return is_none;
@@ -194,7 +186,7 @@ impl AnswerSplitter {
 
     /// Calls, up to the marker that ends them. One that leaves a text open is in that text.
     fn step_calls(&mut self, section: &'static Section, is_end: bool, out: &mut Vec<Segment>) -> bool {
-        let n_open = if self.held.starts_with(section.open) { section.open.len() } else { 0 };
+        let n_open = self.n_open(section);
         let (end, n_close) = match self.find_close(section) {
             Some(end) => {
                 (end, section.close.iter().find(|c| self.held[..end].ends_with(**c)).map_or(0, |c| c.len()))
@@ -213,8 +205,15 @@ impl AnswerSplitter {
         }
         self.within = None;
         self.after_marker = calls.is_ok();
-        self.give(end, Role::Calls(calls.map_err(|error| error.reason)), out);
+        let is_content = calls.is_err() && matches!(section.kind, Kind::WholeAnswer);
+        let role = if is_content { Role::Content } else { Role::Calls(calls.map_err(|error| error.reason)) };
+        self.give(end, role, out);
         true
+    }
+
+    /// The length of a section's opening marker, unless it was in the prompt.
+    fn n_open(&self, section: &Section) -> usize {
+        if self.held.starts_with(section.open) { section.open.len() } else { 0 }
     }
 
     /// The end of a section's closing marker, if it has come, after what has been searched.

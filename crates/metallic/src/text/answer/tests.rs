@@ -8,6 +8,9 @@ use super::section::Section;
 use super::splitter::{AnswerSplitter, Role, Segment};
 use super::{Answer, AnswerFormat, Part};
 
+/// What Llama 3 is told of calls, where there are tools.
+const LLAMA: &str = "Respond in the format {\"name\": function name, \"parameters\": …}";
+
 /// The answer that the pieces give, each malformed call as content.
 fn split(format: &AnswerFormat, prompt: &str, pieces: &[&str]) -> Answer {
     let mut splitter = format.splitter(prompt);
@@ -119,8 +122,8 @@ fn calls_are_parsed() {
             vec![(None, "a", json!({"city": "Paris", "n": [1]})), (None, "now", json!({}))],
         ),
         (
-            "{\"name\": function name",
-            "",
+            LLAMA,
+            LLAMA,
             "\n{\"name\": \"a\", \"parameters\": {\"city\": \"Paris\"}}; {\"name\": \"b\", \"parameters\": {}}",
             vec![(None, "a", paris.clone()), (None, "b", json!({}))],
         ),
@@ -202,7 +205,6 @@ fn a_call_that_cannot_be_read_stays_as_it_is() {
         ("<tool_call>", "<tool_call>{\"name\": \"a\"}</tool_call>"),
         ("<tool_call>", "<tool_call>[3]</tool_call>"),
         ("<tool_call>", "<tool_call>not a name</tool_call>"),
-        ("{\"name\": function name", "{\"name\": \"Bob\", \"age\": 3}"),
         ("<|tool_call>", "<|tool_call>call:a{city:Paris}<tool_call|>"),
         ("<|tool_call>", "<|tool_call>call:a{city:[[<tool_call|>"),
         ("<|tool_call_start|>", "<|tool_call_start|>[a(x='\\u12')]<|tool_call_end|>"),
@@ -220,6 +222,11 @@ fn a_call_that_cannot_be_read_stays_as_it_is() {
     let [Part::Malformed(call)] = &parts[..] else { panic!("{parts:?}") };
     assert_eq!(call.text, "<tool_call>{\"name\": 3}</tool_call>");
     assert!(call.to_string().contains("arguments"), "{call}");
+    // What may be all of an answer need not be a call, and without tools it is none.
+    let text = "{\"name\": \"Bob\", \"age\": 3}";
+    assert_eq!(check(LLAMA, LLAMA, text).content, text);
+    let text = "{\"name\": \"a\", \"parameters\": {}}";
+    assert_eq!(check(LLAMA, "", text).content, text);
     // What has no end is no header.
     let endless = format!("<|start|>{}<|message|>", "a".repeat(600));
     assert_eq!(check("<|channel|>", "", &endless).content, endless);
@@ -289,8 +296,8 @@ fn answers() -> impl Strategy<Value = (Vec<&'static Section>, Vec<String>)> {
 
 /// Segments, those of the same kind that follow each other joined.
 fn joined(mut splitter: AnswerSplitter, pieces: &[&str]) -> Vec<(String, String)> {
-    let mut segments: Vec<Segment> = pieces.iter().flat_map(|piece| splitter.push_segments(piece)).collect();
-    segments.extend(splitter.finish_segments());
+    let mut segments: Vec<Segment> = pieces.iter().flat_map(|piece| splitter.split(piece, false)).collect();
+    segments.extend(splitter.split("", true));
     let mut joined: Vec<(String, String)> = Vec::new();
     for Segment { text, role } in segments {
         let is_text = matches!(role, Role::Content | Role::Reasoning | Role::Marker);
@@ -305,13 +312,14 @@ fn joined(mut splitter: AnswerSplitter, pieces: &[&str]) -> Vec<(String, String)
 proptest! {
     #[test]
     fn nothing_is_lost_however_an_answer_is_cut((sections, pieces) in answers()) {
+        let prompt: String = sections.iter().map(|section| section.sign).collect();
         let format = AnswerFormat { sections };
         let text = pieces.concat();
-        let whole = joined(format.splitter(""), &[&text]);
+        let whole = joined(format.splitter(&prompt), &[&text]);
         prop_assert_eq!(whole.iter().map(|(text, _)| text.as_str()).collect::<String>(), text.clone());
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-        prop_assert_eq!(&joined(format.splitter(""), &pieces), &whole);
+        prop_assert_eq!(&joined(format.splitter(&prompt), &pieces), &whole);
         let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
-        prop_assert_eq!(&joined(format.splitter(""), &letters), &whole);
+        prop_assert_eq!(&joined(format.splitter(&prompt), &letters), &whole);
     }
 }

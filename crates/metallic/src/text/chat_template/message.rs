@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant` or `tool`; some templates know others.
     pub role: String,
-    /// What is said: text, or a list of parts where the template knows them. Beside calls of tools it may be null,
-    /// which some templates tell from a field that is not there.
+    /// What is said: text, or a list of parts where the template knows them. Beside calls of tools it may be
+    /// null, which some templates tell from a field that is not there.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub content: Option<Value>,
     /// The tools that an assistant's message calls, as OpenAI's API has them.

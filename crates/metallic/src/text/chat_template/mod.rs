@@ -1,8 +1,8 @@
 //! From a conversation to the text that a model was trained to continue.
 //!
 //! A file carries its template in Jinja, written for Python's jinja2 as Hugging Face transformers sets it up.
-//! minijinja renders it, with what transformers adds: see [`functions`]. What Python makes of 70 published templates and
-//! five conversations, text or error, is made of them here.
+//! minijinja renders it, with what transformers adds: see [`functions`]. What Python makes of 70 published
+//! templates and five conversations, text or error, is made of them here.
 //!
 //! A template is code from a stranger, so the work and the memory that rendering may take are limited by
 //! [`RENDER_FUEL`], how deep calls nest by [`MAX_RECURSION`], and what could overflow the stack by [`source`].
@@ -130,7 +130,8 @@ impl ChatTemplate {
         ChatTemplate::from_sources(BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]))
     }
 
-    /// A template for a well-known format, for files that carry none. [`ChatTemplate::built_in_names`] has the names.
+    /// A template for a well-known format, for files that carry none. [`ChatTemplate::built_in_names`] has
+    /// the names.
     pub fn built_in(name: &str) -> Option<Self> {
         let (_, source) = built_in::TEMPLATES.iter().find(|(known, _)| *known == name)?;
         ChatTemplate::new(source).ok()
@@ -177,8 +178,8 @@ impl ChatTemplate {
         AnswerFormat::of_template(&sources.collect::<String>())
     }
 
-    /// The text of a conversation. If no template was chosen and there are tools, it is the template `tool_use` that
-    /// renders it, where there is one.
+    /// The text of a conversation. If no template was chosen and there are tools, it is the template
+    /// `tool_use` that renders it, where there is one.
     ///
     /// # Errors
     /// [`TemplateError::Refused`] with the template's own words, if it has some;

@@ -122,8 +122,9 @@ fn rewrite(tag: &str, out: &mut String) {
     out.push_str(&rewritten);
 }
 
-/// Whether a tag adds something to the result of the filter `safe`. Python then escapes the other operand for HTML, even where
-/// escaping is off: that filter's result is a type of its own, and its `+` does. The engine's does where escaping is on. A result that another tag gave a name to is not followed.
+/// Whether a tag adds something to the result of the filter `safe`. Python then escapes the other operand for
+/// HTML, even where escaping is off: that filter's result is a type of its own, and its `+` does. The
+/// engine's does where escaping is on. A result that another tag gave a name to is not followed.
 fn joins_safe_text(tag: &str) -> bool {
     let bytes = tag.as_bytes();
     let (mut code, mut at) = (String::new(), 0);
@@ -143,8 +144,8 @@ fn joins_safe_text(tag: &str) -> bool {
     tag.ends_with('}') && code.contains('+') && code.split('|').skip(1).any(is_safe)
 }
 
-/// The code in place of a tag, with escaping on. The lines around it are left as the tag leaves them; `plain` is the mark for
-/// that of a tag without marks.
+/// The code in place of a tag, with escaping on. The lines around it are left as the tag leaves them; `plain`
+/// is the mark for that of a tag without marks.
 fn escaping(tag: &str, plain: &'static str, code: &str) -> String {
     let (before, after) = trims(tag);
     let mark = |mark: &'static str| if mark.is_empty() { plain } else { mark };

@@ -144,7 +144,7 @@ pub(crate) fn levels_16(levels: &[i8; 16], codes: uint8x16_t) -> int8x16_t {
 /// Adds the products of 16 signed bytes to four sums, four to each.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn add_products(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(crate) fn add_products(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: one instruction, which this function's instruction set has, on the registers named.
     unsafe {
         asm!(

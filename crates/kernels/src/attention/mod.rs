@@ -31,8 +31,6 @@
 //! lie as a file has them, `[page_len][head_dim / 32]`; those of keys are interleaved, 32 positions at a time.
 
 mod blocks;
-#[cfg(target_arch = "x86_64")]
-mod blocks_x86;
 mod element;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -139,8 +137,8 @@ pub fn attention(
         KvType::F32 => Products::of::<f32>(isa),
         KvType::F16 => Products::of::<f16>(isa),
         KvType::BF16 => Products::of::<[bf16; 2]>(isa),
-        KvType::Q8_0 => Products::of_blocks::<Q8>(isa),
-        KvType::Q4_0 => Products::of_blocks::<Q4>(isa),
+        KvType::Q8_0 => blocks::products::<Q8>(isa),
+        KvType::Q4_0 => blocks::products::<Q4>(isa),
     };
     let call = Call { params, isa, products, kv };
     buf.reserve(pool.n_threads(), params.n_head, &kv.layout, first + n_queries);

@@ -8,10 +8,10 @@ use super::element::Element;
 use super::product::{Products, Registers, fold, pack, scores, weighted};
 use super::softmax::Softmax;
 
-/// NEON, two registers at a time: the two of columns that a product takes are then four, and each splat of a row's
+/// NEON with the dot products of bytes, two registers at a time: the two of columns that a product takes are then four, and each splat of a row's
 /// number serves all of them.
 #[derive(Clone, Copy)]
-struct Neon;
+pub(super) struct Neon(pub(super) ());
 
 /// The products on NEON.
 pub(super) fn products<E: Element>() -> Products {
@@ -19,10 +19,10 @@ pub(super) fn products<E: Element>() -> Products {
         numbers: E::NUMBERS,
         pack_query: pack::<E>,
         pack: pack::<E>,
-        scores: |of, out| scores::<_, E>(Neon, of, out),
-        values: |of, sums| weighted::<_, E>(Neon, of, sums),
+        scores: |of, out| scores::<_, E>(Neon(()), of, out),
+        values: |of, sums| weighted::<_, E>(Neon(()), of, sums),
         weigh: Softmax::weigh,
-        fold: |sums, part, factors| fold(Neon, sums, part, factors),
+        fold: |sums, part, factors| fold(Neon(()), sums, part, factors),
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::ops::Range;
 
-use super::blocks::{self, Blocks};
 use super::element::Element;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
@@ -98,23 +97,6 @@ impl Products {
             Isa::Neon | Isa::NeonI8mm => neon::products::<E>(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => x86::products::<E>(isa),
-        }
-    }
-
-    /// The same for keys and values that are blocks.
-    pub(super) fn of_blocks<B: Blocks>(isa: Isa) -> Self {
-        match isa {
-            Isa::Scalar => Products {
-                numbers: 1,
-                pack_query: |x| blocks::pack_query::<B>(Isa::Scalar, x),
-                scores: blocks::scores::<B>,
-                values: |values, sums| weighted::<Plain, B>(Plain, values, sums),
-                ..Self::of::<f32>(Isa::Scalar)
-            },
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonI8mm => Self::of_blocks::<B>(Isa::Scalar),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => B::products(isa),
         }
     }
 }
@@ -275,7 +257,6 @@ const fn is_few<R: Registers>(n_rows: usize) -> bool {
     3 * n_rows <= R::ROWS
 }
 
-#[cfg(target_arch = "x86_64")]
 pub(super) use for_each_row;
 
 /// Calls `$run::<N>(…)` with the smallest `N` that is at least `$n`, of those that are worth their code.
@@ -293,7 +274,6 @@ macro_rules! with_rows {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
 pub(super) use with_rows;
 
 #[inline(always)]

@@ -88,7 +88,7 @@ products!(
     "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"
 );
 
-// SAFETY (of the functions below that are not unsafe): only the functions above and those of `blocks_x86` make
+// SAFETY (of the functions below that are not unsafe): only the functions above and those of `blocks::x86` make
 // a value of these types, and they are compiled for the instructions; so whoever holds one may run them.
 
 impl Registers for Avx2 {

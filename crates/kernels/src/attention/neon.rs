@@ -30,15 +30,9 @@ pub(super) fn products<E: Element>() -> Products {
 
 impl Registers for Neon {
     type V = [float32x4_t; 2];
-    type Lanes = usize;
     const LANES: usize = 8;
     /// Four registers of sums each, and there are 32.
     const ROWS: usize = 6;
-
-    #[inline(always)]
-    fn first_lanes(self, n: usize) -> usize {
-        n.min(8)
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -47,31 +41,15 @@ impl Registers for Neon {
     }
 
     #[inline(always)]
-    unsafe fn load<E: Element>(self, from: *const u8, lanes: usize) -> Self::V {
-        if lanes == 8 {
-            // SAFETY: as the caller promises.
-            return unsafe { E::load_neon(from) };
-        }
-        let mut whole = [E::default(); 8];
-        // SAFETY: as the caller promises; the array has 8 numbers, for which any bytes will do.
-        unsafe {
-            from.copy_to_nonoverlapping(whole.as_mut_ptr().cast(), lanes * E::BYTES);
-            E::load_neon(whole.as_ptr().cast())
-        }
+    unsafe fn load<E: Element>(self, from: *const u8) -> Self::V {
+        // SAFETY: as the caller promises.
+        unsafe { E::load_neon(from) }
     }
 
     #[inline(always)]
-    unsafe fn store(self, x: Self::V, to: *mut f32, lanes: usize) {
-        if lanes == 8 {
-            // SAFETY: as the caller promises.
-            return unsafe { vst1q_f32_x2(to, float32x4x2_t(x[0], x[1])) };
-        }
-        let mut whole = [0.0; 8];
-        // SAFETY: the array has room for 8 floats, and at `to` there is room for the first of them.
-        unsafe {
-            vst1q_f32_x2(whole.as_mut_ptr(), float32x4x2_t(x[0], x[1]));
-            to.copy_from_nonoverlapping(whole.as_ptr(), lanes);
-        }
+    unsafe fn store(self, x: Self::V, to: *mut f32) {
+        // SAFETY: as the caller promises.
+        unsafe { vst1q_f32_x2(to, float32x4x2_t(x[0], x[1])) };
     }
 
     #[inline(always)]

@@ -105,24 +105,61 @@ impl Products {
 pub(super) trait Registers: Copy {
     /// [`LANES`](Self::LANES) floats.
     type V: Copy;
-    /// Which lanes of a register are read or written: the first few.
-    type Lanes: Copy;
     const LANES: usize;
     /// Rows whose sums, two registers each, fit the instruction set's registers; at most [`ROWS`].
     const ROWS: usize;
 
-    fn first_lanes(self, n: usize) -> Self::Lanes;
     fn splat(self, x: f32) -> Self::V;
-    /// Reads elements, and zeros in the other lanes.
+    /// Reads a register of elements.
     ///
     /// # Safety
-    /// There are `lanes` elements at `from`, at any alignment.
-    unsafe fn load<E: Element>(self, from: *const u8, lanes: Self::Lanes) -> Self::V;
-    /// Writes floats.
+    /// There are as many at `from`, at any alignment.
+    unsafe fn load<E: Element>(self, from: *const u8) -> Self::V;
+    /// Writes a register of floats.
     ///
     /// # Safety
-    /// There is room for `lanes` floats at `to`.
-    unsafe fn store(self, x: Self::V, to: *mut f32, lanes: Self::Lanes);
+    /// There is room for them at `to`.
+    unsafe fn store(self, x: Self::V, to: *mut f32);
+
+    /// Reads the first `n` elements, and zeros in the other lanes.
+    ///
+    /// # Safety
+    /// There are `n` elements at `from`, at any alignment.
+    #[inline(always)]
+    unsafe fn load_first<E: Element>(self, from: *const u8, n: usize) -> Self::V {
+        const { assert!(Self::LANES <= 8) };
+        if n == Self::LANES {
+            // SAFETY: as the caller promises.
+            return unsafe { self.load::<E>(from) };
+        }
+        let mut whole = [E::default(); 8];
+        for (i, element) in whole.iter_mut().enumerate().take(n) {
+            // SAFETY: as the caller promises.
+            *element = unsafe { from.cast::<E>().add(i).read_unaligned() };
+        }
+        // SAFETY: the array has elements for all lanes.
+        unsafe { self.load::<E>(whole.as_ptr().cast()) }
+    }
+
+    /// Writes the first `n` floats.
+    ///
+    /// # Safety
+    /// There is room for `n` floats at `to`.
+    #[inline(always)]
+    unsafe fn store_first(self, x: Self::V, to: *mut f32, n: usize) {
+        const { assert!(Self::LANES <= 8) };
+        if n == Self::LANES {
+            // SAFETY: as the caller promises.
+            return unsafe { self.store(x, to) };
+        }
+        let mut whole = [0.0; 8];
+        // SAFETY: the array has room for all lanes, and at `to` there is room for the first of them.
+        unsafe {
+            self.store(x, whole.as_mut_ptr());
+            to.copy_from_nonoverlapping(whole.as_ptr(), n);
+        }
+    }
+
     /// Has memory at `from`, which may be any address, brought to the caches.
     fn prefetch(self, from: *const u8);
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -148,12 +185,12 @@ pub(super) trait Format<R: Registers> {
     /// Bytes of a row.
     fn row_bytes(n: usize) -> usize;
 
-    /// Reads a register of elements from `column` on, a multiple of as many; what is in the other lanes does
-    /// not matter.
+    /// Reads `n` elements from `column` on, a multiple of as many as there are lanes; what is in the other lanes
+    /// does not matter.
     ///
     /// # Safety
-    /// The row at `row`, at any alignment, has `lanes` elements from there on.
-    unsafe fn load(r: R, row: *const u8, column: usize, lanes: R::Lanes) -> R::V;
+    /// The row at `row`, at any alignment, has `n` elements from there on.
+    unsafe fn load(r: R, row: *const u8, column: usize, n: usize) -> R::V;
 }
 
 impl<R: Registers, E: Element> Format<R> for E {
@@ -166,9 +203,9 @@ impl<R: Registers, E: Element> Format<R> for E {
     }
 
     #[inline(always)]
-    unsafe fn load(r: R, row: *const u8, column: usize, lanes: R::Lanes) -> R::V {
+    unsafe fn load(r: R, row: *const u8, column: usize, n: usize) -> R::V {
         // SAFETY: as promised.
-        unsafe { r.load::<E>(row.wrapping_add(column * E::BYTES), lanes) }
+        unsafe { r.load_first::<E>(row.wrapping_add(column * E::BYTES), n) }
     }
 }
 
@@ -211,7 +248,7 @@ unsafe fn sums<
     stride: usize,
     n: usize,
     columns: [usize; C],
-    lanes: [R::Lanes; C],
+    lanes: [usize; C],
     ahead: usize,
 ) -> [[R::V; C]; ROWS] {
     let ahead = ahead.wrapping_add(columns[0] * F::BYTES_OF_32 / 32);
@@ -305,7 +342,7 @@ fn scores_of_group<R: Registers, E: Element, const N: usize>(
     let rows = &mut weights[first..first + n];
     assert!(first + N <= ROWS && group.len() == queries.len() * GROUP * E::BYTES);
     for at in (0..GROUP).step_by(2 * R::LANES) {
-        let lanes = [r.first_lanes(R::LANES); 2];
+        let lanes = [R::LANES; 2];
         let left = queries.as_flattened()[first..].as_ptr();
         let (right, stride, columns) = (group.as_ptr(), GROUP * E::BYTES, [at, at + R::LANES]);
         // SAFETY: column `i` of the queries has `ROWS` floats, and row `i` of the group `GROUP` elements.
@@ -316,7 +353,7 @@ fn scores_of_group<R: Registers, E: Element, const N: usize>(
             let row = &mut row[column + at..][..2 * R::LANES];
             for (i, sum) in sums.into_iter().enumerate() {
                 // SAFETY: the slice has room for two registers.
-                unsafe { r.store(sum, row[i * R::LANES..].as_mut_ptr(), lanes[i]) };
+                unsafe { r.store(sum, row[i * R::LANES..].as_mut_ptr()) };
             }
         }
     }
@@ -362,10 +399,10 @@ fn weighted_strips<R: Registers, F: Format<R>, const N: usize, const C: usize>(
     let last = (dim - 1) / R::LANES * R::LANES;
     assert!(first_row + N <= ROWS && first + n <= POSITIONS);
     for column in (0..dim).step_by(C * R::LANES) {
-        let (mut columns, mut lanes) = ([column; C], [r.first_lanes(R::LANES); C]);
+        let (mut columns, mut lanes) = ([column; C], [R::LANES; C]);
         for (c, (column, lanes)) in columns.iter_mut().zip(&mut lanes).enumerate() {
             *column += c * R::LANES;
-            *lanes = r.first_lanes(dim.saturating_sub(*column));
+            *lanes = R::LANES.min(dim.saturating_sub(*column));
             // A register too many reads nothing, or what another does.
             *column = last.min(*column);
         }
@@ -387,30 +424,28 @@ fn weighted_strips<R: Registers, F: Format<R>, const N: usize, const C: usize>(
     }
 }
 
-/// Writes sums, or adds them to what is there, both multiplied by their factors.
+/// Writes the first `n` sums, or adds them to what is there, both multiplied by their factors.
 ///
 /// # Safety
-/// There are `lanes` floats at `to`.
+/// There are `n` floats at `to`.
 #[inline(always)]
-unsafe fn put<R: Registers>(r: R, mut sums: R::V, factors: Option<[f32; 2]>, to: *mut f32, lanes: R::Lanes) {
+unsafe fn put<R: Registers>(r: R, mut sums: R::V, factors: Option<[f32; 2]>, to: *mut f32, n: usize) {
     if let Some([kept, gain]) = factors {
         // SAFETY: as promised.
-        let before = unsafe { r.load::<f32>(to.cast(), lanes) };
+        let before = unsafe { r.load_first::<f32>(to.cast(), n) };
         sums = r.mul_add(sums, r.splat(gain), r.mul(before, r.splat(kept)));
     }
     // SAFETY: as promised.
-    unsafe { r.store(sums, to, lanes) };
+    unsafe { r.store_first(sums, to, n) };
 }
 
 #[inline(always)]
 pub(super) fn fold<R: Registers>(r: R, sums: &mut [f32], part: &[f32], factors: [f32; 2]) {
     assert_eq!(sums.len(), part.len(), "parts are as long as their sum");
     for (sums, part) in sums.chunks_mut(R::LANES).zip(part.chunks(R::LANES)) {
-        let lanes = r.first_lanes(sums.len());
+        let n = sums.len();
         // SAFETY: both chunks have as many floats.
-        unsafe {
-            put(r, r.load::<f32>(part.as_ptr().cast(), lanes), Some(factors), sums.as_mut_ptr(), lanes)
-        };
+        unsafe { put(r, r.load_first::<f32>(part.as_ptr().cast(), n), Some(factors), sums.as_mut_ptr(), n) };
     }
 }
 
@@ -420,14 +455,8 @@ pub(super) struct Plain;
 
 impl Registers for Plain {
     type V = [f32; 8];
-    type Lanes = usize;
     const LANES: usize = 8;
     const ROWS: usize = 6;
-
-    #[inline(always)]
-    fn first_lanes(self, n: usize) -> usize {
-        n.min(8)
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; 8] {
@@ -435,20 +464,15 @@ impl Registers for Plain {
     }
 
     #[inline(always)]
-    unsafe fn load<E: Element>(self, from: *const u8, lanes: usize) -> [f32; 8] {
-        let mut x = [0.0; 8];
-        for (i, x) in x.iter_mut().enumerate().take(lanes) {
-            // SAFETY: as the caller promises.
-            *x = unsafe { from.cast::<E>().add(i).read_unaligned() }.lane();
-        }
-        x
+    unsafe fn load<E: Element>(self, from: *const u8) -> [f32; 8] {
+        // SAFETY: as the caller promises.
+        std::array::from_fn(|i| unsafe { from.cast::<E>().add(i).read_unaligned() }.lane())
     }
 
     #[inline(always)]
-    unsafe fn store(self, x: [f32; 8], to: *mut f32, lanes: usize) {
+    unsafe fn store(self, x: [f32; 8], to: *mut f32) {
         // SAFETY: as the caller promises.
-        let to = unsafe { std::slice::from_raw_parts_mut(to, lanes) };
-        to.copy_from_slice(&x[..lanes]);
+        unsafe { to.cast::<[f32; 8]>().write(x) };
     }
 
     #[inline(always)]

@@ -93,14 +93,8 @@ products!(
 
 impl Registers for Avx2 {
     type V = __m256;
-    type Lanes = usize;
     const LANES: usize = 8;
     const ROWS: usize = 6;
-
-    #[inline(always)]
-    fn first_lanes(self, n: usize) -> usize {
-        n.min(8)
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -109,32 +103,15 @@ impl Registers for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load<E: Element>(self, from: *const u8, lanes: usize) -> __m256 {
-        if lanes == 8 {
-            // SAFETY: as the caller promises.
-            return unsafe { E::load_256(from) };
-        }
-        let mut whole = [E::default(); 8];
-        for (i, number) in whole.iter_mut().enumerate().take(lanes) {
-            // SAFETY: as the caller promises.
-            *number = unsafe { from.cast::<E>().add(i).read_unaligned() };
-        }
-        // SAFETY: the array has 8 numbers.
-        unsafe { E::load_256(whole.as_ptr().cast()) }
+    unsafe fn load<E: Element>(self, from: *const u8) -> __m256 {
+        // SAFETY: as the caller promises.
+        unsafe { E::load_256(from) }
     }
 
     #[inline(always)]
-    unsafe fn store(self, x: __m256, to: *mut f32, lanes: usize) {
-        if lanes == 8 {
-            // SAFETY: as the caller promises.
-            return unsafe { _mm256_storeu_ps(to, x) };
-        }
-        let mut whole = [0.0; 8];
-        // SAFETY: the array has room for 8 floats, and at `to` there is room for the first of them.
-        unsafe {
-            _mm256_storeu_ps(whole.as_mut_ptr(), x);
-            to.copy_from_nonoverlapping(whole.as_ptr(), lanes);
-        }
+    unsafe fn store(self, x: __m256, to: *mut f32) {
+        // SAFETY: as the caller promises.
+        unsafe { _mm256_storeu_ps(to, x) }
     }
 
     #[inline(always)]
@@ -167,14 +144,8 @@ impl Registers for Avx2 {
 
 impl Registers for Avx512 {
     type V = __m512;
-    type Lanes = __mmask16;
     const LANES: usize = 16;
     const ROWS: usize = 12;
-
-    #[inline(always)]
-    fn first_lanes(self, n: usize) -> __mmask16 {
-        if n >= 16 { u16::MAX } else { (1 << n) - 1 }
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -183,15 +154,27 @@ impl Registers for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load<E: Element>(self, from: *const u8, lanes: __mmask16) -> __m512 {
+    unsafe fn load<E: Element>(self, from: *const u8) -> __m512 {
         // SAFETY: as the caller promises.
-        unsafe { E::load_512(from, lanes) }
+        unsafe { E::load_512(from, __mmask16::MAX) }
     }
 
     #[inline(always)]
-    unsafe fn store(self, x: __m512, to: *mut f32, lanes: __mmask16) {
+    unsafe fn store(self, x: __m512, to: *mut f32) {
         // SAFETY: as the caller promises.
-        unsafe { _mm512_mask_storeu_ps(to, lanes, x) }
+        unsafe { _mm512_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first<E: Element>(self, from: *const u8, n: usize) -> __m512 {
+        // SAFETY: as the caller promises.
+        unsafe { E::load_512(from, first_lanes(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, x: __m512, to: *mut f32, n: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { _mm512_mask_storeu_ps(to, first_lanes(n), x) }
     }
 
     #[inline(always)]
@@ -217,4 +200,10 @@ impl Registers for Avx512 {
         // SAFETY: as above, where `products` has asked for AVX512_BF16 too; the types have the same bits.
         unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
     }
+}
+
+/// The mask of the first `n` of 16 lanes.
+#[inline(always)]
+fn first_lanes(n: usize) -> __mmask16 {
+    if n >= 16 { __mmask16::MAX } else { (1 << n) - 1 }
 }

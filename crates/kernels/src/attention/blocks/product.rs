@@ -91,7 +91,7 @@ impl<R: Integers, B: Blocks> Format<R> for RowOf<B> {
     }
 
     #[inline(always)]
-    unsafe fn load(r: R, row: *const u8, column: usize, _lanes: R::Lanes) -> R::V {
+    unsafe fn load(r: R, row: *const u8, column: usize, _n: usize) -> R::V {
         let block = row.wrapping_add(column / LEN * B::BYTES);
         // SAFETY: the block is there and whole, for its first number is one of the row's.
         unsafe { r.mul(r.half(block), B::floats(r, block.add(2), column % LEN)) }
@@ -139,7 +139,7 @@ fn scores_of_group<R: Integers, B: Blocks, const N: usize>(
         for (sum, row) in sums.into_iter().zip(&mut *rows) {
             let row = &mut row[position + at..][..R::LANES];
             // SAFETY: the slice has room for a register.
-            unsafe { r.store(sum, row.as_mut_ptr(), r.first_lanes(R::LANES)) };
+            unsafe { r.store(sum, row.as_mut_ptr()) };
         }
     }
 }
@@ -173,7 +173,7 @@ fn add_panel<R: Integers, B: Blocks, const N: usize>(
         for_each_row!(dot);
     }
     // SAFETY: a panel begins with the scales of its positions.
-    let key_scales = unsafe { r.load::<f16>(panel.wrapping_add(2 * at), r.first_lanes(R::LANES)) };
+    let key_scales = unsafe { r.load::<f16>(panel.wrapping_add(2 * at)) };
     macro_rules! add {
         ($($row:literal)*) => {$(
             if $row < N {

@@ -38,8 +38,7 @@ pub(in crate::attention) fn products<B: Blocks>(isa: Isa) -> Products {
     }
 }
 
-/// Registers of integers, as many to a register as there are floats: sums, or the four numbers that a step adds the
-/// products of to each sum.
+/// Registers of integers, with a lane for each that a register of floats has: a sum in it, or four small numbers.
 pub(in crate::attention) trait Integers: Registers {
     type I: Copy;
 
@@ -55,7 +54,8 @@ pub(in crate::attention) trait Integers: Registers {
     /// # Safety
     /// There are as many bytes at `from`, at any alignment.
     unsafe fn bytes(self, from: *const u8) -> Self::I;
-    /// The same of 4 bits, the upper or the lower ones of each byte; what they stand for is 8 less, likewise.
+    /// The same of 4 bits, the upper or the lower ones of each byte, less 8: or as they are, where it takes unsigned
+    /// ones.
     ///
     /// # Safety
     /// As of [`bytes`](Self::bytes).
@@ -71,7 +71,7 @@ pub(in crate::attention) trait Integers: Registers {
     /// # Safety
     /// There is a byte for each lane at `from`.
     unsafe fn float_bytes(self, from: *const u8) -> Self::V;
-    /// The same of 4 bits, less 8.
+    /// The same of 4 bits, the upper or the lower ones of each byte, less 8.
     ///
     /// # Safety
     /// As of [`float_bytes`](Self::float_bytes).

@@ -22,6 +22,8 @@ const NAMES: &[&str] = &[
     "<|end|>",
     "<|return|>",
     "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
     "<|end_of_turn|>",
     "<|endofturn|>",
     "<|END_OF_TURN_TOKEN|>",
@@ -36,8 +38,9 @@ const NAMES: &[&str] = &[
     "[e~[",
 ];
 
-/// In the harmony format, which has these, `<|end|>` is between the parts of one answer.
-const HARMONY: [&str; 2] = ["<|return|>", "<|call|>"];
+/// The formats in which `<|end|>` is between the parts of one answer, by the tokens that end it there: harmony (gpt-oss)
+/// and Solar's.
+const END_IS_BETWEEN: [[&str; 2]; 2] = [["<|return|>", "<|call|>"], ["<|flush|>", "<|calls|>"]];
 
 /// Reads the stop tokens of a vocabulary, in ascending order.
 pub(super) fn read(metadata: &Metadata<'_>, vocabulary: &Vocabulary) -> Result<Vec<u32>, TokenizerError> {
@@ -55,8 +58,8 @@ pub(super) fn read(metadata: &Metadata<'_>, vocabulary: &Vocabulary) -> Result<V
         }
     }
     let has = |name| NAMES.iter().zip(&named).any(|(&other, id)| other == name && id.is_some());
-    let is_harmony = HARMONY.iter().all(|&name| has(name));
-    let ends = |&(&name, _): &(&&str, _)| !(is_harmony && name == "<|end|>");
+    let is_between = END_IS_BETWEEN.iter().any(|names| names.iter().all(|&name| has(name)));
+    let ends = |&(&name, _): &(&&str, _)| !(is_between && name == "<|end|>");
     ids.extend(NAMES.iter().zip(named).filter(ends).filter_map(|(_, id)| id));
     ids.sort_unstable();
     ids.dedup();

@@ -231,6 +231,22 @@ fn special_tokens_are_parsed_only_on_request() {
     assert_eq!(tokenizer.n_vocab(), eos as usize + 1);
 }
 
+/// In harmony and in Solar's format `<|end|>` ends a thought, after which the answer comes; elsewhere the answer.
+#[test]
+fn the_end_of_a_part_is_no_end_of_an_answer() {
+    let ends = |names: &[&str]| {
+        let mut parts = Parts::bpe(&[]);
+        parts.tokens.extend(names.iter().map(|name| name.as_bytes().to_vec()));
+        parts.types.extend(vec![3; names.len()]);
+        let tokenizer = parts.tokenizer().expect("a vocabulary");
+        let ids = tokenizer.stop_tokens().iter().map(|&id| tokenizer.piece(id).expect("a token"));
+        ids.skip(1).map(|piece| String::from_utf8_lossy(piece).into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&["<|end|>", "<|return|>", "<|call|>"]), ["<|return|>", "<|call|>"]);
+    assert_eq!(ends(&["<|end|>", "<|flush|>", "<|calls|>"]), ["<|flush|>", "<|calls|>"]);
+    assert_eq!(ends(&["<|end|>", "<|call|>"]), ["<|end|>", "<|call|>"]);
+}
+
 #[test]
 fn an_unknown_pre_tokenizer_splits_as_the_default() {
     let mut bpe = Parts::bpe(&["1 2", "3 4", "12 34", "a !"]);

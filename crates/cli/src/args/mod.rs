@@ -1,17 +1,16 @@
 //! The command line, as clap reads it. Flags have llama.cpp's names where it has the same thing.
 
+mod shared;
+
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
-use metallic::Isa;
-use metallic::backend::KvType;
-use metallic::memory::ExpertPolicy;
 use metallic_gguf::MAX_ALIGNMENT;
 
+pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, ModelArgs, Reasoning, TalkArgs};
 use crate::failure::EXIT_CODES;
-use crate::fetch::{ModelName, catalogue};
+use crate::fetch::ModelName;
 use crate::sampling_args::SamplingArgs;
 use crate::size::parse_size;
 
@@ -96,168 +95,6 @@ pub(crate) enum Command {
     Models,
     /// Print completions for a shell
     Completions(CompletionsArgs),
-}
-
-/// The model of the commands that talk.
-#[derive(Debug, Args)]
-pub(crate) struct ModelArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(short, long, value_name = "MODEL", default_value = catalogue::DEFAULT)]
-    pub(crate) model: ModelName,
-}
-
-/// How the engine is set up.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Engine")]
-pub(crate) struct EngineArgs {
-    /// Tokens of prompt and answer together that the model keeps in view [default: what it was
-    /// trained for, at most 4096; fewer where --ram is small]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) ctx_size: Option<u32>,
-
-    /// Threads to compute with [default: one a physical core]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
-    pub(crate) threads: Option<u16>,
-
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-}
-
-/// How a model is computed.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Engine")]
-pub(crate) struct ComputeArgs {
-    /// Memory that all of the process may take, such as 600MiB or 2GiB; weights that there is no room for are
-    /// swapped in from the file as they are used [default: what the system and its limits leave]
-    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
-    pub(crate) ram: Option<u64>,
-
-    /// Tokens of a prompt computed at once [default: 512, fewer where --ram is small]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch_size: Option<u32>,
-
-    /// Instruction set of the kernels; of those that this machine has [default: the fastest]
-    #[arg(long, value_name = "ISA", value_parser = isa)]
-    pub(crate) isa: Option<Isa>,
-
-    /// Where weights lie: copied from the file into memory on huge pages, which are read faster, or in the
-    /// mapped file
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
-    pub(crate) load: Load,
-
-    /// What the keys and values of the context are kept as [default: bf16 where the CPU multiplies it
-    /// and the weights are no more exact, else f16]
-    #[arg(long, value_name = "TYPE", value_parser = kv_type())]
-    pub(crate) kv_type: Option<KvType>,
-
-    /// Which experts stay in memory, of a mixture whose experts are swapped in: those used last, those used most of late, or
-    /// those that came first
-    #[arg(long, value_name = "POLICY", value_parser = expert_policy(), default_value_t)]
-    pub(crate) expert_policy: ExpertPolicy,
-
-    /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
-    #[arg(long)]
-    pub(crate) mlock: bool,
-}
-
-/// Which experts are to stay, by name.
-fn expert_policy() -> impl TypedValueParser<Value = ExpertPolicy> {
-    PossibleValuesParser::new(ExpertPolicy::ALL.map(ExpertPolicy::name))
-        .try_map(|name| name.parse::<ExpertPolicy>())
-}
-
-/// Types of keys and values, by name.
-fn kv_type() -> impl TypedValueParser<Value = KvType> {
-    PossibleValuesParser::new(KvType::ALL.map(KvType::name)).try_map(|name| name.parse::<KvType>())
-}
-
-/// Where weights lie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Load {
-    /// In a slab if the files take at most half of the memory budget, else mapped
-    #[default]
-    Auto,
-    /// In the mapped file
-    Map,
-    /// In memory, on huge pages
-    Slab,
-}
-
-/// Two numbers of tokens.
-fn prompt_and_gen(text: &str) -> Result<(u32, u32), String> {
-    let numbers = text.split_once(',').and_then(|(p, n)| Some((p.parse().ok()?, n.parse().ok()?)));
-    numbers.ok_or_else(|| "it must be two numbers, such as 512,128".to_owned())
-}
-
-/// An instruction set of this machine.
-fn isa(name: &str) -> Result<Isa, String> {
-    let available = Isa::available();
-    available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
-        let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-        format!("this machine has {}", names.join(", "))
-    })
-}
-
-/// An alignment of tensors.
-fn alignment(text: &str) -> Result<u64, String> {
-    let alignment = parse_size(text)?;
-    if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT {
-        Ok(alignment)
-    } else {
-        Err(format!("it must be a power of two, at most {MAX_ALIGNMENT}"))
-    }
-}
-
-/// A number of tokens to generate, or -1 for no limit.
-fn token_limit(text: &str) -> Result<i32, String> {
-    let limit = text.parse().ok().filter(|n| *n > 0 || *n == -1);
-    limit.ok_or_else(|| "it must be a number above 0, or -1".to_owned())
-}
-
-/// How long an answer gets, and what is told of it.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Answer")]
-pub(crate) struct AnswerArgs {
-    /// Tokens to generate at most; -1 for as many as the context holds
-    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
-    #[arg(alias = "predict", value_parser = token_limit)]
-    pub(crate) n_predict: i32,
-
-    /// Stop before this text; may be given several times
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub(crate) stop: Vec<String>,
-
-    /// Say after an answer what it took of the disk and of memory
-    #[arg(long)]
-    pub(crate) stats: bool,
-}
-
-/// How a conversation is put to a model, and shown.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Conversation")]
-pub(crate) struct TalkArgs {
-    /// Tell the model how to behave [default: a short name may bring a message; else the chat template's own]
-    #[arg(long, value_name = "TEXT", alias = "system-prompt")]
-    pub(crate) system: Option<String>,
-
-    /// How messages become text: a file of Jinja, the name of one of the model's own templates, or a
-    /// well-known format such as chatml [default: the model's own]
-    #[arg(long, value_name = "FILE|NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub(crate) chat_template: Option<String>,
-
-    /// What a model thinks before it answers: dimmed on a terminal, or left out
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) reasoning: Reasoning,
-}
-
-/// What becomes of reasoning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Reasoning {
-    /// It is printed before the answer
-    #[default]
-    Show,
-    /// It is not printed
-    Hide,
 }
 
 #[derive(Debug, Args)]
@@ -464,6 +301,12 @@ pub(crate) struct BenchArgs {
     pub(crate) compute: ComputeArgs,
 }
 
+/// Two numbers of tokens.
+fn prompt_and_gen(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(',').and_then(|(p, n)| Some((p.parse().ok()?, n.parse().ok()?)));
+    numbers.ok_or_else(|| "it must be two numbers, such as 512,128".to_owned())
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Nothing is loaded. The speeds that a plan makes are predicted from what the machine can do, which is measured
@@ -545,6 +388,16 @@ pub(crate) struct AlignArgs {
     /// What the places of tensors are to be multiples of: a power of two, at most 1MiB
     #[arg(long, value_name = "SIZE", default_value = "4096", value_parser = alignment)]
     pub(crate) alignment: u64,
+}
+
+/// An alignment of tensors.
+fn alignment(text: &str) -> Result<u64, String> {
+    let alignment = parse_size(text)?;
+    if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT {
+        Ok(alignment)
+    } else {
+        Err(format!("it must be a power of two, at most {MAX_ALIGNMENT}"))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -142,17 +142,23 @@ def at_least(least):
     return number
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def comparison(description):
+    """A parser of the arguments that every comparison in turns has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a GGUF file")
     parser.add_argument("--metallic", default=str(BINARY), help="default: target/release/metallic")
-    parser.add_argument("--peer", type=peer, action="append", metavar="NAME=COMMAND")
-    parser.add_argument("-p", type=at_least(0), default=512, help="tokens of the prompt; default 512")
-    parser.add_argument("-n", type=at_least(0), default=128, help="tokens to generate; default 128")
-    parser.add_argument("-d", type=at_least(0), default=0, help="tokens in the context before; default 0")
+    parser.add_argument("--peer", type=peer, action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("-t", type=at_least(1), required=True, help="threads: as many as there are cores")
     parser.add_argument("--rounds", type=at_least(1), default=5, help="default 5")
     parser.add_argument("--json", metavar="FILE", help="write the numbers")
+    return parser
+
+
+def arguments():
+    parser = comparison(__doc__)
+    parser.add_argument("-p", type=at_least(0), default=512, help="tokens of the prompt; default 512")
+    parser.add_argument("-n", type=at_least(0), default=128, help="tokens to generate; default 128")
+    parser.add_argument("-d", type=at_least(0), default=0, help="tokens in the context before; default 0")
     parser.add_argument("--svg", metavar="FILE", help="draw them")
     return parser.parse_args()
 

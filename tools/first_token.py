@@ -9,7 +9,6 @@ the table begins with how long as many bytes took to read past it. Memory is the
 pages of a map that were touched. A ratio is a peer's time divided by metallic's in the same round. Linux only.
 """
 
-import argparse
 import json
 import mmap
 import os
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from compare import BINARY, OURS, aligned, at_least, peer
+from compare import OURS, aligned, comparison
 
 CHUNK = 4 << 20  # of a plain read
 
@@ -89,15 +88,9 @@ def table(rows):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a GGUF file")
-    parser.add_argument("--metallic", default=str(BINARY), help="default: target/release/metallic")
-    parser.add_argument("--peer", type=peer, action="append", default=[], metavar="NAME=COMMAND")
-    parser.add_argument("-t", type=at_least(1), required=True, help="threads: as many as there are cores")
+    parser = comparison(__doc__)
     parser.add_argument("--cold", action="store_true", help="with nothing of the file in the page cache")
-    parser.add_argument("--rounds", type=at_least(1), default=5, help="default 5")
     parser.add_argument("--prompt", default="The capital of France is", help="default: %(default)s")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers")
     return parser.parse_args()
 
 

@@ -146,9 +146,9 @@ impl AnswerFormat {
     pub fn control_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let uses = |id: &u32| {
             let text = tokenizer.piece(*id).and_then(|text| std::str::from_utf8(text).ok());
-            tokenizer.is_control(*id)
-                && text.is_some_and(|text| !text.is_empty() && self.sections.iter().any(|s| s.uses(text)))
+            text.is_some_and(|text| !text.is_empty() && self.sections.iter().any(|s| s.uses(text)))
         };
-        (0..tokenizer.n_vocab() as u32).filter(uses).collect()
+        let all = 0..tokenizer.n_vocab() as u32;
+        all.filter(|id| tokenizer.is_control(*id)).filter(uses).collect()
     }
 }

@@ -24,9 +24,9 @@ Ctrl-C   stops the answer; at the prompt, twice leaves";
 
 /// Talks until the user leaves.
 pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let session = Session::start(&args.model.model, &args.talk, &args.engine, fetcher)?;
+    let session = Session::start(&args.session, fetcher)?;
     if !session.has_template() {
-        return Err(Failure::new(Kind::BadModel, format!("{} has no chat template", args.model.model))
+        return Err(Failure::new(Kind::BadModel, format!("{} has no chat template", args.session.model))
             .advice(
                 "if it was made for conversation, `--chat-template` says how, chatml for many; \
                  if not, use `metallic run --raw`",
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     fetcher
         .terminal
         .note(fetcher.terminal.paint_err(Style::Dim, "/help for what can be typed, Ctrl-D to leave"));
-    let mut chat = Chat { args, session, fetcher, messages: Vec::new() };
+    let mut chat = Chat { session, fetcher, messages: Vec::new() };
     chat.reset();
     while let Some(line) = prompt.read_line()? {
         match line.trim() {
@@ -55,7 +55,6 @@ pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 }
 
 struct Chat<'a> {
-    args: &'a ChatArgs,
     session: Session<'a>,
     fetcher: &'a Fetcher<'a>,
     messages: Vec<Message>,
@@ -63,7 +62,7 @@ struct Chat<'a> {
 
 impl Chat<'_> {
     fn reset(&mut self) {
-        self.messages = self.session.opening(self.args.talk.system.as_deref()).into_iter().collect();
+        self.messages = self.session.opening().into_iter().collect();
     }
 
     /// One turn. What goes wrong with it is told, and the conversation goes on without it.
@@ -82,11 +81,10 @@ impl Chat<'_> {
     }
 
     fn answer(&mut self) -> Result<()> {
-        let ChatArgs { talk, answer, sampling, .. } = self.args;
         let prompt = self.session.turn(&self.messages, Vec::new())?;
-        let answer = self.session.answer(prompt, talk.reasoning, answer, sampling)?;
+        let answer = self.session.answer(prompt)?;
         writeln!(io::stdout()).map_err(Failure::output)?;
-        self.session.note_cost(&answer, self.args.answer.stats);
+        self.session.note_cost(&answer);
         let is_full = answer.reason == FinishReason::ContextFull;
         self.messages.push(answer.said.into_message());
         if is_full {

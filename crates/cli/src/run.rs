@@ -24,9 +24,10 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     }
 
     let tools = args.tools.as_deref().map_or(Ok(Vec::new()), tools)?;
-    let mut session = Session::start(&args.model.model, &args.talk, &args.engine, fetcher)?;
+    let mut session = Session::start(&args.session, fetcher)?;
     let prompt = if args.raw || !session.has_template() {
-        let flag = args.talk.system.as_ref().map(|_| "--system").or(args.tools.as_ref().map(|_| "--tools"));
+        let flag =
+            args.session.talk.system.as_ref().map(|_| "--system").or(args.tools.as_ref().map(|_| "--tools"));
         if let Some(flag) = flag {
             let what = format!("{flag} needs a chat template, and the model has none");
             return Err(
@@ -35,13 +36,13 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         }
         session.continuation(prompt)?
     } else {
-        let opening = session.opening(args.talk.system.as_deref());
+        let opening = session.opening();
         let messages: Vec<Message> = opening.into_iter().chain([Message::new("user", prompt)]).collect();
         session.turn(&messages, tools)?
     };
-    let answer = session.answer(prompt, args.talk.reasoning, &args.answer, &args.sampling)?;
+    let answer = session.answer(prompt)?;
     writeln!(io::stdout()).map_err(Failure::output)?;
-    session.note_cost(&answer, args.answer.stats);
+    session.note_cost(&answer);
     match answer.reason {
         FinishReason::Cancelled => Err(Failure::interrupted()),
         FinishReason::ContextFull => Err(session.context_full()),

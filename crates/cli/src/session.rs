@@ -8,19 +8,19 @@ use metallic::sampling::SamplingParams;
 use metallic::text::{AnswerFormat, AnswerSplitter, ChatTemplate, EncodeOptions, Message, RenderOptions};
 use metallic::{Engine, Event, FinishReason, Request};
 
-use crate::args::{AnswerArgs, EngineArgs, Reasoning, TalkArgs};
+use crate::args::SessionArgs;
 use crate::chat_template;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
 use crate::model_file::{self, kind_of};
-use crate::sampling_args::SamplingArgs;
 use crate::speech::Speech;
 use crate::terminal::{Style, human_bytes};
 
 /// A model ready to answer.
 pub(crate) struct Session<'a> {
+    args: &'a SessionArgs,
     fetcher: &'a Fetcher<'a>,
     path: PathBuf,
     engine: Engine,
@@ -49,17 +49,13 @@ pub(crate) struct Prompt {
 
 impl<'a> Session<'a> {
     /// Finds and loads the model.
-    pub(crate) fn start(
-        name: &ModelName,
-        talk: &TalkArgs,
-        args: &EngineArgs,
-        fetcher: &'a Fetcher<'a>,
-    ) -> Result<Self> {
+    pub(crate) fn start(args: &'a SessionArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
+        let name = &args.model;
         let path = fetcher.locate(name)?.path;
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
-        let template = chat_template::choose(&file, &path, talk.chat_template.as_deref())?;
-        let model = model_file::load(file, args, fetcher.terminal)?;
+        let template = chat_template::choose(&file, &path, args.talk.chat_template.as_deref())?;
+        let model = model_file::load(file, &args.engine, fetcher.terminal)?;
         let entry = match name {
             ModelName::Catalogue(entry) => Some(*entry),
             _ => None,
@@ -69,7 +65,7 @@ impl<'a> Session<'a> {
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        Ok(Session { fetcher, path, engine: Engine::new(model, tokenizer), template, entry })
+        Ok(Session { args, fetcher, path, engine: Engine::new(model, tokenizer), template, entry })
     }
 
     /// Whether the model was made for conversation.
@@ -78,7 +74,8 @@ impl<'a> Session<'a> {
     }
 
     /// The message that opens a conversation: the user's, or the one that comes with a short name.
-    pub(crate) fn opening(&self, system: Option<&str>) -> Option<Message> {
+    pub(crate) fn opening(&self) -> Option<Message> {
+        let system = self.args.talk.system.as_deref();
         let text = system.or(self.entry.and_then(|entry| entry.system));
         text.map(|text| Message::new("system", text))
     }
@@ -113,7 +110,7 @@ impl<'a> Session<'a> {
         let render = |options| template.render(messages, options).map_err(|e| Failure::of(Kind::General, e));
         let text = render(&options)?;
         let without_tools = RenderOptions { tools: Vec::new(), ..options.clone() };
-        if !options.tools.is_empty() && render(&without_tools)? == text {
+        if !options.tools.is_empty() && render(&without_tools).is_ok_and(|other| other == text) {
             let what = "the chat template has no place for tools, so the model would not know of them";
             return Err(Failure::new(Kind::BadModel, what).advice("`--chat-template` uses another"));
         }
@@ -132,13 +129,8 @@ impl<'a> Session<'a> {
     }
 
     /// Generates an answer and writes it to standard output as it comes. Ctrl-C cancels it.
-    pub(crate) fn answer(
-        &mut self,
-        prompt: Prompt,
-        reasoning: Reasoning,
-        args: &AnswerArgs,
-        sampling: &SamplingArgs,
-    ) -> Result<Answer> {
+    pub(crate) fn answer(&mut self, prompt: Prompt) -> Result<Answer> {
+        let SessionArgs { talk, answer: args, sampling, .. } = self.args;
         let mut defaults = SamplingParams::default();
         if let Some(entry) = self.entry {
             defaults.temperature = entry.temperature;
@@ -153,7 +145,7 @@ impl<'a> Session<'a> {
         let id = self.engine.submit(request);
         let id = id.map_err(|error| Failure::new(kind_of(&error), CANT_ANSWER).because(error))?;
         let mut progress = Progress::default();
-        let mut speech = Speech::new(self.fetcher.terminal, reasoning, prompt.splitter);
+        let mut speech = Speech::new(self.fetcher.terminal, talk.reasoning, prompt.splitter);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
         while progress.end.is_none() {
@@ -170,8 +162,8 @@ impl<'a> Session<'a> {
         Ok(Answer { said, reason, stats, cost })
     }
 
-    /// Tells on standard error what an answer cost, `in_full` with what it took of the disk and of memory.
-    pub(crate) fn note_cost(&self, answer: &Answer, in_full: bool) {
+    /// Tells on standard error what an answer cost, with `--stats` also what it took of the disk and of memory.
+    pub(crate) fn note_cost(&self, answer: &Answer) {
         let Stats { n_prompt, n_cached, n_generated, .. } = answer.stats;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
         let mut line = format!("prefill {} tokens{}", n_prompt - n_cached, rate(answer.stats.prefill_rate()));
@@ -186,7 +178,7 @@ impl<'a> Session<'a> {
         if let Some(bytes) = answer.cost.peak_bytes {
             line.push_str(&format!(", peak memory {}", human_bytes(bytes)));
         }
-        let details = if in_full { answer.cost.lines() } else { Vec::new() };
+        let details = if self.args.answer.stats { answer.cost.lines() } else { Vec::new() };
         for line in std::iter::once(line).chain(details) {
             self.fetcher.terminal.note(self.fetcher.terminal.paint_err(Style::Dim, line));
         }

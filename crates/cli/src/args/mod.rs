@@ -8,10 +8,9 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
 use metallic_gguf::MAX_ALIGNMENT;
 
-pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, ModelArgs, Reasoning, TalkArgs};
+pub(crate) use self::shared::{ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
-use crate::sampling_args::SamplingArgs;
 use crate::size::parse_size;
 
 /// More than any machine has cores; far fewer than a system lets one process start.
@@ -105,9 +104,6 @@ Examples:
   metallic run --raw -n 32 --temp 0 \"Once upon a time\"
   metallic run -m ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments")]
 pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
     /// The prompt [default: read from standard input]
     #[arg(value_name = "PROMPT", conflicts_with = "prompt_flag")]
     pub(crate) prompt: Option<String>,
@@ -125,14 +121,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) tools: Option<PathBuf>,
 
+    // Last: the headings of its groups would take in what comes after.
     #[command(flatten)]
-    pub(crate) talk: TalkArgs,
-    #[command(flatten)]
-    pub(crate) answer: AnswerArgs,
-    #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
+    pub(crate) session: SessionArgs,
 }
 
 #[derive(Debug, Args)]
@@ -144,16 +135,7 @@ In a chat:
   Ctrl-C   stops the answer; at the prompt, twice leaves")]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
-
-    #[command(flatten)]
-    pub(crate) talk: TalkArgs,
-    #[command(flatten)]
-    pub(crate) answer: AnswerArgs,
-    #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
+    pub(crate) session: SessionArgs,
 }
 
 #[derive(Debug, Args)]

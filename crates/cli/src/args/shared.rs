@@ -8,13 +8,23 @@ use metallic::memory::ExpertPolicy;
 
 use super::MAX_THREADS;
 use crate::fetch::{ModelName, catalogue};
+use crate::sampling_args::SamplingArgs;
 
-/// The model of the commands that talk.
+/// The flags of the commands that talk.
 #[derive(Debug, Args)]
-pub(crate) struct ModelArgs {
+pub(crate) struct SessionArgs {
     /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(short, long, value_name = "MODEL", default_value = catalogue::DEFAULT)]
+    #[arg(short, long, value_name = "MODEL", default_value = catalogue::DEFAULT, display_order = 0)]
     pub(crate) model: ModelName,
+
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 /// How the engine is set up.

@@ -136,11 +136,11 @@ impl<'a> Session<'a> {
             defaults.temperature = entry.temperature;
         }
         let request = Request {
-            prompt: prompt.tokens,
             sampling: sampling.params(defaults, self.engine.tokenizer()),
             max_tokens: usize::try_from(args.n_predict).ok(),
             stop: args.stop.clone(),
             control_tokens: prompt.markers,
+            ..Request::new(prompt.tokens)
         };
         let id = self.engine.submit(request);
         let id = id.map_err(|error| Failure::new(kind_of(&error), CANT_ANSWER).because(error))?;
@@ -203,6 +203,7 @@ struct Progress {
 impl Progress {
     fn take(&mut self, event: Event) {
         match event {
+            Event::Token { .. } => {}
             Event::Text { text, .. } => self.news.push_str(&text),
             Event::Finished { reason, stats, .. } => self.end = Some(Ok((reason, stats))),
             Event::Failed { error, .. } => self.end = Some(Err(error)),

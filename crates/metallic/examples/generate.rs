@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("\n[{reason:?} after {} tokens]", stats.n_generated)
         }
         Event::Failed { error, .. } => eprintln!("{error}"),
+        Event::Token { .. } => {} // the ids, for those who want them
     })?;
     Ok(())
 }

@@ -7,18 +7,27 @@ use std::slice;
 
 use metallic::engine::{Engine, Event, FinishReason, MAX_WAITING, Request, RequestId, Stats};
 use metallic::memory::FileChange;
-use metallic::sampling::SamplingParams;
+use metallic::sampling::{Logprobs, SamplingParams};
 use metallic::text::{EncodeOptions, Tokenizer};
-use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, testing};
+use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model, testing};
 
 fn engine(n_ctx: usize, n_sequences: usize) -> Engine {
+    engine_of(&testing::tiny_model().unwrap(), n_ctx, n_sequences)
+}
+
+fn engine_of(bytes: &[u8], n_ctx: usize, n_sequences: usize) -> Engine {
+    let (model, tokenizer) = load(bytes, n_ctx, n_sequences);
+    Engine::new(model, tokenizer)
+}
+
+fn load(bytes: &[u8], n_ctx: usize, n_sequences: usize) -> (Model, Tokenizer) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
-    std::fs::write(&path, testing::tiny_model().unwrap()).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     let file = GgufFile::open(&path).unwrap();
     let tokenizer = Tokenizer::from_gguf(&file.gguf()).unwrap();
     let loader = GgufLoader::new(file).threads(1).context_length(n_ctx).sequences(n_sequences).batch(16);
-    Engine::new(loader.load().unwrap(), tokenizer)
+    (loader.load().unwrap(), tokenizer)
 }
 
 fn request(engine: &Engine, prompt: &str, max_tokens: usize) -> Request {
@@ -33,6 +42,8 @@ struct Heard(BTreeMap<RequestId, Answer>);
 
 #[derive(Clone, Default)]
 struct Answer {
+    tokens: Vec<u32>,
+    logprobs: Vec<Logprobs>,
     text: String,
     end: Option<(FinishReason, Stats)>,
 }
@@ -40,13 +51,21 @@ struct Answer {
 impl Heard {
     fn take(&mut self, event: Event) {
         match event {
+            Event::Token { request, token, logprobs } => {
+                let answer = self.0.entry(request).or_default();
+                assert!(answer.end.is_none(), "nothing follows the end");
+                answer.tokens.push(token);
+                answer.logprobs.extend(logprobs);
+            }
             Event::Text { request, text } => {
                 let answer = self.0.entry(request).or_default();
                 assert!(!text.is_empty() && answer.end.is_none(), "nothing follows the end");
                 answer.text.push_str(&text);
             }
             Event::Finished { request, reason, stats } => {
-                let before = self.0.entry(request).or_default().end.replace((reason, stats));
+                let answer = self.0.entry(request).or_default();
+                assert_eq!(answer.tokens.len(), stats.n_generated);
+                let before = answer.end.replace((reason, stats));
                 assert!(before.is_none(), "a request ends once");
             }
             Event::Failed { error, .. } => panic!("{error}"),
@@ -54,7 +73,7 @@ impl Heard {
     }
 
     fn of(&self, id: RequestId) -> (String, FinishReason, Stats) {
-        let Answer { text, end } = self.0[&id].clone();
+        let Answer { text, end, .. } = self.0[&id].clone();
         let (reason, stats) = end.unwrap();
         (text, reason, stats)
     }
@@ -102,6 +121,71 @@ fn a_limit_a_stop_string_and_a_full_context_end_an_answer() {
     assert!(found.starts_with(&text));
     // The last token needs no place of its own.
     assert_eq!((reason, stats.n_generated), (FinishReason::ContextFull, 64 - 6 + 1));
+}
+
+#[test]
+fn tokens_and_how_likely_they_were_come_with_the_text() {
+    let mut engine = engine(64, 1);
+    let mut request = request(&engine, "Hello", 12);
+    request.logprobs = Some(3);
+    // What is chosen is not what the model finds likeliest, and neither bias nor temperature may show.
+    request.sampling = SamplingParams {
+        temperature: 5.0,
+        logit_bias: (0..40).map(|id| (id, 3.0)).collect(),
+        repeat_penalty: 1.5,
+        seed: Some(1),
+        ..SamplingParams::default()
+    };
+    let mut heard = Heard::default();
+    let id = engine.submit(request.clone()).unwrap();
+    while engine.step(&mut |event| heard.take(event)) {}
+    let Answer { tokens, logprobs, text, .. } = heard.0[&id].clone();
+    assert_eq!((tokens.len(), logprobs.len()), (12, 12));
+    assert_eq!(engine.tokenizer().decode(&tokens), text);
+
+    // By definition, from the model's logits.
+    let (mut model, _) = load(&testing::tiny_model().unwrap(), 64, 1);
+    let all = [&request.prompt[..], &tokens].concat();
+    let n_prompt = request.prompt.len();
+    let wanted = n_prompt - 1..all.len() - 1;
+    let mut checked = 0;
+    let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-4;
+    model
+        .evaluate(&all, wanted, &mut |position, logits| {
+            let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+            let expected = |id: u32| (f64::from(logits[id as usize]).exp() / sum).ln();
+            let found = &logprobs[position + 1 - n_prompt];
+            assert!(close(found.chosen, expected(all[position + 1])), "{found:?}");
+            let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+            order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+            assert!(found.top.iter().map(|one| one.token).eq(order[..3].iter().copied()));
+            assert!(found.top.iter().all(|one| close(one.logprob, expected(one.token))), "{found:?}");
+            checked += 1;
+        })
+        .unwrap();
+    assert_eq!(checked, 12);
+}
+
+#[test]
+fn tokens_of_text_that_is_held_back_come_before_it() {
+    let mut engine = engine(64, 1);
+    let mut request = request(&engine, "Hello", 3);
+    // Only at its end is it clear that it does not begin a stop string.
+    request.sampling.logit_bias = vec![(u32::from(b'a'), 1e6)];
+    request.stop = vec!["aaaa".into()];
+    let mut order = Vec::new();
+    engine
+        .generate(request, |event| match event {
+            Event::Token { token, logprobs, .. } => {
+                assert_eq!((token, logprobs), (b'a'.into(), None));
+                order.push("token".to_owned());
+            }
+            Event::Text { text, .. } => order.push(text),
+            Event::Finished { .. } => order.push("end".into()),
+            Event::Failed { error, .. } => panic!("{error}"),
+        })
+        .unwrap();
+    assert_eq!(order, ["token", "token", "token", "aaa", "end"]);
 }
 
 #[test]

@@ -12,15 +12,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::smallvec;
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Piece};
-use crate::sampling::SamplingParams;
+use crate::sampling::{Logprobs, SamplingParams};
 use crate::text::Tokenizer;
 use scheduler::PerSlot;
-use sequence::{Active, Limits, Slot};
+use sequence::{Active, Choice, Limits, Slot};
 
 /// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
 pub const MAX_WAITING: usize = 256;
@@ -38,11 +37,14 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Control tokens whose text is part of the answer's, such as those that mark what is reasoning.
     pub control_tokens: Vec<u32>,
+    /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
+    /// it lists beside. It takes a copy of the logits for each token.
+    pub logprobs: Option<usize>,
 }
 
 impl Request {
-    /// A request with default sampling, no limit but the context, no stop strings, and no text of control
-    /// tokens.
+    /// A request with default sampling, no limit but the context, no stop strings, no text of control
+    /// tokens, and no log-probabilities.
     pub fn new(prompt: Vec<u32>) -> Self {
         Self {
             prompt,
@@ -50,6 +52,7 @@ impl Request {
             max_tokens: None,
             stop: Vec::new(),
             control_tokens: Vec::new(),
+            logprobs: None,
         }
     }
 }
@@ -61,6 +64,20 @@ pub struct RequestId(u64);
 /// Something that happened to a request.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// A token was chosen: one event for each that [`Stats::n_generated`] counts, the token that ends an
+    /// answer included.
+    ///
+    /// Its text, if it has any, comes in [`Event::Text`] after it: at once, or with a later token's if it may
+    /// begin a stop string or does not complete a character. So the tokens since the last text are those that
+    /// a text is from, but for an end of it that is held back; the tokens of a stop string have no text.
+    Token {
+        /// Whose answer.
+        request: RequestId,
+        /// The token.
+        token: u32,
+        /// How likely it was, where [`Request::logprobs`] asks for that.
+        logprobs: Option<Logprobs>,
+    },
     /// More of the answer: never part of a UTF-8 sequence, never part of a stop string.
     Text {
         /// Whose answer.
@@ -200,9 +217,9 @@ impl Engine {
             actives.push(active);
         }
         let started = Instant::now();
-        let mut sampled: PerSlot<Option<u32>> = smallvec![None; pieces.len()];
+        let mut choices: PerSlot<Option<Choice>> = pieces.iter().map(|_| None).collect();
         let result = self.model.forward(&pieces, &mut |of, logits| {
-            sampled[of.piece] = Some(actives[of.piece].sample(logits));
+            choices[of.piece] = Some(actives[of.piece].choose(logits));
         });
         let time = started.elapsed();
         drop(pieces);
@@ -213,12 +230,12 @@ impl Engine {
             return !self.waiting.is_empty();
         }
         let limits = Limits { stop_tokens: self.tokenizer.stop_tokens(), n_ctx: self.model.n_ctx() };
-        for (share, token) in shares.iter().zip(sampled) {
+        for (share, choice) in shares.iter().zip(choices) {
             let slot = &mut self.slots[share.slot];
             slot.n_cached += share.n_tokens;
-            let (Some(token), Some(active)) = (token, &mut slot.active) else { continue };
-            slot.tokens.push(token);
-            let ended = active.push(token, slot.tokens.len(), &limits, &self.tokenizer, on_event);
+            let (Some(choice), Some(active)) = (choice, &mut slot.active) else { continue };
+            slot.tokens.push(choice.token);
+            let ended = active.push(choice, slot.tokens.len(), &limits, &self.tokenizer, on_event);
             if let Some(reason) = ended
                 && let Some(active) = slot.active.take()
             {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
 use crate::model::SequenceId;
-use crate::sampling::Sampler;
+use crate::sampling::{Logprobs, Sampler};
 use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
 
 /// A sequence in the KV cache, during a request and after it.
@@ -31,6 +31,13 @@ pub(super) struct Active {
     decoder: StreamDecoder,
     stop: StopMatcher,
     max_tokens: usize,
+    logprobs: Option<usize>,
+}
+
+/// A token that was chosen.
+pub(super) struct Choice {
+    pub(super) token: u32,
+    logprobs: Option<Logprobs>,
 }
 
 /// The limits that end an answer.
@@ -60,13 +67,17 @@ impl Active {
             decoder: decoder.showing(request.control_tokens),
             stop: StopMatcher::new(request.stop),
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
+            logprobs: request.logprobs,
         })
     }
 
-    pub(super) fn sample(&mut self, logits: &mut [f32]) -> u32 {
+    /// Chooses the next token.
+    pub(super) fn choose(&mut self, logits: &mut [f32]) -> Choice {
+        // Sampling changes the logits.
+        let asked = self.logprobs.map(|n_top| (n_top, logits.to_vec()));
         let token = self.sampler.sample(logits);
         self.sampler.accept(token);
-        token
+        Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) }
     }
 
     /// Adds the time of a forward pass to what it was for.
@@ -81,13 +92,14 @@ impl Active {
     /// Says what a new token says, and whether the answer ends with it; `n_tokens` counts the sequence with it.
     pub(super) fn push(
         &mut self,
-        token: u32,
+        Choice { token, logprobs }: Choice,
         n_tokens: usize,
         limits: &Limits<'_>,
         tokenizer: &Tokenizer,
         on_event: &mut dyn FnMut(Event),
     ) -> Option<FinishReason> {
         self.stats.n_generated += 1;
+        on_event(Event::Token { request: self.id, token, logprobs });
         if limits.stop_tokens.contains(&token) {
             return Some(FinishReason::StopToken);
         }

@@ -6,6 +6,7 @@
 
 mod dry;
 mod filters;
+mod logprobs;
 mod params;
 mod penalties;
 
@@ -15,6 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
+pub use logprobs::{Logprobs, Softmax, TokenLogprob};
 pub use params::{DryParams, Error, SamplingParams};
 
 /// A token that may be chosen.

@@ -3,8 +3,9 @@
 use std::str::FromStr;
 
 use clap::Args;
-use metallic::sampling::{DryParams, SamplingParams};
+use metallic::sampling::{DryParams, MirostatParams, SamplingParams};
 use metallic::text::Tokenizer;
+use serde::{Serialize, Serializer};
 
 /// Texts that DRY sees no repetition across, unless others are given: llama.cpp's.
 const DRY_SEQUENCE_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
@@ -12,7 +13,7 @@ const DRY_SEQUENCE_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 const NO_BREAKERS: &str = "none";
 
 /// How the next token is chosen. A flag that is absent leaves the default.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args, Serialize)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Seed of the random numbers: the same seed gives the same text [default: a new one each time]
@@ -23,6 +24,11 @@ pub(crate) struct SamplingArgs {
     /// a short name brings]
     #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = non_negative)]
     pub(crate) temp: Option<f32>,
+
+    /// Choose among the tokens whose logit is within this many standard deviations of the largest; 0 or less for
+    /// all [default: -1]
+    #[arg(long, value_name = "X", alias = "top-nsigma", allow_negative_numbers = true, value_parser = finite)]
+    pub(crate) top_n_sigma: Option<f32>,
 
     /// Choose among this many of the likeliest tokens; 0 for all [default: 40]
     #[arg(long, value_name = "N")]
@@ -37,8 +43,30 @@ pub(crate) struct SamplingArgs {
     pub(crate) min_p: Option<f32>,
 
     /// Choose among the tokens of typical information that together have this probability; 1 for all [default: 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    #[arg(long, value_name = "P", alias = "typical-p", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) typical: Option<f32>,
+
+    /// How often to drop the likeliest tokens in favour of the next (XTC); 0 for never [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    pub(crate) xtc_probability: Option<f32>,
+
+    /// Share of the probability that a token must have for XTC to drop it, if a less likely one has as much
+    /// [default: 0.1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    pub(crate) xtc_threshold: Option<f32>,
+
+    /// Version of Mirostat, which keeps the surprise of tokens near a target and takes the place of all other
+    /// samplers but the temperature: 2, or 0 for off [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = mirostat)]
+    pub(crate) mirostat: Option<Mirostat>,
+
+    /// How fast Mirostat reacts [default: 0.1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) mirostat_lr: Option<f32>,
+
+    /// Surprise that Mirostat aims at, in bits for each token [default: 5]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) mirostat_ent: Option<f32>,
 
     /// Make tokens that occurred less likely; 1 for no change [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
@@ -87,10 +115,14 @@ impl SamplingArgs {
     pub(crate) fn params(&self, defaults: SamplingParams, tokenizer: &Tokenizer) -> SamplingParams {
         SamplingParams {
             temperature: self.temp.unwrap_or(defaults.temperature),
+            top_n_sigma: self.top_n_sigma.unwrap_or(defaults.top_n_sigma),
             top_k: self.top_k.map_or(defaults.top_k, |n| n as usize),
             top_p: self.top_p.unwrap_or(defaults.top_p),
             min_p: self.min_p.unwrap_or(defaults.min_p),
             typical_p: self.typical.unwrap_or(defaults.typical_p),
+            xtc_probability: self.xtc_probability.unwrap_or(defaults.xtc_probability),
+            xtc_threshold: self.xtc_threshold.unwrap_or(defaults.xtc_threshold),
+            mirostat: self.mirostat(),
             repeat_penalty: self.repeat_penalty.unwrap_or(defaults.repeat_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
@@ -99,6 +131,31 @@ impl SamplingArgs {
             logit_bias: self.logit_bias.iter().map(|bias| (bias.token, bias.bias)).collect(),
             seed: self.seed.or(defaults.seed),
         }
+    }
+
+    fn mirostat(&self) -> Option<MirostatParams> {
+        if self.mirostat != Some(Mirostat::Two) {
+            return None;
+        }
+        let replaced = [
+            ("--top-n-sigma", self.top_n_sigma.is_some()),
+            ("--top-k", self.top_k.is_some()),
+            ("--top-p", self.top_p.is_some()),
+            ("--min-p", self.min_p.is_some()),
+            ("--typical", self.typical.is_some()),
+            ("--xtc-probability", self.xtc_probability.is_some()),
+            ("--repeat-penalty", self.repeat_penalty.is_some()),
+            ("--presence-penalty", self.presence_penalty.is_some()),
+            ("--frequency-penalty", self.frequency_penalty.is_some()),
+            ("--dry-multiplier", self.dry_multiplier.is_some()),
+        ];
+        let replaced: Vec<&str> =
+            replaced.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect();
+        if !replaced.is_empty() {
+            tracing::warn!("--mirostat takes the place of {}", replaced.join(", "));
+        }
+        let MirostatParams { tau, eta } = MirostatParams::default();
+        Some(MirostatParams { tau: self.mirostat_ent.unwrap_or(tau), eta: self.mirostat_lr.unwrap_or(eta) })
     }
 
     fn dry(&self, tokenizer: &Tokenizer) -> Option<DryParams> {
@@ -142,6 +199,12 @@ pub(crate) struct LogitBias {
     pub(crate) bias: f32,
 }
 
+impl Serialize for LogitBias {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}{:+}", self.token, self.bias))
+    }
+}
+
 impl FromStr for LogitBias {
     type Err = String;
 
@@ -153,6 +216,28 @@ impl FromStr for LogitBias {
         });
         parsed
             .ok_or_else(|| "write a token's id, a sign and a number, such as 15043+1 or 15043-inf".to_owned())
+    }
+}
+
+/// Which Mirostat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mirostat {
+    Off,
+    Two,
+}
+
+fn mirostat(text: &str) -> Result<Mirostat, String> {
+    match text {
+        "0" => Ok(Mirostat::Off),
+        "2" => Ok(Mirostat::Two),
+        "1" => Err("version 1 is not there: 2 does the same and estimates less".to_owned()),
+        _ => Err("it must be 0 or 2".to_owned()),
+    }
+}
+
+impl Serialize for Mirostat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(if *self == Mirostat::Two { 2 } else { 0 })
     }
 }
 
@@ -197,13 +282,19 @@ mod tests {
     #[test]
     fn help_tells_the_defaults() {
         let (params, dry) = (SamplingParams::default(), DryParams::default());
+        let mirostat = MirostatParams::default();
         let command = SamplingArgs::augment_args(clap::Command::new("test"));
         for (id, default) in [
             ("temp", params.temperature),
+            ("top_n_sigma", params.top_n_sigma),
             ("top_k", params.top_k as f32),
             ("top_p", params.top_p),
             ("min_p", params.min_p),
             ("typical", params.typical_p),
+            ("xtc_probability", params.xtc_probability),
+            ("xtc_threshold", params.xtc_threshold),
+            ("mirostat_lr", mirostat.eta),
+            ("mirostat_ent", mirostat.tau),
             ("repeat_penalty", params.repeat_penalty),
             ("repeat_last_n", params.penalty_last_n as f32),
             ("presence_penalty", params.presence_penalty),
@@ -216,6 +307,6 @@ mod tests {
             let help = arg.get_help().unwrap().to_string();
             assert!(help.contains(&format!("[default: {default}")), "{id}: {help}");
         }
-        assert_eq!(params.dry, None);
+        assert_eq!((params.dry, params.mirostat), (None, None));
     }
 }

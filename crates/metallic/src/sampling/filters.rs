@@ -44,6 +44,26 @@ pub(super) fn top_p(p: f32, candidates: &mut Vec<Candidate>, probabilities: &mut
     candidates.truncate(n_to_reach(p, probabilities.iter().copied()));
 }
 
+/// Keeps those whose logit is within `n` standard deviations, of all logits, of the largest (Tang et al. 2024,
+/// "Top-nσ: Not All Logits Are You Need"). Tokens that are ruled out don't count.
+pub(super) fn top_n_sigma(n: f32, logits: &[f32], candidates: &mut Vec<Candidate>) {
+    let finite = || logits.iter().filter(|logit| logit.is_finite()).map(|logit| f64::from(*logit));
+    let count = finite().count() as f64;
+    let mean = finite().sum::<f64>() / count;
+    let variance = finite().map(|logit| (logit - mean) * (logit - mean)).sum::<f64>() / count;
+    let threshold = f64::from(candidates[0].logit) - f64::from(n) * variance.sqrt();
+    let kept = candidates.iter().take_while(|c| f64::from(c.logit) >= threshold).count();
+    candidates.truncate(kept.max(1));
+}
+
+/// Of the tokens that are at least `threshold` likely, keeps only the least likely: "exclude top choices" (proposed
+/// by p-e-w for text-generation-webui, 2024).
+pub(super) fn xtc(threshold: f32, candidates: &mut Vec<Candidate>, probabilities: &mut Vec<f32>) {
+    softmax(candidates, 1.0, probabilities);
+    let n_likely = probabilities.iter().take_while(|p| **p >= threshold).count();
+    candidates.drain(..n_likely.saturating_sub(1));
+}
+
 /// Keeps those at least `p` times as likely as the likeliest.
 pub(super) fn min_p(p: f32, candidates: &mut Vec<Candidate>) {
     if p <= 0.0 {
@@ -122,6 +142,27 @@ mod tests {
             let mut candidates = of(&[0.5, 0.3, 0.15, 0.05]);
             min_p(p, &mut candidates);
             assert_eq!(candidates.len(), expected, "{p}");
+        }
+    }
+
+    #[test]
+    fn top_n_sigma_is_relative_to_the_spread_of_all_logits() {
+        // Mean 0, variance (9 + 1 + 0 + 1 + 9) / 5 = 4: a deviation is 2.
+        let logits = [3.0, 1.0, 0.0, -1.0, -3.0, f32::NEG_INFINITY];
+        for (n, expected) in [(0.5, 1), (0.99, 1), (1.0, 2), (1.5, 3), (2.0, 4), (3.0, 5)] {
+            let mut candidates = Vec::new();
+            top_k(&logits, 0, &mut candidates);
+            top_n_sigma(n, &logits, &mut candidates);
+            assert_eq!(candidates.len(), expected, "{n}");
+        }
+    }
+
+    #[test]
+    fn xtc_keeps_the_least_likely_of_the_likely_and_all_below() {
+        for (threshold, expected) in [(0.6, 4), (0.4, 4), (0.29, 3), (0.14, 2), (0.04, 1), (0.0, 1)] {
+            let mut candidates = of(&[0.5, 0.3, 0.15, 0.05]);
+            xtc(threshold, &mut candidates, &mut Vec::new());
+            assert_eq!(ids(&candidates), (4 - expected..4).collect::<Vec<_>>(), "{threshold}");
         }
     }
 

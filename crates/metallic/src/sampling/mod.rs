@@ -1,23 +1,26 @@
 //! Choosing the next token from logits.
 //!
 //! The chain is llama.cpp's default order: logit bias, penalties, DRY, then greedy choice if the temperature is
-//! zero; otherwise top-k, typical, top-p, min-p, temperature, and one draw. The draw uses PCG64, whose output
-//! is fixed by its definition: the same seed and the same logits give the same tokens everywhere.
+//! zero; otherwise top-n-sigma, top-k, typical, top-p, min-p, XTC, temperature, and one draw. Mirostat, as there,
+//! leaves only the logit bias and the temperature before it. The draw uses PCG64, whose output is fixed by its
+//! definition: the same seed and the same logits give the same tokens everywhere.
 
 mod dry;
 mod filters;
 mod logprobs;
+mod mirostat;
 mod params;
 mod penalties;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
+use mirostat::Mirostat;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
 pub use logprobs::{Logprobs, Softmax, TokenLogprob};
-pub use params::{DryParams, Error, SamplingParams};
+pub use params::{DryParams, Error, MirostatParams, SamplingParams};
 
 /// A token that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +35,7 @@ pub struct Sampler {
     params: SamplingParams,
     seed: u64,
     rng: Pcg64,
+    mirostat: Option<Mirostat>,
     /// The last tokens of the sequence, as many as any penalty looks back.
     recent: VecDeque<u32>,
     n_recent: usize,
@@ -51,6 +55,7 @@ impl Sampler {
         Ok(Self {
             seed,
             rng: Pcg64::seed_from_u64(seed),
+            mirostat: params.mirostat.clone().map(Mirostat::new),
             recent: VecDeque::new(),
             n_recent: dry_reach.max(params.penalty_last_n),
             candidates: Vec::new(),
@@ -86,6 +91,9 @@ impl Sampler {
                 *logit += bias;
             }
         }
+        if let Some(mirostat) = self.mirostat.take() {
+            return self.draw_with(mirostat, logits);
+        }
         let recent = self.recent.make_contiguous();
         penalties::apply(&self.params, recent, logits);
         if let Some(dry) = &self.params.dry {
@@ -94,27 +102,58 @@ impl Sampler {
         if self.params.temperature <= 0.0 {
             return greedy(logits);
         }
-        filters::top_k(logits, self.params.top_k, &mut self.candidates);
-        if self.params.typical_p < 1.0 {
-            filters::typical(self.params.typical_p, &mut self.candidates, &mut self.probabilities);
+        let SamplingParams { top_n_sigma, top_k, typical_p, top_p, min_p, .. } = self.params;
+        filters::top_k(logits, top_k, &mut self.candidates);
+        if top_n_sigma > 0.0 {
+            filters::top_n_sigma(top_n_sigma, logits, &mut self.candidates);
         }
-        filters::top_p(self.params.top_p, &mut self.candidates, &mut self.probabilities);
-        filters::min_p(self.params.min_p, &mut self.candidates);
-        self.draw()
+        if typical_p < 1.0 {
+            filters::typical(typical_p, &mut self.candidates, &mut self.probabilities);
+        }
+        filters::top_p(top_p, &mut self.candidates, &mut self.probabilities);
+        filters::min_p(min_p, &mut self.candidates);
+        let SamplingParams { xtc_probability, xtc_threshold, .. } = self.params;
+        if xtc_probability > 0.0 && self.uniform() < f64::from(xtc_probability) {
+            filters::xtc(xtc_threshold, &mut self.candidates, &mut self.probabilities);
+        }
+        let drawn = self.draw();
+        self.candidates[drawn].id
     }
 
-    /// One draw from the softmax of the candidates' logits over the temperature.
-    fn draw(&mut self) -> u32 {
+    /// A draw with the surprise under control. Mirostat is put back, with what it has learnt.
+    fn draw_with(&mut self, mut mirostat: Mirostat, logits: &[f32]) -> u32 {
+        let token = if self.params.temperature <= 0.0 {
+            mirostat.learn(1.0); // there is no other
+            greedy(logits)
+        } else {
+            filters::top_k(logits, 0, &mut self.candidates);
+            filters::softmax(&self.candidates, self.params.temperature, &mut self.probabilities);
+            mirostat.truncate(&mut self.candidates, &self.probabilities);
+            let drawn = self.draw();
+            mirostat.learn(self.probabilities[drawn]);
+            self.candidates[drawn].id
+        };
+        self.mirostat = Some(mirostat);
+        token
+    }
+
+    /// One draw from the softmax of the candidates' logits over the temperature: which candidate.
+    fn draw(&mut self) -> usize {
         filters::softmax(&self.candidates, self.params.temperature, &mut self.probabilities);
-        // 53 random bits, as many as a double has.
-        let mut left = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        for (candidate, p) in self.candidates.iter().zip(&self.probabilities) {
+        let mut left = self.uniform();
+        for (i, p) in self.probabilities.iter().enumerate() {
             left -= f64::from(*p);
             if left < 0.0 {
-                return candidate.id;
+                return i;
             }
         }
-        self.candidates[0].id // what rounding has left over goes to the likeliest
+        0 // what rounding has left over goes to the likeliest
+    }
+
+    /// A random number from 0 on and below 1.
+    fn uniform(&mut self) -> f64 {
+        // 53 random bits, as many as a double has.
+        (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -178,6 +217,45 @@ mod tests {
         let random = SamplingParams { seed: None, ..params() };
         let (a, b) = (Sampler::new(random.clone()).unwrap(), Sampler::new(random).unwrap());
         assert_ne!(a.seed(), b.seed());
+    }
+
+    #[test]
+    fn xtc_strikes_as_often_as_it_is_told_to() {
+        // Of two likely tokens XTC drops the likelier; top-k leaves no other.
+        let xtc = SamplingParams { top_k: 2, xtc_probability: 0.25, xtc_threshold: 0.2, ..params() };
+        let mut sampler = Sampler::new(SamplingParams { temperature: 0.01, ..xtc }).unwrap();
+        let n = (0..40_000).filter(|_| sampler.sample(&mut [1.0, 1.5, 0.0]) == 0).count();
+        assert!((9_600..10_400).contains(&n), "{n}"); // over four standard deviations
+    }
+
+    #[test]
+    fn top_n_sigma_comes_before_top_k() {
+        // The deviation is that of all logits, 7.0: of the two that top-k leaves it would be 0.5.
+        let logits = [20.0, 19.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let wide = SamplingParams { temperature: 50.0, top_k: 2, top_n_sigma: 1.0, min_p: 0.0, ..params() };
+        let mut sampler = Sampler::new(wide).unwrap();
+        let n = (0..100).filter(|_| sampler.sample(&mut logits.clone()) == 1).count();
+        assert!(n > 20, "{n}");
+    }
+
+    #[test]
+    fn mirostat_comes_near_the_surprise_that_is_wanted() {
+        let mirostat = Some(MirostatParams { tau: 2.0, eta: 0.1 });
+        // What it replaces would leave one token.
+        let params = SamplingParams { temperature: 1.0, top_k: 1, repeat_penalty: 9.0, mirostat, ..params() };
+        let mut sampler = Sampler::new(params).unwrap();
+        let logits: Vec<f32> = (0..64).map(|id| -0.2 * id as f32).collect();
+        let (mut bits, n) = (0.0, 4000);
+        for _ in 0..n {
+            let token = sampler.sample(&mut logits.clone());
+            sampler.accept(token);
+            let drawn = sampler.candidates.iter().position(|c| c.id == token).unwrap();
+            bits -= f64::from(sampler.probabilities[drawn]).log2();
+        }
+        assert!((bits / f64::from(n) - 2.0).abs() < 0.05, "{}", bits / f64::from(n));
+        // Without a temperature there is no surprise to control.
+        sampler.params.temperature = 0.0;
+        assert_eq!(sampler.sample(&mut [0.0, 3.0, 1.0]), 1);
     }
 
     #[test]

@@ -189,7 +189,8 @@ pub(crate) fn kind_of(error: &Error) -> Kind {
         | Error::UnsupportedArchitecture { .. }
         | Error::MissingTensors { .. }
         | Error::TensorShape { .. }
-        | Error::Vocabulary { .. } => Kind::BadModel,
+        | Error::Vocabulary { .. }
+        | Error::BrokenLogits { .. } => Kind::BadModel,
         _ => Kind::General,
     }
 }

@@ -51,6 +51,10 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if !score.sum.is_finite() {
+        let what = "the perplexity is infinite: the model rules out a token that is in the text";
+        return Err(Failure::new(Kind::General, what));
+    }
     let (perplexity, error) = (score.perplexity(), score.standard_error());
     writeln!(
         io::stdout(),

@@ -184,6 +184,19 @@ pub enum Error {
         n_vocab: usize,
     },
 
+    /// Logits that are no distribution: some are not numbers, one is infinite, or all rule their token out.
+    #[error(
+        "the model's numbers are broken: at position {position} {}: the file is damaged, or its weights are too large \
+         for this computation; download it again",
+        if largest.is_nan() { "some logits are NaN".to_owned() } else { format!("the largest logit is {largest}") }
+    )]
+    BrokenLogits {
+        /// Of the token that they follow.
+        position: usize,
+        /// The largest logit, or NaN if any is.
+        largest: f32,
+    },
+
     /// The KV cache has no page left for a sequence.
     #[error("the KV cache is full: all {n_pages} pages of {page_len} positions are in use")]
     CacheFull {

@@ -198,6 +198,135 @@ fn the_models_own_stop_token_ends_an_answer_and_is_not_said() {
 }
 
 #[test]
+fn a_stop_string_that_names_a_special_token_stops_at_that_token() {
+    let mut engine = engine(64, 1);
+    let mut request = request(&engine, "Hello", 30);
+    // `ab` is held back when the token comes, and is no part of it.
+    request.stop = vec!["abx".into(), "<|im_start|>".into()];
+    let im_start = engine.tokenizer().special_token("<|im_start|>").unwrap();
+    request.sampling.logit_bias = vec![(b'a'.into(), 1e6), (im_start, 9e5)];
+    request.sampling.presence_penalty = 2e5;
+    let (text, reason, stats) = run(&mut engine, slice::from_ref(&request)).remove(0);
+    assert_eq!((text.as_str(), reason, stats.n_generated), ("a", FinishReason::StopString, 2));
+
+    request.stop.truncate(1);
+    let (_, reason, _) = run(&mut engine, &[request]).remove(0);
+    assert_eq!(reason, FinishReason::MaxTokens);
+    for not_one in ["", "Hello", "<|im_start|>x", " <|im_start|>", "<|im_start|><|im_end|>"] {
+        assert_eq!(engine.tokenizer().special_token(not_one), None, "{not_one:?}");
+    }
+}
+
+#[test]
+fn where_ends_are_ignored_the_answer_goes_on() {
+    let mut engine = engine(64, 1);
+    let mut request = request(&engine, "Hello", 10);
+    request.sampling.logit_bias = vec![(testing::END_OF_TURN, 1e9)];
+    request.ignore_eos = true;
+    let (_, reason, stats) = run(&mut engine, &[request]).remove(0);
+    assert_eq!((reason, stats.n_generated), (FinishReason::MaxTokens, 10));
+}
+
+#[test]
+fn numbers_that_are_no_distribution_fail_the_request_that_has_them() {
+    let whole = testing::tiny_model().unwrap();
+    let with = |name: &str, value: f32, rows: std::ops::Range<usize>| {
+        let mut bytes = whole.clone();
+        let gguf = metallic::gguf::Gguf::parse(&whole).unwrap();
+        let tensor = gguf.tensor(name).unwrap();
+        let row_bytes = tensor.data().len() / tensor.shape().get(1).map_or(1, |n| *n as usize);
+        let start = tensor.data().as_ptr() as usize - whole.as_ptr() as usize;
+        for at in (start + rows.start * row_bytes..start + rows.end * row_bytes).step_by(4) {
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    };
+    for (bytes, is_nan) in [
+        (with("output.weight", f32::NAN, 0..259), true),
+        (with("output.weight", f32::NAN, 7..8), true),
+        (with("output_norm.weight", f32::INFINITY, 0..1), true), // ±inf, whose sums are NaN
+    ] {
+        let mut engine = engine_of(&bytes, 64, 1);
+        let request = request(&engine, "Hello", 5);
+        let mut events = Vec::new();
+        engine.generate(request.clone(), |event| events.push(event)).unwrap();
+        let [Event::Failed { error, .. }] = &events[..] else { panic!("{events:?}") };
+        match &**error {
+            Error::BrokenLogits { position, largest } => {
+                assert_eq!((*position, largest.is_nan()), (request.prompt.len() - 1, is_nan));
+            }
+            other => panic!("{other}"),
+        }
+        let (mut model, _) = load(&bytes, 64, 1);
+        let evaluated = model.evaluate(&request.prompt, 0..2, &mut |_, _| panic!("no logits"));
+        assert!(matches!(evaluated, Err(Error::BrokenLogits { position: 0, .. })));
+    }
+
+    // A token whose embedding is broken breaks only the answers to prompts that have it.
+    let mut engine = engine_of(&with("token_embd.weight", f32::NAN, 90..91), 64, 2);
+    let [good, bad] = ["Hello", "Z"].map(|prompt| request(&engine, prompt, 4));
+    let mut ends = Vec::new();
+    for request in [good, bad] {
+        engine.submit(request).unwrap();
+    }
+    while engine.step(&mut |event| match event {
+        Event::Finished { reason, .. } => ends.push(Some(reason)),
+        Event::Failed { .. } => ends.push(None),
+        _ => {}
+    }) {}
+    assert_eq!(ends, [None, Some(FinishReason::MaxTokens)]);
+}
+
+#[test]
+fn a_prompt_that_is_replaced_makes_room_and_the_answer_goes_on_after_the_new_one() {
+    let mut engine = engine(64, 1);
+    let prompt = |engine: &Engine, text: &str| request(engine, text, 0).prompt;
+    // Beginning and end are as before; the middle gives way.
+    let long = prompt(&engine, "begin, a middle that is of forty bytes or so, end");
+    let short = prompt(&engine, "begin, end");
+    let whole = Request { max_tokens: Some(30), ..request(&engine, "", 0) };
+    let id = engine.submit(Request { prompt: long.clone(), ..whole.clone() }).unwrap();
+    assert_eq!(engine.room(id), None, "it waits");
+    let (mut tokens, mut n_before) = (Vec::new(), 0);
+    loop {
+        let is_full = engine.room(id) == Some(0);
+        if is_full {
+            n_before = tokens.len();
+            assert_eq!(n_before, 64 - long.len());
+            let too_long = engine.replace_prompt(id, long[..long.len() - 1].repeat(2));
+            assert!(matches!(too_long, Err(Error::PromptTooLong { .. })));
+            engine.replace_prompt(id, short.clone()).unwrap();
+            assert_eq!(engine.room(id), Some(64 - short.len() - n_before));
+        }
+        if !engine.step(&mut |event| match event {
+            Event::Token { token, .. } => tokens.push(token),
+            Event::Finished { reason, stats, .. } => {
+                assert_eq!((reason, stats.n_generated), (FinishReason::MaxTokens, 30));
+                assert_eq!((stats.n_prompt, stats.n_cached), (long.len(), 0));
+            }
+            Event::Text { .. } => {}
+            Event::Failed { error, .. } => panic!("{error}"),
+        }) {
+            break;
+        }
+    }
+    assert_eq!(tokens.len(), 30);
+    // From there on it says what a new engine says after the new prompt and the answer so far.
+    let so_far = [&short[..], &tokens[..n_before]].concat();
+    let fresh = Request { prompt: so_far, max_tokens: Some(30 - n_before), ..whole };
+    let mut expected = Vec::new();
+    self::engine(64, 1)
+        .generate(fresh, |event| {
+            if let Event::Token { token, .. } = event {
+                expected.push(token);
+            }
+        })
+        .unwrap();
+    assert_eq!(tokens[n_before..], expected);
+    assert!(engine.room(id).is_none() && engine.replace_prompt(id, short).is_ok(), "it has ended");
+}
+
+#[test]
 fn the_next_turn_reads_only_what_is_new_and_says_the_same() {
     let mut warm = engine(128, 2);
     let first = request(&warm, "A conversation that begins here", 8);

@@ -15,7 +15,7 @@ use std::time::Instant;
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
-use crate::model::{Model, Piece};
+use crate::model::{Model, Piece, check_logits};
 use crate::sampling::{Logprobs, SamplingParams};
 use crate::text::Tokenizer;
 use scheduler::PerSlot;
@@ -33,8 +33,11 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Tokens to generate at most; `None` for as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// The answer ends before any of these.
+    /// The answer ends before any of these. One that is the name of a special token, such as `<|im_end|>`,
+    /// stands for that token, even if it has no text.
     pub stop: Vec<String>,
+    /// Whether the answer goes on where the model would end it: the tokens that end an answer are never chosen.
+    pub ignore_eos: bool,
     /// Control tokens whose text is part of the answer's, such as those that mark what is reasoning.
     pub control_tokens: Vec<u32>,
     /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
@@ -51,6 +54,7 @@ impl Request {
             sampling: SamplingParams::default(),
             max_tokens: None,
             stop: Vec::new(),
+            ignore_eos: false,
             control_tokens: Vec::new(),
             logprobs: None,
         }
@@ -108,7 +112,7 @@ pub enum Event {
 pub enum FinishReason {
     /// The model said that it was done.
     StopToken,
-    /// A stop string came up.
+    /// A stop string came up, or the token that it names.
     StopString,
     /// As many tokens as were asked for.
     MaxTokens,
@@ -158,17 +162,7 @@ impl Engine {
     /// A prompt that is empty, too long for the context or not of this vocabulary, sampling parameters out of
     /// range, or a full queue.
     pub fn submit(&mut self, request: Request) -> Result<RequestId> {
-        let (n_prompt, n_ctx) = (request.prompt.len(), self.model.n_ctx());
-        if n_prompt == 0 {
-            return Err(Error::EmptyPrompt);
-        }
-        if n_prompt > n_ctx {
-            return Err(Error::PromptTooLong { n_prompt, n_ctx });
-        }
-        let n_vocab = self.model.config().n_vocab;
-        if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= n_vocab) {
-            return Err(Error::TokenOutOfRange { id, n_vocab });
-        }
+        self.check_tokens(&request.prompt)?;
         request.sampling.validate()?;
         if self.waiting.len() >= MAX_WAITING {
             return Err(Error::QueueFull { n_waiting: self.waiting.len() });
@@ -179,6 +173,21 @@ impl Engine {
         Ok(id)
     }
 
+    fn check_tokens(&self, prompt: &[u32]) -> Result<()> {
+        let (n_prompt, n_ctx) = (prompt.len(), self.model.n_ctx());
+        if n_prompt == 0 {
+            return Err(Error::EmptyPrompt);
+        }
+        if n_prompt > n_ctx {
+            return Err(Error::PromptTooLong { n_prompt, n_ctx });
+        }
+        let n_vocab = self.model.config().n_vocab;
+        match prompt.iter().find(|&&id| id as usize >= n_vocab) {
+            Some(&id) => Err(Error::TokenOutOfRange { id, n_vocab }),
+            None => Ok(()),
+        }
+    }
+
     /// Ends a request early; it finishes as [`FinishReason::Cancelled`]. Does nothing once it has ended.
     pub fn cancel(&mut self, id: RequestId, on_event: &mut dyn FnMut(Event)) {
         if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
@@ -186,10 +195,42 @@ impl Engine {
             let (reason, stats) = (FinishReason::Cancelled, Stats::default());
             on_event(Event::Finished { request: id, reason, stats });
         }
-        let slot = self.slots.iter_mut().find(|slot| slot.active.as_ref().is_some_and(|a| a.id == id));
+        let slot = self.slots.iter_mut().find(|slot| slot.is_of(id));
         if let Some(active) = slot.and_then(|slot| slot.active.take()) {
             active.finish(FinishReason::Cancelled, on_event);
         }
+    }
+
+    /// Positions that a running request's answer has left; `None` if it waits or has ended.
+    pub fn room(&self, id: RequestId) -> Option<usize> {
+        let slot = self.slots.iter().find(|slot| slot.is_of(id))?;
+        Some(self.model.n_ctx().saturating_sub(slot.tokens.len()))
+    }
+
+    /// Lets a running request's answer go on after another prompt, such as one without the oldest turns of a
+    /// conversation, to make room. What both prompts begin with stays cached; the rest and the answer so far are
+    /// read again, in time that counts as [`Stats::decode`], so that what follows is what follows them. The counts
+    /// of [`Stats`] stay those of the first prompt. Does nothing to a request that waits or has ended.
+    ///
+    /// # Errors
+    /// A prompt that is empty, not of this vocabulary, or with the answer so far too long for the context.
+    pub fn replace_prompt(&mut self, id: RequestId, mut prompt: Vec<u32>) -> Result<()> {
+        self.check_tokens(&prompt)?;
+        let n_ctx = self.model.n_ctx();
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_of(id)) else { return Ok(()) };
+        let Some(active) = &mut slot.active else { return Ok(()) };
+        let n_prompt = prompt.len();
+        prompt.extend(&slot.tokens[active.n_prompt..]);
+        if prompt.len() > n_ctx {
+            return Err(Error::PromptTooLong { n_prompt: prompt.len(), n_ctx });
+        }
+        slot.n_cached =
+            scheduler::common_prefix(&slot.tokens[..slot.n_cached], &prompt).min(prompt.len() - 1);
+        self.model.truncate_sequence(slot.sequence, slot.n_cached);
+        slot.tokens.clear();
+        slot.tokens.extend(&prompt);
+        active.n_prompt = n_prompt;
+        Ok(())
     }
 
     /// Runs one forward pass. True while there is more to do.
@@ -217,16 +258,17 @@ impl Engine {
             actives.push(active);
         }
         let started = Instant::now();
-        let mut choices: PerSlot<Option<Choice>> = pieces.iter().map(|_| None).collect();
+        let mut choices: PerSlot<Option<Result<Choice>>> = pieces.iter().map(|_| None).collect();
         let result = self.model.forward(&pieces, &mut |of, logits| {
-            choices[of.piece] = Some(actives[of.piece].choose(logits));
+            let checked = check_logits(of.position, logits);
+            choices[of.piece] = Some(checked.map(|()| actives[of.piece].choose(logits)));
         });
         let time = started.elapsed();
         drop(pieces);
         actives.into_iter().for_each(|active| active.charge(time));
 
         if let Err(error) = result {
-            self.fail(error, on_event);
+            self.fail_all(error, on_event);
             return !self.waiting.is_empty();
         }
         let limits = Limits { stop_tokens: self.tokenizer.stop_tokens(), n_ctx: self.model.n_ctx() };
@@ -234,6 +276,13 @@ impl Engine {
             let slot = &mut self.slots[share.slot];
             slot.n_cached += share.n_tokens;
             let (Some(choice), Some(active)) = (choice, &mut slot.active) else { continue };
+            let choice = match choice {
+                Ok(choice) => choice,
+                Err(error) => {
+                    fail(&mut self.model, slot, Arc::new(error), on_event);
+                    continue;
+                }
+            };
             slot.tokens.push(choice.token);
             let ended = active.push(choice, slot.tokens.len(), &limits, &self.tokenizer, on_event);
             if let Some(reason) = ended
@@ -281,16 +330,21 @@ impl Engine {
         }
     }
 
-    /// Ends every request under way with the same error. Their caches are dropped: what they hold is unknown.
-    fn fail(&mut self, error: Error, on_event: &mut dyn FnMut(Event)) {
+    /// Ends every request under way with the same error.
+    fn fail_all(&mut self, error: Error, on_event: &mut dyn FnMut(Event)) {
         let error = Arc::new(error);
         for slot in &mut self.slots {
-            if let Some(active) = slot.active.take() {
-                self.model.truncate_sequence(slot.sequence, 0);
-                slot.n_cached = 0;
-                slot.tokens.clear();
-                on_event(Event::Failed { request: active.id, error: Arc::clone(&error) });
-            }
+            fail(&mut self.model, slot, Arc::clone(&error), on_event);
         }
+    }
+}
+
+/// Ends the request of a slot with an error. Its cache is dropped: what it holds is unknown.
+fn fail(model: &mut Model, slot: &mut Slot, error: Arc<Error>, on_event: &mut dyn FnMut(Event)) {
+    if let Some(active) = slot.active.take() {
+        model.truncate_sequence(slot.sequence, 0);
+        slot.n_cached = 0;
+        slot.tokens.clear();
+        on_event(Event::Failed { request: active.id, error });
     }
 }

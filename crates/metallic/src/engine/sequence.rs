@@ -21,15 +21,24 @@ impl Slot {
     pub(super) fn n_pending(&self) -> usize {
         if self.active.is_some() { self.tokens.len() - self.n_cached } else { 0 }
     }
+
+    /// Whether it runs this request.
+    pub(super) fn is_of(&self, id: RequestId) -> bool {
+        self.active.as_ref().is_some_and(|active| active.id == id)
+    }
 }
 
 /// A request that is being answered.
 pub(super) struct Active {
     pub(super) id: RequestId,
     pub(super) stats: Stats,
+    /// Tokens of the slot that the answer comes after.
+    pub(super) n_prompt: usize,
     sampler: Sampler,
     decoder: StreamDecoder,
     stop: StopMatcher,
+    /// What the stop strings name.
+    named_stops: Vec<u32>,
     max_tokens: usize,
     logprobs: Option<usize>,
 }
@@ -53,7 +62,11 @@ impl Active {
         n_cached: usize,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
-        let mut sampler = Sampler::new(request.sampling)?;
+        let mut sampling = request.sampling;
+        if request.ignore_eos {
+            sampling.logit_bias.extend(tokenizer.stop_tokens().iter().map(|&id| (id, f32::NEG_INFINITY)));
+        }
+        let mut sampler = Sampler::new(sampling)?;
         for &token in &request.prompt {
             sampler.accept(token);
         }
@@ -63,8 +76,10 @@ impl Active {
         Ok(Self {
             id,
             stats: Stats { n_prompt: request.prompt.len(), n_cached, ..Stats::default() },
+            n_prompt: request.prompt.len(),
             sampler,
             decoder: decoder.showing(request.control_tokens),
+            named_stops: request.stop.iter().filter_map(|text| tokenizer.special_token(text)).collect(),
             stop: StopMatcher::new(request.stop),
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
             logprobs: request.logprobs,
@@ -103,6 +118,9 @@ impl Active {
         if limits.stop_tokens.contains(&token) {
             return Some(FinishReason::StopToken);
         }
+        if self.named_stops.contains(&token) {
+            return Some(FinishReason::StopString);
+        }
         let text = self.decoder.push(tokenizer, token);
         let stopped = self.say(&text, on_event);
         if stopped {
@@ -118,12 +136,11 @@ impl Active {
 
     /// Says what was held back, then that the answer has ended.
     pub(super) fn finish(mut self, reason: FinishReason, on_event: &mut dyn FnMut(Event)) {
-        if reason != FinishReason::StopString {
-            let rest = self.decoder.finish();
-            if !self.say(&rest, on_event) {
-                let held_back = self.stop.finish();
-                self.emit(held_back, on_event);
-            }
+        // After a stop string nothing is held back and nothing follows.
+        let rest = self.decoder.finish();
+        if !self.say(&rest, on_event) {
+            let held_back = self.stop.finish();
+            self.emit(held_back, on_event);
         }
         on_event(Event::Finished { request: self.id, reason, stats: self.stats });
     }

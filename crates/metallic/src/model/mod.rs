@@ -238,7 +238,7 @@ impl Model {
     /// positions in `wanted` to `sink`.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::forward`], and [`Error::BrokenLogits`].
     pub fn evaluate(
         &mut self,
         tokens: &[u32],
@@ -253,7 +253,16 @@ impl Model {
                 let inside = |position: usize| position.saturating_sub(start).min(tokens.len());
                 let logits = inside(wanted.start)..inside(wanted.end);
                 let piece = Piece { sequence, start, tokens, logits };
-                self.forward(&[piece], &mut |of, logits| sink(of.position, logits))?;
+                let mut checked = Ok(());
+                self.forward(&[piece], &mut |of, logits| {
+                    if checked.is_ok() {
+                        checked = check_logits(of.position, logits);
+                    }
+                    if checked.is_ok() {
+                        sink(of.position, logits);
+                    }
+                })?;
+                checked?;
             }
             Ok(())
         };
@@ -261,6 +270,17 @@ impl Model {
         self.release_sequence(sequence);
         result
     }
+}
+
+/// Makes sure that a row of logits is a distribution.
+///
+/// # Errors
+/// [`Error::BrokenLogits`].
+pub(crate) fn check_logits(position: usize, logits: &[f32]) -> Result<()> {
+    // Unlike `f32::max`, this keeps what is not a number.
+    let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, larger);
+    if largest.is_finite() { Ok(()) } else { Err(Error::BrokenLogits { position, largest }) }
 }
 
 impl Rows {

@@ -217,6 +217,15 @@ impl Tokenizer {
         matches!(self.token_type(id), Some(TokenType::Control | TokenType::Unknown))
     }
 
+    /// The special token of this name, such as `<|im_end|>`: one that text becomes only as a whole.
+    pub fn special_token(&self, name: &str) -> Option<u32> {
+        let mut parts = self.special.split(name, true);
+        match (parts.next(), parts.next()) {
+            (Some(Part::Token(id)), None) => Some(id),
+            _ => None,
+        }
+    }
+
     /// The number of tokens.
     pub fn n_vocab(&self) -> usize {
         self.vocabulary.len()

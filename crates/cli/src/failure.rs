@@ -44,6 +44,8 @@ pub(crate) struct Failure {
     what: String,
     cause: Option<Box<dyn Error + Send + Sync>>,
     advice: Option<String>,
+    /// Whether the user has read of it.
+    is_told: bool,
 }
 
 /// Result of everything in this program that can fail.
@@ -52,7 +54,7 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 impl Failure {
     /// A failure of this kind; `what` says what could not be done, and where.
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Failure { kind, what: what.into(), cause: None, advice: None }
+        Failure { kind, what: what.into(), cause: None, advice: None, is_told: false }
     }
 
     /// A failure that an error tells all about.
@@ -75,6 +77,12 @@ impl Failure {
     /// Adds what the user can do about it, where there is something to say.
     pub(crate) fn maybe_advice(mut self, advice: Option<String>) -> Self {
         self.advice = advice.or(self.advice);
+        self
+    }
+
+    /// The same, which the user has read of already: what is left of it is the exit code.
+    pub(crate) fn told(mut self) -> Self {
+        self.is_told = true;
         self
     }
 
@@ -109,7 +117,7 @@ impl Failure {
 
     /// Whether the user has something to read about it.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self.kind, Kind::OutputClosed | Kind::Interrupted)
+        self.is_told || matches!(self.kind, Kind::OutputClosed | Kind::Interrupted)
     }
 
     /// The process's exit code.

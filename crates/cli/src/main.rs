@@ -27,6 +27,7 @@ mod rates;
 mod run;
 mod sampling_args;
 mod session;
+mod settings;
 mod size;
 mod speech;
 mod table;

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         let messages: Vec<Message> = opening.into_iter().chain([Message::new("user", prompt)]).collect();
         session.turn(&messages, tools)?
     };
-    let answer = session.answer(prompt)?;
+    let answer = session.answer(prompt, &mut |_, _| None)?;
     writeln!(io::stdout()).map_err(Failure::output)?;
     session.note_cost(&answer);
     match answer.reason {
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 }
 
 /// Descriptions of tools from a file.
-fn tools(path: &Path) -> Result<Vec<serde_json::Value>> {
+pub(crate) fn tools(path: &Path) -> Result<Vec<serde_json::Value>> {
     serde_json::from_str(&input::file(path)?).map_err(|e| {
         Failure::new(Kind::Usage, format!("{} is not a list of tools", path.display()))
             .because(e)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use metallic::engine::Stats;
 use metallic::sampling::SamplingParams;
-use metallic::text::{AnswerFormat, AnswerSplitter, ChatTemplate, EncodeOptions, Message, RenderOptions};
+use metallic::text::{
+    AnswerFormat, AnswerSplitter, ChatTemplate, EncodeOptions, Message, RenderOptions, Tokenizer,
+};
 use metallic::{Engine, Event, FinishReason, Request};
 
 use crate::args::SessionArgs;
@@ -15,6 +17,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
 use crate::model_file::{self, kind_of};
+use crate::settings::Settings;
 use crate::speech::Speech;
 use crate::terminal::{Style, human_bytes};
 
@@ -24,6 +27,9 @@ pub(crate) struct Session<'a> {
     fetcher: &'a Fetcher<'a>,
     path: PathBuf,
     engine: Engine,
+    settings: Settings,
+    /// What the settings make of it.
+    sampling: SamplingParams,
     template: Option<ChatTemplate>,
     /// Of a model with a short name.
     entry: Option<&'static Entry>,
@@ -47,6 +53,13 @@ pub(crate) struct Prompt {
     markers: Vec<u32>,
 }
 
+impl Prompt {
+    /// Tokens that it has.
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
 impl<'a> Session<'a> {
     /// Finds and loads the model.
     pub(crate) fn start(args: &'a SessionArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
@@ -65,7 +78,37 @@ impl<'a> Session<'a> {
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        Ok(Session { args, fetcher, path, engine: Engine::new(model, tokenizer), template, entry })
+        let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
+        let sampling = sampling(&settings, entry, &tokenizer);
+        let engine = Engine::new(model, tokenizer);
+        Ok(Session { args, fetcher, path, engine, settings, sampling, template, entry })
+    }
+
+    /// The model, as the user calls it.
+    pub(crate) fn name(&self) -> &ModelName {
+        &self.args.model
+    }
+
+    /// Tokens that prompt and answer may have together.
+    pub(crate) fn n_ctx(&self) -> usize {
+        self.engine.model().n_ctx()
+    }
+
+    /// Tokens that an answer may have, if it is not as many as the context holds.
+    pub(crate) fn max_tokens(&self) -> Option<usize> {
+        usize::try_from(self.settings.answer.n_predict).ok()
+    }
+
+    /// How answers are made.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Changes how answers are made from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        self.settings.set(name, value)?;
+        self.sampling = sampling(&self.settings, self.entry, self.engine.tokenizer());
+        Ok(())
     }
 
     /// Whether the model was made for conversation.
@@ -128,30 +171,36 @@ impl<'a> Session<'a> {
         Ok(Prompt { tokens, splitter, markers })
     }
 
-    /// Generates an answer and writes it to standard output as it comes. Ctrl-C cancels it.
-    pub(crate) fn answer(&mut self, prompt: Prompt) -> Result<Answer> {
-        let SessionArgs { talk, answer: args, sampling, .. } = self.args;
-        let mut defaults = SamplingParams::default();
-        if let Some(entry) = self.entry {
-            defaults.temperature = entry.temperature;
-        }
+    /// Generates an answer and writes it to standard output as it comes. Ctrl-C cancels it. When the context is full,
+    /// `make_room` is told how many tokens the answer has, and may give a prompt for it to go on after.
+    pub(crate) fn answer(
+        &mut self,
+        prompt: Prompt,
+        make_room: &mut dyn FnMut(&Self, usize) -> Option<Prompt>,
+    ) -> Result<Answer> {
         let request = Request {
-            sampling: sampling.params(defaults, self.engine.tokenizer()),
-            max_tokens: usize::try_from(args.n_predict).ok(),
-            stop: args.stop.clone(),
+            sampling: self.sampling.clone(),
+            max_tokens: self.max_tokens(),
+            stop: self.settings.answer.stop.clone(),
+            ignore_eos: self.settings.answer.ignore_eos,
             control_tokens: prompt.markers,
             ..Request::new(prompt.tokens)
         };
-        let id = self.engine.submit(request);
-        let id = id.map_err(|error| Failure::new(kind_of(&error), CANT_ANSWER).because(error))?;
+        let cannot_answer = |error| Failure::new(kind_of(&error), CANT_ANSWER).because(error);
+        let id = self.engine.submit(request).map_err(cannot_answer)?;
         let mut progress = Progress::default();
-        let mut speech = Speech::new(self.fetcher.terminal, talk.reasoning, prompt.splitter);
+        let mut speech = Speech::new(self.fetcher.terminal, self.args.talk.reasoning, prompt.splitter);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
         while progress.end.is_none() {
             if interrupt.is_pressed() {
                 self.engine.cancel(id, &mut |event| progress.take(event));
             } else {
+                if self.engine.room(id) == Some(0)
+                    && let Some(prompt) = make_room(self, progress.n_tokens)
+                {
+                    self.engine.replace_prompt(id, prompt.tokens).map_err(cannot_answer)?;
+                }
                 self.engine.step(&mut |event| progress.take(event));
             }
             speech.push(&std::mem::take(&mut progress.news))?;
@@ -178,7 +227,7 @@ impl<'a> Session<'a> {
         if let Some(bytes) = answer.cost.peak_bytes {
             line.push_str(&format!(", peak memory {}", human_bytes(bytes)));
         }
-        let details = if self.args.answer.stats { answer.cost.lines() } else { Vec::new() };
+        let details = if self.settings.answer.stats { answer.cost.lines() } else { Vec::new() };
         for line in std::iter::once(line).chain(details) {
             self.fetcher.terminal.note(self.fetcher.terminal.paint_err(Style::Dim, line));
         }
@@ -186,10 +235,19 @@ impl<'a> Session<'a> {
 
     /// The failure of an answer that the context had no room for.
     pub(crate) fn context_full(&self) -> Failure {
-        let n_ctx = self.engine.model().n_ctx();
+        let n_ctx = self.n_ctx();
         Failure::new(Kind::General, format!("the answer is cut: the context of {n_ctx} tokens is full"))
             .advice("choose a larger one with -c")
     }
+}
+
+/// How tokens are chosen: as the flags say, or else as comes with a short name.
+fn sampling(settings: &Settings, entry: Option<&Entry>, tokenizer: &Tokenizer) -> SamplingParams {
+    let mut defaults = SamplingParams::default();
+    if let Some(entry) = entry {
+        defaults.temperature = entry.temperature;
+    }
+    settings.sampling.params(defaults, tokenizer)
 }
 
 /// What is known of an answer so far.
@@ -197,13 +255,14 @@ impl<'a> Session<'a> {
 struct Progress {
     /// Text that is not written yet.
     news: String,
+    n_tokens: usize,
     end: Option<std::result::Result<(FinishReason, Stats), Arc<metallic::Error>>>,
 }
 
 impl Progress {
     fn take(&mut self, event: Event) {
         match event {
-            Event::Token { .. } => {}
+            Event::Token { .. } => self.n_tokens += 1,
             Event::Text { text, .. } => self.news.push_str(&text),
             Event::Finished { reason, stats, .. } => self.end = Some(Ok((reason, stats))),
             Event::Failed { error, .. } => self.end = Some(Err(error)),

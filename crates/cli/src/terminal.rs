@@ -89,6 +89,11 @@ impl Terminal {
         }
     }
 
+    /// What the user has asked the program itself, on standard error, be it quiet or not.
+    pub(crate) fn reply(&self, text: impl Display) {
+        let _ = writeln!(io::stderr(), "{}", without_controls(&text.to_string()));
+    }
+
     /// The error line.
     pub(crate) fn error(&self, failure: &Failure) {
         let _ = writeln!(io::stderr(), "{} {failure}", self.paint_err(Style::Red, "error:"));

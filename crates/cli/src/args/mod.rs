@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
 use metallic_gguf::MAX_ALIGNMENT;
 
-pub(crate) use self::shared::{ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
+pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
 use crate::size::parse_size;
@@ -127,13 +127,13 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-In a chat:
-  /reset   forget the conversation
-  /help    what can be typed
-  /exit    leave; so does Ctrl-D
-  Ctrl-C   stops the answer; at the prompt, twice leaves")]
+#[command(after_help = format!("In a chat:\n  {}", crate::chat::help().replace('\n', "\n  ")))]
 pub(crate) struct ChatArgs {
+    /// Stop when the context is full; else the model is no longer told of the oldest turns
+    #[arg(long)]
+    pub(crate) no_context_shift: bool,
+
+    // Last: the headings of its groups would take in what comes after.
     #[command(flatten)]
     pub(crate) session: SessionArgs,
 }

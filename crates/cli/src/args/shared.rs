@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use metallic::Isa;
 use metallic::backend::KvType;
 use metallic::memory::ExpertPolicy;
+use serde::Serialize;
 
 use super::MAX_THREADS;
 use crate::fetch::{ModelName, catalogue};
@@ -120,7 +121,7 @@ fn token_limit(text: &str) -> Result<i32, String> {
 }
 
 /// How long an answer gets, and what is told of it.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 #[command(next_help_heading = "Answer")]
 pub(crate) struct AnswerArgs {
     /// Tokens to generate at most; -1 for as many as the context holds
@@ -128,9 +129,13 @@ pub(crate) struct AnswerArgs {
     #[arg(alias = "predict", value_parser = token_limit)]
     pub(crate) n_predict: i32,
 
-    /// Stop before this text; may be given several times
+    /// Stop before this text, or at this special token; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
+
+    /// Go on where the model would end: the tokens that end an answer are never chosen
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
 
     /// Say after an answer what it took of the disk and of memory
     #[arg(long)]

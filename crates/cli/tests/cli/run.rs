@@ -104,10 +104,84 @@ fn each_filter_leaves_the_likeliest_only() {
     let likeliest = "defghijklm\n";
     assert_ne!(text(["--seed", "1"]), likeliest, "without a filter it is chance");
     // The likeliest token has 0.988 of the probability, each of the others 0.00004.
-    for filter in
-        [["--temp", "0"], ["--top-k", "1"], ["--top-p", "0.9"], ["--min-p", "0.5"], ["--typical", "0.5"]]
-    {
+    for filter in [
+        ["--temp", "0"],
+        ["--top-k", "1"],
+        ["--top-p", "0.9"],
+        ["--min-p", "0.5"],
+        ["--typical", "0.5"],
+        ["--top-n-sigma", "3"],
+        ["--top-nsigma", "3"],
+    ] {
         assert_eq!(text(filter), likeliest, "{filter:?}");
+    }
+}
+
+#[test]
+fn xtc_and_mirostat_change_the_choice() {
+    let sandbox = sandbox("run-xtc");
+    let text = |flags: &str| {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let base = ["--raw", "-n", "1", "--logit-bias", "122+9", "--seed", "1", "-p", "a"];
+        run(&sandbox, &[&base[..], &flags].concat()).succeeds().stdout
+    };
+    // b gets 0.73 of the probability, z 0.27.
+    assert_eq!(text("--temp 0.01"), "b\n");
+    assert_eq!(text("--temp 0.01 --xtc-probability 1"), "z\n");
+    assert_eq!(text("--temp 0.01 --xtc-probability 1 --xtc-threshold 0.3"), "b\n");
+    // Flat, all 258 tokens have 8 bits; Mirostat drops what has more than twice its target.
+    let flat = "--temp 50 --top-k 0 --top-p 1 --min-p 0 --logit-bias 98+200 --mirostat 2 --mirostat-ent";
+    assert_eq!(text(&format!("{flat} 1")), "b\n");
+    assert_ne!(text(&format!("{flat} 9")), "b\n");
+    let both = ["--raw", "-n", "1", "--mirostat", "2", "--top-k", "1", "--dry-multiplier", "1", "a"];
+    let warned = run(&sandbox, &both).succeeds().stderr;
+    assert!(warned.contains("--mirostat takes the place of --top-k, --dry-multiplier"), "{warned}");
+    assert!(run(&sandbox, &["--mirostat", "1", "hi"]).stderr.contains("version 1 is not there"));
+}
+
+#[test]
+fn an_answer_goes_on_past_its_end_if_it_is_to() {
+    let sandbox = sandbox("run-ignore-eos");
+    let args = ["--raw", "--temp", "0", "-n", "5", "--ignore-eos", "xy"];
+    let text = run(&sandbox, &args).succeeds().stdout;
+    assert!(text.starts_with('z') && text.len() == 6, "{text:?}");
+}
+
+#[test]
+fn the_name_of_a_special_token_stops_the_answer_at_it() {
+    let sandbox = sandbox("run-stop-token");
+    // After \n, which <|im_start|> is followed by, comes T: the token has no text of its own.
+    let base = ["--raw", "--temp", "0", "-n", "5", "--logit-bias", "256+20", "abc"];
+    assert_eq!(run(&sandbox, &base).succeeds().stdout, "\n");
+    let args = [&["--stop", "<|im_start|>"][..], &base].concat();
+    let outcome = run(&sandbox, &args).succeeds();
+    assert_eq!((outcome.stdout.as_str(), count_before(&outcome.stderr, "tokens,")), ("\n", None));
+    assert!(outcome.stderr.contains("decode 1 tokens"), "{outcome:?}");
+}
+
+#[test]
+fn numbers_that_are_none_are_an_error_and_no_answer() {
+    let sandbox = sandbox("run-nan");
+    let whole = alphabet::model();
+    let gguf = metallic_gguf::Gguf::parse(&whole).unwrap();
+    let tensor = gguf.tensor("output_norm.weight").unwrap();
+    let start = tensor.data().as_ptr() as usize - whole.as_ptr() as usize;
+    let mut broken = whole.clone();
+    for value in [f32::NAN, f32::INFINITY] {
+        for at in (start..start + tensor.data().len()).step_by(4) {
+            broken[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        sandbox.write("a.gguf", &broken);
+        sandbox.write("text", "abcdefgh");
+        for args in [
+            &["run", "-m", "a.gguf", "hi"][..],
+            &["logits", "a.gguf", "--tokens", "1,2", "--out", "l.f32"],
+            &["perplexity", "a.gguf", "--text", "text", "-c", "4"],
+        ] {
+            let outcome = sandbox.run(args);
+            assert!(outcome.fails(3).contains("the model's numbers are broken"), "{outcome:?}");
+            assert_eq!(outcome.stdout, "");
+        }
     }
 }
 

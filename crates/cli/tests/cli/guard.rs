@@ -109,7 +109,7 @@ fn a_mapped_file_that_changes_between_answers_is_told_and_the_chat_goes_on() {
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     assert_eq!(line, format!("{}\n", crate::run::ANSWER));
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.wait().unwrap().code(), Some(5), "a turn failed");
 }
 
 #[test]

@@ -5,11 +5,11 @@
     python tools/golden_tokens.py
 
 Small vocabularies are made here, of random words, and laid out as a GGUF file has them. The ids are those of
-the publishers' own programs: `tokenizers` for WordPiece, `sentencepiece` for the unigram model, and the tokenizer
-of the `rwkv` package. PLaMo 2's is in no package; `plamo` below is its definition.
+the publishers' own programs: `tokenizers` for byte pairs and WordPiece, `sentencepiece` for the unigram model, and the
+tokenizer of the `rwkv` package. PLaMo 2's is in no package; `plamo` below is its definition.
 
-`words.json` has the words that `tokenizers` splits texts into before byte-pair merges, as `pre_tokenizers.py`
-has it, one for each row of the table in `pre_types.rs`.
+`words.json` has the words that `tokenizers` normalises and splits texts into before byte-pair merges, as
+`pre_tokenizers.py` has it, for each row of the table in `pre_types.rs`.
 """
 
 import importlib.util
@@ -17,20 +17,25 @@ import io
 import json
 import random
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import sentencepiece
 import tokenizers
-from pre_tokenizers import publishers
+from pre_tokenizers import FORMS, normalizer, publishers
 
 OUT = Path(__file__).parent.parent / "crates/metallic/tests/text"
-NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 PIECE_TYPES = {"IsUnknown": UNKNOWN, "IsControl": CONTROL, "IsByte": BYTE}
 
 random.seed(20)
 SYLLABLES = ["ka", "lo", "mi", "ten", "ra", "su", "vi", "po", "ner", "dé", "ß", "世", "界", "ö"]
 WORDS = ["".join(random.choices(SYLLABLES, k=random.randint(1, 4))) for _ in range(300)]
 SENTENCES = [" ".join(random.choices(WORDS, weights=range(300, 0, -1), k=8)) for _ in range(400)]
+
+# Decomposed Vietnamese, Korean, Japanese and German, marks out of order and alone, and what only NFKC changes.
+DECOMPOSED = [unicodedata.normalize("NFD", text) for text in ["Tiếng Việt có dấu", "한국어 각", "ガギグ パ", "März.pdf ÅÖ"]]
+DECOMPOSED += ["e\u0301\u0323 e\u0323\u0301 \u0301a  \u0338", "\u212b\u2126\u212a\uf900\u0958", "ﬁ ² ½ ｋａ ① ｶﾞ …"]
 
 ODD = [
     "",
@@ -54,12 +59,13 @@ ODD = [
 ]
 TEXTS = ODD + random.sample(SENTENCES, 6)
 TEXTS += ["".join(random.choices(SYLLABLES + [" ", "  ", "q", "½", "☃", ",", "\n", "A", "ﬁ"], k=20)) for _ in range(40)]
+TEXTS += DECOMPOSED
 
 
-def wordpiece(lowercase):
-    normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lowercase)
+def wordpiece(name, **flags):
+    cleaner = tokenizers.normalizers.BertNormalizer(**flags)
     splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
-    words = lambda text: [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+    words = lambda text: [word for word, _ in splitter.pre_tokenize_str(cleaner.normalize_str(text))]
     known = sorted({word for text in SENTENCES + ODD[5:13] for word in words(text)})
     starts = {word[0] for word in known} | {word[: random.randint(1, 6)] for word in known}
     rest = {letter for word in known for letter in word} | {word[random.randint(1, 4) :][:4] for word in known}
@@ -69,17 +75,115 @@ def wordpiece(lowercase):
         {piece: id for id, piece in enumerate(pieces)}, unk_token="[UNK]", max_input_chars_per_word=100
     )
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.normalizer, tokenizer.pre_tokenizer = cleaner, splitter
     mark = lambda piece: piece if piece in special else piece[2:] if piece.startswith("##") else "▁" + piece
     return {
-        "name": "WordPiece, " + ("lowercase" if lowercase else "as it is"),
+        "name": "WordPiece, " + name,
         "model": "bert",
         "tokens": [mark(piece) for piece in pieces],
         "types": [CONTROL if piece in special else NORMAL for piece in pieces],
         "ids": {"unknown": 1, "cls": 2, "seperator": 3},
-        "flags": {"normalizer.lowercase": lowercase},
+        "flags": {f"normalizer.{flag}": value for flag, value in flags.items()},
         "cases": [(text, tokenizer.encode(text).ids) for text in TEXTS],
     }
+
+
+def byte_pairs(name, pre, special, general=None, steps=None, user_defined=()):
+    """`special` and `user_defined`: tokens, some with attributes. All of the texts' special tokens are parsed."""
+    model = tokenizers.models.BPE()
+    tokenizer = tokenizers.Tokenizer(model)
+    if pre in FORMS:
+        tokenizer.normalizer = normalizer(pre)
+    last = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(publishers()[steps or pre] + [last])
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, show_progress=False, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    )
+    composed = [unicodedata.normalize("NFC", text) for text in DECOMPOSED]
+    tokenizer.train_from_iterator(SENTENCES[:50] + composed * 20, trainer)
+    tokenizer.add_tokens(list(user_defined))
+    tokenizer.add_special_tokens(special)
+    made = json.loads(tokenizer.to_str())
+    tokens = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])]
+    added = {token["content"]: CONTROL if token["special"] else USER_DEFINED for token in made["added_tokens"]}
+    return {
+        "name": name,
+        "model": "gpt2",
+        "pre": pre,
+        "general": general or {},
+        "tokens": tokens,
+        "types": [added.get(token, NORMAL) for token in tokens],
+        "merges": [" ".join(merge) for merge in made["model"]["merges"]],
+        "special": True,
+        "cases": [(text, tokenizer.encode(text).ids) for text in SPACED + [around(of, tokenizer) for of in DECOMPOSED]],
+    }
+
+
+def around(text, tokenizer):
+    """A text between special tokens."""
+    first = next(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    return f"{first}{text}{first} {text}"
+
+
+def token(content, **attributes):
+    return tokenizers.AddedToken(content, special=True, normalized=False, **attributes)
+
+
+def phi3():
+    """SentencePiece's byte pairs, as Hugging Face has them."""
+    merges = [("k", "a"), ("▁", "ka"), ("l", "o"), ("▁ka", "lo"), ("m", "i"), ("▁", "mi"), ("▁", "▁")]
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + [left + right for left, right in merges] + list("▁kalomi")
+    strip = [token(text, rstrip=True) for text in ["<|user|>", "<|end|>", "<|assistant|>", "</s>"]]
+    added = [token("<unk>"), token("<s>"), token("<|endoftext|>")] + strip
+    tokens = [of.content for of in added] + list(dict.fromkeys(pieces))
+    model = tokenizers.models.BPE(
+        {of: id for id, of in enumerate(tokens)}, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True
+    )
+    tokenizer = tokenizers.Tokenizer(model)
+    normalizers = tokenizers.normalizers
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.add_special_tokens(added)
+    joined = [left + right for left, right in merges]
+    kind = {"<unk>": UNKNOWN, "</s>": USER_DEFINED} | {of.content: CONTROL for of in added[1:-1]}
+    return {
+        "name": "Phi-3",
+        "model": "llama",
+        "general": {"architecture": "phi3"},
+        "tokens": tokens,
+        "types": [kind.get(of, BYTE if of.startswith("<0x") else NORMAL) for of in tokens],
+        "scores": [-float(joined.index(of)) if of in joined else -1e6 for of in tokens],
+        "ids": {"unknown": 0},
+        "special": True,
+        "cases": [(text, tokenizer.encode(text).ids) for text in SPACED],
+    }
+
+
+def xlm_roberta():
+    """The unigram model with a special token that takes white space along, as Hugging Face has it."""
+    scored = [(of, -float(len(of))) for of in ["▁", "▁ka", "ka", "lo", "▁lo", "mi", "k", "a", "l", "o", "m", "i"]]
+    added = [token("<s>"), token("</s>"), token("<unk>"), token("<mask>", lstrip=True)]
+    pieces = [(of.content, 0.0) for of in added] + scored
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=2))
+    pre_tokenizers = tokenizers.pre_tokenizers
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.add_special_tokens(added)
+    texts = ["ka  <mask> lo<mask>mi", " <mask>", "kalo <s>  ka </s>mi"]
+    return {
+        "name": "XLM-RoBERTa",
+        "model": "t5",
+        "tokens": [piece for piece, _ in pieces],
+        "types": [CONTROL, CONTROL, UNKNOWN, CONTROL] + [NORMAL] * len(scored),
+        "scores": [score for _, score in pieces],
+        "ids": {"unknown": 2},
+        "flags": {"remove_extra_whitespaces": True},
+        "special": True,
+        "cases": [(text, tokenizer.encode(text).ids) for text in texts],
+    }
+
+
+# Special tokens of several families, among white space of several kinds.
+SPACED = ["<|user|>\nka<|end|>\n<|assistant|>\n", "kalo </s>  mi <s> ka <unk> \n<|endoftext|>\t mi", "<|user|> <|end|>  </s>\u3000\u00a0ka"]
+SPACED += ["ka <|im_start|> lo<|im_sep|>\n\n<|im_end|> mi <|dummy_0|> ", "ka \n<mask> lo  <mask>", " \t[MASK] ka [MASK]", "  lo    mi"]
 
 
 def unigram(name, **options):
@@ -207,10 +311,12 @@ def plamo():
 
 
 def words():
-    split = lambda steps, text: tokenizers.pre_tokenizers.Sequence(steps).pre_tokenize_str(text)
-    join = lambda steps, text: "¦".join(word for word, _ in split(steps, text))
-    words = {name: [join(steps, text) for text in WORD_TEXTS] for name, steps in publishers().items()}
-    return {"texts": WORD_TEXTS, "words": words}
+    def join(name, steps, text):
+        text = normalizer(name).normalize_str(text)
+        return "¦".join(word for word, _ in tokenizers.pre_tokenizers.Sequence(steps).pre_tokenize_str(text))
+
+    words = {name: [join(name, steps, text) for text in WORD_TEXTS] for name, steps in publishers().items()}
+    return {"texts": WORD_TEXTS, "words": words, "forms": FORMS}
 
 
 WORD_TEXTS = [
@@ -222,11 +328,25 @@ WORD_TEXTS = [
     "    four     five\t\tt\n        eight         9 \u3000\u00a0 z   ",
     "x" + " " * 21 + "y" + " " * 600 + "z\n" + " " * 7,
     "\U0001f469\u200d\U0001f692 ☃☃a ©2024™ a\u00adb\ufeffc\u2028d। و،",
+    *DECOMPOSED,
 ]
 
+im = [token(f"<|im_{of}|>", lstrip=True, rstrip=True) for of in ["start", "sep", "end"]]
+roles = [token(of, rstrip=True) for of in ["<|user|>", "<|end|>", "<|assistant|>"]]
+mask = [token("</s>"), token("<mask>", lstrip=True)]
 vocabularies = [
-    wordpiece(True),
-    wordpiece(False),
+    byte_pairs("Qwen 2", "qwen2", [token("<|im_start|>"), token("<|im_end|>")]),
+    byte_pairs("GPT-NeoX", "olmo", [token("<|endoftext|>")], steps="mpt", user_defined=["    ", "  "]),
+    byte_pairs("EXAONE 3", "exaone", [token("<|endoftext|>")]),
+    byte_pairs("Phi-4", "dbrx", im + [token("<|dummy_0|>", lstrip=True, rstrip=True)]),
+    byte_pairs("Phi-4-mini", "gpt-4o", roles + [token("<|endoftext|>")], {"architecture": "phi3"}),
+    byte_pairs("RoBERTa", "roberta-bpe", mask, steps="gpt-2"),
+    byte_pairs("ModernBERT", "modern-bert", [token("[MASK]", lstrip=True)], steps="mpt"),
+    phi3(),
+    xlm_roberta(),
+    wordpiece("lowercase", lowercase=True),
+    wordpiece("as it is", lowercase=False),
+    wordpiece("lowercase with accents", lowercase=True, strip_accents=False),
     unigram("as trained by default", vocab_size=150),
     unigram("spaces as they are", vocab_size=150, add_dummy_prefix=False, remove_extra_whitespaces=False),
     unigram("bytes for unknown characters", vocab_size=400, byte_fallback=True),

@@ -1,4 +1,4 @@
-"""How publishers' `tokenizer.json` split texts before byte-pair merges, as pre-tokenizers of the `tokenizers` package.
+"""How publishers' `tokenizer.json` normalise and split texts before byte-pair merges, in terms of the `tokenizers` package.
 
 `ByteLevel`, which all end with, is left out: it changes the text.
 """
@@ -12,9 +12,38 @@ CASED_LETTERS = (
     r"ↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
 )
 
+# The normaliser, by value of `tokenizer.ggml.pre`. The others have none, or none is known.
+FORMS = {
+    # `transformers`: GPTNeoXTokenizer; ModernBERT's file was made of OLMo's.
+    "mpt": "NFC",
+    "olmo": "NFC",
+    "modern-bert": "NFC",
+    # `transformers`: Qwen2Tokenizer, Qwen3_5Tokenizer; F2LLM and the distilled R1 are Qwens.
+    "qwen2": "NFC",
+    "qwen35": "NFC",
+    "deepseek-r1-qwen": "NFC",
+    "f2llmv2": "NFC",
+    # `tokenization_arcade100k.py` of StableLM 2, `tokenization_hy.py` of Hunyuan: made of the first Qwen's.
+    "stablelm2": "NFC",
+    "hunyuan": "NFC",
+    # `transformers`: CohereTokenizer.
+    "command-r": "NFC",
+    "tiny_aya": "NFC",
+    "cohere2moe": "NFC",
+    # The report on K-EXAONE says that it has NFC where its predecessors had NFKC.
+    "exaone": "NFKC",
+    "exaone4": "NFKC",
+    "exaone-moe": "NFC",
+}
+
+
+def normalizer(name):
+    """What a text goes through before it is split."""
+    return getattr(tokenizers.normalizers, FORMS[name])() if name in FORMS else tokenizers.normalizers.Sequence([])
+
 
 def publishers():
-    """By one of the values of `tokenizer.ggml.pre` that mean it."""
+    """The steps of splitting, by one of the values of `tokenizer.ggml.pre` that mean them."""
     split = lambda pattern: tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
     digits = tokenizers.pre_tokenizers.Digits
     punctuation = tokenizers.pre_tokenizers.Punctuation
@@ -39,11 +68,14 @@ def publishers():
         # Of no publisher, but what other engines do.
         "default": [split(r"[\p{P}\$\+<=>\^~\|]+"), gpt2, digits(), split("[0-9][0-9][0-9]")],
         "gpt-2": [gpt2],
+        "mpt": [gpt2],
+        "exaone4": [gpt2],
         "llama-bpe": [split(letters(r"\p{N}{1,3}") + spaces)],
         "dbrx": [split(letters(r"\p{N}{1,3}") + spaces)],
         "jais-2": [split(letters(r"\p{N}{1,3}") + "|" + by_powers)],
         "glm4": [split(letters(r"\p{N}{1,3}") + spaces)],
         "qwen2": [split(letters(r"\p{N}") + spaces)],
+        "grok-2": [split(letters(r"\p{N}") + spaces)],
         "qwen35": [split(letters(r"\p{N}").replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"\s\p{L}", r"\s\p{L}\p{M}") + spaces)],
         "laguna": [lines, split(letters(r"\p{N}") + spaces)],
         "ufakzeka": [split(letters(r"\p{N}").removeprefix(ending + "|") + spaces)],
@@ -61,6 +93,8 @@ def publishers():
             )
         ],
         "starcoder": [digits(individual_digits=True), gpt2],
+        "command-r": [digits(individual_digits=True), gpt2],
+        "exaone": [digits(individual_digits=True), gpt2],
         "falcon": [punctuation("contiguous"), gpt2, split("[0-9][0-9][0-9]")],
         "deepseek-llm": [split(r"[\r\n]"), split(CASED_LETTERS), split(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"), split(r"\s+$")]
         + [split("[一-龥ࠀ-一가-\ud7ff]+"), digits(individual_digits=True)],
@@ -94,4 +128,5 @@ def publishers():
             split(r"[\p{Han}]+|" + cased(ending + "?", r"\p{N}{1,3}", r"\r\n", "&&[^\\p{Han}]")),
         ],
         "gemma4": [lines],
+        "sarvam-moe": [lines],
     }

@@ -14,14 +14,14 @@ import time
 from pathlib import Path
 
 from gguf import GGUFReader
-from pre_tokenizers import publishers
+from pre_tokenizers import normalizer, publishers
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 EXAMPLE = Path(__file__).parent.parent / "target/release/examples/tokenizer_speed"
 ROUNDS = 3
 USER_DEFINED = 4
 # Of each, a name that means the same and is in `publishers`.
-ALIASES = {"mpt": "gpt-2", "smollm": "starcoder", "refact": "starcoder", "command-r": "starcoder", None: "default"}
+ALIASES = {"smollm": "starcoder", "refact": "starcoder", None: "default"}
 
 
 def read(path):
@@ -36,6 +36,7 @@ def read(path):
         pre = value("pre")
         steps = publishers()[ALIASES.get(pre, pre)]
         tokenizer = Tokenizer(models.BPE(ids, merges, ignore_merges=pre == "llama-bpe"))
+        tokenizer.normalizer = normalizer(pre)
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte_level])
         whole = [token for token, kind in zip(tokens, value("token_type")) if kind == USER_DEFINED]

@@ -1,7 +1,5 @@
 //! Byte-pair encoding with a list of merges, as GPT-2 introduced it.
 
-use std::borrow::Cow;
-
 use hashbrown::HashMap;
 use metallic_gguf::{Array, Metadata};
 
@@ -62,10 +60,7 @@ pub(super) struct Encoder<'a> {
 
 impl tokenizer::Encoder for Encoder<'_> {
     fn encode(&mut self, text: &str, _: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let text = match self.bpe.pre_tokenizer.alphabet {
-            Alphabet::SentencePiece if text.contains('▁') => Cow::Owned(text.replace('▁', " ")),
-            _ => Cow::Borrowed(text),
-        };
+        let text = self.bpe.pre_tokenizer.normalize(text);
         let mut result = Ok(());
         self.bpe.pre_tokenizer.split(&text, &mut |word| {
             if result.is_ok() {

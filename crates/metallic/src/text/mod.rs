@@ -42,6 +42,7 @@ mod stop_matcher;
 mod stop_tokens;
 mod stream_decoder;
 mod tokenizer;
+mod unicode_form;
 mod unigram;
 mod vocabulary;
 mod wordpiece;

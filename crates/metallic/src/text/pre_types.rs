@@ -1,14 +1,17 @@
 //! What each value of `tokenizer.ggml.pre` stands for.
 //!
-//! The patterns are those of the publishers' `tokenizer.json` files. Where a publisher chains several, each
-//! splits what the one before has left.
+//! The forms and patterns are those of the publishers' `tokenizer.json` files (`tools/pre_tokenizers.py` says from where
+//! each form is known). Where a publisher chains several patterns, each splits what the one before has left.
 
+use super::unicode_form::Form;
 use super::vocabulary::Alphabet;
 
-/// How the texts for a family of vocabularies are split into words.
+/// What happens to the texts for a family of vocabularies before merges.
 pub(super) struct PreType {
     /// The values of `tokenizer.ggml.pre` that mean this.
     pub(super) names: &'static [&'static str],
+    /// What a text becomes before it is split.
+    pub(super) form: Form,
     /// Applied one after the other.
     pub(super) steps: &'static [Step],
     /// Whether a word that is a token is that token, even if merging would not make it.
@@ -56,8 +59,14 @@ const DIGIT: Step = Isolate(r"\p{N}");
 const UP_TO_3_DIGITS: Step = Isolate(r"\p{N}{1,3}");
 const LINES: Step = Isolate(r"[^\n]+|\n+");
 
-const PLAIN: PreType =
-    PreType { names: &[], steps: &[], ignore_merges: false, add_bos: false, alphabet: Alphabet::ByteLevel };
+const PLAIN: PreType = PreType {
+    names: &[],
+    form: Form::AsItIs,
+    steps: &[],
+    ignore_merges: false,
+    add_bos: false,
+    alphabet: Alphabet::ByteLevel,
+};
 
 /// For files that name no type, or an unknown one.
 pub(super) const DEFAULT: PreType = PreType {
@@ -73,14 +82,10 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         names: &[
             "gpt-2",
             "phi-2",
-            "mpt",
-            "olmo",
             "jais",
             "trillion",
             "granite-docling",
-            "exaone4",
             "mellum",
-            "modern-bert",
             "gigachat",
             "a.x-4.0",
             "jina-es",
@@ -94,6 +99,9 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         steps: &[GPT2],
         ..PLAIN
     },
+    // Of GPT-NeoX and what took over its vocabulary.
+    PreType { names: &["mpt", "olmo", "modern-bert"], form: Form::Nfc, steps: &[GPT2], ..PLAIN },
+    PreType { names: &["exaone4"], form: Form::Nfkc, steps: &[GPT2], ..PLAIN },
     PreType {
         names: &[
             "llama3",
@@ -115,22 +123,15 @@ pub(super) const PRE_TYPES: &[PreType] = &[
     PreType { names: &["jais-2"], steps: &[IsolateWithSpacesByPowers(LLAMA3_WORDS)], ..PLAIN },
     PreType { names: &["glm4", "glm5"], steps: &[LLAMA3], ignore_merges: true, ..PLAIN },
     PreType {
-        names: &[
-            "qwen2",
-            "stablelm2",
-            "deepseek-r1-qwen",
-            "kormo",
-            "f2llmv2",
-            "megrez",
-            "hunyuan",
-            "solar-open",
-            "grok-2",
-        ],
+        names: &["qwen2", "stablelm2", "deepseek-r1-qwen", "f2llmv2", "hunyuan"],
+        form: Form::Nfc,
         steps: &[QWEN2],
         ..PLAIN
     },
+    PreType { names: &["kormo", "megrez", "solar-open", "grok-2"], steps: &[QWEN2], ..PLAIN },
     PreType {
         names: &["qwen35"],
+        form: Form::Nfc,
         steps: &[IsolateWithSpaces(concat!(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
             r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+",
@@ -171,6 +172,7 @@ pub(super) const PRE_TYPES: &[PreType] = &[
     },
     PreType {
         names: &["exaone-moe"],
+        form: Form::Nfc,
         steps: &[IsolateWithSpaces(concat!(
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}",
             r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]",
@@ -178,19 +180,12 @@ pub(super) const PRE_TYPES: &[PreType] = &[
         ..PLAIN
     },
     PreType {
-        names: &[
-            "starcoder",
-            "refact",
-            "command-r",
-            "smollm",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
+        names: &["starcoder", "refact", "smollm", "codeshell", "minerva-7b", "mellum2"],
         steps: &[DIGIT, GPT2],
         ..PLAIN
     },
+    PreType { names: &["command-r"], form: Form::Nfc, steps: &[DIGIT, GPT2], ..PLAIN },
+    PreType { names: &["exaone"], form: Form::Nfkc, steps: &[DIGIT, GPT2], ..PLAIN },
     PreType {
         names: &["falcon"],
         steps: &[Isolate(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, Isolate("[0-9][0-9][0-9]")],
@@ -286,6 +281,7 @@ pub(super) const PRE_TYPES: &[PreType] = &[
     // A number that goes on as a word is left to the second step.
     PreType {
         names: &["tiny_aya", "cohere2moe"],
+        form: Form::Nfc,
         steps: &[IsolateThousands(&[r"\d+[\w\p{N}--\d]", r"\d+"]), GPT4O],
         ..PLAIN
     },

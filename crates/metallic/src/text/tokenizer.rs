@@ -159,7 +159,8 @@ impl Tokenizer {
         })
     }
 
-    /// The ids that a text becomes.
+    /// The ids that a text becomes. Where the publisher's tokenizer normalises texts, so does this, and
+    /// [`decode`](Self::decode) gives the normalised text.
     ///
     /// # Errors
     /// [`TokenizerError::TextTooLong`] above [`MAX_TEXT_BYTES`]; [`TokenizerError::NoToken`] if the vocabulary

@@ -40,6 +40,18 @@ fn cases(oracles: &Oracles, name: &str) -> Vec<(String, Vec<u32>)> {
     texts.into_iter().zip(ids).collect()
 }
 
+/// llama.cpp does not normalise, so its answers for decomposed texts are not those of Qwen's own tokenizer. These are what
+/// transformers 5.24 gives, with `Qwen3_5Tokenizer` made of the same vocabulary.
+fn of_composed(name: &str, text: &str) -> Option<Vec<u32>> {
+    match text {
+        _ if name != "qwen35" => None,
+        "e\u{301}" => Some(vec![963]),
+        "re\u{301}sume\u{301}" => Some(vec![42611, 1242, 963]),
+        _ if text.starts_with("a\u{300}a\u{300}") => Some(vec![6362; text.len() / "a\u{300}".len()]),
+        _ => None,
+    }
+}
+
 #[test]
 fn ids_are_the_publishers() {
     let Some(oracles) = Oracles::find() else { return };
@@ -49,8 +61,10 @@ fn ids_are_the_publishers() {
         let tokenizer = Tokenizer::from_gguf(&gguf).expect("a valid tokenizer");
         let cases = cases(&oracles, &name);
         for (text, ids) in &cases {
+            let composed = of_composed(&name, text);
+            let ids = composed.as_ref().unwrap_or(ids);
             assert_eq!(tokenizer.encode(text, PLAIN).as_ref(), Ok(ids), "{name}: {text:?}");
-            if !NORMALIZING.contains(&&*name) {
+            if !NORMALIZING.contains(&&*name) && composed.is_none() {
                 assert_eq!(tokenizer.decode(ids), *text, "{name}");
             }
         }

@@ -36,6 +36,7 @@ mod merge;
 mod pre_types;
 mod pretokenize;
 mod rwkv;
+mod spacing;
 mod special;
 mod spm;
 mod stop_matcher;

@@ -148,7 +148,7 @@ impl Tokenizer {
         };
         let (add_bos, add_eos) = model.adds();
         Ok(Tokenizer {
-            special: SpecialTokens::new(&vocabulary)?,
+            special: SpecialTokens::read(metadata, &vocabulary)?,
             stop_tokens: stop_tokens::read(metadata, &vocabulary)?,
             model,
             bos,
@@ -159,8 +159,8 @@ impl Tokenizer {
         })
     }
 
-    /// The ids that a text becomes. Where the publisher's tokenizer normalises texts, so does this, and
-    /// [`decode`](Self::decode) gives the normalised text.
+    /// The ids that a text becomes. Where the publisher's tokenizer normalises texts or drops white space around special
+    /// tokens, so does this, and [`decode`](Self::decode) gives the text so changed.
     ///
     /// # Errors
     /// [`TokenizerError::TextTooLong`] above [`MAX_TEXT_BYTES`]; [`TokenizerError::NoToken`] if the vocabulary

@@ -12,14 +12,22 @@ use crate::small_vocabularies::Parts;
 struct Golden<'a> {
     name: &'a str,
     model: &'a str,
+    pre: Option<&'a str>,
+    /// What the file says about the model.
+    #[serde(borrow, default)]
+    general: HashMap<&'a str, &'a str>,
     tokens: Vec<String>,
     types: Vec<i32>,
     scores: Option<Vec<f32>>,
+    merges: Option<Vec<String>>,
     charsmap: Option<Vec<u8>>,
     #[serde(borrow, default)]
     ids: HashMap<&'a str, u32>,
     #[serde(borrow, default)]
     flags: HashMap<&'a str, bool>,
+    /// Whether special tokens of the texts are parsed.
+    #[serde(default)]
+    special: bool,
     cases: Vec<Case>,
 }
 
@@ -36,18 +44,19 @@ fn ids_are_those_of_other_programs() {
     for of in golden {
         let parts = Parts {
             model: of.model,
-            pre: None,
+            pre: of.pre,
+            general: of.general.into_iter().collect(),
             tokens: of.tokens.into_iter().map(String::into_bytes).collect(),
             types: of.types,
             scores: of.scores,
-            merges: None,
+            merges: of.merges,
             charsmap: of.charsmap,
             ids: of.ids.into_iter().collect(),
             flags: of.flags.into_iter().collect(),
         };
         let tokenizer = parts.tokenizer().expect("a valid vocabulary");
         for Case { text, ids } in of.cases {
-            let options = EncodeOptions { add_special: false, parse_special: false };
+            let options = EncodeOptions { add_special: false, parse_special: of.special };
             assert_eq!(tokenizer.encode(&text, options), Ok(ids), "{}: {text:?}", of.name);
         }
     }

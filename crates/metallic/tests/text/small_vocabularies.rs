@@ -10,6 +10,8 @@ const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: 
 pub(crate) struct Parts {
     pub(crate) model: &'static str,
     pub(crate) pre: Option<&'static str>,
+    /// What a file says about its model, by the end of a key.
+    pub(crate) general: Vec<(&'static str, &'static str)>,
     pub(crate) tokens: Vec<Vec<u8>>,
     pub(crate) types: Vec<i32>,
     pub(crate) scores: Option<Vec<f32>>,
@@ -37,6 +39,7 @@ impl Parts {
         Parts {
             model: "gpt2",
             pre: Some("gpt-2"),
+            general: Vec::new(),
             tokens,
             types,
             scores: None,
@@ -60,8 +63,18 @@ impl Parts {
             scores.push(score);
         }
         let ids = vec![("unknown", 0), ("bos", 1), ("eos", 2)];
-        let (scores, merges, charsmap) = (Some(scores), None, None);
-        Parts { model: "llama", pre: None, tokens, types, scores, merges, charsmap, ids, flags: Vec::new() }
+        Parts {
+            model: "llama",
+            pre: None,
+            general: Vec::new(),
+            tokens,
+            types,
+            scores: Some(scores),
+            merges: None,
+            charsmap: None,
+            ids,
+            flags: Vec::new(),
+        }
     }
 
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
@@ -74,6 +87,9 @@ impl Parts {
         file.set(&key("model"), self.model).expect("a key");
         if let Some(pre) = self.pre {
             file.set(&key("pre"), pre).expect("a key");
+        }
+        for &(name, value) in &self.general {
+            file.set(&format!("general.{name}"), value).expect("a key");
         }
         file.set(&key("tokens"), &strings(&self.tokens)).expect("a key");
         let types = ArrayBuf::new(ValueType::I32, self.types.iter().copied()).expect("numbers");
@@ -268,7 +284,9 @@ fn merges_of_text_rather_than_bytes_know_their_byte_tokens() {
     let merges = Some(vec!["▁ a".to_owned()]);
     let text = |pre| {
         let parts = Parts { pre: Some(pre), tokens: tokens.to_vec(), types: vec![1; 6], ..Parts::bpe(&[]) };
-        Parts { merges: merges.clone(), ids: Vec::new(), ..parts }.tokenizer().expect("a valid vocabulary")
+        Parts { merges: merges.clone(), ids: Vec::new(), ..parts }
+            .tokenizer()
+            .expect("a valid vocabulary")
     };
     for pre in ["sarvam-moe", "gemma4"] {
         let tokenizer = text(pre);

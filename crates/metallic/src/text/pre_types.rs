@@ -313,11 +313,31 @@ pub(super) const PRE_TYPES: &[PreType] = &[
     },
     // Vocabularies of text rather than bytes, whose pieces reach over words but not over lines.
     PreType {
-        names: &["gemma4", "granite-embed-multi-311m", "sarvam-moe"],
+        names: &["gemma4", "granite-embed-multi-311m"],
         steps: &[LINES],
+        add_bos: true,
         alphabet: Alphabet::SentencePiece,
         ..PLAIN
     },
+    PreType { names: &["sarvam-moe"], steps: &[LINES], alphabet: Alphabet::SentencePiece, ..PLAIN },
+];
+
+/// Architectures with one vocabulary, and its type: for files that are older than the key which names it.
+pub(super) const BY_ARCHITECTURE: &[(&str, &str)] = &[
+    ("bloom", "bloom"),
+    ("codeshell", "codeshell"),
+    ("command-r", "command-r"),
+    ("falcon", "falcon"),
+    ("gpt2", "gpt-2"),
+    ("gptneox", "mpt"),
+    ("mpt", "mpt"),
+    ("olmo", "olmo"),
+    ("phi2", "phi-2"),
+    ("qwen2", "qwen2"),
+    ("qwen2moe", "qwen2"),
+    ("refact", "refact"),
+    ("starcoder", "starcoder"),
+    ("starcoder2", "starcoder"),
 ];
 
 const BLOOM: Step = Isolate(r" ?[^(\s|.,!?…。，、।۔،)]+");

@@ -12,7 +12,7 @@ use std::ops::Range;
 use regex_automata::meta::Regex;
 use regex_automata::{Anchored, Input, Match};
 
-use super::pre_types::{DEFAULT, PRE_TYPES, PreType, Step};
+use super::pre_types::{BY_ARCHITECTURE, DEFAULT, PRE_TYPES, PreType, Step};
 use super::unicode_form::Form;
 use super::vocabulary::Alphabet;
 
@@ -33,9 +33,15 @@ pub(super) struct PreTokenizer {
 }
 
 impl PreTokenizer {
-    /// The splitting that a file's `tokenizer.ggml.pre` names. A name that is not known is a warning, and the
-    /// default is used; so it is for files that name none.
-    pub(super) fn new(name: Option<&str>) -> Self {
+    /// What a file's `tokenizer.ggml.pre` names, or else what its architecture has. A name that is not known is a warning,
+    /// and the default is used; so it is for files that name none and are of another architecture.
+    pub(super) fn new(name: Option<&str>, architecture: Option<&str>) -> Self {
+        let of_architecture = || {
+            let &(architecture, name) = BY_ARCHITECTURE.iter().find(|&&(of, _)| architecture == Some(of))?;
+            tracing::info!("no pre-tokenizer is named; {name:?} is used, which is that of {architecture}");
+            Some(name)
+        };
+        let name = name.or_else(of_architecture);
         let found = PRE_TYPES.iter().find(|of| name.is_some_and(|name| of.names.contains(&name)));
         if found.is_none() {
             let name = name.unwrap_or("(none)");
@@ -209,7 +215,7 @@ mod tests {
     use super::*;
 
     fn words(name: &str, text: &str) -> Vec<String> {
-        let pre_tokenizer = PreTokenizer::new(Some(name));
+        let pre_tokenizer = PreTokenizer::new(Some(name), None);
         let mut words = Vec::new();
         pre_tokenizer.split(&pre_tokenizer.normalize(text), &mut |word| words.push(word.to_owned()));
         words
@@ -269,6 +275,7 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), n_names);
+        assert!(BY_ARCHITECTURE.iter().all(|(_, name)| names.contains(&name)));
     }
 
     // What the published patterns give, by hand.

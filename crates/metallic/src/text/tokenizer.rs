@@ -112,8 +112,11 @@ impl Tokenizer {
     fn from_metadata(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {
         let name: &str = metadata.required("tokenizer.ggml.model")?;
         let pre_tokenizer = match name {
-            "gpt2" => Some(PreTokenizer::new(metadata.optional("tokenizer.ggml.pre")?)),
-            "gemma4" => Some(PreTokenizer::new(Some(name))),
+            "gpt2" => {
+                let architecture = metadata.optional("general.architecture")?;
+                Some(PreTokenizer::new(metadata.optional("tokenizer.ggml.pre")?, architecture))
+            }
+            "gemma4" => Some(PreTokenizer::new(Some(name), None)),
             _ => None,
         };
         let alphabet = match (name, &pre_tokenizer) {

@@ -275,6 +275,10 @@ fn an_unknown_pre_tokenizer_splits_as_the_default() {
     assert_eq!(with(&bpe), default);
     bpe.pre = None;
     assert_eq!(with(&bpe), default);
+    bpe.general = vec![("architecture", "llama")];
+    assert_eq!(with(&bpe), default);
+    bpe.general = vec![("architecture", "gpt2")];
+    assert_eq!(with(&bpe), ["a", "!", " ", "1234"], "an architecture with one vocabulary needs no name");
 }
 
 #[test]
@@ -284,7 +288,7 @@ fn merges_of_text_rather_than_bytes_know_their_byte_tokens() {
     let merges = Some(vec!["▁ a".to_owned()]);
     let text = |pre| {
         let parts = Parts { pre: Some(pre), tokens: tokens.to_vec(), types: vec![1; 6], ..Parts::bpe(&[]) };
-        Parts { merges: merges.clone(), ids: Vec::new(), ..parts }
+        Parts { merges: merges.clone(), ids: vec![("bos", 3)], ..parts }
             .tokenizer()
             .expect("a valid vocabulary")
     };
@@ -293,6 +297,7 @@ fn merges_of_text_rather_than_bytes_know_their_byte_tokens() {
         let ids = tokenizer.encode("a a\n é", PLAIN).expect("ids");
         assert_eq!(ids, [1, 2, 3, 0, 4, 5]);
         assert_eq!(tokenizer.decode(&ids), "a a\n é");
+        assert_eq!(tokenizer.adds_bos(), pre == "gemma4");
     }
 }
 

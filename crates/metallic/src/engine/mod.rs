@@ -265,7 +265,7 @@ impl Engine {
         });
         let time = started.elapsed();
         drop(pieces);
-        actives.into_iter().for_each(|active| active.charge(time));
+        actives.into_iter().zip(&shares).for_each(|(active, share)| active.charge(share.n_tokens, time));
 
         if let Err(error) = result {
             self.fail_all(error, on_event);

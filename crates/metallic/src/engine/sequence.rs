@@ -95,9 +95,10 @@ impl Active {
         Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) }
     }
 
-    /// Adds the time of a forward pass to what it was for.
-    pub(super) fn charge(&mut self, time: Duration) {
+    /// Adds the time of a forward pass over some tokens to what it was for.
+    pub(super) fn charge(&mut self, n_tokens: usize, time: Duration) {
         if self.stats.n_generated == 0 {
+            self.stats.n_read += n_tokens;
             self.stats.prefill += time;
         } else {
             self.stats.decode += time;

@@ -9,6 +9,8 @@ pub struct Stats {
     pub n_prompt: usize,
     /// Of those, tokens whose keys and values were already cached.
     pub n_cached: usize,
+    /// Of the others, those that have been read: all, but in a request that was cancelled or failed before.
+    pub n_read: usize,
     /// Tokens generated.
     pub n_generated: usize,
     /// Time in forward passes that read the prompt, the first token's sampling included.
@@ -18,9 +20,9 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Prompt tokens read per second, cached ones left out; `None` before there is a time.
+    /// Prompt tokens read per second; `None` before there is a time.
     pub fn prefill_rate(&self) -> Option<f64> {
-        rate(self.n_prompt - self.n_cached, self.prefill)
+        rate(self.n_read, self.prefill)
     }
 
     /// Tokens generated per second after the first; `None` before there is a second.

@@ -369,6 +369,21 @@ fn cancelled_requests_end_once_and_free_their_slot() {
 }
 
 #[test]
+fn a_request_under_way_tells_what_it_has_cost() {
+    let mut engine = engine(128, 1);
+    let batch = engine.model().n_batch();
+    let prompt = vec![5; 2 * batch + 1];
+    let id = engine.submit(Request { prompt, ..request(&engine, "", 2) }).unwrap();
+    assert_eq!(engine.stats(id), None, "it waits");
+    let mut counts = Vec::new();
+    while engine.step(&mut |_| {}) {
+        counts.extend(engine.stats(id).map(|stats| (stats.n_read, stats.n_generated)));
+    }
+    assert_eq!(counts, [(batch, 0), (2 * batch, 0), (2 * batch + 1, 1)]);
+    assert_eq!(engine.stats(id), None, "it has ended");
+}
+
+#[test]
 fn requests_that_cannot_run_are_refused() {
     let mut engine = engine(16, 1);
     let good = request(&engine, "Hello", 1);

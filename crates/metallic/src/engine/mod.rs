@@ -201,6 +201,12 @@ impl Engine {
         }
     }
 
+    /// What a request that is being answered has cost so far; `None` while it waits and when it has ended.
+    pub fn stats(&self, id: RequestId) -> Option<&Stats> {
+        let slot = self.slots.iter().find(|slot| slot.is_of(id))?;
+        slot.active.as_ref().map(|active| &active.stats)
+    }
+
     /// Positions that a running request's answer has left; `None` if it waits or has ended.
     pub fn room(&self, id: RequestId) -> Option<usize> {
         let slot = self.slots.iter().find(|slot| slot.is_of(id))?;

@@ -1,19 +1,12 @@
 //! `metallic chat`, from a pipe and on a terminal.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
-
-use nix::pty::openpty;
 
 use crate::alphabet::{self, Options};
 use crate::run::{ANSWER, count_before};
 use crate::sandbox::{Outcome, Sandbox};
+use crate::terminal::Terminal;
 
 fn sandbox(test: &str) -> Sandbox {
     let sandbox = Sandbox::new(test);
@@ -250,63 +243,6 @@ fn without_a_home_folder_there_is_a_chat_without_history() {
     terminal.wait_for("> ");
     terminal.press("\x04");
     assert_eq!(terminal.exit_code(), Some(0));
-}
-
-/// The program on a terminal of its own.
-struct Terminal {
-    child: Child,
-    keys: File,
-    screen: Receiver<u8>,
-    seen: String,
-}
-
-impl Terminal {
-    fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
-        Self::start_with(sandbox, args, |_| {})
-    }
-
-    fn start_with(sandbox: &Sandbox, args: &[&str], change: impl Fn(&mut Command)) -> Self {
-        let pty = openpty(None, None).unwrap();
-        let end = |fd: &OwnedFd| fd.try_clone().unwrap();
-        let mut command = sandbox.command(args);
-        command.env("TERM", "xterm").stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(pty.slave);
-        change(&mut command);
-        let child = command.spawn().unwrap();
-        // The command holds the terminal's other end; with it gone, reading ends when the program does.
-        drop(command);
-        let mut output = File::from(end(&pty.master));
-        let (send, screen) = mpsc::channel();
-        thread::spawn(move || {
-            let mut byte = [0];
-            while output.read_exact(&mut byte).is_ok() && send.send(byte[0]).is_ok() {}
-        });
-        Terminal { child, keys: File::from(pty.master), screen, seen: String::new() }
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits until the screen has shown `text` since the last such wait.
-    fn wait_for(&mut self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while !self.seen.contains(text) {
-            let left = end.saturating_duration_since(Instant::now());
-            let byte = self.screen.recv_timeout(left);
-            let byte =
-                byte.unwrap_or_else(|e| panic!("{e} while waiting for {text:?}; so far: {:?}", self.seen));
-            self.seen.push(byte.into());
-        }
-        self.seen.clear();
-    }
-
-    fn interrupt(&self) {
-        Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
-    }
-
-    fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
 }
 
 #[test]

@@ -18,4 +18,6 @@ mod pull;
 mod pull_hub;
 mod run;
 mod sandbox;
+#[cfg(unix)]
+mod terminal;
 mod text;

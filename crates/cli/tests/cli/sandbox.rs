@@ -72,9 +72,9 @@ impl Sandbox {
             .env("METALLIC_CACHE", self.path("cache"))
             .env("HF_ENDPOINT", "http://127.0.0.1:1")
             .env("PATH", self.path("bin"));
-        for variable in
-            ["HF_TOKEN", "NO_COLOR", "RUST_BACKTRACE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-        {
+        let of_terminals = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "COLUMNS"];
+        let of_networks = ["HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+        for variable in of_terminals.iter().chain(&of_networks).chain(&["RUST_BACKTRACE"]) {
             command.env_remove(variable);
         }
         command

@@ -1,5 +1,6 @@
 //! Which template makes a conversation a text.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use metallic::GgufFile;
@@ -9,7 +10,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::input;
 
 /// The template that the user asks for: a name or a file; or else the model's own, if it has one.
-pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&str>) -> Result<Option<ChatTemplate>> {
+pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Result<Option<ChatTemplate>> {
     let own = ChatTemplate::from_gguf(&file.gguf());
     let Some(choice) = choice else {
         return own.map_err(|e| {
@@ -20,7 +21,9 @@ pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&str>) -> Resu
     };
     // Whatever is wrong with the model's own, another may be used in its place.
     let own = own.ok().flatten();
-    let named = own.clone().and_then(|own| own.choose(choice)).or_else(|| ChatTemplate::built_in(choice));
+    let named = choice.to_str().and_then(|name| {
+        own.clone().and_then(|own| own.choose(name)).or_else(|| ChatTemplate::built_in(name))
+    });
     match named {
         Some(template) => Ok(Some(template)),
         None if Path::new(choice).is_file() => from_file(Path::new(choice)).map(Some),
@@ -33,7 +36,7 @@ fn from_file(path: &Path) -> Result<ChatTemplate> {
         .map_err(|e| Failure::new(Kind::Usage, format!("can't use {}", path.display())).because(e))
 }
 
-fn unknown(choice: &str, own: Option<&ChatTemplate>) -> Failure {
+fn unknown(choice: &OsStr, own: Option<&ChatTemplate>) -> Failure {
     let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let mut own: Vec<_> = own.into_iter().flat_map(ChatTemplate::names).collect();
     own.sort_unstable();

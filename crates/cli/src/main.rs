@@ -35,27 +35,34 @@ mod terminal;
 mod tokenize;
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
 
-use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, GlobalArgs};
 use crate::failure::Result;
 use crate::fetch::Fetcher;
 use crate::fetch::store::Store;
 use crate::interrupt::Interrupt;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, Wishes};
 
 fn main() -> ExitCode {
     report_panics_in_a_line();
-    let cli = Cli::parse();
-    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let terminal = Terminal::new(cli.global.color, no_colour, cli.global.quiet);
-    start_logging(cli.global.verbose, &terminal);
-    match execute(&cli.command, &terminal) {
+    let args: Vec<OsString> = env::args_os().collect();
+    let wishes = Wishes::of(|name| env::var_os(name));
+    let Cli { global, command } = match Cli::read(&args) {
+        Ok(cli) => cli,
+        Err(message) => {
+            Terminal::new(args::colour_choice(&args), wishes, false).usage(&message);
+            return ExitCode::from(message.exit_code() as u8);
+        }
+    };
+    let terminal = Terminal::new(global.color, wishes, global.quiet);
+    start_logging(&global, &terminal);
+    match execute(command, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_silent() {
@@ -66,10 +73,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: &Command, terminal: &Terminal) -> Result<()> {
+fn execute(command: Command, terminal: &Terminal) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let fetcher = Fetcher { store: Store::of_user()?, terminal, interrupt: &interrupt };
-    match command {
+    match &command {
         Command::Run(args) => run::run(args, &fetcher),
         Command::Chat(args) => chat::run(args, &fetcher),
         Command::Inspect(args) => inspect::run(args, &fetcher),
@@ -85,9 +92,10 @@ fn execute(command: &Command, terminal: &Terminal) -> Result<()> {
     }
 }
 
-/// Logs to standard error: warnings, and more with each `-v`.
-fn start_logging(verbose: u8, terminal: &Terminal) {
-    let level = match verbose {
+/// Logs to standard error: warnings unless quiet is asked for, and more with each `-v`.
+fn start_logging(global: &GlobalArgs, terminal: &Terminal) {
+    let level = match global.verbose {
+        0 if global.quiet => LevelFilter::ERROR,
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
         2 => LevelFilter::DEBUG,
@@ -97,7 +105,7 @@ fn start_logging(verbose: u8, terminal: &Terminal) {
         .with_max_level(level)
         .with_writer(io::stderr)
         .with_ansi(terminal.colour_err())
-        .with_target(verbose > 1)
+        .with_target(global.verbose > 1)
         .without_time()
         .init();
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use metallic::FinishReason;
 use metallic::text::Message;
+use serde_json::{Value, json};
 
 use crate::args::RunArgs;
 use crate::failure::{Failure, Kind, Result};
@@ -51,12 +52,32 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 }
 
 /// Descriptions of tools from a file.
-pub(crate) fn tools(path: &Path) -> Result<Vec<serde_json::Value>> {
-    serde_json::from_str(&input::file(path)?).map_err(|e| {
+pub(crate) fn tools(path: &Path) -> Result<Vec<Value>> {
+    let wrong = || {
         Failure::new(Kind::Usage, format!("{} is not a list of tools", path.display()))
-            .because(e)
             .advice("it is a JSON list such as [{\"type\": \"function\", \"function\": {\"name\": …}}]")
-    })
+    };
+    let list: Vec<Value> = serde_json::from_str(&input::file(path)?).map_err(|e| wrong().because(e))?;
+    let tools = list
+        .into_iter()
+        .enumerate()
+        .map(|(i, item)| tool(item).map_err(|what| wrong().because(format!("item {} {what}", i + 1))));
+    tools.collect()
+}
+
+/// A tool as OpenAI's API describes it, which is what templates know; a bare function becomes one.
+fn tool(item: Value) -> std::result::Result<Value, &'static str> {
+    let function = match (item.get("type"), item.get("function")) {
+        (None, None) => item,
+        (None, Some(function)) => function.clone(),
+        (Some(Value::String(kind)), Some(function)) if kind == "function" => function.clone(),
+        _ => return Err("is not of type \"function\""),
+    };
+    let is_named = function.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    if !is_named {
+        return Err("is no function with a name");
+    }
+    Ok(json!({ "type": "function", "function": function }))
 }
 
 fn strip_line_end(text: &str) -> &str {

@@ -7,6 +7,8 @@ use metallic::sampling::{DryParams, MirostatParams, SamplingParams};
 use metallic::text::Tokenizer;
 use serde::{Serialize, Serializer};
 
+use crate::failure::{Failure, Kind, Result};
+
 /// Texts that DRY sees no repetition across, unless others are given: llama.cpp's.
 const DRY_SEQUENCE_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 /// What to write to have none.
@@ -16,18 +18,18 @@ const NO_BREAKERS: &str = "none";
 #[derive(Clone, Debug, Default, Args, Serialize)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Seed of the random numbers: the same seed gives the same text [default: a new one each time]
+    /// Seed of the random numbers: the same seed gives the same text; -1 for a new one each time [default: -1]
     #[arg(short, long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    pub(crate) seed: Option<Seed>,
 
     /// Temperature: 0 always takes the likeliest token, more is more surprising [default: 0.8, or what
     /// a short name brings]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = non_negative)]
+    #[arg(long, alias = "temperature", value_name = "X", value_parser = non_negative)]
     pub(crate) temp: Option<f32>,
 
     /// Choose among the tokens whose logit is within this many standard deviations of the largest; 0 or less for
     /// all [default: -1]
-    #[arg(long, value_name = "X", alias = "top-nsigma", allow_negative_numbers = true, value_parser = finite)]
+    #[arg(long, value_name = "X", alias = "top-nsigma", value_parser = finite)]
     pub(crate) top_n_sigma: Option<f32>,
 
     /// Choose among this many of the likeliest tokens; 0 for all [default: 40]
@@ -35,61 +37,61 @@ pub(crate) struct SamplingArgs {
     pub(crate) top_k: Option<u32>,
 
     /// Choose among the likeliest tokens that together have this probability; 1 for all [default: 0.95]
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    #[arg(long, value_name = "P", value_parser = probability)]
     pub(crate) top_p: Option<f32>,
 
     /// Drop tokens with less than this share of the likeliest token's probability; 0 for none [default: 0.05]
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    #[arg(long, value_name = "P", value_parser = probability)]
     pub(crate) min_p: Option<f32>,
 
     /// Choose among the tokens of typical information that together have this probability; 1 for all [default: 1]
-    #[arg(long, value_name = "P", alias = "typical-p", allow_negative_numbers = true, value_parser = probability)]
+    #[arg(long, value_name = "P", alias = "typical-p", value_parser = probability)]
     pub(crate) typical: Option<f32>,
 
     /// How often to drop the likeliest tokens in favour of the next (XTC); 0 for never [default: 0]
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    #[arg(long, value_name = "P", value_parser = probability)]
     pub(crate) xtc_probability: Option<f32>,
 
     /// Share of the probability that a token must have for XTC to drop it, if a less likely one has as much
     /// [default: 0.1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
+    #[arg(long, value_name = "P", value_parser = probability)]
     pub(crate) xtc_threshold: Option<f32>,
 
     /// Version of Mirostat, which keeps the surprise of tokens near a target and takes the place of all other
     /// samplers but the temperature: 2, or 0 for off [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = mirostat)]
+    #[arg(long, value_name = "N", value_parser = mirostat)]
     pub(crate) mirostat: Option<Mirostat>,
 
     /// How fast Mirostat reacts [default: 0.1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
+    #[arg(long, value_name = "X", value_parser = positive)]
     pub(crate) mirostat_lr: Option<f32>,
 
     /// Surprise that Mirostat aims at, in bits for each token [default: 5]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
+    #[arg(long, value_name = "X", value_parser = positive)]
     pub(crate) mirostat_ent: Option<f32>,
 
     /// Make tokens that occurred less likely; 1 for no change [default: 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
+    #[arg(long, value_name = "X", value_parser = positive)]
     pub(crate) repeat_penalty: Option<f32>,
 
     /// How many of the last tokens the penalties look at; 0 for none, -1 for all [default: 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(-1..))]
     pub(crate) repeat_last_n: Option<i32>,
 
     /// Take this from the logit of every token that occurred [default: 0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = finite)]
+    #[arg(long, value_name = "X", value_parser = finite)]
     pub(crate) presence_penalty: Option<f32>,
 
     /// Take this from a token's logit for each time it occurred [default: 0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = finite)]
+    #[arg(long, value_name = "X", value_parser = finite)]
     pub(crate) frequency_penalty: Option<f32>,
 
     /// Strength of DRY, which keeps the model from repeating sequences; 0 for off [default: 0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = non_negative)]
+    #[arg(long, value_name = "X", value_parser = non_negative)]
     pub(crate) dry_multiplier: Option<f32>,
 
     /// By how much DRY's penalty grows with each token of a repetition [default: 1.75]
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = positive)]
+    #[arg(long, value_name = "X", value_parser = positive)]
     pub(crate) dry_base: Option<f32>,
 
     /// Longest repetition that DRY lets pass [default: 2]
@@ -97,7 +99,7 @@ pub(crate) struct SamplingArgs {
     pub(crate) dry_allowed_length: Option<u32>,
 
     /// How many of the last tokens DRY looks at; 0 for none, -1 for all [default: 4096]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(-1..))]
     pub(crate) dry_penalty_last_n: Option<i32>,
 
     /// A text across which DRY sees no repetition; may be given several times, in place of line feed,
@@ -106,14 +108,14 @@ pub(crate) struct SamplingArgs {
     pub(crate) dry_sequence_breaker: Vec<String>,
 
     /// Add to the logit of a token, such as 15043+1 or 15043-inf; may be given several times
-    #[arg(long, value_name = "ID±X", allow_hyphen_values = true)]
+    #[arg(long, value_name = "ID±X")]
     pub(crate) logit_bias: Vec<LogitBias>,
 }
 
 impl SamplingArgs {
     /// The engine's parameters: `defaults`, with what the flags say in its place.
-    pub(crate) fn params(&self, defaults: SamplingParams, tokenizer: &Tokenizer) -> SamplingParams {
-        SamplingParams {
+    pub(crate) fn params(&self, defaults: SamplingParams, tokenizer: &Tokenizer) -> Result<SamplingParams> {
+        Ok(SamplingParams {
             temperature: self.temp.unwrap_or(defaults.temperature),
             top_n_sigma: self.top_n_sigma.unwrap_or(defaults.top_n_sigma),
             top_k: self.top_k.map_or(defaults.top_k, |n| n as usize),
@@ -128,9 +130,22 @@ impl SamplingArgs {
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             penalty_last_n: self.repeat_last_n.map_or(defaults.penalty_last_n, or_all),
             dry: self.dry(tokenizer),
-            logit_bias: self.logit_bias.iter().map(|bias| (bias.token, bias.bias)).collect(),
-            seed: self.seed.or(defaults.seed),
-        }
+            logit_bias: self.logit_bias(tokenizer)?,
+            seed: self.seed.map_or(defaults.seed, |Seed(seed)| seed),
+        })
+    }
+
+    fn logit_bias(&self, tokenizer: &Tokenizer) -> Result<Vec<(u32, f32)>> {
+        let n_vocab = tokenizer.n_vocab();
+        let biases = self.logit_bias.iter().map(|&LogitBias { token, bias }| {
+            if (token as usize) < n_vocab {
+                return Ok((token, bias));
+            }
+            let what =
+                format!("--logit-bias: there is no token {token}: the vocabulary has {n_vocab}, from 0 on");
+            Err(Failure::new(Kind::Usage, what).advice("`metallic tokenize` shows a text's tokens"))
+        });
+        biases.collect()
     }
 
     fn mirostat(&self) -> Option<MirostatParams> {
@@ -190,6 +205,22 @@ fn tokens_with(texts: &[&str], tokenizer: &Tokenizer) -> Vec<u32> {
         .collect()
 }
 
+/// What random numbers begin with; `None` for something new each time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Seed(Option<u64>);
+
+impl FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "-1" {
+            return Ok(Seed(None));
+        }
+        let seed = text.parse().map_err(|_| format!("it must be a number from 0 to {}, or -1", u64::MAX))?;
+        Ok(Seed(Some(seed)))
+    }
+}
+
 /// A token and what is added to its logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct LogitBias {
@@ -200,7 +231,7 @@ pub(crate) struct LogitBias {
 }
 
 impl Serialize for LogitBias {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{}{:+}", self.token, self.bias))
     }
 }
@@ -208,7 +239,7 @@ impl Serialize for LogitBias {
 impl FromStr for LogitBias {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let parsed = text.find(['+', '-']).and_then(|at| {
             let token = text[..at].parse().ok()?;
             let bias: f32 = text[at..].parse().ok()?;
@@ -226,7 +257,7 @@ pub(crate) enum Mirostat {
     Two,
 }
 
-fn mirostat(text: &str) -> Result<Mirostat, String> {
+fn mirostat(text: &str) -> std::result::Result<Mirostat, String> {
     match text {
         "0" => Ok(Mirostat::Off),
         "2" => Ok(Mirostat::Two),
@@ -236,31 +267,31 @@ fn mirostat(text: &str) -> Result<Mirostat, String> {
 }
 
 impl Serialize for Mirostat {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_u8(if *self == Mirostat::Two { 2 } else { 0 })
     }
 }
 
-fn number(text: &str, what: &str, is_valid: impl Fn(f32) -> bool) -> Result<f32, String> {
+fn number(text: &str, what: &str, is_valid: impl Fn(f32) -> bool) -> std::result::Result<f32, String> {
     text.parse()
         .ok()
         .filter(|value: &f32| value.is_finite() && is_valid(*value))
         .ok_or_else(|| what.to_owned())
 }
 
-fn finite(text: &str) -> Result<f32, String> {
+fn finite(text: &str) -> std::result::Result<f32, String> {
     number(text, "it must be a number", |_| true)
 }
 
-fn non_negative(text: &str) -> Result<f32, String> {
+fn non_negative(text: &str) -> std::result::Result<f32, String> {
     number(text, "it must be a number, 0 or more", |value| value >= 0.0)
 }
 
-fn positive(text: &str) -> Result<f32, String> {
+fn positive(text: &str) -> std::result::Result<f32, String> {
     number(text, "it must be a number above 0", |value| value > 0.0)
 }
 
-fn probability(text: &str) -> Result<f32, String> {
+fn probability(text: &str) -> std::result::Result<f32, String> {
     number(text, "it must be a number from 0 to 1", |value| (0.0..=1.0).contains(&value))
 }
 

@@ -68,18 +68,18 @@ impl<'a> Session<'a> {
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
         let template = chat_template::choose(&file, &path, args.talk.chat_template.as_deref())?;
-        let model = model_file::load(file, &args.engine, fetcher.terminal)?;
         let entry = match name {
             ModelName::Catalogue(entry) => Some(*entry),
             _ => None,
         };
+        let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
+        let sampling = sampling(&settings, entry, &tokenizer)?;
+        let model = model_file::load(file, &args.engine, fetcher.terminal)?;
         if let Some(Entry { name, temperature, system, .. }) = entry {
             tracing::info!(
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
-        let sampling = sampling(&settings, entry, &tokenizer);
         let engine = Engine::new(model, tokenizer);
         Ok(Session { args, fetcher, path, engine, settings, sampling, template, entry })
     }
@@ -106,8 +106,10 @@ impl<'a> Session<'a> {
 
     /// Changes how answers are made from now on.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        self.settings.set(name, value)?;
-        self.sampling = sampling(&self.settings, self.entry, self.engine.tokenizer());
+        let mut settings = self.settings.clone();
+        settings.set(name, value)?;
+        self.sampling = sampling(&settings, self.entry, self.engine.tokenizer())?;
+        self.settings = settings;
         Ok(())
     }
 
@@ -242,7 +244,7 @@ impl<'a> Session<'a> {
 }
 
 /// How tokens are chosen: as the flags say, or else as comes with a short name.
-fn sampling(settings: &Settings, entry: Option<&Entry>, tokenizer: &Tokenizer) -> SamplingParams {
+fn sampling(settings: &Settings, entry: Option<&Entry>, tokenizer: &Tokenizer) -> Result<SamplingParams> {
     let mut defaults = SamplingParams::default();
     if let Some(entry) = entry {
         defaults.temperature = entry.temperature;

@@ -4,6 +4,7 @@
 //! error. Progress is drawn on a terminal only.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -23,6 +24,38 @@ pub(crate) struct Terminal {
     colour_out: bool,
     colour_err: bool,
     safe_out: bool,
+}
+
+/// What the environment says of terminals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// `NO_COLOR` is set and not empty (no-color.org), or `CLICOLOR` is 0.
+    no_colour: bool,
+    /// `CLICOLOR_FORCE` is set and not 0 (bixense.com/clicolors).
+    force_colour: bool,
+    /// `TERM` is dumb: the terminal knows no escape sequences.
+    dumb: bool,
+}
+
+impl Wishes {
+    /// Those of a program's environment.
+    pub(crate) fn of(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let value = |name| variable(name).filter(|value| !value.is_empty());
+        Self {
+            no_colour: value("NO_COLOR").is_some() || value("CLICOLOR").is_some_and(|value| value == "0"),
+            force_colour: value("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
+            dumb: value("TERM").is_some_and(|value| value == "dumb"),
+        }
+    }
+
+    /// Whether there are colours on a stream.
+    fn colours(self, choice: ColorChoice, is_terminal: bool) -> bool {
+        match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => !self.no_colour && (self.force_colour || (is_terminal && !self.dumb)),
+        }
+    }
 }
 
 /// A text's looks, where colours are on.
@@ -51,17 +84,12 @@ impl Style {
 }
 
 impl Terminal {
-    /// `no_colour` is whether the environment's `NO_COLOR` is set and not empty (no-color.org).
-    pub(crate) fn new(choice: ColorChoice, no_colour: bool, quiet: bool) -> Self {
-        let wanted = |is_terminal: bool| match choice {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => is_terminal && !no_colour,
-        };
+    /// What the flags and the environment make of the streams there are.
+    pub(crate) fn new(choice: ColorChoice, wishes: Wishes, quiet: bool) -> Self {
         Terminal {
             quiet,
-            colour_out: wanted(io::stdout().is_terminal()),
-            colour_err: wanted(io::stderr().is_terminal()),
+            colour_out: wishes.colours(choice, io::stdout().is_terminal()),
+            colour_err: wishes.colours(choice, io::stderr().is_terminal()),
             safe_out: io::stdout().is_terminal(),
         }
     }
@@ -99,6 +127,18 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "{} {failure}", self.paint_err(Style::Red, "error:"));
     }
 
+    /// What clap has to say: that a command line is wrong, or what was asked for with `--help`. Nobody is left to tell
+    /// if it can't be written.
+    pub(crate) fn usage(&self, message: &clap::Error) {
+        let text = message.render();
+        let in_colour = |colour: bool| if colour { text.ansi().to_string() } else { text.to_string() };
+        let _ = if message.use_stderr() {
+            io::stderr().write_all(in_colour(self.colour_err).as_bytes())
+        } else {
+            io::stdout().write_all(in_colour(self.colour_out).as_bytes())
+        };
+    }
+
     /// Text that a model or a file made, fit for standard output: on a terminal, control characters
     /// other than tabs and line feeds are replaced, so that no model can drive the terminal.
     pub(crate) fn safe<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -130,6 +170,7 @@ impl Terminal {
     }
 
     fn bar(&self, label: &str, total: u64, template: &str) -> ProgressBar {
+        // Hidden as well, by itself, where there is no terminal or a dumb one.
         let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(label.to_owned())
@@ -182,11 +223,42 @@ mod tests {
 
     #[test]
     fn colours_follow_the_choice_and_the_environment() {
-        let always = Terminal::new(ColorChoice::Always, true, false);
+        let wishes = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            };
+            Wishes::of(variable)
+        };
+        for (variables, on_terminal, elsewhere) in [
+            (&[][..], true, false),
+            (&[("NO_COLOR", "")], true, false),
+            (&[("NO_COLOR", "0")], false, false),
+            (&[("CLICOLOR", "0")], false, false),
+            (&[("CLICOLOR", "1")], true, false),
+            (&[("TERM", "dumb")], false, false),
+            (&[("TERM", "xterm")], true, false),
+            (&[("CLICOLOR_FORCE", "1")], true, true),
+            (&[("CLICOLOR_FORCE", "0")], true, false),
+            (&[("CLICOLOR_FORCE", "1"), ("TERM", "dumb")], true, true),
+            (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false, false),
+        ] {
+            let wishes = wishes(variables);
+            for (choice, is_terminal, expected) in [
+                (ColorChoice::Auto, true, on_terminal),
+                (ColorChoice::Auto, false, elsewhere),
+                (ColorChoice::Always, false, true),
+                (ColorChoice::Never, true, false),
+            ] {
+                assert_eq!(
+                    wishes.colours(choice, is_terminal),
+                    expected,
+                    "{variables:?} {choice} {is_terminal}"
+                );
+            }
+        }
+        let always = Terminal::new(ColorChoice::Always, Wishes::default(), false);
         assert_eq!(always.paint(Style::Bold, "x"), "\x1b[1mx\x1b[0m");
-        let never = Terminal::new(ColorChoice::Never, false, false);
-        assert_eq!(never.paint(Style::Bold, "x"), "x");
-        let no_colour = Terminal::new(ColorChoice::Auto, true, false);
-        assert_eq!(no_colour.paint_err(Style::Red, "x"), "x");
+        let never = Terminal::new(ColorChoice::Never, Wishes::default(), false);
+        assert_eq!(never.paint_err(Style::Red, "x"), "x");
     }
 }

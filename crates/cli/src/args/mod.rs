@@ -1,5 +1,7 @@
 //! The command line, as clap reads it. Flags have llama.cpp's names where it has the same thing.
 
+mod read;
+mod run;
 mod shared;
 
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
 use metallic_gguf::MAX_ALIGNMENT;
 
+pub(crate) use self::read::colour_choice;
+pub(crate) use self::run::RunArgs;
 pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
@@ -31,11 +35,11 @@ A MODEL is one of
 
 const ENVIRONMENT: &str = "\
 Environment:
-  METALLIC_CACHE   folder for downloaded models and the chat's history [default: metallic in the
-                   user's cache folder, such as ~/.cache/metallic]
+  METALLIC_CACHE   folder for models and history [default: metallic in the user's cache folder]
   HF_TOKEN         token for models at Hugging Face that need one
   HF_ENDPOINT      a mirror to use in place of https://huggingface.co
-  NO_COLOR         set and not empty: no colours
+  NO_COLOR         set and not empty: no colours; so do CLICOLOR=0 and TERM=dumb
+  CLICOLOR_FORCE   set and not 0: colours even where nothing is a terminal
   RUST_BACKTRACE   1: a bug in metallic shows where it happened";
 
 /// Run GGUF language models from the terminal.
@@ -58,7 +62,7 @@ pub(crate) struct GlobalArgs {
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
 
-    /// No progress, notes or rates on standard error: errors only
+    /// No progress, notes, warnings or rates on standard error: errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 
@@ -94,36 +98,6 @@ pub(crate) enum Command {
     Models,
     /// Print completions for a shell
     Completions(CompletionsArgs),
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  metallic run \"What is the capital of France?\"
-  git diff | metallic run -m ./coder.gguf
-  metallic run --raw -n 32 --temp 0 \"Once upon a time\"
-  metallic run -m ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments")]
-pub(crate) struct RunArgs {
-    /// The prompt [default: read from standard input]
-    #[arg(value_name = "PROMPT", conflicts_with = "prompt_flag")]
-    pub(crate) prompt: Option<String>,
-
-    /// The prompt, as a flag
-    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", id = "prompt_flag")]
-    pub(crate) prompt_flag: Option<String>,
-
-    /// Continue the prompt as it stands instead of putting it into the model's chat template
-    #[arg(long, conflicts_with_all = ["system", "chat_template", "tools"])]
-    pub(crate) raw: bool,
-
-    /// Tell the model of the tools in this file, a JSON list as OpenAI's API has it; calls of them are printed as
-    /// lines of JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tools: Option<PathBuf>,
-
-    // Last: the headings of its groups would take in what comes after.
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
 }
 
 #[derive(Debug, Args)]
@@ -207,7 +181,7 @@ pub(crate) struct LogitsArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The text is cut into chunks of the context's size, and the second half of each is scored: the same
+The text is cut into chunks of the context's size, and the second half of each is scored: the same \
 measure as llama-perplexity's, so that the values compare.")]
 pub(crate) struct PerplexityArgs {
     /// The model: a file, a short name, hf:… or pypi:…
@@ -236,10 +210,10 @@ pub(crate) struct PerplexityArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The tests and their names are llama-bench's, and so are the fields of --json. After a run to warm up, each
+The tests and their names are llama-bench's, and so are the fields of --json. After a run to warm up, each \
 test is repeated -r times; T/S is the mean of tokens per second and its standard deviation.
 
-GB/S is the bytes of weights that generation reads in a second, beside the rate at which as many threads
+GB/S is the bytes of weights that generation reads in a second, beside the rate at which as many threads \
 just read plain memory. GOP/S counts two operations for each multiply-add of a matrix.
 
 Examples:
@@ -291,8 +265,8 @@ fn prompt_and_gen(text: &str) -> Result<(u32, u32), String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is loaded. The speeds that a plan makes are predicted from what the machine can do, which is measured
-for a second: reading memory, multiplying, and, where weights are swapped in, reading the model's file past the
+Nothing is loaded. The speeds that a plan makes are predicted from what the machine can do, which is measured \
+for a second: reading memory, multiplying, and, where weights are swapped in, reading the model's file past the \
 page cache. DISK, MEMORY and COMPUTE are how long each would take by itself; the longest is the bound.
 
 Examples:
@@ -348,12 +322,12 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The new file has the same metadata and tensors, bit for bit, and every reader of GGUF takes it; it is read
-again and compared before it gets its name. Tensors that begin with a block of the disk can be read past the
-page cache without what surrounds them. Of a model in shards all are written: OUT.gguf stands for
+The new file has the same metadata and tensors, bit for bit, and every reader of GGUF takes it; it is read \
+again and compared before it gets its name. Tensors that begin with a block of the disk can be read past the \
+page cache without what surrounds them. Of a model in shards all are written: OUT.gguf stands for \
 OUT-00001-of-00003.gguf and so on.
 
-A SIZE is in bytes, or has a unit: K, M, G, T or KiB, MiB, GiB, TiB are powers of 1024, kB, MB, GB, TB are
+A SIZE is in bytes, or has a unit: K, M, G, T or KiB, MiB, GiB, TiB are powers of 1024, kB, MB, GB, TB are \
 powers of 1000.
 
 Example:

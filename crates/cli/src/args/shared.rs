@@ -1,5 +1,8 @@
 //! The flags that several commands have.
 
+use std::ffi::OsString;
+use std::num::IntErrorKind;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use metallic::Isa;
@@ -115,9 +118,14 @@ fn isa(name: &str) -> Result<Isa, String> {
 }
 
 /// A number of tokens to generate, or -1 for no limit.
-fn token_limit(text: &str) -> Result<i32, String> {
-    let limit = text.parse().ok().filter(|n| *n > 0 || *n == -1);
-    limit.ok_or_else(|| "it must be a number above 0, or -1".to_owned())
+fn token_limit(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(limit) if limit > 0 || limit == -1 => Ok(limit),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
+            Err("it is more than any context holds; -1 is no limit".to_owned())
+        }
+        _ => Err("it must be a number above 0, or -1".to_owned()),
+    }
 }
 
 /// How long an answer gets, and what is told of it.
@@ -125,12 +133,12 @@ fn token_limit(text: &str) -> Result<i32, String> {
 #[command(next_help_heading = "Answer")]
 pub(crate) struct AnswerArgs {
     /// Tokens to generate at most; -1 for as many as the context holds
-    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
-    #[arg(alias = "predict", value_parser = token_limit)]
-    pub(crate) n_predict: i32,
+    #[arg(short, long, value_name = "N", default_value_t = -1, alias = "predict", value_parser = token_limit)]
+    pub(crate) n_predict: i64,
 
     /// Stop before this text, or at this special token; may be given several times
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, short_alias = 'r', alias = "reverse-prompt", value_name = "TEXT")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
     /// Go on where the model would end: the tokens that end an answer are never chosen
@@ -152,8 +160,8 @@ pub(crate) struct TalkArgs {
 
     /// How messages become text: a file of Jinja, the name of one of the model's own templates, or a
     /// well-known format such as chatml [default: the model's own]
-    #[arg(long, value_name = "FILE|NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub(crate) chat_template: Option<String>,
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) chat_template: Option<OsString>,
 
     /// What a model thinks before it answers: dimmed on a terminal, or left out
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]

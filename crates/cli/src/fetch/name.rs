@@ -1,5 +1,6 @@
 //! What a user may write for MODEL, and where each of those lives in the store.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -120,6 +121,14 @@ fn is_safe_path(text: &str) -> bool {
 }
 
 impl ModelName {
+    /// Reads MODEL. What is not UTF-8 is a path.
+    pub(crate) fn from_os(text: OsString) -> Result<Self, String> {
+        match text.into_string() {
+            Ok(text) => text.parse(),
+            Err(text) => Ok(ModelName::Path(text.into())),
+        }
+    }
+
     /// Where the model lives in the store, relative to its root. A path is not in the store.
     pub(crate) fn store_path(&self) -> Option<PathBuf> {
         Some(match self {

@@ -106,6 +106,36 @@ fn calls_of_tools_are_lines_of_json() {
 
     let nowhere = run(&sandbox, &["--tools", "tools.json", "hi"]);
     assert!(nowhere.fails(3).contains("no place for tools"), "{nowhere:?}");
-    sandbox.write("tools.json", "{}");
-    assert!(run(&sandbox, &["--tools", "tools.json", "hi"]).fails(2).contains("not a list of tools"));
+}
+
+#[test]
+fn tools_are_a_list_of_functions_with_names() {
+    let sandbox = thinker("answers-tool-lists");
+    for wrong in [
+        "{}",
+        "[1]",
+        r#"["weather"]"#,
+        "[{}]",
+        r#"{"tools": []}"#,
+        r#"[{"type": "function"}]"#,
+        r#"[{"type": "function", "function": "weather"}]"#,
+        r#"[{"type": "function", "function": {"name": ""}}]"#,
+        r#"[{"type": "retrieval", "function": {"name": "weather"}}]"#,
+        r#"[{"name": 1}]"#,
+    ] {
+        sandbox.write("tools.json", wrong);
+        let outcome = run(&sandbox, &["--chat-template", "tools.jinja", "--tools", "tools.json", "hi"]);
+        assert!(outcome.fails(2).contains("tools.json is not a list of tools"), "{wrong} {outcome:?}");
+    }
+    // A function by itself is put as the API has it.
+    for right in [r#"[{"name": "weather"}]"#, r#"[{"function": {"name": "weather"}}]"#, TOOLS] {
+        sandbox.write("tools.json", right);
+        let args = ["--chat-template", "tools.jinja", "--tools", "tools.json", "-n", "1", "hi"];
+        let n_prompt = count_before(&run(&sandbox, &args).succeeds().stderr, "tokens");
+        assert_eq!(
+            n_prompt,
+            Some("weather".len() + 1 + "user\nhi".len() + 3 + "assistant\n".len()),
+            "{right}"
+        );
+    }
 }

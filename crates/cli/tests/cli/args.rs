@@ -1,5 +1,6 @@
 //! What the command line accepts and how it refuses the rest.
 
+use crate::alphabet;
 use crate::sandbox::{Sandbox, outcome};
 
 #[test]
@@ -39,6 +40,10 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["run", "-b", "0"], "--batch-size"),
         (&["run", "-n", "-2"], "--n-predict"),
         (&["run", "-n", "0"], "--n-predict"),
+        (&["run", "-n", "99999999999999999999"], "more than any context"),
+        (&["run", "-s", "-2"], "--seed"),
+        (&["run", "--temp", "-x"], "invalid value '-x' for '--temp"),
+        (&["run", "--kv-type", "-x"], "invalid value '-x' for '--kv-type"),
         (&["run", "--temp", "-1"], "--temp"),
         (&["run", "--temp", "nan"], "--temp"),
         (&["run", "--top-p", "1.5"], "--top-p"),
@@ -145,4 +150,79 @@ fn a_closed_pipe_ends_quietly() {
     let mut shell = std::process::Command::new("sh");
     let result = outcome(shell.args(["-c", &script]).current_dir(sandbox.path("")).output().unwrap());
     assert_eq!(result.stderr, "code 0\n");
+}
+
+/// A sandbox with the alphabet's model in a file of this name.
+fn alphabet(test: &str, name: &str) -> Sandbox {
+    let sandbox = Sandbox::new(test);
+    sandbox.write(name, alphabet::model());
+    sandbox
+}
+
+#[test]
+fn what_follows_a_flag_is_its_value_even_with_a_dash() {
+    let sandbox = alphabet("args-dashes", "-m");
+    sandbox.write("-f", "--abc");
+    sandbox.write("-j", alphabet::TEMPLATE);
+    sandbox.write("-t", "[]");
+    let base = ["run", "-m", "-m", "--temp", "0", "-n", "5"];
+    for (args, expected) in [
+        (&["--raw", "-p", "-ab"][..], "cdefg\n"),
+        (&["--raw", "-p", "--raw"], "xyz\n"),
+        (&["--system", "- be terse", "hi"], "TUVWX\n"),
+        (&["--chat-template", "-j", "hi"], "TUVWX\n"),
+        (&["--tools", "-t", "hi"], "TUVWX\n"),
+        (&["--raw", "--stop", "-", "-p", "+"], ",\n"),
+        (&["--raw", "-r", "--", "-p", "+"], ",-./0\n"),
+        (&["--raw", "--dry-multiplier", "8", "--dry-sequence-breaker", "-", "-p", "ab"], "cdefg\n"),
+        (&["-s", "-1", "hi"], "TUVWX\n"),
+        (&["--raw", "--", "--raw"], "xyz\n"),
+    ] {
+        assert_eq!(sandbox.run(&[&base[..], args].concat()).succeeds().stdout, expected, "{args:?}");
+    }
+    sandbox.run(&["perplexity", "./-m", "--text", "-m"]).fails(1);
+    sandbox.run(&["logits", "./-m", "--tokens", "1", "-o", "-o"]).succeeds();
+    assert!(sandbox.path("-o").is_file());
+}
+
+#[test]
+fn of_a_repeated_flag_the_last_counts() {
+    let sandbox = alphabet("args-repeated", "a.gguf");
+    let run = ["run", "-m", "no.gguf", "-m", "a.gguf", "--raw", "--raw", "--temp", "9", "--temperature", "0"];
+    let more = ["--stop", "f", "--stop", "e", "-n", "99999999999", "-n", "5", "-p", "x", "-p", "abc"];
+    let outcome = sandbox.run(&[&run[..], &more].concat()).succeeds();
+    assert_eq!(outcome.stdout, "d\n", "texts to stop at collect");
+    sandbox.run(&["models", "--color", "never", "--color", "always"]).succeeds();
+}
+
+#[test]
+fn help_is_wrapped_once_at_any_width() {
+    let sandbox = Sandbox::new("args-wrap");
+    let commands =
+        ["run", "chat", "inspect", "tokenize", "logits", "perplexity", "bench", "plan", "align", "pull"];
+    for args in commands.map(|command| vec![command, "--help"]).into_iter().chain([vec!["--help"]]) {
+        for width in [60, 80, 100] {
+            let output = sandbox.command(&args).env("COLUMNS", width.to_string()).output().unwrap();
+            let help = outcome(output).succeeds().stdout;
+            // clap leaves that line alone.
+            let lines: Vec<&str> = help.lines().filter(|line| !line.starts_with("Usage: ")).collect();
+            for pair in lines.windows(2) {
+                let length = pair[0].chars().count();
+                assert!(length <= width || !pair[0].trim().contains(' '), "{args:?} {width}: {}", pair[0]);
+                // A line that goes on in lower case, with an indent of the same depth, was broken for want of room.
+                let indent = |line: &str| line.len() - line.trim_start().len();
+                let is_text = |line: &str| !line.trim().contains("  ") && indent(line) != 2;
+                let word = pair[1].split_whitespace().next().unwrap_or("");
+                let goes_on = is_text(pair[0]) && is_text(pair[1]) && indent(pair[0]) == indent(pair[1]);
+                if goes_on && !pair[0].is_empty() && word.starts_with(|c: char| c.is_lowercase()) {
+                    assert!(
+                        length + 1 + word.chars().count() > width,
+                        "{args:?} {width}:\n{}\n{}",
+                        pair[0],
+                        pair[1]
+                    );
+                }
+            }
+        }
+    }
 }

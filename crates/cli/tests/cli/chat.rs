@@ -375,8 +375,7 @@ fn an_entry_is_kept_when_it_is_made_and_two_chats_keep_both_theirs() {
         chats[chat].wait_for("> ");
     }
     for mut terminal in chats {
-        terminal.child.kill().unwrap();
-        terminal.child.wait().unwrap();
+        terminal.kill();
     }
     assert_eq!(fs::read_to_string(sandbox.path("cache/chat-history")).unwrap(), "#V2\none\ntwo\nthree\n");
 }

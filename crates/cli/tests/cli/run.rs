@@ -220,6 +220,22 @@ fn biases_and_penalties_change_the_choice() {
 }
 
 #[test]
+fn a_bias_on_no_token_is_refused() {
+    let error = run(&sandbox("run-bias"), &["--logit-bias", "258+1", "hi"]).fails(2).to_owned();
+    assert!(error.contains("258") && error.contains("vocabulary"), "{error}");
+}
+
+#[test]
+fn a_seed_of_minus_one_is_a_new_one() {
+    let sandbox = sandbox("run-new-seed");
+    let any = ["--raw", "-n", "40", "--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0", "a"];
+    for flag in ["-s", "--seed"] {
+        let text = || run(&sandbox, &[&["-s", "1", flag, "-1"], &any[..]].concat()).succeeds().stdout;
+        assert_ne!(text(), text());
+    }
+}
+
+#[test]
 fn threads_and_batches_do_not_change_the_text() {
     let sandbox = sandbox("run-threads");
     for args in [["-t", "1", "-b", "512"], ["-t", "3", "-b", "1"], ["-t", "2", "-b", "7"]] {
@@ -263,7 +279,7 @@ fn ctrl_c_ends_the_wait_for_a_prompt() {
 fn a_reader_that_leaves_ends_the_run_quietly() {
     let sandbox = sandbox("run-pipe-closed");
     let script = format!(
-        "('{}' run -m a.gguf --temp 0 --logit-bias 257-inf -c 100000 hi; echo \"code $?\" >&2) | head -c 3",
+        "('{}' run -q -m a.gguf --temp 0 --logit-bias 257-inf -c 100000 hi; echo \"code $?\" >&2) | head -c 3",
         env!("CARGO_BIN_EXE_metallic")
     );
     let mut shell = std::process::Command::new("sh");

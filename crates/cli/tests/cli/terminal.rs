@@ -71,6 +71,12 @@ impl Terminal {
         Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
     }
 
+    /// Ends the program without a warning.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn exit_code(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

@@ -1,0 +1,110 @@
+//! How a command line is read: what clap does not do by itself.
+
+use std::ffi::OsString;
+
+use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ColorChoice, Command, CommandFactory, FromArgMatches, ValueEnum};
+
+use super::Cli;
+use crate::fetch::ModelName;
+
+impl Cli {
+    /// Reads a command line. What follows a flag that takes a value is that value, even if it begins with a dash,
+    /// and of a flag that is repeated the last one counts, but for those that collect.
+    pub(crate) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        let command = with_values_as_they_are(Self::command()).args_override_self(true);
+        let matches = command.clone().try_get_matches_from(args);
+        Self::from_arg_matches(&matches.map_err(|error| without_idle_tip(error, command, args))?)
+    }
+}
+
+fn with_values_as_they_are(command: Command) -> Command {
+    let takes_any = |arg: Arg| {
+        let is_flag_with_value = !arg.is_positional() && arg.get_action().takes_values();
+        if is_flag_with_value { arg.allow_hyphen_values(true) } else { arg }
+    };
+    command.mut_args(takes_any).mut_subcommands(with_values_as_they_are)
+}
+
+/// The error without clap's advice to put `--` before an argument, if the command would take it no better then.
+fn without_idle_tip(mut error: clap::Error, command: Command, args: &[OsString]) -> clap::Error {
+    if let Some(ContextValue::String(refused)) = error.get(ContextKind::InvalidArg) {
+        let begins_so = |arg: &OsString| arg.as_encoded_bytes().starts_with(refused.as_bytes());
+        let mut advised = args.to_vec();
+        if let Some(place) = advised.iter().position(begins_so) {
+            advised.insert(place, "--".into());
+        }
+        if command.try_get_matches_from(advised).is_err() {
+            error.remove(ContextKind::Suggested);
+        }
+    }
+    error
+}
+
+/// The choice of colours on a command line that may be wrong elsewhere: the last one.
+pub(crate) fn colour_choice(args: &[OsString]) -> ColorChoice {
+    let args = args.iter().map(|arg| arg.to_str().unwrap_or_default()).take_while(|arg| *arg != "--");
+    let with_next = args.clone().zip(args.skip(1).map(Some).chain([None]));
+    let values = with_next
+        .filter_map(|(arg, next)| if arg == "--color" { next } else { arg.strip_prefix("--color=") });
+    values.filter_map(|value| ColorChoice::from_str(value, false).ok()).last().unwrap_or_default()
+}
+
+/// A model's name may be a path, and a path need not be UTF-8.
+impl ValueParserFactory for ModelName {
+    type Parser = TryMapValueParser<OsStringValueParser, fn(OsString) -> Result<ModelName, String>>;
+
+    fn value_parser() -> Self::Parser {
+        OsStringValueParser::new().try_map(ModelName::from_os)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn every_flag_takes_what_follows_it() {
+        fn check(command: &Command) {
+            for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
+                let takes_value = arg.get_action().takes_values();
+                assert_eq!(arg.is_allow_hyphen_values_set(), takes_value, "{} {arg}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&with_values_as_they_are(Cli::command()));
+    }
+
+    #[test]
+    fn advice_that_does_not_help_is_not_given() {
+        for (line, helps) in [
+            ("metallic run -5 degrees", true),
+            ("metallic tokenize m -5", true),
+            ("metallic inspect m -5", false),
+            ("metallic bench m -x", false),
+            ("metallic models -5", false),
+        ] {
+            let error = Cli::read(&words(line)).expect_err(line).to_string();
+            assert_eq!(error.contains("use '-- "), helps, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_choice_of_colours_is_found_in_a_wrong_line() {
+        for (line, choice) in [
+            ("metallic run --nonsense", ColorChoice::Auto),
+            ("metallic --color never run --nonsense", ColorChoice::Never),
+            ("metallic run --nonsense --color=always", ColorChoice::Always),
+            ("metallic run --color never --color=always --color sometimes", ColorChoice::Always),
+            ("metallic run --color never -- --color always", ColorChoice::Never),
+            ("metallic run --color", ColorChoice::Auto),
+        ] {
+            assert_eq!(colour_choice(&words(line)), choice, "{line}");
+        }
+    }
+}

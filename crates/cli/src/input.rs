@@ -1,28 +1,59 @@
-//! Text that a user gives: as an argument, through a pipe, or in a file.
+//! Text that a user gives: through a pipe, or in a file.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead as _, IsTerminal, Read};
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use metallic::text::MAX_TEXT_BYTES;
 
 use crate::failure::{Failure, Kind, Result};
 
-/// The argument, or else all of standard input. `what` is what is wanted, such as `prompt`.
-pub(crate) fn argument_or_stdin(argument: Option<&str>, what: &str) -> Result<String> {
-    if let Some(text) = argument {
-        return Ok(text.to_owned());
+/// What stands for standard input where a file's name is asked for.
+pub(crate) const STDIN: &str = "-";
+
+/// All of standard input; `None` if it is a terminal, or if nothing comes for as long as `patience`, which is warned of.
+pub(crate) fn piped(patience: Option<Duration>) -> Result<Option<String>> {
+    if io::stdin().is_terminal() {
+        return Ok(None);
     }
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        return Err(Failure::new(Kind::Usage, format!("no {what}"))
-            .advice(format!("give the {what} as an argument, or send it through a pipe")));
+    if let Some(patience) = patience
+        && !begins_within(patience)?
+    {
+        tracing::warn!(
+            "nothing came on standard input in {} s, so the prompt is answered without it; \
+             `-f -` waits longer, `< /dev/null` not at all",
+            patience.as_secs()
+        );
+        return Ok(None);
     }
-    read_text(stdin.lock(), "standard input")
+    stdin().map(Some)
 }
 
-/// All of a text file.
+/// Waits until there is something to read, or the end. No system-independent call waits for that, so a thread does; if it
+/// waits in vain, it ends with the process.
+fn begins_within(patience: Duration) -> Result<bool> {
+    let (sender, begun) = mpsc::channel();
+    let wait = move || {
+        // An error comes again where the text is read.
+        let _ = io::stdin().lock().fill_buf();
+        let _ = sender.send(());
+    };
+    thread::Builder::new().spawn(wait).map_err(|e| Failure::io("can't wait for standard input", e))?;
+    Ok(begun.recv_timeout(patience) != Err(RecvTimeoutError::Timeout))
+}
+
+fn stdin() -> Result<String> {
+    read_text(io::stdin().lock(), "standard input")
+}
+
+/// All of a text file; `-` is standard input.
 pub(crate) fn file(path: &Path) -> Result<String> {
+    if path == Path::new(STDIN) {
+        return stdin();
+    }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|e| Failure::io(format!("can't open {name}"), e))?;
     read_text(file, &name)

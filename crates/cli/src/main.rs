@@ -23,6 +23,7 @@ mod models;
 mod perplexity;
 mod plan;
 mod pull;
+mod question;
 mod rates;
 mod run;
 mod sampling_args;

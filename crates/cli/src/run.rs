@@ -1,6 +1,6 @@
 //! `metallic run`: answer one prompt.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use metallic::FinishReason;
@@ -8,39 +8,33 @@ use metallic::text::Message;
 use serde_json::{Value, json};
 
 use crate::args::RunArgs;
+use crate::chat;
 use crate::failure::{Failure, Kind, Result};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, catalogue};
 use crate::input;
-use crate::session::Session;
+use crate::question::Question;
+use crate::session::{Prompt, Session};
 
-/// Streams the answer to standard output.
+/// Streams the answer to standard output; opens a chat where a model is named on a terminal and nothing is asked.
 pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let argument = args.prompt.as_deref().or(args.prompt_flag.as_deref());
-    let prompt = input::argument_or_stdin(argument, "prompt")?;
-    // What a pipe ends with is the end of a line, not a part of the question.
-    let prompt = if argument.is_some() { &prompt } else { strip_line_end(&prompt) };
-    if prompt.trim().is_empty() && !args.raw {
+    let question = Question::of(args)?;
+    let Some(text) = &question.prompt else {
+        return match &question.model {
+            Some(model) if opens_chat(args) => chat::talk(model, true, &args.session, fetcher),
+            _ => Err(no_prompt()),
+        };
+    };
+    if text.trim().is_empty() && !args.raw {
         return Err(Failure::new(Kind::Usage, "the prompt is empty")
             .advice("give one as an argument, or send it through a pipe"));
     }
-
+    if let Some(word) = &question.doubt {
+        note_doubt(word, fetcher);
+    }
     let tools = args.tools.as_deref().map_or(Ok(Vec::new()), tools)?;
-    let mut session = Session::start(&args.session, fetcher)?;
-    let prompt = if args.raw || !session.has_template() {
-        let flag =
-            args.session.talk.system.as_ref().map(|_| "--system").or(args.tools.as_ref().map(|_| "--tools"));
-        if let Some(flag) = flag {
-            let what = format!("{flag} needs a chat template, and the model has none");
-            return Err(
-                Failure::new(Kind::Usage, what).advice("`--chat-template chatml` is one that many know")
-            );
-        }
-        session.continuation(prompt)?
-    } else {
-        let opening = session.opening();
-        let messages: Vec<Message> = opening.into_iter().chain([Message::new("user", prompt)]).collect();
-        session.turn(&messages, tools)?
-    };
+    let model = question.model.clone().unwrap_or_else(|| args.session.model());
+    let mut session = Session::start(&model, &args.session, fetcher)?;
+    let prompt = prompt(args, text, tools, &session)?;
     let answer = session.answer(prompt, &mut |_, _| None)?;
     writeln!(io::stdout()).map_err(Failure::output)?;
     session.note_cost(&answer);
@@ -49,6 +43,43 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         FinishReason::ContextFull => Err(session.context_full()),
         _ => Ok(()),
     }
+}
+
+/// Whether a conversation is what somebody wants who asks nothing.
+fn opens_chat(args: &RunArgs) -> bool {
+    let is_for_one_answer = args.raw || args.tools.is_some();
+    !is_for_one_answer && io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+fn no_prompt() -> Failure {
+    Failure::new(Kind::Usage, "no prompt").advice(
+        "give the prompt as an argument, or send it through a pipe; `metallic chat` talks turn by turn",
+    )
+}
+
+/// Says which model answers, where another may have been meant.
+fn note_doubt(word: &str, fetcher: &Fetcher<'_>) {
+    let default = catalogue::DEFAULT.name;
+    let advice = match catalogue::similar_to(word) {
+        Some(entry) => format!("; did you mean `metallic run {}`?", entry.name),
+        None => String::new(),
+    };
+    fetcher.terminal.note(format_args!("no model is called {word:?}: it is a prompt for {default}{advice}"));
+}
+
+/// What the model goes on with.
+fn prompt(args: &RunArgs, text: &str, tools: Vec<Value>, session: &Session<'_>) -> Result<Prompt> {
+    if !args.raw && session.has_template() {
+        let opening = session.opening();
+        let messages: Vec<Message> = opening.into_iter().chain([Message::new("user", text)]).collect();
+        return session.turn(&messages, tools);
+    }
+    let system = args.session.talk.system.as_ref().map(|_| "--system");
+    if let Some(flag) = system.or(args.tools.as_ref().map(|_| "--tools")) {
+        let what = format!("{flag} needs a chat template, and the model has none");
+        return Err(Failure::new(Kind::Usage, what).advice("`--chat-template chatml` is one that many know"));
+    }
+    session.continuation(text)
 }
 
 /// Descriptions of tools from a file.
@@ -78,9 +109,4 @@ fn tool(item: Value) -> std::result::Result<Value, &'static str> {
         return Err("is no function with a name");
     }
     Ok(json!({ "type": "function", "function": function }))
-}
-
-fn strip_line_end(text: &str) -> &str {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    text.strip_suffix('\r').unwrap_or(text)
 }

@@ -25,6 +25,7 @@ use crate::terminal::{Style, human_bytes};
 pub(crate) struct Session<'a> {
     args: &'a SessionArgs,
     fetcher: &'a Fetcher<'a>,
+    name: ModelName,
     path: PathBuf,
     engine: Engine,
     settings: Settings,
@@ -62,8 +63,7 @@ impl Prompt {
 
 impl<'a> Session<'a> {
     /// Finds and loads the model.
-    pub(crate) fn start(args: &'a SessionArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
-        let name = &args.model;
+    pub(crate) fn start(name: &ModelName, args: &'a SessionArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
         let path = fetcher.locate(name)?.path;
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
@@ -81,12 +81,12 @@ impl<'a> Session<'a> {
             );
         }
         let engine = Engine::new(model, tokenizer);
-        Ok(Session { args, fetcher, path, engine, settings, sampling, template, entry })
+        Ok(Session { args, fetcher, name: name.clone(), path, engine, settings, sampling, template, entry })
     }
 
     /// The model, as the user calls it.
     pub(crate) fn name(&self) -> &ModelName {
-        &self.args.model
+        &self.name
     }
 
     /// Tokens that prompt and answer may have together.

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use metallic::text::{EncodeOptions, Tokenizer};
 
 use crate::args::TokenizeArgs;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::{input, model_file};
 
@@ -13,7 +13,12 @@ use crate::{input, model_file};
 pub(crate) fn run(args: &TokenizeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let tokenizer = model_file::tokenizer(&model_file::open(&path)?)?;
-    let text = input::argument_or_stdin(args.text.as_deref(), "text")?;
+    let text = match &args.text {
+        Some(text) => text.clone(),
+        None => input::piped(None)?.ok_or_else(|| {
+            Failure::new(Kind::Usage, "no text").advice("give it as an argument, or send it through a pipe")
+        })?,
+    };
     let options = EncodeOptions { add_special: !args.no_bos, parse_special: !args.no_special };
     let ids = model_file::encode(&tokenizer, &text, options)?;
     let mut out = BufWriter::new(io::stdout().lock());

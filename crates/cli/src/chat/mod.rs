@@ -15,9 +15,9 @@ use std::path::Path;
 use metallic::FinishReason;
 use serde_json::Value;
 
-use crate::args::ChatArgs;
+use crate::args::{ChatArgs, SessionArgs};
 use crate::failure::{Failure, Kind, Result};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, ModelName};
 use crate::session::{Answer, Prompt, Session};
 use crate::terminal::Style;
 
@@ -30,15 +30,21 @@ use entry::Entry;
 /// Where `-n` does not say how long answers get: the share of the context that is kept for the next one.
 const ROOM: usize = 4;
 
-/// Talks until the user leaves. Of a script, whose turns nobody watches, the first failure is the chat's.
+/// Talks until the user leaves.
 pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let session = Session::start(&args.session, fetcher)?;
+    let model = args.model.clone().unwrap_or_else(|| args.session.model());
+    talk(&model, !args.no_context_shift, &args.session, fetcher)
+}
+
+/// Talks with a model; `shifts` is whether the oldest turns give way when the context is full. Of a
+/// script, whose turns nobody watches, the first failure is the chat's.
+pub(crate) fn talk(model: &ModelName, shifts: bool, args: &SessionArgs, fetcher: &Fetcher<'_>) -> Result<()> {
+    let session = Session::start(model, args, fetcher)?;
     if !session.has_template() {
-        return Err(Failure::new(Kind::BadModel, format!("{} has no chat template", args.session.model))
-            .advice(
-                "if it was made for conversation, `--chat-template` says how, chatml for many; \
+        return Err(Failure::new(Kind::BadModel, format!("{model} has no chat template")).advice(
+            "if it was made for conversation, `--chat-template` says how, chatml for many; \
                  if not, use `metallic run --raw`",
-            ));
+        ));
     }
     let mut editor = Editor::new(fetcher.terminal)?;
     let welcome = format!(
@@ -52,7 +58,7 @@ pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         fetcher,
         conversation: Conversation::default(),
         tools: Vec::new(),
-        shifts: !args.no_context_shift,
+        shifts,
         has_told_of_shift: false,
     };
     chat.reset();

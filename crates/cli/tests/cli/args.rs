@@ -44,6 +44,7 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["run", "-s", "-2"], "--seed"),
         (&["run", "--temp", "-x"], "invalid value '-x' for '--temp"),
         (&["run", "--kv-type", "-x"], "invalid value '-x' for '--kv-type"),
+        (&["chat", "a.gguf", "-m", "b.gguf"], "--model"),
         (&["run", "--temp", "-1"], "--temp"),
         (&["run", "--temp", "nan"], "--temp"),
         (&["run", "--top-p", "1.5"], "--top-p"),
@@ -169,6 +170,7 @@ fn what_follows_a_flag_is_its_value_even_with_a_dash() {
     for (args, expected) in [
         (&["--raw", "-p", "-ab"][..], "cdefg\n"),
         (&["--raw", "-p", "--raw"], "xyz\n"),
+        (&["--raw", "-f", "-f"], "defgh\n"),
         (&["--system", "- be terse", "hi"], "TUVWX\n"),
         (&["--chat-template", "-j", "hi"], "TUVWX\n"),
         (&["--tools", "-t", "hi"], "TUVWX\n"),
@@ -193,6 +195,51 @@ fn of_a_repeated_flag_the_last_counts() {
     let outcome = sandbox.run(&[&run[..], &more].concat()).succeeds();
     assert_eq!(outcome.stdout, "d\n", "texts to stop at collect");
     sandbox.run(&["models", "--color", "never", "--color", "always"]).succeeds();
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_need_not_be_utf_8() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = |start: &str| -> OsString {
+        [start.as_bytes(), b"\xff.gguf"].map(OsStr::from_bytes).join(OsStr::new(""))
+    };
+    let sandbox = Sandbox::new("args-bytes");
+    let files: [(&str, &[u8]); 4] = [
+        ("model", &alphabet::model()),
+        ("text", b"abcdefgh"),
+        ("tools", b"[]"),
+        ("jinja", alphabet::TEMPLATE.as_bytes()),
+    ];
+    for (start, content) in files {
+        std::fs::write(sandbox.path("").join(name(start)), content).unwrap();
+    }
+    let run = |args: &[&str]| {
+        // What is in angle brackets stands for a file.
+        let args = args.iter().map(|arg| match arg.strip_prefix('<') {
+            Some(start) => name(start.trim_end_matches('>')),
+            None => arg.into(),
+        });
+        outcome(sandbox.command(&[]).args(args).stdin(std::process::Stdio::null()).output().unwrap())
+            .succeeds()
+            .stdout
+    };
+    let short = ["--temp", "0", "-n", "2"];
+    assert_eq!(run(&[&["run", "<model>", "hi"], &short[..]].concat()), "TU\n");
+    assert_eq!(run(&[&["run", "-m", "<model>", "--raw", "-f", "<text>"], &short[..]].concat()), "ij\n");
+    assert_eq!(run(&[&["run", "-m", "<model>", "--tools", "<tools>", "hi"], &short[..]].concat()), "TU\n");
+    assert_eq!(
+        run(&[&["run", "-m", "<model>", "--chat-template", "<jinja>", "hi"], &short[..]].concat()),
+        "TU\n"
+    );
+    assert_eq!(run(&["chat", "<model>"]), "");
+    assert!(run(&["inspect", "<model>"]).contains("Alphabet"));
+    assert_eq!(run(&["tokenize", "<model>", "--ids", "a"]), "[97]\n");
+    assert!(run(&["perplexity", "<model>", "--text", "<text>", "-c", "4"]).contains("2 chunks"));
+    run(&["logits", "<model>", "--tokens", "1", "-o", "<out>"]);
+    run(&["align", "<model>", "<aligned>"]);
+    assert!([name("out"), name("aligned")].iter().all(|name| sandbox.path("").join(name).is_file()));
 }
 
 #[test]

@@ -374,7 +374,7 @@ fn an_entry_is_kept_when_it_is_made_and_two_chats_keep_both_theirs() {
         chats[chat].wait_for("prefill ");
         chats[chat].wait_for("> ");
     }
-    for mut terminal in chats {
+    for terminal in chats {
         terminal.kill();
     }
     assert_eq!(fs::read_to_string(sandbox.path("cache/chat-history")).unwrap(), "#V2\none\ntwo\nthree\n");
@@ -383,7 +383,7 @@ fn an_entry_is_kept_when_it_is_made_and_two_chats_keep_both_theirs() {
 #[test]
 fn on_a_terminal_nothing_is_read_unasked_and_colours_are_on() {
     let sandbox = sandbox("chat-colours");
-    let mut terminal = Terminal::start(&sandbox, &["run", "-m", "a.gguf"]);
+    let mut terminal = Terminal::start(&sandbox, &["run"]);
     terminal.wait_for("no prompt: give the prompt as an argument");
     assert_eq!(terminal.exit_code(), Some(2));
     let mut terminal = Terminal::start(&sandbox, &["run", "-m", "no-such.gguf", "x"]);

@@ -16,6 +16,7 @@ mod plan;
 mod pull;
 #[cfg(all(unix, feature = "hub"))]
 mod pull_hub;
+mod question;
 mod run;
 mod sandbox;
 #[cfg(unix)]

@@ -14,6 +14,7 @@ use crate::fetch::{Fetcher, catalogue};
 use crate::input;
 use crate::question::Question;
 use crate::session::{Prompt, Session};
+use crate::speech::Form;
 
 /// Streams the answer to standard output; opens a chat where a model is named on a terminal and nothing is asked.
 pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
@@ -35,8 +36,14 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let model = question.model.clone().unwrap_or_else(|| args.session.model());
     let mut session = Session::start(&model, &args.session, fetcher)?;
     let prompt = prompt(args, text, tools, &session)?;
-    let answer = session.answer(prompt, &mut |_, _| None)?;
-    writeln!(io::stdout()).map_err(Failure::output)?;
+    let form = match args.json {
+        true => Form::Json { logprobs: args.logprobs.map(usize::from) },
+        false => Form::Prose,
+    };
+    let answer = session.answer(prompt, form, &mut |_, _| None)?;
+    if form == Form::Prose {
+        writeln!(io::stdout()).map_err(Failure::output)?;
+    }
     session.note_cost(&answer);
     match answer.reason {
         FinishReason::Cancelled => Err(Failure::interrupted()),
@@ -47,7 +54,7 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 
 /// Whether a conversation is what somebody wants who asks nothing.
 fn opens_chat(args: &RunArgs) -> bool {
-    let is_for_one_answer = args.raw || args.tools.is_some();
+    let is_for_one_answer = args.raw || args.json || args.tools.is_some();
     !is_for_one_answer && io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 

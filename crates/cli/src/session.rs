@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use metallic::engine::Stats;
+use metallic::engine::{RequestId, Stats};
 use metallic::sampling::SamplingParams;
 use metallic::text::{
     AnswerFormat, AnswerSplitter, ChatTemplate, EncodeOptions, Message, RenderOptions, Tokenizer,
@@ -18,7 +18,7 @@ use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
 use crate::model_file::{self, kind_of};
 use crate::settings::Settings;
-use crate::speech::Speech;
+use crate::speech::{Form, Speech};
 use crate::terminal::{Style, human_bytes};
 
 /// A model ready to answer.
@@ -178,6 +178,7 @@ impl<'a> Session<'a> {
     pub(crate) fn answer(
         &mut self,
         prompt: Prompt,
+        form: Form,
         make_room: &mut dyn FnMut(&Self, usize) -> Option<Prompt>,
     ) -> Result<Answer> {
         let request = Request {
@@ -186,31 +187,47 @@ impl<'a> Session<'a> {
             stop: self.settings.answer.stop.clone(),
             ignore_eos: self.settings.answer.ignore_eos,
             control_tokens: prompt.markers,
+            logprobs: form.logprobs(),
             ..Request::new(prompt.tokens)
         };
-        let cannot_answer = |error| Failure::new(kind_of(&error), CANT_ANSWER).because(error);
-        let id = self.engine.submit(request).map_err(cannot_answer)?;
-        let mut progress = Progress::default();
-        let mut speech = Speech::new(self.fetcher.terminal, self.args.talk.reasoning, prompt.splitter);
+        let id = self.engine.submit(request).map_err(|error| cannot_answer(Arc::new(error)))?;
+        let terminal = self.fetcher.terminal;
+        let mut speech = Speech::new(form, terminal, self.args.talk.reasoning, prompt.splitter);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
-        while progress.end.is_none() {
+        let end = loop {
+            let mut events = Vec::new();
             if interrupt.is_pressed() {
-                self.engine.cancel(id, &mut |event| progress.take(event));
+                self.engine.cancel(id, &mut |event| events.push(event));
             } else {
-                if self.engine.room(id) == Some(0)
-                    && let Some(prompt) = make_room(self, progress.n_tokens)
-                {
-                    self.engine.replace_prompt(id, prompt.tokens).map_err(cannot_answer)?;
-                }
-                self.engine.step(&mut |event| progress.take(event));
+                events = self.step(id, make_room)?;
             }
-            speech.push(&std::mem::take(&mut progress.news))?;
-        }
+            if let Some(end) = tell(events, &mut speech, self.engine.tokenizer())? {
+                break end;
+            }
+        };
         let cost = meter.stop(self.engine.model());
-        let said = speech.finish()?;
-        let (reason, stats) = progress.end()?;
+        let said = speech.finish(end.as_ref().ok().map(|(reason, stats)| (*reason, stats)))?;
+        let (reason, stats) = end.map_err(cannot_answer)?;
         Ok(Answer { said, reason, stats, cost })
+    }
+
+    /// Has the engine take a step of a request, with room for it.
+    fn step(
+        &mut self,
+        id: RequestId,
+        make_room: &mut dyn FnMut(&Self, usize) -> Option<Prompt>,
+    ) -> Result<Vec<Event>> {
+        if self.engine.room(id) == Some(0)
+            && let Some(n_said) = self.engine.stats(id).map(|stats| stats.n_generated)
+            && let Some(prompt) = make_room(self, n_said)
+        {
+            let replaced = self.engine.replace_prompt(id, prompt.tokens);
+            replaced.map_err(|error| cannot_answer(Arc::new(error)))?;
+        }
+        let mut events = Vec::new();
+        self.engine.step(&mut |event| events.push(event));
+        Ok(events)
     }
 
     /// Tells on standard error what an answer cost, with `--stats` also what it took of the disk and of memory.
@@ -252,33 +269,23 @@ fn sampling(settings: &Settings, entry: Option<&Entry>, tokenizer: &Tokenizer) -
     settings.sampling.params(defaults, tokenizer)
 }
 
-/// What is known of an answer so far.
-#[derive(Default)]
-struct Progress {
-    /// Text that is not written yet.
-    news: String,
-    n_tokens: usize,
-    end: Option<std::result::Result<(FinishReason, Stats), Arc<metallic::Error>>>,
-}
+/// How a request ended.
+type End = std::result::Result<(FinishReason, Stats), Arc<metallic::Error>>;
 
-impl Progress {
-    fn take(&mut self, event: Event) {
+/// Tells what happened to a request; its end, if it has ended.
+fn tell(events: Vec<Event>, speech: &mut Speech<'_>, tokenizer: &Tokenizer) -> Result<Option<End>> {
+    let mut end = None;
+    for event in events {
         match event {
-            Event::Token { .. } => self.n_tokens += 1,
-            Event::Text { text, .. } => self.news.push_str(&text),
-            Event::Finished { reason, stats, .. } => self.end = Some(Ok((reason, stats))),
-            Event::Failed { error, .. } => self.end = Some(Err(error)),
+            Event::Token { token, logprobs, .. } => speech.token(token, logprobs.as_ref(), tokenizer)?,
+            Event::Text { text, .. } => speech.push(&text)?,
+            Event::Finished { reason, stats, .. } => end = Some(Ok((reason, stats))),
+            Event::Failed { error, .. } => end = Some(Err(error)),
         }
     }
-
-    /// Why it ended, and its times.
-    fn end(self) -> Result<(FinishReason, Stats)> {
-        match self.end {
-            Some(Ok(end)) => Ok(end),
-            Some(Err(error)) => Err(Failure::new(kind_of(&error), CANT_ANSWER).because(error)),
-            None => Err(Failure::new(Kind::General, CANT_ANSWER).because("the engine gave no end")),
-        }
-    }
+    Ok(end)
 }
 
-const CANT_ANSWER: &str = "can't answer";
+fn cannot_answer(error: Arc<metallic::Error>) -> Failure {
+    Failure::new(kind_of(&error), "can't answer").because(error)
+}

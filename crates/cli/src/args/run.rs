@@ -23,7 +23,18 @@ Examples:
   git diff | metallic run ./coder.gguf \"Review this\"
   metallic run -m ./coder.gguf -f question.txt
   metallic run --raw -n 32 --temp 0 \"Once upon a time\"
-  metallic run ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments")]
+  metallic run ./qwen.gguf --tools tools.json --reasoning hide \"Weather in Paris?\" | jq .arguments
+  metallic run --json --logprobs 3 \"2 + 2 =\" | jq -c 'select(.type == \"token\")'
+
+With --json each line is an object, told apart by its type:
+  text, reasoning: text, more of the answer or of what the model thinks before it
+  tool_call: name and arguments of a call
+  token: id and text, before the text that it completes; with --logprobs also logprob and top, a list of id, text and \
+logprob with the likeliest first
+  end: reason (stop, stop_text, max_tokens, context_full or interrupted), n_prompt, n_cached, n_read, n_generated, \
+prefill_s, decode_s, prefill_tokens_s, decode_tokens_s
+A text that is no UTF-8 by itself has U+FFFD in place of what isn't. A logprob is null where it is minus infinity, and a \
+rate where there is none. An answer that fails has no end.")]
 pub(crate) struct RunArgs {
     /// The model: a file, a short name, hf:… or pypi:… [default: that of -m]
     #[arg(value_name = "MODEL")]
@@ -53,6 +64,14 @@ pub(crate) struct RunArgs {
     /// lines of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) tools: Option<PathBuf>,
+
+    /// Print an object of JSON a line: text, tokens, calls, why the answer ended, rates
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Tell in tokens' objects how likely each was, and as many of the likeliest
+    #[arg(long, value_name = "N", requires = "json")]
+    pub(crate) logprobs: Option<u16>,
 
     // Last: the headings of its groups would take in what comes after.
     #[command(flatten)]

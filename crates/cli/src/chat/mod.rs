@@ -19,6 +19,7 @@ use crate::args::{ChatArgs, SessionArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, ModelName};
 use crate::session::{Answer, Prompt, Session};
+use crate::speech::Form;
 use crate::terminal::Style;
 
 use commands::Next;
@@ -139,10 +140,10 @@ impl Chat<'_> {
         let room = session.max_tokens().unwrap_or(n_ctx / ROOM).min(n_ctx / 2);
         if !self.shifts {
             let prompt = session.turn(&conversation.told(), tools.clone())?;
-            return session.answer(prompt, &mut |_, _| None);
+            return session.answer(prompt, Form::Prose, &mut |_, _| None);
         }
         let prompt = prompt_with(room, session, conversation, tools)?;
-        session.answer(prompt, &mut |session, n_said| {
+        session.answer(prompt, Form::Prose, &mut |session, n_said| {
             let n_forgotten = conversation.n_forgotten();
             // What the template refuses now, it refuses in the next turn, too, and then it is told.
             let prompt = prompt_with(n_said + room, session, conversation, tools).ok()?;

@@ -7,7 +7,7 @@ use crate::sandbox::{Outcome, Sandbox};
 const TOOLS: &str = r#"[{"type": "function", "function": {"name": "weather", "parameters": {}}}]"#;
 
 /// A model that says `TU`, thinks `W`, says `Y`, and calls a tool.
-fn thinker(test: &str) -> Sandbox {
+pub(crate) fn thinker(test: &str) -> Sandbox {
     let sandbox = Sandbox::new(test);
     let spelled = &[
         (b'V', "<|START_THINKING|>"),

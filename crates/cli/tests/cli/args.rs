@@ -44,6 +44,7 @@ fn a_wrong_command_line_is_refused_with_code_2() {
         (&["run", "-s", "-2"], "--seed"),
         (&["run", "--temp", "-x"], "invalid value '-x' for '--temp"),
         (&["run", "--kv-type", "-x"], "invalid value '-x' for '--kv-type"),
+        (&["run", "--logprobs", "3", "x"], "--json"),
         (&["chat", "a.gguf", "-m", "b.gguf"], "--model"),
         (&["run", "--temp", "-1"], "--temp"),
         (&["run", "--temp", "nan"], "--temp"),

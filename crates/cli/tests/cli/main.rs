@@ -11,6 +11,7 @@ mod bench;
 mod chat;
 mod guard;
 mod inspect;
+mod json;
 mod plan;
 #[cfg(unix)]
 mod pull;

@@ -110,7 +110,7 @@ fn a_model_alone_on_a_terminal_opens_a_chat() {
         terminal.press("/exit\r");
         assert_eq!(terminal.exit_code(), Some(0), "{args:?}");
     }
-    for args in [&["run", "a.gguf", "--raw"][..], &["run"]] {
+    for args in [&["run", "a.gguf", "--raw"][..], &["run", "a.gguf", "--json"], &["run"]] {
         let (screen, code) = Terminal::start(&sandbox, args).rest();
         assert_eq!((screen.contains("no prompt"), code), (true, Some(2)), "{args:?} {screen}");
     }

@@ -106,6 +106,7 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
     });
     let (config, plan) = plan(&loader, &path)?;
     note_what_is_smaller(&config, &plan, args, terminal);
+    warn_of_length(&config, plan.request.n_ctx);
     let model = loader.load_planned(config, plan);
     bar.finish_and_clear();
     model.map_err(|e| unusable(&path, e))
@@ -126,6 +127,16 @@ fn note_what_is_smaller(config: &ModelConfig, plan: &MemoryPlan, args: &EngineAr
             streamed => format!("{} of the weights are swapped in as they are used", human_bytes(streamed)),
         };
         terminal.note(format_args!("{budget} has no room for the files in a slab: {instead}"));
+    }
+}
+
+/// A model makes little of positions that it never saw.
+fn warn_of_length(config: &ModelConfig, n_ctx: usize) {
+    let trained = config.context_length;
+    if n_ctx > trained {
+        tracing::warn!(
+            "a context of {n_ctx} is more than the {trained} tokens that the model was trained for: expect little beyond them"
+        );
     }
 }
 

@@ -190,9 +190,11 @@ impl<'a> Session<'a> {
             logprobs: form.logprobs(),
             ..Request::new(prompt.tokens)
         };
+        let n_prompt = request.prompt.len() as u64;
         let id = self.engine.submit(request).map_err(|error| cannot_answer(Arc::new(error)))?;
         let terminal = self.fetcher.terminal;
         let mut speech = Speech::new(form, terminal, self.args.talk.reasoning, prompt.splitter);
+        let reading = terminal.token_count("reading the prompt", n_prompt);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
         let end = loop {
@@ -201,6 +203,13 @@ impl<'a> Session<'a> {
                 self.engine.cancel(id, &mut |event| events.push(event));
             } else {
                 events = self.step(id, make_room)?;
+            }
+            match self.engine.stats(id) {
+                Some(stats) if stats.n_generated == 0 => {
+                    reading.set_position((stats.n_cached + stats.n_read) as u64);
+                }
+                _ if !reading.is_finished() => reading.finish_and_clear(),
+                _ => {}
             }
             if let Some(end) = tell(events, &mut speech, self.engine.tokenizer())? {
                 break end;
@@ -230,8 +239,15 @@ impl<'a> Session<'a> {
         Ok(events)
     }
 
-    /// Tells on standard error what an answer cost, with `--stats` also what it took of the disk and of memory.
+    /// Tells on standard error that an answer was cut, and what it cost, with `--stats` also what it took of the disk
+    /// and of memory.
     pub(crate) fn note_cost(&self, answer: &Answer) {
+        if answer.reason == FinishReason::MaxTokens {
+            let n_predict = self.settings.answer.n_predict;
+            self.fetcher
+                .terminal
+                .note(format_args!("the answer is cut: -n {n_predict} allows no more tokens"));
+        }
         let Stats { n_prompt, n_cached, n_generated, .. } = answer.stats;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
         let mut line = format!("prefill {} tokens{}", n_prompt - n_cached, rate(answer.stats.prefill_rate()));

@@ -5,17 +5,20 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::ColorChoice;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::failure::Failure;
 
 /// How often a spinner turns.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
+
+/// How long work is done before a sign of life appears that only long work needs.
+const LATE: Duration = Duration::from_millis(400);
 
 /// What the user's terminal can show and what they asked to see.
 #[derive(Clone, Debug)]
@@ -150,9 +153,11 @@ impl Terminal {
         self.bar(label, total, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
     }
 
-    /// A bar that counts steps up to `total`, on a terminal.
+    /// A bar that counts steps up to `total`, on a terminal, from before the first, which may take long.
     pub(crate) fn step_bar(&self, label: &str, total: u64) -> ProgressBar {
-        self.bar(label, total, "{msg} {wide_bar} {pos}/{len} {eta}")
+        let bar = self.bar(label, total, "{msg} {wide_bar} {pos}/{len} {eta}");
+        bar.tick();
+        bar
     }
 
     /// A sign of life with a count of bytes, for work of unknown length, on a terminal.
@@ -165,6 +170,21 @@ impl Terminal {
     /// A sign of life, on a terminal.
     pub(crate) fn spinner(&self, label: &str) -> ProgressBar {
         let bar = self.bar(label, 0, "{spinner} {msg} {elapsed}");
+        bar.enable_steady_tick(SPINNER_TICK);
+        bar
+    }
+
+    /// A count of tokens up to `total`, on a terminal, once it takes a while.
+    pub(crate) fn token_count(&self, label: &'static str, total: u64) -> ProgressBar {
+        let count = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            if state.elapsed() >= LATE {
+                let (n, total, time) = (state.pos(), state.len().unwrap_or(total), state.elapsed().as_secs());
+                // A line that can't be drawn is no loss.
+                let _ = write!(out, "{label}: {n} of {total} tokens, {time} s");
+            }
+        };
+        let bar = self.bar(label, total, "{count}");
+        bar.set_style(bar.style().with_key("count", count));
         bar.enable_steady_tick(SPINNER_TICK);
         bar
     }

@@ -244,6 +244,38 @@ fn paths_need_not_be_utf_8() {
 }
 
 #[test]
+fn quiet_and_colour_hold_for_warnings_and_usage_errors() {
+    let sandbox = alphabet("args-quiet", "a.gguf");
+    let run = ["run", "-m", "a.gguf", "--temp", "0", "-n", "1", "-c", "3000", "hi"];
+    let with = |args: &[&str]| sandbox.run(&[&run[..], args].concat()).succeeds().stderr;
+    let usual = with(&[]);
+    assert!(
+        usual.contains(" WARN ") && usual.contains("trained") && usual.contains("-n 1 allows"),
+        "{usual}"
+    );
+    assert!(!usual.contains('\x1b'), "{usual}");
+    assert_eq!(with(&["-q"]), "");
+    assert!(with(&["--color", "always"]).contains("\x1b[33m WARN"));
+
+    for args in [
+        &["--color", "always", "run", "--no-such-flag"][..],
+        &["run", "--no-such-flag", "--color", "always"],
+        &["run", "--color=never", "--no-such-flag", "--color=always"],
+        &["--color=always", "--help"],
+    ] {
+        let outcome = sandbox.run(args);
+        assert!(outcome.stderr.contains('\x1b') != outcome.stdout.contains('\x1b'), "{args:?} {outcome:?}");
+    }
+    let forced =
+        |args: &[&str]| outcome(sandbox.command(args).env("CLICOLOR_FORCE", "1").output().unwrap()).stderr;
+    assert!(forced(&["run", "--no-such-flag"]).contains('\x1b'));
+    assert!(!forced(&["run", "--no-such-flag", "--color", "never"]).contains('\x1b'));
+    assert!(
+        !forced(&["run", "--no-such-flag", "--color", "never", "--", "--color", "always"]).contains('\x1b')
+    );
+}
+
+#[test]
 fn help_is_wrapped_once_at_any_width() {
     let sandbox = Sandbox::new("args-wrap");
     let commands =

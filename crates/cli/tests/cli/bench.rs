@@ -122,3 +122,15 @@ fn keys_and_values_are_kept_as_asked_for() {
         assert_eq!((&rows[0]["type_k"], &rows[0]["type_v"]), (&kv_type.into(), &kv_type.into()));
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_terminal_sees_from_the_start_how_far_it_is() {
+    let sandbox = Sandbox::new("bench-terminal");
+    sandbox.write("tiny.gguf", metallic::testing::tiny_model().unwrap());
+    let args = ["bench", "tiny.gguf", "-p", "16", "-n", "0", "-r", "2", "-t", "1"];
+    let mut terminal = crate::terminal::Terminal::start(&sandbox, &args);
+    terminal.wait_for("measuring");
+    terminal.wait_for("0/2");
+    assert_eq!(terminal.exit_code(), Some(0));
+}

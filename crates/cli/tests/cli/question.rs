@@ -115,3 +115,28 @@ fn a_model_alone_on_a_terminal_opens_a_chat() {
         assert_eq!((screen.contains("no prompt"), code), (true, Some(2)), "{args:?} {screen}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn while_a_long_prompt_is_read_its_tokens_are_counted() {
+    use crate::terminal::Terminal;
+    let sandbox = sandbox("question-progress");
+    sandbox.write("long.txt", "abc".repeat(20_000));
+    let args = ["run", "a.gguf", "-f", "long.txt", "-c", "64000", "-b", "16", "-t", "1", "-n", "1", "-q"];
+    let mut terminal = Terminal::start(&sandbox, &args[..args.len() - 1]);
+    terminal.wait_for("reading the prompt: ");
+    terminal.wait_for(" of 60");
+    terminal.interrupt();
+    let (_, code) = terminal.rest();
+    assert_eq!(code, Some(130));
+    // A terminal that takes nothing back is shown no progress, and who wants quiet neither.
+    for (kind, args) in [("dumb", &args[..args.len() - 1]), ("xterm", &args)] {
+        let terminal = Terminal::start_with(&sandbox, args, |command| {
+            command.env("TERM", kind);
+        });
+        std::thread::sleep(Duration::from_secs(2));
+        terminal.interrupt();
+        let (screen, _) = terminal.rest();
+        assert!(!screen.contains("reading the prompt") && !screen.contains('\x1b'), "{screen}");
+    }
+}

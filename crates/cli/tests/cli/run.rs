@@ -226,6 +226,15 @@ fn a_bias_on_no_token_is_refused() {
 }
 
 #[test]
+fn an_answer_that_is_cut_is_told() {
+    let sandbox = sandbox("run-cut");
+    assert!(
+        run(&sandbox, &["--temp", "0", "-n", "3", "hi"]).succeeds().stderr.contains("-n 3 allows no more")
+    );
+    assert!(!run(&sandbox, &["--temp", "0", "-n", "99999999999", "hi"]).succeeds().stderr.contains("allows"));
+}
+
+#[test]
 fn a_seed_of_minus_one_is_a_new_one() {
     let sandbox = sandbox("run-new-seed");
     let any = ["--raw", "-n", "40", "--temp", "50", "--top-k", "0", "--top-p", "1", "--min-p", "0", "a"];

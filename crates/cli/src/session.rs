@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
     /// The tokens that make the model go on with a text.
     pub(crate) fn continuation(&self, text: &str) -> Result<Prompt> {
         // The user's own text: special tokens in it are meant as such.
-        let options = EncodeOptions { add_special: true, parse_special: true };
+        let options = EncodeOptions { add_bos: true, add_eos: true, parse_special: true };
         let tokens = model_file::encode(self.engine.tokenizer(), text, options)?;
         Ok(Prompt { tokens, splitter: AnswerFormat::default().splitter(text), markers: Vec::new() })
     }
@@ -161,15 +161,9 @@ impl<'a> Session<'a> {
         }
         let format = template.answer_format();
         let (splitter, markers) = (format.splitter(&text), format.control_tokens(tokenizer));
-        let options = EncodeOptions { add_special: false, parse_special: true };
-        let mut tokens = model_file::encode(tokenizer, &text, options)?;
-        // Some templates write BOS themselves, others leave it to the tokenizer.
-        if let Some(bos) = tokenizer.bos()
-            && tokenizer.adds_bos()
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
+        // Some templates write BOS themselves, others leave it to the tokenizer. What follows is the model's to say.
+        let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
+        let tokens = model_file::encode(tokenizer, &text, options)?;
         Ok(Prompt { tokens, splitter, markers })
     }
 

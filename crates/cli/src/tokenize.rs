@@ -19,7 +19,8 @@ pub(crate) fn run(args: &TokenizeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             Failure::new(Kind::Usage, "no text").advice("give it as an argument, or send it through a pipe")
         })?,
     };
-    let options = EncodeOptions { add_special: !args.no_bos, parse_special: !args.no_special };
+    let adds = !args.no_bos;
+    let options = EncodeOptions { add_bos: adds, add_eos: adds, parse_special: !args.no_special };
     let ids = model_file::encode(&tokenizer, &text, options)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.ids { writeln!(out, "{ids:?}") } else { write_pieces(&mut out, &tokenizer, &ids) };

@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let file = GgufFile::open(path)?;
     let tokenizer = Tokenizer::from_gguf(&file.gguf())?;
-    let prompt = tokenizer.encode(prompt, EncodeOptions { add_special: true, parse_special: true })?;
+    let prompt =
+        tokenizer.encode(prompt, EncodeOptions { add_bos: true, add_eos: true, parse_special: true })?;
     let mut engine = Engine::new(GgufLoader::new(file).load()?, tokenizer);
 
     let request = Request { max_tokens: Some(100), ..Request::new(prompt) };

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("load\t{:.0} ms", start.elapsed().as_secs_f64() * 1e3);
     for path in arguments {
         let text = std::fs::read_to_string(&path)?;
-        let options = EncodeOptions { add_special: false, parse_special: false };
+        let options = EncodeOptions { add_bos: false, add_eos: false, parse_special: false };
         let mut seconds = Vec::new();
         let mut n_tokens = 0;
         for _ in 0..RUNS {

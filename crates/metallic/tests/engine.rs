@@ -31,7 +31,7 @@ fn load(bytes: &[u8], n_ctx: usize, n_sequences: usize) -> (Model, Tokenizer) {
 }
 
 fn request(engine: &Engine, prompt: &str, max_tokens: usize) -> Request {
-    let options = EncodeOptions { add_special: true, parse_special: false };
+    let options = EncodeOptions { add_bos: true, add_eos: true, parse_special: false };
     let prompt = engine.tokenizer().encode(prompt, options).unwrap();
     Request { sampling: SamplingParams::greedy(), max_tokens: Some(max_tokens), ..Request::new(prompt) }
 }

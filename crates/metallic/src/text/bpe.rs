@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use metallic_gguf::{Array, Metadata};
 
 use super::error::TokenizerError;
+use super::lenient::Faults;
 use super::merge::{MergeRules, Merger};
 use super::pretokenize::PreTokenizer;
 use super::tokenizer;
@@ -100,6 +101,7 @@ impl MergeRules for Rules<'_> {
     }
 }
 
+/// Reads `tokenizer.ggml.merges`. What is no merge of two pieces to a third is left out.
 fn read_merges(
     metadata: &Metadata<'_>,
     vocabulary: &Vocabulary,
@@ -108,24 +110,35 @@ fn read_merges(
     let array: Array<'_> = metadata.required("tokenizer.ggml.merges")?;
     let mut merges = Merges::with_capacity(array.len());
     let mut joined = Vec::new();
+    let mut bad = Faults::default();
     for (index, merge) in array.strings()?.enumerate() {
-        let text = || String::from_utf8_lossy(merge).into_owned();
-        let bad = || TokenizerError::BadMerge { index, merge: text() };
-        let merge_text = std::str::from_utf8(merge).map_err(|_| bad())?;
-        // A piece may start with a space in vocabularies of text, so the separator is not the first character.
-        let separator = merge_text.bytes().skip(1).position(|b| b == b' ').ok_or_else(bad)? + 1;
-        joined.clear();
-        let unknown = || TokenizerError::UnknownMerge { index, merge: text() };
-        let is_left = alphabet.decode_into(&merge_text[..separator], &mut joined);
-        let middle = joined.len();
-        let is_right = alphabet.decode_into(&merge_text[separator + 1..], &mut joined);
-        if !(is_left && is_right) {
-            return Err(unknown());
+        match read_merge(merge, vocabulary, alphabet, &mut joined) {
+            // Of equal merges, the first counts.
+            Some((pair, id)) => _ = merges.entry(pair).or_insert((index as u32, id)),
+            None => bad.add(index, merge),
         }
-        let find = |piece: &[u8]| vocabulary.find(piece).ok_or_else(unknown);
-        let pair = (find(&joined[..middle])?, find(&joined[middle..])?);
-        // Of equal merges, the first counts.
-        merges.entry(pair).or_insert((index as u32, find(&joined)?));
     }
+    bad.tell("merge(s) of pieces, or to one, that it does not have, which are left out");
     Ok(merges)
+}
+
+/// The pair that a merge joins and the piece that it becomes, if the vocabulary has all three.
+fn read_merge(
+    merge: &[u8],
+    vocabulary: &Vocabulary,
+    alphabet: Alphabet,
+    joined: &mut Vec<u8>,
+) -> Option<((u32, u32), u32)> {
+    let merge = std::str::from_utf8(merge).ok()?;
+    // A piece may start with a space in vocabularies of text, so the separator is not the first character.
+    let separator = merge.bytes().skip(1).position(|b| b == b' ')? + 1;
+    joined.clear();
+    let is_left = alphabet.decode_into(&merge[..separator], joined);
+    let middle = joined.len();
+    let is_right = alphabet.decode_into(&merge[separator + 1..], joined);
+    if !(is_left && is_right) {
+        return None;
+    }
+    let pair = (vocabulary.find(&joined[..middle])?, vocabulary.find(&joined[middle..])?);
+    Some((pair, vocabulary.find(joined)?))
 }

@@ -8,6 +8,7 @@
 use metallic_gguf::{Array, Metadata};
 
 use super::error::TokenizerError;
+use super::lenient;
 
 /// How a vocabulary of the SentencePiece kind changes a text before it is encoded.
 pub(super) struct Normalizer {
@@ -31,7 +32,7 @@ impl Normalizer {
             None => Vec::new(),
         };
         let (units, replacements) = if blob.is_empty() { Default::default() } else { parse(&blob)? };
-        let flag = |key| metadata.optional::<bool>(key);
+        let flag = |key| lenient::flag(metadata, key);
         Ok(Normalizer {
             units,
             replacements,

@@ -22,37 +22,13 @@ pub enum TokenizerError {
     #[error("the file has no tokenizer (its kind is \"none\"); the model can still run on token ids")]
     NoTokenizer,
 
-    /// Two arrays of the vocabulary that must be equally long are not.
-    #[error("the vocabulary has {n_tokens} tokens, but {found} entries in {key:?}")]
+    /// A list has fewer entries than there are tokens.
+    #[error("the vocabulary has {n_tokens} tokens, but only {found} entries in {key:?}")]
     LengthMismatch { key: &'static str, n_tokens: usize, found: usize },
 
     /// The vocabulary has no tokens, or more than ids can number.
     #[error("a vocabulary of {n_tokens} tokens can't be used")]
     BadSize { n_tokens: usize },
-
-    /// A token's text is not UTF-8.
-    #[error("the text of token {id} is not valid UTF-8: {}", text.escape_ascii())]
-    PieceNotUtf8 { id: usize, text: Vec<u8> },
-
-    /// A token is said to stand for a byte, but its text is not of the form `<0x0A>`.
-    #[error("token {id} should stand for a byte, but its text {text:?} is not of the form \"<0x0A>\"")]
-    BadByteToken { id: usize, text: String },
-
-    /// A token type that the format does not define.
-    #[error("token {id} has type {found}; types 1 to 6 exist")]
-    BadTokenType { id: usize, found: i64 },
-
-    /// A key names a token that the vocabulary does not have.
-    #[error("{key:?} is {id}, but the vocabulary has {n_tokens} tokens")]
-    IdOutOfRange { key: &'static str, id: u32, n_tokens: usize },
-
-    /// A merge is not two pieces with a space between them.
-    #[error("merge number {index}, {merge:?}, is not two pieces separated by a space")]
-    BadMerge { index: usize, merge: String },
-
-    /// A merge joins pieces, or makes one, that the vocabulary does not have.
-    #[error("merge number {index}, {merge:?}, needs a piece that is not in the vocabulary")]
-    UnknownMerge { index: usize, merge: String },
 
     /// A token's score is no number, or an infinite one where scores are added.
     #[error("the score of token {id} is not a finite number")]
@@ -61,12 +37,6 @@ pub enum TokenizerError {
     /// The tokens are too many, or too long, to be searched for.
     #[error("the vocabulary's tokens can't be searched for: {reason}")]
     TooManyPieces { reason: String },
-
-    /// A token's text breaks off within an escape, or an escape is no number.
-    #[error(
-        "the text of token {id}, {text:?}, has a backslash that is not followed by a character or two hexadecimal digits"
-    )]
-    BadEscape { id: usize, text: String },
 
     /// The table of replacements (`tokenizer.ggml.precompiled_charsmap`) is not one.
     #[error("\"tokenizer.ggml.precompiled_charsmap\" can't be used: {reason}")]

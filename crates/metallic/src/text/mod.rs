@@ -31,6 +31,7 @@ mod charsmap;
 mod chat_template;
 mod error;
 mod footprint;
+mod lenient;
 mod longest;
 mod merge;
 mod pre_types;

@@ -3,6 +3,7 @@
 use metallic_gguf::Metadata;
 
 use super::error::TokenizerError;
+use super::lenient;
 use super::merge::{MergeRules, Merger};
 use super::tokenizer;
 use super::vocabulary::{Vocabulary, read_scores};
@@ -27,7 +28,7 @@ impl Spm {
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
         let ranks = read_scores(metadata, vocabulary.len(), rank_of)?;
-        let add_space_prefix = metadata.optional("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        let add_space_prefix = lenient::flag(metadata, "tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
         Ok(Spm { ranks, breaks: WordBreaks::new(vocabulary), add_space_prefix, unknown })
     }
 

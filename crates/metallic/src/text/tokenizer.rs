@@ -5,6 +5,7 @@ use metallic_gguf::{Gguf, Metadata};
 use super::bpe::Bpe;
 use super::error::TokenizerError;
 use super::footprint;
+use super::lenient;
 use super::pretokenize::PreTokenizer;
 use super::rwkv::Rwkv;
 use super::special::{Part, SpecialTokens};
@@ -78,8 +79,10 @@ pub(super) trait Encoder {
 /// What [`Tokenizer::encode`] does beside the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// Whether BOS and EOS are added where the vocabulary wants them.
-    pub add_special: bool,
+    /// Whether BOS begins the text where the vocabulary wants it. A text that begins with it gets no second one.
+    pub add_bos: bool,
+    /// Whether EOS ends the text where the vocabulary wants it. A text that ends with it gets no second one.
+    pub add_eos: bool,
     /// Whether the names of control tokens in the text, such as `<|im_start|>`, become these tokens. For text
     /// from outside this must be off; for a rendered chat template it must be on.
     pub parse_special: bool,
@@ -88,14 +91,15 @@ pub struct EncodeOptions {
 impl Default for EncodeOptions {
     /// BOS and EOS as the vocabulary wants them; control tokens are not parsed.
     fn default() -> Self {
-        EncodeOptions { add_special: true, parse_special: false }
+        EncodeOptions { add_bos: true, add_eos: true, parse_special: false }
     }
 }
 
 impl Tokenizer {
     /// Reads the tokenizer of a file (the keys `tokenizer.ggml.*`).
     ///
-    /// A pre-tokenizer that is not known is logged as a warning that names it, and the default is used.
+    /// A pre-tokenizer that is not known is logged as a warning that names it, and the default is used. So is what a
+    /// file has wrong without doing harm, such as a special token that the vocabulary does not have.
     ///
     /// # Errors
     /// [`TokenizerError::NoTokenizer`] if the file says that it has none, [`TokenizerError::UnsupportedModel`] if
@@ -124,7 +128,7 @@ impl Tokenizer {
             ("llama" | "bert" | "t5", _) => Alphabet::SentencePiece,
             ("plamo2", _) => Alphabet::Text,
             ("rwkv", _) => Alphabet::Escaped,
-            ("none", _) => return Err(TokenizerError::NoTokenizer),
+            ("none" | "no_vocab", _) => return Err(TokenizerError::NoTokenizer),
             _ => {
                 return Err(TokenizerError::UnsupportedModel {
                     model: name.to_owned(),
@@ -133,7 +137,7 @@ impl Tokenizer {
             }
         };
         let vocabulary = Vocabulary::read(metadata, alphabet)?;
-        let id = |key| read_id(metadata, &vocabulary, key);
+        let id = |key| lenient::token_id(metadata, vocabulary.len(), key);
         let (mut bos, mut eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
         let unknown = id("tokenizer.ggml.unknown_token_id")?;
         let model = match (name, pre_tokenizer) {
@@ -152,12 +156,12 @@ impl Tokenizer {
         let (add_bos, add_eos) = model.adds();
         Ok(Tokenizer {
             special: SpecialTokens::read(metadata, &vocabulary)?,
-            stop_tokens: stop_tokens::read(metadata, &vocabulary)?,
+            stop_tokens: stop_tokens::read(metadata, &vocabulary, eos)?,
             model,
             bos,
             eos,
-            add_bos: metadata.optional("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
-            add_eos: metadata.optional("tokenizer.ggml.add_eos_token")?.unwrap_or(add_eos),
+            add_bos: lenient::flag(metadata, "tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
+            add_eos: lenient::flag(metadata, "tokenizer.ggml.add_eos_token")?.unwrap_or(add_eos),
             vocabulary,
         })
     }
@@ -173,9 +177,9 @@ impl Tokenizer {
             return Err(TokenizerError::TextTooLong { n_bytes: text.len(), limit: MAX_TEXT_BYTES });
         }
         let mut ids = Vec::with_capacity(text.len() / 4 + 2);
-        if options.add_special && self.add_bos {
-            ids.extend(self.bos);
-        }
+        let bos = self.bos.filter(|_| options.add_bos && self.add_bos);
+        ids.extend(bos);
+        let start = ids.len();
         let mut encoder = self.model.encoder(&self.vocabulary);
         let mut starts = true;
         for part in self.special.split(text, options.parse_special) {
@@ -185,9 +189,12 @@ impl Tokenizer {
             }
             starts = matches!(part, Part::Token(_));
         }
-        if options.add_special && self.add_eos {
-            ids.extend(self.eos);
+        let of_text = &ids[start..];
+        let eos = self.eos.filter(|eos| options.add_eos && self.add_eos && of_text.last() != Some(eos));
+        if bos.is_some() && of_text.first() == bos.as_ref() {
+            ids.remove(0);
         }
+        ids.extend(eos);
         Ok(ids)
     }
 
@@ -275,19 +282,5 @@ impl std::fmt::Debug for Tokenizer {
             .field("eos", &self.eos)
             .field("stop_tokens", &self.stop_tokens)
             .finish_non_exhaustive()
-    }
-}
-
-/// The token that a key names, which must exist if the key does.
-pub(super) fn read_id(
-    metadata: &Metadata<'_>,
-    vocabulary: &Vocabulary,
-    key: &'static str,
-) -> Result<Option<u32>, TokenizerError> {
-    match metadata.optional::<u32>(key)? {
-        Some(id) if id as usize >= vocabulary.len() => {
-            Err(TokenizerError::IdOutOfRange { key, id, n_tokens: vocabulary.len() })
-        }
-        found => Ok(found),
     }
 }

@@ -1,11 +1,12 @@
 //! The tokens of a vocabulary: their bytes, their types, and the search for a piece's id.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use metallic_gguf::{Array, Metadata};
+use metallic_gguf::{Array, FromValue, Metadata};
 use std::hash::BuildHasher;
 
 use super::byte_level;
 use super::error::TokenizerError;
+use super::lenient::{self, Faults};
 
 /// Stands for "no token" where an id is expected; never a valid id.
 pub(super) const NO_TOKEN: u32 = u32::MAX;
@@ -115,6 +116,25 @@ pub(super) struct Vocabulary {
     byte_tokens: [u32; 256],
 }
 
+/// What tokens may have wrong. They keep their numbers.
+#[derive(Default)]
+struct BadTokens {
+    not_utf8: Faults,
+    escapes: Faults,
+    bytes: Faults,
+}
+
+impl BadTokens {
+    fn tell(self) {
+        self.not_utf8.tell("token(s) whose text is not UTF-8, which no text becomes");
+        self.escapes.tell(
+            "token(s) with a backslash that neither a character nor two hexadecimal digits follow, which no text becomes",
+        );
+        self.bytes
+            .tell("token(s) of type byte whose text is not of the form \"<0x0A>\", which are taken as text");
+    }
+}
+
 impl Vocabulary {
     /// Reads `tokenizer.ggml.tokens` and `tokenizer.ggml.token_type`.
     pub(super) fn read(metadata: &Metadata<'_>, alphabet: Alphabet) -> Result<Self, TokenizerError> {
@@ -133,14 +153,14 @@ impl Vocabulary {
             byte_tokens: [NO_TOKEN; 256],
         };
         let (mut normal, mut user_defined) = (Vec::with_capacity(n_tokens), Vec::new());
+        let mut bad = BadTokens::default();
         for (id, text) in tokens.strings()?.enumerate() {
-            let text = std::str::from_utf8(text)
-                .map_err(|_| TokenizerError::PieceNotUtf8 { id, text: text.to_vec() })?;
-            if vocabulary.push(id as u32, text, alphabet)? {
+            if vocabulary.push(id as u32, text, alphabet, &mut bad)? {
                 let is_normal = vocabulary.types[id] == TokenType::Normal;
                 if is_normal { &mut normal } else { &mut user_defined }.push(id as u32);
             }
         }
+        bad.tell();
         vocabulary.bytes.shrink_to_fit();
         // Where two tokens have the same bytes, the one of ordinary text is what text becomes.
         normal.append(&mut user_defined);
@@ -149,17 +169,43 @@ impl Vocabulary {
     }
 
     /// Adds the next token. The answer is whether text can become this token.
-    fn push(&mut self, id: u32, text: &str, alphabet: Alphabet) -> Result<bool, TokenizerError> {
-        let of = self.type_of(id, text, alphabet);
-        self.types[id as usize] = of;
-        let reachable = match of {
-            TokenType::Normal | TokenType::Unused => {
-                let is_whole = alphabet.decode_into(text, &mut self.bytes);
-                if !is_whole && alphabet == Alphabet::Escaped {
-                    return Err(TokenizerError::BadEscape { id: id as usize, text: text.to_owned() });
-                }
-                is_whole
+    fn push(
+        &mut self,
+        id: u32,
+        text: &[u8],
+        alphabet: Alphabet,
+        bad: &mut BadTokens,
+    ) -> Result<bool, TokenizerError> {
+        let start = self.bytes.len();
+        let mut of = self.types[id as usize];
+        let is_whole = match std::str::from_utf8(text) {
+            Ok(text) => {
+                of = type_of(of, id, text, alphabet, bad);
+                self.decode(id, of, text, alphabet)
             }
+            Err(_) => {
+                bad.not_utf8.add(id as usize, text);
+                of = TokenType::Unused;
+                self.bytes.extend_from_slice(text);
+                false
+            }
+        };
+        if !is_whole && alphabet == Alphabet::Escaped && of == TokenType::Normal {
+            bad.escapes.add(id as usize, text);
+            of = TokenType::Unused;
+            self.bytes.truncate(start);
+            self.bytes.extend_from_slice(text);
+        }
+        self.types[id as usize] = of;
+        let too_large = |_| TokenizerError::BadSize { n_tokens: self.types.len() };
+        self.ends.push(u32::try_from(self.bytes.len()).map_err(too_large)?);
+        Ok(is_whole && matches!(of, TokenType::Normal | TokenType::UserDefined))
+    }
+
+    /// Appends the bytes that a token stands for. `false` if text can't become them.
+    fn decode(&mut self, id: u32, of: TokenType, text: &str, alphabet: Alphabet) -> bool {
+        match of {
+            TokenType::Normal | TokenType::Unused => alphabet.decode_into(text, &mut self.bytes),
             // Files differ in whether spaces of these are written as in other pieces.
             TokenType::UserDefined if alphabet == Alphabet::SentencePiece => {
                 alphabet.decode_into(text, &mut self.bytes)
@@ -169,25 +215,13 @@ impl Vocabulary {
                 true
             }
             TokenType::Byte => {
-                let bad = || TokenizerError::BadByteToken { id: id as usize, text: text.to_owned() };
-                let byte = parse_byte(text).ok_or_else(bad)?;
-                self.byte_tokens[usize::from(byte)] = id;
-                self.bytes.push(byte);
-                true
+                let byte = parse_byte(text);
+                self.bytes.extend(byte);
+                if let Some(byte) = byte {
+                    self.byte_tokens[usize::from(byte)] = id;
+                }
+                byte.is_some()
             }
-        };
-        let too_large = |_| TokenizerError::BadSize { n_tokens: self.types.len() };
-        self.ends.push(u32::try_from(self.bytes.len()).map_err(too_large)?);
-        Ok(reachable && matches!(of, TokenType::Normal | TokenType::UserDefined))
-    }
-
-    /// The type of a token. Byte-pair files do not tell the bytes of vocabularies of text from their pieces.
-    fn type_of(&self, id: u32, text: &str, alphabet: Alphabet) -> TokenType {
-        match self.types[id as usize] {
-            TokenType::Normal if alphabet == Alphabet::SentencePiece && parse_byte(text).is_some() => {
-                TokenType::Byte
-            }
-            of => of,
         }
     }
 
@@ -274,17 +308,37 @@ fn slice<'a>(bytes: &'a [u8], ends: &[u32], id: usize) -> &'a [u8] {
     &bytes[start as usize..ends[id] as usize]
 }
 
+/// The type of a token, of which a file says `of`.
+fn type_of(of: TokenType, id: u32, text: &str, alphabet: Alphabet, bad: &mut BadTokens) -> TokenType {
+    let is_byte = parse_byte(text).is_some();
+    match of {
+        // Byte-pair files do not tell the bytes of vocabularies of text from their pieces.
+        TokenType::Normal if alphabet == Alphabet::SentencePiece && is_byte => TokenType::Byte,
+        TokenType::Byte if !is_byte => {
+            bad.bytes.add(id as usize, text.as_bytes());
+            TokenType::Normal
+        }
+        of => of,
+    }
+}
+
+/// Reads `tokenizer.ggml.token_type`. A type that the format does not define, such as 0, is that of text.
 fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>, TokenizerError> {
     const KEY: &str = "tokenizer.ggml.token_type";
-    let Some(array) = metadata.optional::<Array<'_>>(KEY)? else {
+    let Some(values) = lenient::of_tokens(metadata, n_tokens, KEY)? else {
         return Ok(vec![TokenType::Normal; n_tokens]);
     };
-    check_len(KEY, n_tokens, array.len())?;
-    let read = |(id, found): (usize, metallic_gguf::Result<i64>)| {
-        let found = found?;
-        TokenType::from_id(found).ok_or(TokenizerError::BadTokenType { id, found })
-    };
-    array.values::<i64>().enumerate().map(read).collect()
+    let mut unknown = Faults::default();
+    let types = values.enumerate().map(|(id, value)| {
+        let found = i64::from_value(KEY, value)?;
+        Ok(TokenType::from_id(found).unwrap_or_else(|| {
+            unknown.add(id, format!("of type {found}").as_bytes());
+            TokenType::Normal
+        }))
+    });
+    let types = types.collect::<Result<_, TokenizerError>>()?;
+    unknown.tell("token(s) of a type that the format does not define, which are taken as text");
+    Ok(types)
 }
 
 /// Reads `tokenizer.ggml.scores`, one a token, and makes of each what is wanted; `None` is a bad score.
@@ -294,17 +348,16 @@ pub(super) fn read_scores<T>(
     make: impl Fn(f32) -> Option<T>,
 ) -> Result<Vec<T>, TokenizerError> {
     const KEY: &str = "tokenizer.ggml.scores";
-    let array: Array<'_> = metadata.required(KEY)?;
-    check_len(KEY, n_tokens, array.len())?;
-    let read = |(id, score): (usize, metallic_gguf::Result<f32>)| {
-        make(score?).ok_or(TokenizerError::BadScore { id })
+    let made = |(id, score)| make(score).ok_or(TokenizerError::BadScore { id });
+    let Some(values) = lenient::of_tokens(metadata, n_tokens, KEY)? else {
+        tracing::warn!("the file has no {KEY:?}: to its tokenizer, all pieces are as good");
+        return std::iter::repeat_n(0.0, n_tokens).enumerate().map(made).collect();
     };
-    array.values::<f32>().enumerate().map(read).collect()
-}
-
-/// An array of one entry a token must have as many as there are tokens.
-fn check_len(key: &'static str, n_tokens: usize, found: usize) -> Result<(), TokenizerError> {
-    if found == n_tokens { Ok(()) } else { Err(TokenizerError::LengthMismatch { key, n_tokens, found }) }
+    let score = |value| match i32::from_value(KEY, value) {
+        Ok(number) => Ok(number as f32), // as some files have them
+        Err(_) => f32::from_value(KEY, value),
+    };
+    values.enumerate().map(|(id, value)| made((id, score(value)?))).collect()
 }
 
 fn parse_byte(text: &str) -> Option<u8> {

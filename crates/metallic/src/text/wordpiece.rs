@@ -10,6 +10,7 @@ use regex_automata::meta::Regex;
 use unicode_normalization::UnicodeNormalization;
 
 use super::error::TokenizerError;
+use super::lenient;
 use super::longest::LongestMatch;
 use super::pretokenize::compile;
 use super::tokenizer;
@@ -52,9 +53,9 @@ impl WordPiece {
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        let lowercase = metadata.optional("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
-        let strip_accents =
-            metadata.optional("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
+        let flag = |key| lenient::flag(metadata, key);
+        let lowercase = flag("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
+        let strip_accents = flag("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
         let left_out = if strip_accents { CONTROL_AND_ACCENTS } else { CONTROL };
         Ok(WordPiece {
             pieces: LongestMatch::new(vocabulary, &[TokenType::Normal])?,

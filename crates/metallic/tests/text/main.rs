@@ -3,8 +3,11 @@
 mod answers;
 mod chat_templates;
 mod golden;
+mod leniency;
 #[path = "../models/oracles.rs"]
 #[allow(dead_code)] // each test program uses a part
 mod oracles;
 mod small_vocabularies;
 mod tokenizers;
+#[path = "../models/warnings.rs"]
+mod warnings;

@@ -66,15 +66,14 @@ fn output_paths(out: &Path, inputs: &[&Path]) -> Result<Vec<PathBuf>> {
         |what: &str| Failure::new(Kind::Usage, format!("can't write {}", out.display())).because(what);
     let name = out.file_name().and_then(|name| name.to_str());
     let to = name.and_then(split::parse_shard_name);
-    let from = inputs.first().and_then(|input| split::parse_shard_name(input.file_name()?.to_str()?));
-    let prefix = match (to, from) {
-        (None, None) => return Ok(vec![out.to_owned()]),
-        (None, Some(_)) => {
+    let prefix = match to {
+        None if inputs.len() == 1 => return Ok(vec![out.to_owned()]),
+        None => {
             let name = name.ok_or_else(|| wrong("it is not the name of a file"))?;
             name.strip_suffix(".gguf").unwrap_or(name)
         }
-        (Some(to), from) if from.is_some_and(|from| from.count == to.count) => to.prefix,
-        (Some(_), _) => return Err(wrong("it is the name of a shard, and the model is not in as many")),
+        Some(to) if usize::from(to.count) == inputs.len() => to.prefix,
+        Some(_) => return Err(wrong("it is the name of a shard, and the model is not in as many")),
     };
     let n_shards = inputs.len() as u16; // as many as a shard's name can count
     Ok((0..n_shards).map(|no| out.with_file_name(split::shard_name(prefix, no, n_shards))).collect())

@@ -49,10 +49,6 @@ pub enum Error {
     #[error("key {key:?} has value type {id}, which the format does not define")]
     UnknownValueType { key: String, id: u32 },
 
-    /// A boolean is neither 0 nor 1.
-    #[error("key {key:?} holds a boolean of value {value}; only 0 and 1 are valid")]
-    InvalidBool { key: String, value: u8 },
-
     /// An array declares more elements than the rest of the file could hold.
     #[error("key {key:?} declares an array of {len} elements, which {available} bytes can't hold")]
     ArrayTooLong { key: String, len: u64, available: u64 },

@@ -52,7 +52,16 @@ pub fn parse_shard_name(file_name: &str) -> Option<ShardName<'_>> {
     Some(ShardName { prefix, no: number.checked_sub(1)?, count })
 }
 
-/// Puts the shards of a model together, given in order. A single file that was never split passes.
+/// Whether a file is a model by itself. So is one that shards were merged to: `gguf-split` leaves their keys in it, with
+/// a count of 0. Whatever else such keys say, and whatever the file is called, is of no account.
+///
+/// # Errors
+/// [`Error::WrongType`] or [`Error::OutOfRange`] for a count that is none.
+pub fn is_whole(gguf: &Gguf<'_>) -> Result<bool> {
+    Ok(gguf.metadata().optional::<u16>(COUNT_KEY)?.is_none_or(|count| count <= 1))
+}
+
+/// Puts the shards of a model together, given in order. A single file that [is whole](is_whole) passes.
 ///
 /// # Errors
 /// [`Error::ShardCount`], [`Error::ShardNumber`], [`Error::ShardTensors`], [`Error::ShardByteOrder`] and
@@ -62,7 +71,7 @@ pub fn join<'a>(shards: Vec<Gguf<'a>>) -> Result<Gguf<'a>> {
     let n_shards = shards.len() as u64;
     let mut shards = shards.into_iter();
     let first = shards.next().ok_or(Error::ShardCount { declared: 1, found: 0 })?;
-    if n_shards == 1 && first.metadata().get(COUNT_KEY).is_none() {
+    if n_shards == 1 && is_whole(&first)? {
         return Ok(first);
     }
     check_place(&first, 0, n_shards)?;

@@ -43,7 +43,7 @@ value_types! {
     U32    4  "u32"    "Unsigned, 32 bits."
     I32    5  "i32"    "Signed, 32 bits."
     F32    6  "f32"    "Float, 32 bits."
-    Bool   7  "bool"   "One byte, 0 or 1."
+    Bool   7  "bool"   "One byte; false is 0, and any other is true."
     String 8  "string" "A length and that many bytes, meant to be UTF-8."
     Array  9  "array"  "An element type, a count, and that many values."
     U64    10 "u64"    "Unsigned, 64 bits."
@@ -70,8 +70,8 @@ impl ValueType {
     }
 
     /// Whether any bytes of the right number are a value, so that an array needs no look at its elements.
-    const fn is_plain_number(self) -> bool {
-        !matches!(self, ValueType::Bool | ValueType::String | ValueType::Array)
+    const fn is_plain(self) -> bool {
+        !matches!(self, ValueType::String | ValueType::Array)
     }
 }
 
@@ -156,11 +156,7 @@ impl<'a> Value<'a> {
             ValueType::U32 => Value::U32(cursor.u32()?),
             ValueType::I32 => Value::I32(cursor.i32()?),
             ValueType::F32 => Value::F32(cursor.f32()?),
-            ValueType::Bool => match cursor.u8()? {
-                0 => Value::Bool(false),
-                1 => Value::Bool(true),
-                value => return Err(Error::InvalidBool { key: key.to_owned(), value }),
-            },
+            ValueType::Bool => Value::Bool(cursor.u8()? != 0),
             ValueType::String => Value::String(cursor.string()?),
             ValueType::Array => Value::Array(Array::read(cursor, key, depth)?),
             ValueType::U64 => Value::U64(cursor.u64()?),
@@ -249,7 +245,7 @@ impl<'a> Array<'a> {
         }
         let (element_type, len) = Array::read_header(cursor, key)?;
         let mut end = *cursor;
-        if element_type.is_plain_number() {
+        if element_type.is_plain() {
             // The header's check has this product below the bytes left.
             end.take(len as u64 * element_type.min_bytes(cursor.encoding))?;
         } else {

@@ -331,16 +331,6 @@ fn others() -> Vec<Fixture> {
             Error::UnknownValueType { key: "k".into(), id: u32::MAX },
         ),
         fixture(
-            "a boolean of 2",
-            RawFile::new().key("k", |b| b.u32(BOOL).u8(2)),
-            Error::InvalidBool { key: "k".into(), value: 2 },
-        ),
-        fixture(
-            "a boolean of 255 in an array",
-            RawFile::new().key("k", |b| b.u32(ARRAY).u32(BOOL).length(2).u8(1).u8(255)),
-            Error::InvalidBool { key: "k".into(), value: 255 },
-        ),
-        fixture(
             "arrays nested too deep",
             RawFile::new().key("k", |b| nested(b, 65)),
             Error::ArrayTooDeep { key: "k".into(), limit: 64 },

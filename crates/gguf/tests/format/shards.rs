@@ -1,6 +1,6 @@
 //! Models in several files.
 
-use metallic_gguf::split::{ShardName, join, parse_shard_name, shard_name};
+use metallic_gguf::split::{ShardName, is_whole, join, parse_shard_name, shard_name};
 use metallic_gguf::{ByteOrder, Error, Gguf, Result};
 
 use crate::raw::{I32, RawFile, STRING, U16, tensor_type};
@@ -59,6 +59,20 @@ fn a_file_that_was_not_split_passes() {
     assert_eq!(join_files(&[with_tensor(RawFile::new(), "a", 1)]), Ok(vec![("a".into(), 0, 1)]));
 }
 
+/// What `llama-gguf-split --merge` leaves: the first shard's keys, and a count of 0.
+#[test]
+fn a_file_of_merged_shards_is_whole() {
+    for (no, count, n_tensors) in [(0, 0, 21), (0, 1, 1), (7, 0, -1), (1, 1, 0)] {
+        let merged = with_tensor(shard(no, count, n_tensors), "a", 1);
+        assert!(is_whole(&Gguf::parse(&merged.build()).unwrap()).unwrap());
+        assert_eq!(join_files(&[merged]), Ok(vec![("a".into(), 0, 1)]), "{no} of {count}");
+    }
+    let merged = with_tensor(shard(0, 0, 2), "a", 1);
+    let other = with_tensor(shard(1, 2, 2), "b", 2);
+    assert!(!is_whole(&Gguf::parse(&other.build()).unwrap()).unwrap());
+    assert_eq!(join_files(&[merged, other]), Err(Error::ShardCount { declared: 0, found: 2 }));
+}
+
 #[test]
 fn a_shard_parses_alone_but_is_not_the_model() {
     let alone = with_tensor(shard(1, 2, 2), "a", 1);
@@ -86,8 +100,8 @@ fn shards_that_are_not_one_model_are_refused() {
     assert_eq!(join_files(&[a.clone(), big]), Err(Error::ShardByteOrder { shard: 1, found: ByteOrder::Big }));
     let unnumbered = with_tensor(RawFile::new(), "b", 2);
     assert_eq!(join_files(&[a, unnumbered]), Err(Error::MissingKey { key: "split.count".into() }));
-    let negative = with_tensor(shard(0, 1, -1), "a", 1);
-    assert!(matches!(join_files(&[negative]), Err(Error::OutOfRange { .. })));
+    let negative = with_tensor(shard(0, 2, -1), "a", 1);
+    assert!(matches!(join_files(&[negative, b]), Err(Error::OutOfRange { .. })));
 }
 
 #[test]

@@ -41,18 +41,22 @@ struct Shard {
 
 impl GgufFile {
     /// Maps and parses a model. Of a split model, `path` may be any shard: the others are found by name, in
-    /// the same folder.
+    /// the same folder. A file that says it is whole is, whatever its name.
     ///
     /// # Errors
     /// [`Error::Open`] names a file that can't be read, [`Error::Format`] one that is malformed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let paths = shard_paths(path);
-        let shards = paths.into_iter().map(Shard::map).collect::<Result<Vec<_>>>()?;
+        let alone = Self::open_alone(path)?;
         let malformed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Format { path, source }
         };
+        if split::is_whole(&alone.gguf()).map_err(malformed(path))? {
+            return Ok(alone);
+        }
+        let paths = shard_paths(path);
+        let shards = paths.into_iter().map(Shard::map).collect::<Result<Vec<_>>>()?;
         let index = {
             let parsed = shards.iter().map(|shard| Gguf::parse(&shard.bytes).map_err(malformed(&shard.path)));
             split::join(parsed.collect::<Result<_>>()?).map_err(malformed(path))?.index()

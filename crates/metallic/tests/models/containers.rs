@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use metallic::gguf::{GgmlType, Gguf, GgufWriter, split};
+use metallic::testing::edited;
 use metallic::{Error, GgufFile, GgufLoader};
 
 use crate::oracles::Oracles;
@@ -130,4 +131,27 @@ fn a_big_endian_model_gives_the_same_bits() {
     let path = folder.path().join("big.gguf");
     std::fs::write(&path, big).expect("a file");
     assert!(logits(&path, &tokens) == logits(&oracles.path(name), &tokens));
+}
+
+/// Shards that were merged keep the first one's keys, with a count of 0, and perhaps its name.
+#[test]
+fn a_model_of_merged_shards_is_whole_whatever_its_name() {
+    let Some(oracles) = Oracles::find() else { return };
+    let (name, tokens) = ("archs/qwen3-dense.gguf", oracles.tokens());
+    let expected = logits(&oracles.path(name), &tokens);
+    let folder = tempfile::tempdir().expect("a folder");
+    for count in [0_u16, 1] {
+        let keys = [
+            ("split.no", 0_u16.into()),
+            ("split.count", count.into()),
+            ("split.tensors.count", 3_i32.into()),
+        ];
+        let bytes =
+            edited(&oracles.read(name), &keys.map(|(key, value)| (key, Some(value))), &[]).expect("a model");
+        for name in ["merged.gguf", "merged-00001-of-00003.gguf"] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, &bytes).expect("a file");
+            assert!(logits(&path, &tokens) == expected, "{name}, a count of {count}");
+        }
+    }
 }

@@ -199,6 +199,7 @@ pub(crate) fn kind_of(error: &Error) -> Kind {
         | Error::Config { .. }
         | Error::UnsupportedArchitecture { .. }
         | Error::MissingTensors { .. }
+        | Error::MissingRopeFactors { .. }
         | Error::TensorShape { .. }
         | Error::Vocabulary { .. }
         | Error::BrokenLogits { .. } => Kind::BadModel,

@@ -149,6 +149,20 @@ pub enum Error {
         names: Vec<String>,
     },
 
+    /// The file has factors of rotation for short contexts or for long ones, but not for the one that is wanted.
+    #[error(
+        "a context of {n_ctx} tokens needs {name}, which the file lacks; it can be used with a context {} {original_context}",
+        if n_ctx > original_context { "of at most" } else { "above" }
+    )]
+    MissingRopeFactors {
+        /// The tensor.
+        name: &'static str,
+        /// The context wanted.
+        n_ctx: usize,
+        /// The longest of the short ones.
+        original_context: usize,
+    },
+
     /// A tensor has another shape than the metadata say.
     #[error("tensor {name} has shape {found:?}, but the metadata say {expected:?}")]
     TensorShape {

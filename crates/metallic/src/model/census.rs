@@ -8,7 +8,7 @@ use metallic_gguf::{ByteOrder, Gguf, Tensor};
 
 use super::arch;
 use super::config::ModelConfig;
-use super::weights::{self, WeightSource};
+use super::weights::{self, RopeFactors, WeightSource};
 use crate::error::{Error, Result};
 use crate::memory::{MatrixBytes, Placement, Role, Usage, WeightBytes};
 
@@ -26,6 +26,7 @@ pub fn unused_tensors(gguf: &Gguf<'_>) -> Result<Vec<String>> {
 pub(crate) struct Census<'c> {
     config: &'c ModelConfig,
     pub(crate) bytes: WeightBytes,
+    pub(crate) rope_factors: RopeFactors<()>,
     used: HashSet<String>,
     missing: Vec<String>,
 }
@@ -47,8 +48,8 @@ impl<'c> Census<'c> {
     /// The same, with the tensors that the file lacks in a list of their own.
     fn taken(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
         let (bytes, used, missing) = (WeightBytes::default(), HashSet::new(), Vec::new());
-        let mut census = Self { config, bytes, used, missing };
-        weights::build(gguf, config, &mut census)?;
+        let mut census = Self { config, bytes, rope_factors: RopeFactors::None, used, missing };
+        census.rope_factors = weights::build(gguf, config, &mut census)?.rope_factors;
         Ok(census)
     }
 

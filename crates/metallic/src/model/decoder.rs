@@ -7,7 +7,7 @@ use super::kv_cache::PageTable;
 use super::latent::Latent;
 use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
-use super::weights::{LayerWeights, MixerWeights, NormWeights, RopeFactors, Weights};
+use super::weights::{LayerWeights, MixerWeights, NormWeights, Weights};
 use super::{Piece, delta_net, ffn, mamba2, moe, short_conv};
 use crate::backend::{Backend, Input, Span};
 use crate::error::Result;
@@ -83,12 +83,7 @@ impl<B: Backend> Decoder<B> {
         ram: &Tier,
     ) -> Result<Self> {
         let PlanRequest { n_batch, n_ctx, n_sequences, kv_type, .. } = plan.request;
-        let factors = match &weights.rope_factors {
-            RopeFactors::None => None,
-            RopeFactors::Same(factors) => Some(factors),
-            RopeFactors::ByContext { long, .. } if n_ctx > config.original_context => Some(long),
-            RopeFactors::ByContext { short, .. } => Some(short),
-        };
+        let factors = weights.rope_factors.of_context(n_ctx, &config)?;
         let sizes = cache::sizes(&config, kv_type)?;
         // The caches first: they are the largest, and say so where there is no memory for them.
         let caches = sizes.iter().map(|size| size.allocate(&backend, plan.n_pages, n_sequences));

@@ -200,7 +200,7 @@ impl<'p> GgufLoader<'p> {
         for name in census.unused(&gguf) {
             debug!(tensor = name, "not used by this architecture");
         }
-        let mut weights = census.bytes;
+        let (mut weights, rope_factors) = (census.bytes, census.rope_factors);
         weights.files = self.file.n_bytes();
         weights.metadata = self.file.metadata_bytes();
         weights.tokenizer = Tokenizer::estimated_bytes(&gguf);
@@ -234,6 +234,7 @@ impl<'p> GgufLoader<'p> {
                 break;
             }
         }
+        rope_factors.of_context(request.n_ctx, &config)?;
         request.n_batch = request.n_batch.min(request.n_ctx.saturating_mul(self.n_sequences));
         let plan = self.plan_for(&config, &weights, request)?;
         Ok((config, plan))

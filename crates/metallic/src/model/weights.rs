@@ -102,12 +102,31 @@ pub(crate) struct Weights<M, V> {
 pub(crate) enum RopeFactors<V> {
     None,
     Same(V),
-    /// One set for short and one for long contexts.
+    /// One set for short and one for long contexts, of which a file may lack the one that it does not need.
     ByContext {
-        short: V,
-        long: V,
+        short: Option<V>,
+        long: Option<V>,
     },
 }
+
+impl<V> RopeFactors<V> {
+    /// Those for a context of this length.
+    pub(crate) fn of_context(&self, n_ctx: usize, config: &ModelConfig) -> Result<Option<&V>> {
+        let (name, factors) = match self {
+            RopeFactors::None => return Ok(None),
+            RopeFactors::Same(factors) => return Ok(Some(factors)),
+            RopeFactors::ByContext { long, .. } if n_ctx > config.original_context => {
+                (ROPE_FACTORS_LONG, long)
+            }
+            RopeFactors::ByContext { short, .. } => (ROPE_FACTORS_SHORT, short),
+        };
+        let missing = || Error::MissingRopeFactors { name, n_ctx, original_context: config.original_context };
+        Ok(Some(factors.as_ref().ok_or_else(missing)?))
+    }
+}
+
+const ROPE_FACTORS_SHORT: &str = "rope_factors_short.weight";
+const ROPE_FACTORS_LONG: &str = "rope_factors_long.weight";
 
 /// The weights of one layer.
 pub(crate) struct LayerWeights<M, V> {

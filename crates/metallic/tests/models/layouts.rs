@@ -2,7 +2,7 @@
 
 use metallic::gguf::Gguf;
 use metallic::testing::edited;
-use metallic::{GgufFile, GgufLoader};
+use metallic::{Error, GgufFile, GgufLoader};
 
 use crate::oracles::Oracles;
 
@@ -42,4 +42,30 @@ fn inputs_of_delta_nets_may_lie_by_key_head() {
     let parts = [("blk.0.attn_qkv.weight", None), ("blk.0.attn_gate.weight", None)];
     let merged = edited(&merged, &[], &parts).expect("a model");
     assert!(logits(&merged, &tokens) == logits(&bytes, &tokens));
+}
+
+/// A file needs the factors of rotation of the context that it is used with, and only those.
+#[test]
+fn factors_of_rotation_are_those_that_the_context_asks_for() {
+    const SHORT: &str = "rope_factors_short.weight";
+    const LONG: &str = "rope_factors_long.weight";
+    let Some(oracles) = Oracles::find() else { return };
+    for name in ["phi3-dense", "phimoe-moe"] {
+        let bytes = oracles.read(&format!("archs2/{name}.gguf")); // trained for a context of 256
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.gguf");
+        let missing = |changes: &[(&str, Option<&[u64]>)], n_ctx: usize| {
+            std::fs::write(&path, edited(&bytes, &[], changes).expect("a model")).expect("a file");
+            let loader = GgufLoader::new(GgufFile::open(&path).expect("a model")).context_length(n_ctx);
+            match loader.plan() {
+                Err(Error::MissingRopeFactors { name, original_context: 256, .. }) => Some(name),
+                other => other.map(|_| None).expect("a plan"),
+            }
+        };
+        let long_alone: &[(&str, Option<&[u64]>)] = &[(SHORT, None), (LONG, Some(&[8]))];
+        let found =
+            [missing(&[], 256), missing(&[], 257), missing(long_alone, 256), missing(long_alone, 257)];
+        assert_eq!(found, [None, Some(LONG), Some(SHORT), None], "{name}");
+        assert_eq!(missing(&[(SHORT, None)], 257), None, "{name}: a model without factors");
+    }
 }

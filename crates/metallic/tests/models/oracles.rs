@@ -41,22 +41,28 @@ impl Oracles {
         text.split(|c: char| !c.is_ascii_digit()).filter_map(|id| id.parse().ok()).collect()
     }
 
-    /// Names of the models, such as `llama-dense`.
-    pub(crate) fn architectures(&self) -> Vec<String> {
-        let files = std::fs::read_dir(self.path("archs")).expect("a folder of models");
-        let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
-        let mut names: Vec<String> =
-            files.filter_map(|entry| Some(name(entry.ok()?)?.strip_suffix(".gguf")?.to_owned())).collect();
-        names.sort();
-        names
-    }
-
-    /// Names of the models whose architecture runs.
+    /// Models whose architecture runs, each as the path of its file without the ending: `archs/llama-dense`. Those of
+    /// `archs2` have their norms near 1, so that attention is not flat and a wrong rotation shows.
     pub(crate) fn supported(&self) -> Vec<String> {
-        let supported = metallic::model::supported_architectures();
-        let runs = |name: &String| name.rsplit_once('-').is_some_and(|(arch, _)| supported.contains(&arch));
-        self.architectures().into_iter().filter(runs).collect()
+        let runs = metallic::model::supported_architectures();
+        let mut models = Vec::new();
+        for folder in ["archs", "archs2"] {
+            for entry in std::fs::read_dir(self.path(folder)).expect("a folder of models") {
+                let file = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+                let name = file.strip_suffix(".gguf").map(|name| format!("{folder}/{name}"));
+                models.extend(name.filter(|name| runs.contains(&architecture(name))));
+            }
+        }
+        assert!(models.len() >= 80, "only {} models", models.len());
+        models.sort();
+        models
     }
+}
+
+/// The architecture of a model of [`Oracles::supported`].
+pub(crate) fn architecture(model: &str) -> &str {
+    let name = model.rsplit_once('/').map_or(model, |(_, name)| name);
+    name.rsplit_once('-').expect("ARCH-KIND").0
 }
 
 /// Normalised mean squared error: Σ(a−b)² / Σb².

@@ -74,7 +74,7 @@ fn logits_have_the_same_bits_whatever_is_streamed() {
     let Some(oracles) = Oracles::find() else { return };
     let tokens = oracles.tokens();
     for name in oracles.supported() {
-        let path = oracles.path(&format!("archs/{name}.gguf"));
+        let path = oracles.path(&format!("{name}.gguf"));
         let loader = || GgufLoader::new(GgufFile::open(&path).expect("an oracle")).threads(2).batch(64);
         check(&name, &loader, &tokens);
     }
@@ -93,7 +93,7 @@ fn logits_have_the_same_bits_whichever_experts_are_cached() {
     assert!(some(|rate| rate < 0.5) && some(|rate| rate > 0.5), "{rates:?}");
     if let Some(oracles) = Oracles::find() {
         for name in oracles.supported().into_iter().filter(|name| name.ends_with("-moe")) {
-            let rates = check_cached(&name, &oracles.path(&format!("archs/{name}.gguf")), &oracles.tokens());
+            let rates = check_cached(&name, &oracles.path(&format!("{name}.gguf")), &oracles.tokens());
             assert!(rates.iter().any(|rate| *rate > 0.0), "{name}: {rates:?}");
         }
     }

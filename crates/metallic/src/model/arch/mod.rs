@@ -19,7 +19,6 @@ mod gpt2;
 mod gpt_oss;
 mod gptneox;
 mod granite;
-mod granitemoe;
 mod internlm2;
 mod keys;
 mod lfm2;
@@ -70,7 +69,7 @@ const ARCHITECTURES: &[(&str, Read)] = &[
     ("gpt2", gpt2::config),
     ("gptneox", gptneox::config),
     ("granite", granite::config),
-    ("granitemoe", granitemoe::config),
+    ("granitemoe", granite::config),
     ("internlm2", internlm2::config),
     ("lfm2", lfm2::config),
     ("llama", llama::config),

@@ -7,7 +7,8 @@ use metallic_gguf::{Gguf, Tensor};
 use super::{
     AttentionWeights, DeltaNetInput, DeltaNetRates, DeltaNetWeights, DenseWeights, ExpertMatrix,
     ExpertWeights, FfnWeights, LatentQuery, LatentWeights, LayerWeights, Linear, Mamba2Weights, MixerWeights,
-    NormConfig, NormWeights, RopeFactors, SharedWeights, ShortConvWeights, WeightSource, Weights,
+    NormConfig, NormWeights, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, RopeFactors, SharedWeights,
+    ShortConvWeights, WeightSource, Weights,
 };
 use crate::error::{Error, Result};
 use crate::memory::Role;
@@ -67,12 +68,11 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         if let Some(factors) = self.optional_vector("rope_freqs.weight", &shape)? {
             return Ok(RopeFactors::Same(factors));
         }
-        if !self.has("rope_factors_long.weight") {
-            return Ok(RopeFactors::None);
-        }
-        Ok(RopeFactors::ByContext {
-            short: self.vector("rope_factors_short.weight", &shape)?,
-            long: self.vector("rope_factors_long.weight", &shape)?,
+        let short = self.optional_vector(ROPE_FACTORS_SHORT, &shape)?;
+        let long = self.optional_vector(ROPE_FACTORS_LONG, &shape)?;
+        Ok(match (&short, &long) {
+            (None, None) => RopeFactors::None,
+            _ => RopeFactors::ByContext { short, long },
         })
     }
 

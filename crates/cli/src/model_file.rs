@@ -200,6 +200,7 @@ pub(crate) fn kind_of(error: &Error) -> Kind {
         | Error::UnsupportedArchitecture { .. }
         | Error::MissingTensors { .. }
         | Error::MissingRopeFactors { .. }
+        | Error::UnusedPart { .. }
         | Error::TensorShape { .. }
         | Error::Vocabulary { .. }
         | Error::BrokenLogits { .. } => Kind::BadModel,

@@ -149,6 +149,15 @@ pub enum Error {
         names: Vec<String>,
     },
 
+    /// A bias or scale of a weight that no code of this architecture applies.
+    #[error("{name} changes what {weight} computes, and this version does not apply it")]
+    UnusedPart {
+        /// Its name.
+        name: String,
+        /// The weight that it is a part of.
+        weight: String,
+    },
+
     /// The file has factors of rotation for short contexts or for long ones, but not for the one that is wanted.
     #[error(
         "a context of {n_ctx} tokens needs {name}, which the file lacks; it can be used with a context {} {original_context}",

@@ -16,9 +16,10 @@ pub(crate) fn run(args: &InspectArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let file = model_file::open_for_inspection(&path, fetcher.terminal)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.check {
-        let unused = metallic::model::unused_tensors(&file.gguf());
-        let unused = unused.map_err(|error| model_file::unusable(&path, error))?;
-        text::write_check(&mut out, &file, &unused)
+        let unusable = |error| model_file::unusable(&path, error);
+        let unused = metallic::model::unused_tensors(&file.gguf()).map_err(unusable)?;
+        let unread = metallic::model::unread_keys(&file.gguf()).map_err(unusable)?;
+        text::write_check(&mut out, &file, &unused, &unread)
     } else if args.json {
         json::write(&mut out, &file)
     } else {

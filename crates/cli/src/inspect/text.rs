@@ -48,14 +48,25 @@ pub(super) fn write(out: &mut impl Write, file: &GgufFile, terminal: &Terminal) 
     types(&gguf, file.n_bytes()).write(out, heading)
 }
 
-/// Writes that the model runs, and the tensors that no code uses.
-pub(super) fn write_check(out: &mut impl Write, file: &GgufFile, unused: &[String]) -> io::Result<()> {
+/// Writes that the model runs, the tensors that no code uses, and the keys that none reads.
+pub(super) fn write_check(
+    out: &mut impl Write,
+    file: &GgufFile,
+    unused: &[String],
+    unread: &[String],
+) -> io::Result<()> {
     let n_tensors = file.gguf().tensors().len();
     if unused.is_empty() {
-        return writeln!(out, "this model runs, and each of its {n_tensors} tensors is used");
+        writeln!(out, "this model runs, and each of its {n_tensors} tensors is used")?;
+    } else {
+        writeln!(out, "this model runs; of its {n_tensors} tensors, no code uses {}:", unused.len())?;
+        unused.iter().try_for_each(|name| writeln!(out, "  {}", one_line(name)))?;
     }
-    writeln!(out, "this model runs; of its {n_tensors} tensors, no code uses {}:", unused.len())?;
-    unused.iter().try_for_each(|name| writeln!(out, "  {}", one_line(name)))
+    if unread.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "of its keys, no code reads {} that may change what it computes:", unread.len())?;
+    unread.iter().try_for_each(|key| writeln!(out, "  {}", one_line(key)))
 }
 
 fn metadata(gguf: &Gguf<'_>) -> Table<3> {

@@ -6,21 +6,11 @@ use std::ops::Range;
 
 use metallic_gguf::{ByteOrder, Gguf, Tensor};
 
-use super::arch;
 use super::config::ModelConfig;
+use super::unused::{self, listed};
 use super::weights::{self, RopeFactors, WeightSource};
 use crate::error::{Error, Result};
 use crate::memory::{MatrixBytes, Placement, Role, Usage, WeightBytes};
-
-/// Names of tensors that no code uses, in a file of a model that runs.
-///
-/// # Errors
-/// As [`GgufLoader::plan`](super::GgufLoader::plan), as far as it is about the file.
-pub fn unused_tensors(gguf: &Gguf<'_>) -> Result<Vec<String>> {
-    let config = arch::read_config(gguf)?;
-    let census = Census::of(gguf, &config)?;
-    Ok(census.unused(gguf).map(str::to_owned).collect())
-}
 
 /// The first pass over the weights: which there are, and how large.
 pub(crate) struct Census<'c> {
@@ -35,9 +25,10 @@ impl<'c> Census<'c> {
     /// Of a model that a file should hold.
     ///
     /// # Errors
-    /// All tensors that it lacks, or one of another shape.
+    /// All tensors that it lacks, one of another shape, or one that is part of a weight and that no code uses.
     pub(crate) fn of(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
         let census = Self::taken(gguf, config)?;
+        unused::refuse_parts(&census, gguf)?;
         if census.missing.is_empty() {
             Ok(census)
         } else {
@@ -66,6 +57,11 @@ impl<'c> Census<'c> {
             Role::Head => Usage::Logits,
             Role::Embedding => Usage::Row,
         }
+    }
+
+    /// Whether the model has a use for a tensor.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.used.contains(name)
     }
 
     /// Names of tensors that the model has no use for.
@@ -144,13 +140,15 @@ impl Nearest {
     /// `None` where a tensor has another shape than this architecture's.
     fn of(gguf: &Gguf<'_>, name: &'static str, config: &ModelConfig) -> Option<Self> {
         let census = Census::taken(gguf, config).ok()?;
-        let of_layers = |names: &mut dyn Iterator<Item = &str>| -> Vec<String> {
-            names.map(of_all_layers).collect::<BTreeSet<_>>().into_iter().collect()
-        };
-        let missing = of_layers(&mut census.missing.iter().map(String::as_str));
-        let unused = of_layers(&mut census.unused(gguf));
+        let missing = of_layers(census.missing.iter().map(String::as_str));
+        let unused = of_layers(census.unused(gguf));
         Some(Self { name, missing, unused })
     }
+}
+
+/// The names, with `*` for the layers, each once.
+pub(super) fn of_layers<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    names.map(of_all_layers).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// `blk.*.attn_q.weight` for `blk.7.attn_q.weight`.
@@ -172,14 +170,5 @@ impl fmt::Display for Nearest {
                 write!(f, ", which has no use for {}, and needs {}", listed(unused), listed(missing))
             }
         }
-    }
-}
-
-/// The first few names.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    match names.len().checked_sub(SHOWN) {
-        Some(more) if more > 0 => format!("{} and {more} more", names[..SHOWN].join(", ")),
-        _ => names.join(", "),
     }
 }

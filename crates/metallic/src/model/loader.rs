@@ -10,6 +10,7 @@ use super::arch;
 use super::cache;
 use super::census::Census;
 use super::decoder::Decoder;
+use super::unused;
 use super::weights::{self, WeightSource};
 use super::{Model, config::ModelConfig};
 use crate::backend::{Backend, Cpu, KvType, MatrixBytes};
@@ -197,9 +198,6 @@ impl<'p> GgufLoader<'p> {
         let gguf = self.file.gguf();
         let config = arch::read_config(&gguf)?;
         let census = Census::of(&gguf, &config)?;
-        for name in census.unused(&gguf) {
-            debug!(tensor = name, "not used by this architecture");
-        }
         let (mut weights, rope_factors) = (census.bytes, census.rope_factors);
         weights.files = self.file.n_bytes();
         weights.metadata = self.file.metadata_bytes();
@@ -288,6 +286,7 @@ impl<'p> GgufLoader<'p> {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_planned(mut self, config: ModelConfig, plan: MemoryPlan) -> Result<Model> {
+        unused::warn(&self.file.gguf())?;
         let ram = Tier::ram(plan.request.ram_bytes);
         // What others take, and the pages of maps, which come as they are used.
         let elsewhere = plan.held_bytes(Holder::Program) + plan.held_bytes(Holder::Map);

@@ -20,16 +20,18 @@ pub(crate) mod moe;
 mod residual;
 pub(crate) mod scratch;
 mod short_conv;
+mod unused;
 mod weights;
 mod work;
 
 use std::ops::Range;
 
 pub use arch::{read_config, supported as supported_architectures};
-pub use census::{Nearest, unused_tensors};
+pub use census::Nearest;
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
+pub use unused::{unread_keys, unused_tensors};
 pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};

@@ -9,3 +9,5 @@ mod oracles;
 mod real_models;
 mod reference;
 mod residency;
+mod unused;
+mod warnings;

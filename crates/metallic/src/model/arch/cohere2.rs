@@ -14,7 +14,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     for (layer, windowed) in config.layers.iter_mut().zip(windowed) {
         let Some(attention) = layer.mixer.attention_mut() else { continue };
         if windowed {
-            attention.window = Some(window);
+            keys.set_window(attention, window)?;
         } else {
             attention.rope = None;
         }

@@ -21,10 +21,10 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
         layer.post_norms = true;
         let Some(attention) = layer.mixer.attention_mut() else { continue };
         attention.qk_norm = Some(QkNorm::EachHead);
-        if windowed {
-            attention.window = window;
-        } else if window.is_some() {
-            attention.rope = None;
+        match window {
+            Some(window) if windowed => keys.set_window(attention, window)?,
+            Some(_) => attention.rope = None,
+            None => {}
         }
     }
     Ok(config)

@@ -20,12 +20,17 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let window = keys.window()?.unwrap_or(WINDOW);
     let windowed = keys.window_pattern(n_layers, PATTERN)?;
     let softcap = keys.optional("attn_logit_softcapping")?.unwrap_or(SCORE_CAP);
+    let scale = keys.optional("attention.scale")?;
     for (layer, windowed) in config.layers.iter_mut().zip(windowed) {
         layer.post_norms = true;
         let Some(attention) = layer.mixer.attention_mut() else { continue };
         attention.softcap = Some(softcap);
-        attention.window = windowed.then_some(window);
-        if n_layers == LAYERS_OF_27B {
+        if windowed {
+            keys.set_window(attention, window)?;
+        }
+        if let Some(scale) = scale {
+            attention.scale = scale;
+        } else if n_layers == LAYERS_OF_27B {
             attention.scale = 1.0 / ((config.n_embd / attention.n_head) as f32).sqrt();
         }
     }

@@ -19,7 +19,6 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let n_layers = config.layers.len();
     let window = keys.window()?;
     let windowed = keys.window_pattern(n_layers, PATTERN)?;
-    let local_freq_base = keys.optional("rope.freq_base_swa")?.unwrap_or(LOCAL_FREQ_BASE);
     let scale = keys.optional("attention.scale")?;
     for (layer, windowed) in config.layers.iter_mut().zip(windowed) {
         layer.post_norms = true;
@@ -30,12 +29,12 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
         } else if n_layers == LAYERS_OF_27B {
             attention.scale = 1.0 / ((config.n_embd / attention.n_head) as f32).sqrt();
         }
-        if windowed {
-            attention.window = window;
+        if let Some(window) = window.filter(|_| windowed) {
             if let Some(rope) = &mut attention.rope {
                 rope.unstretched();
-                rope.freq_base = local_freq_base;
+                rope.freq_base = LOCAL_FREQ_BASE;
             }
+            keys.set_window(attention, window)?;
         }
     }
     config.logit_softcap = keys.optional("final_logit_softcapping")?;

@@ -22,7 +22,9 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
         layer.wiring = Wiring::Sequential { ffn_norm: "post_attention_norm" };
         let Some(attention) = layer.mixer.attention_mut() else { continue };
         attention.sinks = true;
-        attention.window = windowed.then_some(window);
+        if windowed {
+            keys.set_window(attention, window)?;
+        }
     }
     Ok(config)
 }

@@ -8,7 +8,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
     let mut config = llama::config(keys)?;
     let scale: f32 = keys.optional("attention.temperature_scale")?.unwrap_or(0.0);
     let multiplier: f32 = keys.optional("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
-    let length = config.original_context;
+    let length = keys.optional("attention.temperature_length")?.unwrap_or(config.original_context);
     for attention in config.attentions_mut() {
         if scale != 0.0 {
             attention.temperature = Some(Temperature { scale, length });

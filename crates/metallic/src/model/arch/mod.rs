@@ -45,11 +45,14 @@ mod stablelm;
 mod starcoder2;
 
 use keys::Keys;
-use metallic_gguf::Gguf;
+use metallic_gguf::{Gguf, Value};
 
 use super::census::Nearest;
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
+
+/// Keys without the architecture's name, and their values.
+pub(super) type Unread<'a> = Vec<(&'a str, Value<'a>)>;
 
 type Read = fn(&Keys<'_, '_>) -> Result<ModelConfig>;
 
@@ -105,17 +108,24 @@ pub fn supported() -> Vec<&'static str> {
 /// # Errors
 /// An unknown architecture, a missing key, or a value that no model can have.
 pub fn read_config(gguf: &Gguf<'_>) -> Result<ModelConfig> {
-    let name: &str = gguf.metadata().required("general.architecture")?;
+    Ok(read(gguf)?.0)
+}
+
+/// The same, and the architecture's keys that no code has read.
+pub(super) fn read<'a>(gguf: &'a Gguf<'_>) -> Result<(ModelConfig, Unread<'a>)> {
+    let name: &'a str = gguf.metadata().required("general.architecture")?;
     if let Some((_, read)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) {
         return read_as(*read, gguf, name);
     }
-    let table = ARCHITECTURES.iter().map(|(known, read)| (*known, read_as(*read, gguf, name)));
+    let read_as = |read: &Read| read_as(*read, gguf, name).map(|(config, _)| config);
+    let table = ARCHITECTURES.iter().map(|(known, read)| (*known, read_as(read)));
     let nearest = Nearest::find(gguf, name, table).map(Box::new);
     Err(Error::UnsupportedArchitecture { name: name.to_owned(), nearest, supported: supported() })
 }
 
-fn read_as(read: Read, gguf: &Gguf<'_>, name: &str) -> Result<ModelConfig> {
-    let config = read(&Keys::new(gguf, name)?)?;
+fn read_as<'a>(read: Read, gguf: &'a Gguf<'_>, name: &'a str) -> Result<(ModelConfig, Unread<'a>)> {
+    let keys = Keys::new(gguf, name)?;
+    let config = read(&keys)?;
     keys::validate(&config)?;
-    Ok(config)
+    Ok((config, keys.unread()))
 }

@@ -17,8 +17,8 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
         layer.post_norms = true;
         let Some(attention) = layer.mixer.attention_mut() else { continue };
         attention.qk_norm = Some(QkNorm::AllHeads);
-        if windowed && window.is_some() {
-            attention.window = window;
+        if let Some(window) = window.filter(|_| windowed) {
+            keys.set_window(attention, window)?;
             attention.rope.iter_mut().for_each(|rope| rope.unstretched());
         }
     }

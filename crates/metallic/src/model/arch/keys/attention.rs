@@ -75,6 +75,15 @@ impl Keys<'_, '_> {
         self.flags(key, flags.element_type())
     }
 
+    /// Makes a layer see only a window. Such layers may turn with a base of their own.
+    pub(crate) fn set_window(&self, attention: &mut AttentionConfig, window: usize) -> Result<()> {
+        attention.window = Some(window);
+        if let (Some(rope), Some(base)) = (&mut attention.rope, self.optional("rope.freq_base_swa")?) {
+            rope.freq_base = base;
+        }
+        Ok(())
+    }
+
     /// Positions that a query sees in windowed layers; `None` where the file says 0 or nothing.
     pub(crate) fn window(&self) -> Result<Option<usize>> {
         Ok(self.optional("attention.sliding_window")?.filter(|window| *window > 0))

@@ -10,6 +10,9 @@ mod state;
 mod transformer;
 mod validate;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use metallic_gguf::{FromValue, Gguf, MAX_LAYERS, Metadata, Value, ValueType};
 
 use crate::error::{Error, Result};
@@ -26,6 +29,8 @@ pub(super) struct Keys<'a, 'g> {
     metadata: Metadata<'a>,
     architecture: &'a str,
     n_vocab: usize,
+    /// What was asked for, without the architecture's name.
+    read: RefCell<HashSet<String>>,
 }
 
 impl<'a, 'g> Keys<'a, 'g> {
@@ -35,7 +40,8 @@ impl<'a, 'g> Keys<'a, 'g> {
         let tensor = gguf.tensor(name).ok_or_else(|| Error::missing_tensor(name))?;
         let n_vocab =
             usize::try_from(tensor.n_rows()).map_err(|_| Error::TooLarge { what: "the token embedding" })?;
-        let keys = Self { gguf, metadata: gguf.metadata(), architecture, n_vocab };
+        let (metadata, read) = (gguf.metadata(), RefCell::default());
+        let keys = Self { gguf, metadata, architecture, n_vocab, read };
         let tokens = "tokenizer.ggml.tokens";
         let (key, n_tokens) = match keys.metadata.get(tokens) {
             Some(Value::Array(list)) => (tokens.to_owned(), Some(list.len())),
@@ -47,8 +53,18 @@ impl<'a, 'g> Keys<'a, 'g> {
         Ok(keys)
     }
 
+    /// The key with the architecture's name, as the file has it. Takes note that it was asked for.
     fn full(&self, key: &str) -> String {
+        self.read.borrow_mut().insert(key.to_owned());
         format!("{}.{key}", self.architecture)
+    }
+
+    /// Keys that the file has of this architecture and that no code has asked for, with their values.
+    pub(super) fn unread(&self) -> Vec<(&'a str, Value<'a>)> {
+        let read = self.read.borrow();
+        let own = |key: &'a str| key.strip_prefix(self.architecture)?.strip_prefix('.');
+        let unread = |(key, value)| Some((own(key).filter(|key| !read.contains(*key))?, value));
+        self.metadata.iter().filter_map(unread).collect()
     }
 
     pub(super) fn required<T: FromValue<'a>>(&self, key: &str) -> Result<T> {

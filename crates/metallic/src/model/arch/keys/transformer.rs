@@ -38,6 +38,10 @@ impl Keys<'_, '_> {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer => "attention.layer_norm_epsilon",
         };
+        if self.optional("attention.causal")? == Some(false) {
+            let rule = "here tokens see only those before them";
+            return Err(self.invalid("attention.causal", false, rule));
+        }
         let context_length = self.count("context_length")?;
         Ok(ModelConfig {
             architecture: self.architecture.to_owned(),

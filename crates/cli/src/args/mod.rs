@@ -130,7 +130,7 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Say only whether the model runs, and which of its tensors no code uses
+    /// Say only whether the model runs, and which of its tensors and keys no code uses
     #[arg(long, conflicts_with = "json")]
     pub(crate) check: bool,
 }

@@ -12,6 +12,7 @@ mod chat;
 mod guard;
 mod inspect;
 mod json;
+mod odd_files;
 mod plan;
 #[cfg(unix)]
 mod pull;

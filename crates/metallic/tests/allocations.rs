@@ -82,7 +82,8 @@ fn the_token_loop_allocates_nothing() {
     engine_steps(GgufFile::open(&tiny).unwrap());
     let oracles = Oracles::find();
     let architectures = oracles.iter().flat_map(|oracles| {
-        oracles.supported().into_iter().map(|name| oracles.path(&format!("{name}.gguf")))
+        let names = oracles.supported().into_iter().filter(|name| name.starts_with("archs/")); // the others are their twins
+        names.map(|name| oracles.path(&format!("{name}.gguf")))
     });
     // The second has quantized weights.
     for path in

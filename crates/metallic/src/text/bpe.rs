@@ -1,10 +1,10 @@
 //! Byte-pair encoding with a list of merges, as GPT-2 introduced it.
 
 use hashbrown::HashMap;
-use metallic_gguf::{Array, Metadata};
+use metallic_gguf::Array;
 
 use super::error::TokenizerError;
-use super::lenient::Faults;
+use super::keys::{Faults, Keys};
 use super::merge::{MergeRules, Merger};
 use super::pretokenize::PreTokenizer;
 use super::tokenizer;
@@ -29,13 +29,13 @@ type Merges = HashMap<(u32, u32), (u32, u32)>;
 impl Bpe {
     /// Reads the merges for a vocabulary.
     pub(super) fn read(
-        metadata: &Metadata<'_>,
+        keys: &Keys<'_, '_>,
         vocabulary: &Vocabulary,
         pre_tokenizer: PreTokenizer,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
         let alphabet = pre_tokenizer.alphabet;
-        let merges = read_merges(metadata, vocabulary, alphabet)?;
+        let merges = read_merges(keys, vocabulary, alphabet)?;
         let piece = |byte: usize| vocabulary.find(&[byte as u8]).unwrap_or(NO_TOKEN);
         let bytes = Box::new(std::array::from_fn(piece));
         let breaks = (alphabet == Alphabet::SentencePiece).then(|| WordBreaks::new(vocabulary));
@@ -103,11 +103,11 @@ impl MergeRules for Rules<'_> {
 
 /// Reads `tokenizer.ggml.merges`. What is no merge of two pieces to a third is left out.
 fn read_merges(
-    metadata: &Metadata<'_>,
+    keys: &Keys<'_, '_>,
     vocabulary: &Vocabulary,
     alphabet: Alphabet,
 ) -> Result<Merges, TokenizerError> {
-    let array: Array<'_> = metadata.required("tokenizer.ggml.merges")?;
+    let array: Array<'_> = keys.required("merges")?;
     let mut merges = Merges::with_capacity(array.len());
     let mut joined = Vec::new();
     let mut bad = Faults::default();

@@ -5,10 +5,10 @@
 //! byte. The trie's values are places in the replacements. A file may hold anything there: what points
 //! nowhere replaces nothing.
 
-use metallic_gguf::{Array, Metadata};
+use metallic_gguf::Array;
 
 use super::error::TokenizerError;
-use super::lenient;
+use super::keys::Keys;
 
 /// How a vocabulary of the SentencePiece kind changes a text before it is encoded.
 pub(super) struct Normalizer {
@@ -22,8 +22,8 @@ pub(super) struct Normalizer {
 
 impl Normalizer {
     /// Reads the rules of a file. Without a table, no character is replaced.
-    pub(super) fn read(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {
-        let blob = match metadata.optional::<Array<'_>>("tokenizer.ggml.precompiled_charsmap")? {
+    pub(super) fn read(keys: &Keys<'_, '_>) -> Result<Self, TokenizerError> {
+        let blob = match keys.optional::<Array<'_>>("precompiled_charsmap")? {
             // Files hold bytes as signed numbers or as unsigned ones.
             Some(bytes) => bytes
                 .values::<i64>()
@@ -32,12 +32,12 @@ impl Normalizer {
             None => Vec::new(),
         };
         let (units, replacements) = if blob.is_empty() { Default::default() } else { parse(&blob)? };
-        let flag = |key| lenient::flag(metadata, key);
+        let flag = |key| keys.flag(key);
         Ok(Normalizer {
             units,
             replacements,
-            add_space_prefix: flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
-            remove_extra_whitespaces: flag("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false),
+            add_space_prefix: flag("add_space_prefix")?.unwrap_or(true),
+            remove_extra_whitespaces: flag("remove_extra_whitespaces")?.unwrap_or(false),
         })
     }
 

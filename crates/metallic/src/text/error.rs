@@ -23,7 +23,7 @@ pub enum TokenizerError {
     NoTokenizer,
 
     /// A list has fewer entries than there are tokens.
-    #[error("the vocabulary has {n_tokens} tokens, but only {found} entries in {key:?}")]
+    #[error("the vocabulary has {n_tokens} tokens, but only {found} entries in \"tokenizer.ggml.{key}\"")]
     LengthMismatch { key: &'static str, n_tokens: usize, found: usize },
 
     /// The vocabulary has no tokens, or more than ids can number.

@@ -38,10 +38,11 @@ pub(super) fn estimate(metadata: &Metadata<'_>) -> u64 {
     let n_tokens = tokens.len() as u64;
     let text: u64 = tokens.iter().sum();
     let merges = len("tokenizer.ggml.merges");
+    let has_ranks = matches!(model, Some("llama" | "t5" | "plamo2"));
     text + n_tokens * (end + kind)
         + table_bytes(n_tokens, id)
         + if merges > 0 { table_bytes(merges, merge) + PATTERN_BYTES } else { 0 }
-        + rank * len("tokenizer.ggml.scores")
+        + rank * if has_ranks { n_tokens } else { 0 }
         + SEARCH_BYTES * special.sum::<u64>()
         + cut
 }

@@ -31,7 +31,7 @@ mod charsmap;
 mod chat_template;
 mod error;
 mod footprint;
-mod lenient;
+mod keys;
 mod longest;
 mod merge;
 mod pre_types;

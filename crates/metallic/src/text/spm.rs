@@ -1,9 +1,7 @@
 //! SentencePiece's byte-pair encoding: a pair merges if it is a piece, in the order of the pieces' scores.
 
-use metallic_gguf::Metadata;
-
 use super::error::TokenizerError;
-use super::lenient;
+use super::keys::Keys;
 use super::merge::{MergeRules, Merger};
 use super::tokenizer;
 use super::vocabulary::{Vocabulary, read_scores};
@@ -23,12 +21,12 @@ pub(super) struct Spm {
 impl Spm {
     /// Reads the scores for a vocabulary.
     pub(super) fn read(
-        metadata: &Metadata<'_>,
+        keys: &Keys<'_, '_>,
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        let ranks = read_scores(metadata, vocabulary.len(), rank_of)?;
-        let add_space_prefix = lenient::flag(metadata, "tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        let ranks = read_scores(keys, vocabulary.len(), rank_of)?;
+        let add_space_prefix = keys.flag("add_space_prefix")?.unwrap_or(true);
         Ok(Spm { ranks, breaks: WordBreaks::new(vocabulary), add_space_prefix, unknown })
     }
 

@@ -2,20 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use metallic_gguf::Metadata;
+use metallic_gguf::Array;
 
 use super::error::TokenizerError;
-use super::lenient;
+use super::keys::Keys;
 use super::vocabulary::{TokenType, Vocabulary};
 
 /// Keys that name such a token beside EOS: the end of a turn, of a message, of a file of code, nothing to fill in.
-const KEYS: [&str; 5] = [
-    "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id",
-    "tokenizer.ggml.fim_sep_token_id",
-    "tokenizer.ggml.fim_rep_token_id",
-    "tokenizer.ggml.fim_pad_token_id",
-];
+const KEYS: [&str; 5] =
+    ["eot_token_id", "eom_token_id", "fim_sep_token_id", "fim_rep_token_id", "fim_pad_token_id"];
 
 /// What the published formats call such a token. Many files have the token and no key for it.
 const NAMES: &[(Of, &[&str])] = &[
@@ -91,13 +86,18 @@ const END_IS_BETWEEN: [[&str; 2]; 2] = [["<|return|>", "<|call|>"], ["<|flush|>"
 
 /// Reads the stop tokens of a vocabulary, in ascending order.
 pub(super) fn read(
-    metadata: &Metadata<'_>,
+    keys: &Keys<'_, '_>,
     vocabulary: &Vocabulary,
     eos: Option<u32>,
 ) -> Result<Vec<u32>, TokenizerError> {
     let mut ids = Vec::from_iter(eos);
+    if let Some(list) = keys.optional::<Array<'_>>("eos_token_ids")? {
+        // As ollama writes what a publisher's generation_config.json has.
+        let in_vocabulary = |id: &u32| (*id as usize) < vocabulary.len();
+        ids.extend(list.values::<u32>().filter_map(Result::ok).filter(in_vocabulary));
+    }
     for key in KEYS {
-        ids.extend(lenient::token_id(metadata, vocabulary.len(), key)?);
+        ids.extend(keys.token_id(vocabulary.len(), key)?);
     }
     let mut named = BTreeMap::new();
     for (id, of, text) in vocabulary.iter() {

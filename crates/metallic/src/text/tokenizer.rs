@@ -5,7 +5,7 @@ use metallic_gguf::{Gguf, Metadata};
 use super::bpe::Bpe;
 use super::error::TokenizerError;
 use super::footprint;
-use super::lenient;
+use super::keys::Keys;
 use super::pretokenize::PreTokenizer;
 use super::rwkv::Rwkv;
 use super::special::{Part, SpecialTokens};
@@ -114,11 +114,12 @@ impl Tokenizer {
     }
 
     fn from_metadata(metadata: &Metadata<'_>) -> Result<Self, TokenizerError> {
-        let name: &str = metadata.required("tokenizer.ggml.model")?;
+        let keys = &Keys::new(metadata);
+        let name: &str = keys.required("model")?;
         let pre_tokenizer = match name {
             "gpt2" => {
                 let architecture = metadata.optional("general.architecture")?;
-                Some(PreTokenizer::new(metadata.optional("tokenizer.ggml.pre")?, architecture))
+                Some(PreTokenizer::new(keys.optional("pre")?, architecture))
             }
             "gemma4" => Some(PreTokenizer::new(Some(name), None)),
             _ => None,
@@ -136,34 +137,36 @@ impl Tokenizer {
                 });
             }
         };
-        let vocabulary = Vocabulary::read(metadata, alphabet)?;
-        let id = |key| lenient::token_id(metadata, vocabulary.len(), key);
-        let (mut bos, mut eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
-        let unknown = id("tokenizer.ggml.unknown_token_id")?;
+        let vocabulary = Vocabulary::read(keys, alphabet)?;
+        let id = |key| keys.token_id(vocabulary.len(), key);
+        let (mut bos, mut eos) = (id("bos_token_id")?, id("eos_token_id")?);
+        let unknown = id("unknown_token_id")?;
         let model = match (name, pre_tokenizer) {
-            (_, Some(pre_tokenizer)) => Model::Bpe(Bpe::read(metadata, &vocabulary, pre_tokenizer, unknown)?),
-            ("llama", _) => Model::Spm(Spm::read(metadata, &vocabulary, unknown)?),
+            (_, Some(pre_tokenizer)) => Model::Bpe(Bpe::read(keys, &vocabulary, pre_tokenizer, unknown)?),
+            ("llama", _) => Model::Spm(Spm::read(keys, &vocabulary, unknown)?),
             ("bert", _) => {
                 // A text stands between [CLS] and [SEP]; the format spells the key so.
-                bos = id("tokenizer.ggml.cls_token_id")?.or(bos);
-                eos = id("tokenizer.ggml.seperator_token_id")?.or(eos);
-                Model::WordPiece(WordPiece::read(metadata, &vocabulary, unknown)?)
+                bos = id("cls_token_id")?.or(bos);
+                eos = id("seperator_token_id")?.or(eos);
+                Model::WordPiece(WordPiece::read(keys, &vocabulary, unknown)?)
             }
-            ("t5", _) => Model::Unigram(Unigram::read(metadata, &vocabulary, unknown)?),
-            ("plamo2", _) => Model::Plamo(Unigram::read_plamo(metadata, &vocabulary, unknown)?),
+            ("t5", _) => Model::Unigram(Unigram::read(keys, &vocabulary, unknown)?),
+            ("plamo2", _) => Model::Plamo(Unigram::read_plamo(keys, &vocabulary, unknown)?),
             _ => Model::Rwkv(Rwkv::new(&vocabulary, unknown)?),
         };
         let (add_bos, add_eos) = model.adds();
-        Ok(Tokenizer {
+        let tokenizer = Tokenizer {
             special: SpecialTokens::read(metadata, &vocabulary)?,
-            stop_tokens: stop_tokens::read(metadata, &vocabulary, eos)?,
+            stop_tokens: stop_tokens::read(keys, &vocabulary, eos)?,
             model,
             bos,
             eos,
-            add_bos: lenient::flag(metadata, "tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
-            add_eos: lenient::flag(metadata, "tokenizer.ggml.add_eos_token")?.unwrap_or(add_eos),
+            add_bos: keys.flag("add_bos_token")?.unwrap_or(add_bos),
+            add_eos: keys.flag("add_eos_token")?.unwrap_or(add_eos),
             vocabulary,
-        })
+        };
+        keys.warn_of_unread();
+        Ok(tokenizer)
     }
 
     /// The ids that a text becomes. Where the publisher's tokenizer normalises texts or drops white space around special

@@ -13,10 +13,10 @@
 use std::borrow::Cow;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use metallic_gguf::Metadata;
 
 use super::charsmap::Normalizer;
 use super::error::TokenizerError;
+use super::keys::Keys;
 use super::longest;
 use super::merge::WordCache;
 use super::tokenizer;
@@ -51,15 +51,15 @@ pub(super) struct Unigram {
 impl Unigram {
     /// Reads the scores and the normalisation for a vocabulary of SentencePiece.
     pub(super) fn read(
-        metadata: &Metadata<'_>,
+        keys: &Keys<'_, '_>,
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
         let (ids, texts) = vocabulary.texts_of(PIECES);
-        let scored = read_scored(metadata, vocabulary, &ids, |score| score)?;
+        let scored = read_scored(keys, vocabulary, &ids, |score| score)?;
         let worst = scored.iter().map(|&(_, score)| score).fold(0.0, f64::min);
         Ok(Unigram {
-            normalizer: Some(Normalizer::read(metadata)?),
+            normalizer: Some(Normalizer::read(keys)?),
             mirrored: false,
             pieces: longest::automaton(MatchKind::Standard, &texts)?,
             scored,
@@ -71,7 +71,7 @@ impl Unigram {
 
     /// Reads the scores for a vocabulary of PLaMo 2.
     pub(super) fn read_plamo(
-        metadata: &Metadata<'_>,
+        keys: &Keys<'_, '_>,
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
@@ -81,7 +81,7 @@ impl Unigram {
             normalizer: None,
             mirrored: true,
             pieces: longest::automaton(MatchKind::Standard, &texts)?,
-            scored: read_scored(metadata, vocabulary, &ids, |score| (score / PLAMO_SCORE_UNIT).round())?,
+            scored: read_scored(keys, vocabulary, &ids, |score| (score / PLAMO_SCORE_UNIT).round())?,
             unknown_score: PLAMO_UNKNOWN_SCORE,
             breaks: breaks(vocabulary),
             unknown,
@@ -104,13 +104,13 @@ const PIECES: &[TokenType] = &[TokenType::Normal, TokenType::UserDefined];
 
 /// The ids with what is made of their scores.
 fn read_scored(
-    metadata: &Metadata<'_>,
+    keys: &Keys<'_, '_>,
     vocabulary: &Vocabulary,
     ids: &[u32],
     make: impl Fn(f64) -> f64,
 ) -> Result<Vec<(u32, f64)>, TokenizerError> {
     let finite = |score: f32| score.is_finite().then(|| make(f64::from(score)));
-    let scores = read_scores(metadata, vocabulary.len(), finite)?;
+    let scores = read_scores(keys, vocabulary.len(), finite)?;
     Ok(ids.iter().map(|&id| (id, scores[id as usize])).collect())
 }
 

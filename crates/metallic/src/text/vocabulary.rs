@@ -1,12 +1,12 @@
 //! The tokens of a vocabulary: their bytes, their types, and the search for a piece's id.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use metallic_gguf::{Array, FromValue, Metadata};
+use metallic_gguf::{Array, FromValue};
 use std::hash::BuildHasher;
 
 use super::byte_level;
 use super::error::TokenizerError;
-use super::lenient::{self, Faults};
+use super::keys::{Faults, Keys};
 
 /// Stands for "no token" where an id is expected; never a valid id.
 pub(super) const NO_TOKEN: u32 = u32::MAX;
@@ -137,13 +137,13 @@ impl BadTokens {
 
 impl Vocabulary {
     /// Reads `tokenizer.ggml.tokens` and `tokenizer.ggml.token_type`.
-    pub(super) fn read(metadata: &Metadata<'_>, alphabet: Alphabet) -> Result<Self, TokenizerError> {
-        let tokens: Array<'_> = metadata.required("tokenizer.ggml.tokens")?;
+    pub(super) fn read(keys: &Keys<'_, '_>, alphabet: Alphabet) -> Result<Self, TokenizerError> {
+        let tokens: Array<'_> = keys.required("tokens")?;
         let n_tokens = tokens.len();
         if n_tokens == 0 || n_tokens >= NO_TOKEN as usize {
             return Err(TokenizerError::BadSize { n_tokens });
         }
-        let types = read_types(metadata, n_tokens)?;
+        let types = read_types(keys, n_tokens)?;
         let mut vocabulary = Vocabulary {
             bytes: Vec::new(),
             ends: Vec::with_capacity(n_tokens),
@@ -323,9 +323,9 @@ fn type_of(of: TokenType, id: u32, text: &str, alphabet: Alphabet, bad: &mut Bad
 }
 
 /// Reads `tokenizer.ggml.token_type`. A type that the format does not define, such as 0, is that of text.
-fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>, TokenizerError> {
-    const KEY: &str = "tokenizer.ggml.token_type";
-    let Some(values) = lenient::of_tokens(metadata, n_tokens, KEY)? else {
+fn read_types(keys: &Keys<'_, '_>, n_tokens: usize) -> Result<Vec<TokenType>, TokenizerError> {
+    const KEY: &str = "token_type";
+    let Some(values) = keys.of_tokens(n_tokens, KEY)? else {
         return Ok(vec![TokenType::Normal; n_tokens]);
     };
     let mut unknown = Faults::default();
@@ -343,14 +343,14 @@ fn read_types(metadata: &Metadata<'_>, n_tokens: usize) -> Result<Vec<TokenType>
 
 /// Reads `tokenizer.ggml.scores`, one a token, and makes of each what is wanted; `None` is a bad score.
 pub(super) fn read_scores<T>(
-    metadata: &Metadata<'_>,
+    keys: &Keys<'_, '_>,
     n_tokens: usize,
     make: impl Fn(f32) -> Option<T>,
 ) -> Result<Vec<T>, TokenizerError> {
-    const KEY: &str = "tokenizer.ggml.scores";
+    const KEY: &str = "scores";
     let made = |(id, score)| make(score).ok_or(TokenizerError::BadScore { id });
-    let Some(values) = lenient::of_tokens(metadata, n_tokens, KEY)? else {
-        tracing::warn!("the file has no {KEY:?}: to its tokenizer, all pieces are as good");
+    let Some(values) = keys.of_tokens(n_tokens, KEY)? else {
+        tracing::warn!("the file has no \"tokenizer.ggml.{KEY}\": to its tokenizer, all pieces are as good");
         return std::iter::repeat_n(0.0, n_tokens).enumerate().map(made).collect();
     };
     let score = |value| match i32::from_value(KEY, value) {

@@ -5,12 +5,11 @@
 //! file marks the pieces that begin a word with `▁`, where the publishers' mark the others with `##`. So a
 //! word is looked up with a space before it, and only its first piece can begin with one.
 
-use metallic_gguf::Metadata;
 use regex_automata::meta::Regex;
 use unicode_normalization::UnicodeNormalization;
 
 use super::error::TokenizerError;
-use super::lenient;
+use super::keys::Keys;
 use super::longest::LongestMatch;
 use super::pretokenize::compile;
 use super::tokenizer;
@@ -49,13 +48,13 @@ pub(super) struct WordPiece {
 impl WordPiece {
     /// Reads how text is cleaned. Files that do not say so have small letters without accents.
     pub(super) fn read(
-        metadata: &Metadata<'_>,
+        keys: &Keys<'_, '_>,
         vocabulary: &Vocabulary,
         unknown: Option<u32>,
     ) -> Result<Self, TokenizerError> {
-        let flag = |key| lenient::flag(metadata, key);
-        let lowercase = flag("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
-        let strip_accents = flag("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
+        let flag = |key| keys.flag(key);
+        let lowercase = flag("normalizer.lowercase")?.unwrap_or(true);
+        let strip_accents = flag("normalizer.strip_accents")?.unwrap_or(lowercase);
         let left_out = if strip_accents { CONTROL_AND_ACCENTS } else { CONTROL };
         Ok(WordPiece {
             pieces: LongestMatch::new(vocabulary, &[TokenType::Normal])?,

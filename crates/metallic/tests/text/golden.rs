@@ -53,8 +53,7 @@ fn ids_are_those_of_other_programs() {
             charsmap: of.charsmap,
             ids: of.ids.into_iter().collect(),
             flags: of.flags.into_iter().collect(),
-            numbers: Vec::new(),
-            whole_scores: false,
+            ..Parts::bpe(&[])
         };
         let tokenizer = parts.tokenizer().expect("a valid vocabulary");
         for Case { text, ids } in of.cases {

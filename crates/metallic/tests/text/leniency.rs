@@ -2,7 +2,11 @@
 
 use metallic::text::{EncodeOptions, TokenType, Tokenizer, TokenizerError};
 
+use metallic_gguf::Gguf;
+
+use crate::oracles::Oracles;
 use crate::small_vocabularies::{PLAIN, Parts};
+use crate::tokenizers::names;
 use crate::warnings::warnings_of;
 
 type Change = fn(&mut Parts);
@@ -94,6 +98,54 @@ fn other_kinds() {
             (|p| (p.types[9], p.tokens[9]) = (1, b"\\x4".to_vec()), &["backslash", "number 9"]),
         ],
     );
+}
+
+/// What a file says of its tokens and no code reads for its kind is told, unless it makes no difference.
+#[test]
+fn keys_that_may_change_tokens_are_told() {
+    let mut spm = Parts::spm(&[("▁", -1.0), ("a", -1.0)]);
+    spm.flags =
+        vec![("remove_extra_whitespaces", false), ("add_sep_token", true), ("add_space_prefix", true)];
+    spm.ids.extend([("padding", 0), ("fim_pre", 0), ("mask", 99_999)]);
+    spm.pre = Some("default");
+    check(
+        &spm,
+        "a",
+        &[
+            (|p| p.flags[0].1 = true, &["tokenizer.ggml.remove_extra_whitespaces"]),
+            (|p| p.charsmap = Some(vec![0; 8]), &["tokenizer.ggml.precompiled_charsmap"]),
+            (|p| p.numbers = vec![("from_the_future", 1), ("suppress", 2)], &["from_the_future", "suppress"]),
+        ],
+    );
+    check(
+        &Parts::bpe(&["a b"]),
+        "ab",
+        &[(|p| p.flags.push(("add_space_prefix", true)), &["add_space_prefix"])],
+    );
+}
+
+#[test]
+fn published_vocabularies_are_read_without_a_warning() {
+    let Some(oracles) = Oracles::find() else { return };
+    for name in names(&oracles) {
+        let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
+        let gguf = Gguf::parse(&bytes).expect("a valid file");
+        let (tokenizer, mut warnings) = warnings_of(|| Tokenizer::from_gguf(&gguf));
+        tokenizer.expect("a tokenizer");
+        // Some are older than the key.
+        warnings.retain(|warning| !warning.starts_with("pre-tokenizer \"(none)\""));
+        assert_eq!(warnings, [""; 0], "{name}");
+    }
+}
+
+/// Files of ollama have the ends of a publisher's generation_config.json as a list.
+#[test]
+fn a_list_of_ends_is_read() {
+    let mut bpe = Parts::bpe(&[]);
+    bpe.ends = vec![7, 99_999];
+    let (tokenizer, warnings) = load(&bpe);
+    assert_eq!(tokenizer.expect("a vocabulary").stop_tokens(), [7, 96]);
+    assert_eq!(warnings, [""; 0]);
 }
 
 /// Scores are numbers, whole or not.

@@ -22,6 +22,8 @@ pub(crate) struct Parts {
     pub(crate) flags: Vec<(&'static str, bool)>,
     /// Keys with a number that has a sign.
     pub(crate) numbers: Vec<(&'static str, i32)>,
+    /// Ends beside EOS.
+    pub(crate) ends: Vec<u32>,
     /// Whether scores are written as integers.
     pub(crate) whole_scores: bool,
 }
@@ -53,6 +55,7 @@ impl Parts {
             ids,
             flags: Vec::new(),
             numbers: Vec::new(),
+            ends: Vec::new(),
             whole_scores: false,
         }
     }
@@ -121,6 +124,10 @@ impl Parts {
         }
         for &(name, flag) in &self.flags {
             file.set(&key(name), flag).expect("a key");
+        }
+        if !self.ends.is_empty() {
+            let ends = ArrayBuf::new(ValueType::I32, self.ends.iter().map(|&id| id as i32)).expect("numbers");
+            file.set(&key("eos_token_ids"), &ends).expect("a key");
         }
         for &(name, number) in &self.numbers {
             file.set(&key(name), number).expect("a key");

@@ -14,7 +14,7 @@ const PLAIN: EncodeOptions = EncodeOptions { add_bos: false, add_eos: false, par
 /// The vocabularies that are for text which is changed first: small letters, one space for several.
 const NORMALIZING: &[&str] = &["bert-bge", "nomic-bert-moe"];
 
-fn names(oracles: &Oracles) -> Vec<String> {
+pub(crate) fn names(oracles: &Oracles) -> Vec<String> {
     let files = std::fs::read_dir(oracles.path("tokenizers")).expect("a folder of vocabularies");
     let name = |file: &str| Some(file.strip_prefix("ggml-vocab-")?.strip_suffix(".gguf")?.to_owned());
     let files = files.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

@@ -5,7 +5,7 @@
 
 use metallic_gguf::{ByteOrder, Error, GgmlType, Gguf};
 
-use crate::raw::{ARRAY, BOOL, F32, I32, RawFile, STRING, U8, U32, U64, tensor_type};
+use crate::raw::{ARRAY, F32, I32, RawFile, STRING, U8, U32, U64, tensor_type};
 use crate::reading::nested;
 
 pub(crate) struct Fixture {

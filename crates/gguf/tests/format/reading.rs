@@ -252,3 +252,15 @@ fn byte_order_is_found_by_the_version() {
     assert_eq!(big[..8], [0x47, 0x47, 0x55, 0x46, 0, 0, 0, 3]);
     assert_eq!(Gguf::parse(&big).unwrap().byte_order(), ByteOrder::Big);
 }
+
+/// As in C, and in files that programs in C wrote.
+#[test]
+fn a_boolean_is_false_only_where_it_is_0() {
+    let file = RawFile::new()
+        .key("k", |b| b.u32(BOOL).u8(2))
+        .key("all", |b| b.u32(ARRAY).u32(BOOL).length(3).u8(0).u8(1).u8(255))
+        .build();
+    let metadata = Gguf::parse(&file).unwrap().metadata();
+    assert_eq!(metadata.required("k"), Ok(true));
+    assert_eq!(metadata.required("all"), Ok(vec![false, true, true]));
+}

@@ -118,7 +118,7 @@ fn read_merges(
             None => bad.add(index, merge),
         }
     }
-    bad.tell("merge(s) of pieces, or to one, that it does not have, which are left out");
+    bad.tell("merge(s) with a piece that it lacks, which are left out");
     Ok(merges)
 }
 

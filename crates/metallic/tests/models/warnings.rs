@@ -11,7 +11,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 pub(crate) fn warnings_of<R>(run: impl FnOnce() -> R) -> (R, Vec<String>) {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let result = tracing::subscriber::with_default(Recorder(Arc::clone(&warnings)), run);
-    let warnings = std::mem::take(&mut *warnings.lock().unwrap());
+    let warnings = std::mem::take(&mut *warnings.lock().expect("no panic before"));
     (result, warnings)
 }
 
@@ -25,7 +25,7 @@ impl Subscriber for Recorder {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
+        self.0.lock().expect("no panic before").push(text.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -43,6 +43,6 @@ struct Text(String);
 
 impl Visit for Text {
     fn record_debug(&mut self, _: &Field, value: &dyn Debug) {
-        write!(self.0, "{value:?}").unwrap();
+        write!(self.0, "{value:?}").expect("memory");
     }
 }

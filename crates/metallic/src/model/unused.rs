@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// Names that are shown of many.
 const SHOWN: usize = 8;
 
-/// Keys, or groups of them ending in `.` or `_`, that change no logits: those of text that other models see or hear,
-/// what becomes of embeddings, and what follows from tensors or from other keys.
+/// Keys, or groups of them ending in `.` or `_`, that change no logits of a text: those of encoders of images and sound,
+/// of pooling and classifying, how the original was laid out, and what tensors or other keys say as well.
 const KEYS: &[&str] = &[
     "attention.group_norm_",
     "attention.layer_norm_",
@@ -36,7 +36,7 @@ const KEYS: &[&str] = &[
     "vocab_size",
 ];
 
-/// The same of tensors: those of other models in the file, and of heads for other uses.
+/// The same of tensors: those of such encoders, and of classifiers.
 const TENSORS: &[&str] = &["a.", "cls.", "mm.", "v."];
 
 /// Names of tensors that no code uses, in a file of a model that runs.

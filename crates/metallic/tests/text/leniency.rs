@@ -138,16 +138,6 @@ fn published_vocabularies_are_read_without_a_warning() {
     }
 }
 
-/// Files of ollama have the ends of a publisher's generation_config.json as a list.
-#[test]
-fn a_list_of_ends_is_read() {
-    let mut bpe = Parts::bpe(&[]);
-    bpe.ends = vec![7, 99_999];
-    let (tokenizer, warnings) = load(&bpe);
-    assert_eq!(tokenizer.expect("a vocabulary").stop_tokens(), [7, 96]);
-    assert_eq!(warnings, [""; 0]);
-}
-
 /// Scores are numbers, whole or not.
 #[test]
 fn scores_may_be_integers() {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod chat_templates;
+mod ends;
 mod golden;
 mod leniency;
 #[path = "../models/oracles.rs"]

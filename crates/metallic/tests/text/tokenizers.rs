@@ -104,29 +104,6 @@ struct Answer {
     tokens: Vec<u32>,
 }
 
-/// What ends an answer in the published vocabularies.
-#[test]
-fn stop_tokens_are_the_publishers() {
-    let Some(oracles) = Oracles::find() else { return };
-    for (name, expected) in [
-        ("aquila", &["<|endoftext|>", "</s>"][..]),
-        ("baichuan", &["</s>"]),
-        ("gemma-4", &["<eos>", "<|tool_response>", "<turn|>"]), // `</s>` is text
-        ("llama-bpe", &["<|end_of_text|>", "<|eot_id|>"]),
-        ("llama-spm", &["</s>"]),
-        ("phi-3", &["<|endoftext|>", "<|end|>"]), // `</s>` is user-defined
-        ("qwen2", &["<|endoftext|>", "<|im_end|>"]), // `</s>` is text
-        ("starcoder", &["<|endoftext|>", "<fim_pad>"]),
-    ] {
-        let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
-        let tokenizer =
-            Tokenizer::from_gguf(&Gguf::parse(&bytes).expect("a valid file")).expect("a tokenizer");
-        let found = tokenizer.stop_tokens().iter().map(|&id| tokenizer.piece(id).expect("a token"));
-        let found: Vec<_> = found.map(|piece| String::from_utf8_lossy(piece).into_owned()).collect();
-        assert_eq!(found, expected, "{name}");
-    }
-}
-
 #[test]
 fn smollm2_sees_the_oracles_ids() {
     check_model("SmolLM2-135M-Instruct.Q4_1.gguf", None, &["<|endoftext|>", "<|im_end|>", "<reponame>"]);

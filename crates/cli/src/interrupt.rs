@@ -3,8 +3,17 @@
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "hub")]
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::failure::{Failure, Kind, Result};
+
+/// How often one who waits looks for Ctrl-C.
+#[cfg(feature = "hub")]
+const POLL: Duration = Duration::from_millis(100);
 
 /// The handler of Ctrl-C.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +57,20 @@ impl Heed<'_> {
     /// Whether Ctrl-C was pressed.
     pub(crate) fn is_pressed(&self) -> bool {
         self.0.pressed.load(Ordering::SeqCst)
+    }
+
+    /// Waits; an error as soon as Ctrl-C is pressed.
+    #[cfg(feature = "hub")]
+    pub(crate) fn sleep(&self, duration: Duration) -> Result<()> {
+        let end = Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(POLL));
+        }
     }
 
     /// An error once Ctrl-C was pressed.

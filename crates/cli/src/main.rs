@@ -46,7 +46,6 @@ use tracing::level_filters::LevelFilter;
 use crate::args::{Cli, Command, GlobalArgs};
 use crate::failure::Result;
 use crate::fetch::Fetcher;
-use crate::fetch::store::Store;
 use crate::interrupt::Interrupt;
 use crate::terminal::{Terminal, Wishes};
 
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, terminal: &Terminal) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let fetcher = Fetcher { store: Store::of_user()?, terminal, interrupt: &interrupt };
+    let fetcher = Fetcher::new(terminal, &interrupt);
     match &command {
         Command::Run(args) => run::run(args, &fetcher),
         Command::Chat(args) => chat::run(args, &fetcher),
@@ -88,7 +87,7 @@ fn execute(command: Command, terminal: &Terminal) -> Result<()> {
         Command::Plan(args) => plan::run(args, &fetcher),
         Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),
-        Command::Models => models::run(&fetcher.store, terminal),
+        Command::Models(args) => models::run(args, terminal),
         Command::Completions(args) => completions::run(args),
     }
 }

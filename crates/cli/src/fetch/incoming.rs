@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use super::store::cannot_store;
 use crate::failure::{Failure, Kind, Result};
 
-/// How the temporary name ends. Only models (`*.gguf`) are listed, so such a file is never one.
-const SUFFIX: &str = "partial";
+/// How the temporary name ends. No model's name does, so such a file is never listed as one.
+pub(super) const PARTIAL_SUFFIX: &str = ".partial";
 
 /// What a file must be, as far as its source tells.
 #[derive(Clone, Debug, Default)]
@@ -87,11 +87,7 @@ impl Incoming {
 
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| {
-            // A full disk is better off without our half of a file.
-            self.keep = false;
-            cannot_store(&self.partial, e)
-        })?;
+        self.file.write_all(bytes).map_err(|e| cannot_store(&self.partial, e))?;
         self.hasher.update(bytes);
         self.n_bytes += bytes.len() as u64;
         Ok(())
@@ -116,7 +112,7 @@ impl Incoming {
     /// Checks the file and gives it its name.
     pub(crate) fn finish(mut self, expected: &Expected) -> Result<()> {
         self.keep = false;
-        let digest: String = self.hasher.finalize_reset().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hexadecimal(&self.hasher.finalize_reset());
         let wrong = |what: String| {
             Failure::new(Kind::NoModel, what)
                 .advice("the copy was thrown away: try again, and if it happens again tell whoever publishes the file")
@@ -144,9 +140,19 @@ impl Drop for Incoming {
     }
 }
 
-fn partial_path(destination: &Path) -> PathBuf {
+/// A checksum as people compare it.
+pub(super) fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the disk must still take of a file of `n_bytes`.
+pub(super) fn bytes_to_come(destination: &Path, n_bytes: u64) -> u64 {
+    n_bytes.saturating_sub(partial_path(destination).metadata().map_or(0, |metadata| metadata.len()))
+}
+
+/// The temporary name of a file.
+pub(super) fn partial_path(destination: &Path) -> PathBuf {
     let mut name = destination.as_os_str().to_owned();
-    name.push(".");
-    name.push(SUFFIX);
+    name.push(PARTIAL_SUFFIX);
     name.into()
 }

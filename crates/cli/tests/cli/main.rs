@@ -9,7 +9,11 @@ mod bad_files;
 mod bench;
 #[cfg(unix)]
 mod chat;
+#[cfg(all(unix, feature = "hub"))]
+mod fake_hub;
 mod guard;
+#[cfg(all(unix, feature = "hub"))]
+mod hub_names;
 mod inspect;
 mod json;
 mod odd_files;

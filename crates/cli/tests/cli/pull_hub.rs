@@ -1,14 +1,14 @@
 //! `metallic pull` from a hub, with a small HTTP server in its place.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
-
-use crate::sandbox::Sandbox;
+use crate::fake_hub::{self, Request, sha256};
+use crate::sandbox::{Sandbox, outcome, wait_for};
 
 const NAME: &str = "hf:owner/repo/a b.gguf";
 const STORED: &str = "hf/owner/repo/a b.gguf";
@@ -27,6 +27,8 @@ enum Fault {
     NoRanges,
     /// It answers with this status.
     Status(&'static str),
+    /// It answers with this status and these headers twice, and then well.
+    Busy(&'static str),
     /// It tells no checksum.
     NoChecksum,
     /// No fault: like the real hub it sends the reader on, for a repository that was renamed and then to
@@ -34,37 +36,24 @@ enum Fault {
     Redirects,
 }
 
-/// Starts a server; it tells the first line and the range of every request.
+/// Starts a server with one file; it tells the first line, the range and the token of every request.
 fn serve(content: Vec<u8>, fault: Fault) -> (String, Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let (log, requests) = mpsc::channel();
-    thread::spawn(move || {
-        let mut n_gets = 0;
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { return };
-            let (line, range, token) = read_request(&stream);
-            let _ = log.send(format!("{line} {range}{token}"));
-            n_gets += usize::from(line.starts_with("GET"));
-            answer(stream, &line, &range, &content, fault, n_gets);
-        }
-    });
-    (endpoint, requests)
-}
-
-fn read_request(stream: &TcpStream) -> (String, String, String) {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let line = lines.next().unwrap_or_default();
-    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-    let header =
-        |name: &str| headers.iter().find_map(|line| Some(line.to_lowercase().strip_prefix(name)?.to_owned()));
-    (line, header("range: ").unwrap_or_default(), header("authorization: ").unwrap_or_default())
+    let mut n_gets = 0;
+    fake_hub::serve(move |stream, Request { line, range, .. }| {
+        n_gets += usize::from(line.starts_with("GET"));
+        answer(stream, line, range, &content, fault, n_gets);
+    })
 }
 
 fn answer(mut stream: TcpStream, line: &str, range: &str, content: &[u8], fault: Fault, n_gets: usize) {
-    let sum: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = sha256(content);
     let linked = format!("x-linked-size: {}\r\nx-linked-etag: \"{sum}\"\r\n", content.len());
     if let Fault::Status(status) = fault {
+        let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    } else if let Fault::Busy(status) = fault
+        && line.starts_with("GET")
+        && n_gets <= 2
+    {
         let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     } else if fault == Fault::Redirects && !line.contains("/content/") && !line.starts_with("HEAD /new/") {
         let location =
@@ -223,4 +212,94 @@ fn no_network_is_one_quick_error() {
     let outcome = sandbox.run(&["pull", NAME]);
     assert!(outcome.fails(4).contains("check the network"), "{outcome:?}");
     assert!(start.elapsed().as_secs() < 15);
+}
+
+#[test]
+fn a_busy_hub_is_asked_again_when_it_says() {
+    for (test, status, least_s) in [
+        ("hub-503", "503 Service Unavailable", 3.0),
+        ("hub-429", "429 Too Many Requests\r\nretry-after: 1", 2.0),
+        ("hub-429-date", "429 Too Many Requests\r\nretry-after: Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+    ] {
+        let sandbox = Sandbox::new(test);
+        let (endpoint, requests) = serve(content(), Fault::Busy(status));
+        let start = Instant::now();
+        let outcome = pull(&sandbox, &endpoint).succeeds();
+        assert!(start.elapsed().as_secs_f64() >= least_s, "{outcome:?}");
+        assert_eq!(outcome.stderr.matches("trying again in").count(), 2, "{outcome:?}");
+        assert_eq!(requests.try_iter().filter(|request| request.starts_with("GET")).count(), 3);
+        assert_eq!(fs::read(sandbox.stored(STORED)).unwrap(), content());
+    }
+}
+
+#[test]
+fn a_hub_that_asks_for_an_hour_is_not_waited_for() {
+    let sandbox = Sandbox::new("hub-hour");
+    let start = Instant::now();
+    let (endpoint, _requests) = serve(content(), Fault::Busy("503 Service Unavailable\r\nretry-after: 3600"));
+    let outcome = pull(&sandbox, &endpoint);
+    assert!(outcome.fails(4).contains("it asks to wait 3600 seconds"), "{outcome:?}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_and_what_came_stays() {
+    let sandbox = Sandbox::new("hub-wait");
+    fs::create_dir_all(sandbox.stored("hf/owner/repo")).unwrap();
+    fs::write(sandbox.stored("hf/owner/repo/a b.gguf.partial"), &content()[..1234]).unwrap();
+    let (endpoint, requests) = serve(content(), Fault::Busy("503 Service Unavailable\r\nretry-after: 200"));
+    let mut command = sandbox.command(&["pull", NAME]);
+    let child = command.env("HF_ENDPOINT", endpoint).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("a refusal", || requests.try_iter().any(|request| request.starts_with("GET")));
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let outcome = outcome(child.wait_with_output().unwrap());
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(sandbox.store_files(), ["hf/owner/repo/a b.gguf.partial"]);
+}
+
+#[test]
+fn what_is_left_of_another_version_is_thrown_away() {
+    let sandbox = Sandbox::new("hub-stale");
+    fs::create_dir_all(sandbox.stored("hf/owner/repo")).unwrap();
+    fs::write(sandbox.stored("hf/owner/repo/a b.gguf.partial"), "of an older version").unwrap();
+    let (endpoint, _requests) = serve(content(), Fault::None);
+    let outcome = pull(&sandbox, &endpoint).succeeds();
+    assert!(outcome.stderr.contains("another version"), "{outcome:?}");
+    assert_eq!(fs::read(sandbox.stored(STORED)).unwrap(), content());
+}
+
+#[test]
+fn a_file_that_changed_at_the_hub_is_told_and_kept() {
+    let sandbox = Sandbox::new("hub-moved");
+    fs::create_dir_all(sandbox.stored("hf/owner/repo")).unwrap();
+    let (endpoint, _requests) = serve(content(), Fault::None);
+    let mut changed = content();
+    changed[7] ^= 1;
+    for (here, is_told) in [(content(), false), (changed, true), (vec![1], true)] {
+        fs::write(sandbox.stored(STORED), &here).unwrap();
+        let outcome = pull(&sandbox, &endpoint).succeeds();
+        assert!(outcome.stderr.contains("in the store already"), "{outcome:?}");
+        assert_eq!(outcome.stderr.contains("another file of that name by now"), is_told, "{outcome:?}");
+        assert_eq!(fs::read(sandbox.stored(STORED)).unwrap(), here);
+    }
+    let offline = sandbox.run(&["pull", NAME]).succeeds();
+    assert!(offline.stderr.contains("unknown") && offline.stdout.contains("a b.gguf"), "{offline:?}");
+}
+
+/// A file system of one megabyte, where the machine lets us make one.
+#[test]
+fn a_file_that_the_disk_has_no_room_for_is_not_begun() {
+    let sandbox = Sandbox::new("hub-space");
+    let (endpoint, requests) = serve(content(), Fault::None);
+    let setup = format!("export METALLIC_CACHE=$PWD/small HF_ENDPOINT={endpoint}");
+    let Some(outcome) = sandbox.run_on_a_small_disk(&setup, &["pull", NAME], "small/models") else {
+        println!("skipped: this machine doesn't let a test mount a small file system");
+        return;
+    };
+    let line = outcome.fails(1);
+    assert!(line.contains("7.6 MiB") && line.contains("free some space"), "{outcome:?}");
+    assert!(requests.try_iter().all(|request| request.starts_with("HEAD")));
 }

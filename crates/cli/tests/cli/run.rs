@@ -1,7 +1,7 @@
 //! `metallic run`.
 
 use crate::alphabet::{self, Options};
-use crate::sandbox::{Outcome, Sandbox};
+use crate::sandbox::{Outcome, Sandbox, smollm2};
 
 /// What the model says to every question put into its template.
 pub(crate) const ANSWER: &str = "TUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz";
@@ -300,17 +300,9 @@ fn a_reader_that_leaves_ends_the_run_quietly() {
 /// The issue's own example, where the model is at hand.
 #[test]
 fn the_default_model_knows_the_capital_of_france() {
-    const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/models");
-    let folder = std::env::var("METALLIC_MODELS").unwrap_or_else(|_| default.to_owned());
-    let path = std::path::Path::new(&folder).join(FILE);
-    if !path.is_file() {
-        assert!(std::env::var_os("CI").is_none(), "no {}", path.display());
-        println!("skipped: no {}; CONTRIBUTING.md says how to get it", path.display());
-        return;
-    }
+    let Some(path) = smollm2() else { return };
     let sandbox = Sandbox::new("run-france");
-    let stored = sandbox.stored("catalogue/smollm2").join(FILE);
+    let stored = sandbox.stored("catalogue/smollm2").join(path.file_name().unwrap());
     std::fs::create_dir_all(stored.parent().unwrap()).unwrap();
     std::fs::hard_link(&path, &stored).or_else(|_| std::fs::copy(&path, &stored).map(|_| ())).unwrap();
     // No Python and no hub in the sandbox: the store must do.

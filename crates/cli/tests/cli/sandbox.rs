@@ -144,6 +144,19 @@ pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// The default model, where it is at hand.
+pub(crate) fn smollm2() -> Option<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/models");
+    let folder = std::env::var_os("METALLIC_MODELS").unwrap_or_else(|| default.into());
+    let path = Path::new(&folder).join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    if path.is_file() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "no {}", path.display());
+    println!("skipped: no {}; CONTRIBUTING.md says how to get it", path.display());
+    None
+}
+
 pub(crate) fn outcome(output: Output) -> Outcome {
     Outcome {
         code: output.status.code(),

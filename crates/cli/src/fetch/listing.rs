@@ -1,0 +1,99 @@
+//! What is in the store. Whatever is wrong with a part of it, the rest is listed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::hub_name::HubRepo;
+use super::incoming::PARTIAL_SUFFIX;
+use super::name::{HUB_FOLDER, MAX_FOLDERS, ModelName};
+use super::store::Store;
+use crate::failure::{Failure, Result};
+
+/// Folders deeper than this below the root are not looked at. Nothing is put there: above a model's own folders are
+/// at most those of its kind, owner and repository.
+const MAX_DEPTH: usize = MAX_FOLDERS + 3;
+
+/// A model in the store.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// What the user can write for it: its name, or the path of a file that no name leads to.
+    pub(crate) name: ModelName,
+    /// Its file; of one in shards, the first that is here.
+    pub(crate) path: PathBuf,
+    /// The size of all its files that are here.
+    pub(crate) n_bytes: u64,
+    /// The files that it has.
+    pub(crate) n_files: usize,
+    /// Those of them that are here.
+    pub(crate) n_here: usize,
+}
+
+impl Store {
+    /// All models in the store, by name.
+    pub(crate) fn list(&self) -> Result<Vec<Stored>> {
+        let mut models: BTreeMap<String, Stored> = BTreeMap::new();
+        for (path, n_bytes) in self.files(self.root())? {
+            let name = path.strip_prefix(self.root()).ok().and_then(ModelName::from_store_path);
+            let parts = name.unwrap_or_else(|| ModelName::Path(path.clone())).parts();
+            let n_files = parts.len();
+            let Some(name) = parts.into_iter().next() else { continue };
+            let empty = Stored { name: name.clone(), path, n_bytes: 0, n_files, n_here: 0 };
+            let stored = models.entry(name.to_string()).or_insert(empty);
+            stored.n_bytes += n_bytes;
+            stored.n_here += 1;
+        }
+        Ok(models.into_values().collect())
+    }
+
+    /// The files of a repository that are here, as their paths in it.
+    pub(super) fn files_of(&self, repo: &HubRepo) -> Result<Vec<String>> {
+        let folder = self.root().join(HUB_FOLDER).join(repo.folder());
+        let files = self.files(&folder)?;
+        let in_repo = files.iter().filter_map(|(path, _)| path.strip_prefix(&folder).ok()?.to_str());
+        Ok(in_repo.map(|path| path.replace('\\', "/")).collect())
+    }
+
+    /// All files below a folder that may be models, in order, each with its size.
+    fn files(&self, folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+        let mut files = Vec::new();
+        match fs::read_dir(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Failure::io(format!("can't read the store {}", folder.display()), e)),
+            Ok(entries) => collect(entries, folder, 0, &mut files),
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn collect(entries: fs::ReadDir, folder: &Path, depth: usize, files: &mut Vec<(PathBuf, u64)>) {
+    for entry in entries {
+        let path = match entry {
+            Ok(entry) => entry.path(),
+            Err(e) => {
+                skip(folder, &e);
+                continue;
+            }
+        };
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        if name.starts_with(b".") || name.ends_with(PARTIAL_SUFFIX.as_bytes()) {
+            continue;
+        }
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() && depth < MAX_DEPTH => match fs::read_dir(&path) {
+                Ok(entries) => collect(entries, &path, depth + 1, files),
+                Err(e) => skip(&path, &e),
+            },
+            Ok(metadata) if metadata.is_file() => files.push((path, metadata.len())),
+            Ok(_) => {}
+            Err(e) => skip(&path, &e),
+        }
+    }
+}
+
+/// Says what is left out.
+fn skip(path: &Path, error: &io::Error) {
+    tracing::warn!("can't read {} in the store: {error}", path.display());
+}

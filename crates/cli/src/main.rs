@@ -25,10 +25,12 @@ mod plan;
 mod pull;
 mod question;
 mod rates;
+mod rm;
 mod run;
 mod sampling_args;
 mod session;
 mod settings;
+mod show;
 mod size;
 mod speech;
 mod table;
@@ -88,6 +90,8 @@ fn execute(command: Command, terminal: &Terminal) -> Result<()> {
         Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),
         Command::Models(args) => models::run(args, terminal),
+        Command::Show(args) => show::run(args, &fetcher),
+        Command::Rm(args) => rm::run(args),
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -14,7 +14,7 @@ use metallic_gguf::MAX_ALIGNMENT;
 pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
 pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
-pub(crate) use self::store::{ModelsArgs, PullArgs};
+pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
 use crate::size::parse_size;
@@ -103,6 +103,10 @@ pub(crate) enum Command {
     /// List the models in the local store and those with a short name
     #[command(visible_aliases = ["list", "ls"])]
     Models(ModelsArgs),
+    /// Show what a model is and can do
+    Show(ShowArgs),
+    /// Remove models from the local store
+    Rm(RmArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
 }

@@ -33,3 +33,36 @@ pub(crate) struct ModelsArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  metallic show smollm2
+  metallic show ./model.gguf --template
+  metallic show smollm2 --json | jq .context_length")]
+pub(crate) struct ShowArgs {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelName,
+
+    /// Print the model's chat template and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) template: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Of a model in shards all are removed, and what was downloaded in part. Files outside the store are never touched.
+
+Examples:
+  metallic rm smollm2
+  metallic rm hf:OWNER/REPO:Q8_0 hf:OWNER/OTHER/model.gguf")]
+pub(crate) struct RmArgs {
+    /// The models, as `metallic models` names them
+    #[arg(value_name = "MODEL", required = true)]
+    pub(crate) models: Vec<ModelName>,
+}

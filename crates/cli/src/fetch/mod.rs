@@ -9,6 +9,7 @@ mod listing;
 mod name;
 mod pypi;
 mod quant;
+mod removal;
 pub(crate) mod store;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use self::catalogue::Entry;
 use self::hub_name::{HubFile, HubQuant};
 use self::incoming::{Expected, bytes_to_come};
 pub(crate) use self::name::ModelName;
+pub(crate) use self::removal::Removable;
 use self::store::{Store, check_space};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::{Heed, Interrupt};

@@ -26,5 +26,7 @@ mod question;
 mod run;
 mod sandbox;
 #[cfg(unix)]
+mod store;
+#[cfg(unix)]
 mod terminal;
 mod text;

@@ -16,7 +16,7 @@ mod tests;
 use serde_json::{Map, Value, json};
 
 use super::{Message, Tokenizer};
-use section::Section;
+use section::{Kind, Section};
 pub use splitter::AnswerSplitter;
 
 /// A part of an answer.
@@ -133,6 +133,11 @@ impl AnswerFormat {
     /// content.
     pub fn of_template(source: &str) -> Self {
         AnswerFormat { sections: families::SECTIONS.iter().filter(|s| source.contains(s.sign)).collect() }
+    }
+
+    /// Whether an answer may have a part that the model says to itself.
+    pub fn has_reasoning(&self) -> bool {
+        self.sections.iter().any(|section| matches!(section.kind, Kind::Reasoning | Kind::Header { .. }))
     }
 
     /// A splitter for the answer to a prompt, whose end may already have opened a part of it. Where calls

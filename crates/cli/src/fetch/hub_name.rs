@@ -66,8 +66,12 @@ pub(super) enum HubName {
 
 /// The address of the hub that this user has, without a slash at its end.
 pub(super) fn endpoint() -> String {
-    let set = env::var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());
-    set.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/').to_owned()
+    let set = env::var("HF_ENDPOINT").ok().map(|value| value.trim().trim_end_matches('/').to_owned());
+    match set.filter(|value| !value.is_empty()) {
+        Some(address) if address.contains("://") => address,
+        Some(host) => format!("https://{host}"),
+        None => ENDPOINT.to_owned(),
+    }
 }
 
 /// The path with everything but slashes and RFC 3986's unreserved characters as `%XX`.

@@ -150,6 +150,11 @@ pub(super) fn bytes_to_come(destination: &Path, n_bytes: u64) -> u64 {
     n_bytes.saturating_sub(partial_path(destination).metadata().map_or(0, |metadata| metadata.len()))
 }
 
+/// The name that a file will have whose temporary name this is.
+pub(super) fn final_path(partial: &Path) -> Option<PathBuf> {
+    partial.to_str()?.strip_suffix(PARTIAL_SUFFIX).map(PathBuf::from)
+}
+
 /// The temporary name of a file.
 pub(super) fn partial_path(destination: &Path) -> PathBuf {
     let mut name = destination.as_os_str().to_owned();

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hub_name::HubRepo;
-use super::incoming::PARTIAL_SUFFIX;
+use super::incoming::final_path;
 use super::name::{HUB_FOLDER, MAX_FOLDERS, ModelName};
 use super::store::Store;
 use crate::failure::{Failure, Result};
@@ -30,11 +30,29 @@ pub(crate) struct Stored {
     pub(crate) n_here: usize,
 }
 
+/// What is in the store.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// The models.
+    pub(crate) models: Vec<Stored>,
+    /// Those that came in part.
+    pub(crate) unfinished: Vec<Stored>,
+}
+
 impl Store {
-    /// All models in the store, by name.
-    pub(crate) fn list(&self) -> Result<Vec<Stored>> {
+    /// All that is in the store, by name.
+    pub(crate) fn list(&self) -> Result<Listing> {
+        let files = self.files(self.root())?;
+        let unfinished = files.iter().filter_map(|(path, n_bytes)| Some((final_path(path)?, *n_bytes)));
+        let unfinished = self.models(unfinished);
+        let whole = files.into_iter().filter(|(path, _)| final_path(path).is_none());
+        Ok(Listing { models: self.models(whole), unfinished })
+    }
+
+    /// The models that files belong to.
+    fn models(&self, files: impl Iterator<Item = (PathBuf, u64)>) -> Vec<Stored> {
         let mut models: BTreeMap<String, Stored> = BTreeMap::new();
-        for (path, n_bytes) in self.files(self.root())? {
+        for (path, n_bytes) in files {
             let name = path.strip_prefix(self.root()).ok().and_then(ModelName::from_store_path);
             let parts = name.unwrap_or_else(|| ModelName::Path(path.clone())).parts();
             let n_files = parts.len();
@@ -44,18 +62,28 @@ impl Store {
             stored.n_bytes += n_bytes;
             stored.n_here += 1;
         }
-        Ok(models.into_values().collect())
+        models.into_values().collect()
     }
 
     /// The files of a repository that are here, as their paths in it.
     pub(super) fn files_of(&self, repo: &HubRepo) -> Result<Vec<String>> {
-        let folder = self.root().join(HUB_FOLDER).join(repo.folder());
-        let files = self.files(&folder)?;
-        let in_repo = files.iter().filter_map(|(path, _)| path.strip_prefix(&folder).ok()?.to_str());
-        Ok(in_repo.map(|path| path.replace('\\', "/")).collect())
+        self.paths_in(repo, |path| final_path(&path).is_none().then_some(path))
     }
 
-    /// All files below a folder that may be models, in order, each with its size.
+    /// The files of a repository that are here, whole or in part, as their paths in it.
+    pub(super) fn begun_files_of(&self, repo: &HubRepo) -> Result<Vec<String>> {
+        self.paths_in(repo, |path| final_path(&path).or(Some(path)))
+    }
+
+    fn paths_in(&self, repo: &HubRepo, wanted: impl Fn(PathBuf) -> Option<PathBuf>) -> Result<Vec<String>> {
+        let folder = self.root().join(HUB_FOLDER).join(repo.folder());
+        let files = self.files(&folder)?.into_iter().filter_map(|(path, _)| wanted(path));
+        let in_repo =
+            files.filter_map(|path| Some(path.strip_prefix(&folder).ok()?.to_str()?.replace('\\', "/")));
+        Ok(in_repo.collect())
+    }
+
+    /// All files below a folder but the store's own, in order, each with its size.
     fn files(&self, folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
         let mut files = Vec::new();
         match fs::read_dir(folder) {
@@ -77,8 +105,7 @@ fn collect(entries: fs::ReadDir, folder: &Path, depth: usize, files: &mut Vec<(P
                 continue;
             }
         };
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        if name.starts_with(b".") || name.ends_with(PARTIAL_SUFFIX.as_bytes()) {
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
         match fs::metadata(&path) {

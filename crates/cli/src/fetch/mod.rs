@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use self::catalogue::Entry;
 use self::hub_name::{HubFile, HubQuant};
 use self::incoming::{Expected, bytes_to_come};
+pub(crate) use self::listing::{Listing, Stored};
 pub(crate) use self::name::ModelName;
 pub(crate) use self::removal::Removable;
 use self::store::{Store, check_space};
@@ -90,7 +91,7 @@ impl<'a> Fetcher<'a> {
         let name = self.resolve(&store, name)?;
         let parts = name.parts();
         let places: Vec<_> =
-            parts.into_iter().filter_map(|part| Some((store.path_of(&part)?, part))).collect();
+            parts.iter().filter_map(|part| Some((part.clone(), store.path_of(part)?))).collect();
         let Some(path) = store.path_of(&name) else {
             return Err(Failure::new(Kind::NoModel, format!("{name} has no place in the store")));
         };
@@ -106,7 +107,7 @@ impl<'a> Fetcher<'a> {
         store: &Store,
         name: &ModelName,
         path: &Path,
-        places: &[(PathBuf, ModelName)],
+        places: &[(ModelName, PathBuf)],
     ) -> Result<bool> {
         self.terminal.note(format_args!("downloading {name} to {}", path.display()));
         let lock = store.lock_folder_of(path, self.terminal)?;
@@ -118,8 +119,8 @@ impl<'a> Fetcher<'a> {
     }
 
     /// Keeps other processes from removing files that are here. Where files can't be locked, that goes unsaid.
-    fn use_files(&self, places: &[(PathBuf, ModelName)]) {
-        let files = places.iter().filter_map(|(path, _)| File::open(path).ok());
+    fn use_files(&self, places: &[(ModelName, PathBuf)]) {
+        let files = places.iter().filter_map(|(_, path)| File::open(path).ok());
         self.in_use.borrow_mut().extend(files.filter(|file| file.try_lock_shared().is_ok()));
     }
 
@@ -201,7 +202,7 @@ impl<'a> Fetcher<'a> {
         Ok(false)
     }
 
-    fn download(&self, name: &ModelName, missing: &[(PathBuf, ModelName)], folder: &Path) -> Result<()> {
+    fn download(&self, name: &ModelName, missing: &[(ModelName, PathBuf)], folder: &Path) -> Result<()> {
         let expected = match name {
             ModelName::Catalogue(entry) => {
                 Expected { n_bytes: Some(entry.n_bytes), sha256: Some(entry.sha256.to_owned()) }
@@ -210,7 +211,7 @@ impl<'a> Fetcher<'a> {
         };
         let job = Job { expected, folder, terminal: self.terminal, interrupt: self.interrupt.heed() };
         match (name, missing) {
-            (ModelName::Catalogue(entry), [(destination, _)]) => job.download_entry(entry, destination),
+            (ModelName::Catalogue(entry), [(_, destination)]) => job.download_entry(entry, destination),
             _ => job.download(missing),
         }
     }
@@ -232,7 +233,7 @@ impl Job<'_> {
         let mut reasons = Vec::new();
         for source in entry.sources {
             let name: ModelName = source.parse().map_err(|e: String| Failure::new(Kind::General, e))?;
-            match self.download(&[(destination.to_owned(), name)]) {
+            match self.download(&[(name, destination.to_owned())]) {
                 Err(failure) if failure.kind() == Kind::NoModel => {
                     tracing::info!("{failure}");
                     reasons.push(failure.to_string());
@@ -245,9 +246,9 @@ impl Job<'_> {
     }
 
     /// Downloads files, each to its destination.
-    fn download(&self, files: &[(PathBuf, ModelName)]) -> Result<()> {
+    fn download(&self, files: &[(ModelName, PathBuf)]) -> Result<()> {
         let (mut from_hub, mut from_pypi) = (Vec::new(), Vec::new());
-        for (destination, name) in files {
+        for (name, destination) in files {
             match name {
                 ModelName::Pypi(file) => from_pypi.push((file, destination.as_path())),
                 ModelName::Hub(file) => from_hub.push((file, destination.as_path())),
@@ -260,8 +261,8 @@ impl Job<'_> {
 }
 
 /// The files that are not in the store.
-fn missing(places: &[(PathBuf, ModelName)]) -> Vec<(PathBuf, ModelName)> {
-    places.iter().filter(|(path, part)| !is_whole(part, path)).cloned().collect()
+fn missing(places: &[(ModelName, PathBuf)]) -> Vec<(ModelName, PathBuf)> {
+    places.iter().filter(|(part, path)| !is_whole(part, path)).cloned().collect()
 }
 
 /// Whether the store has the whole file. Its name alone proves that it was whole when it came; the

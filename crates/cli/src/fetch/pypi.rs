@@ -25,6 +25,8 @@ use crate::failure::{Failure, Kind, Result};
 const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 /// How often we look at whether pip is done.
 const POLL: Duration = Duration::from_millis(100);
+/// The folder beside a model that pip is given.
+pub(super) const SCRATCH: &str = ".pip";
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 1 << 20;
 /// A larger file is not believed when its size isn't known beforehand: an index takes wheels of a few
@@ -47,7 +49,7 @@ struct Scratch {
 
 impl Scratch {
     fn create(folder: &Path) -> Result<Self> {
-        let scratch = Scratch { path: folder.join(".pip") };
+        let scratch = Scratch { path: folder.join(SCRATCH) };
         let make = || {
             match fs::remove_dir_all(&scratch.path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::incoming::partial_path;
 use super::name::ModelName;
+use super::pypi::SCRATCH;
 use super::store::{LOCK, Store};
 use super::{existing, quant};
 use crate::failure::{Failure, Kind, Result};
@@ -29,7 +30,7 @@ impl Store {
                 }
             }
             ModelName::HubQuant(choice) => {
-                let files = self.files_of(&choice.repo)?;
+                let files = self.begun_files_of(&choice.repo)?;
                 let files: Vec<&str> = files.iter().map(String::as_str).collect();
                 let file = quant::choose(&files, choice.quant.as_deref());
                 let file = file.ok_or_else(|| not_here(name))?;
@@ -94,6 +95,8 @@ impl Store {
             fs::remove_file(path).map_err(cannot)?;
             freed += n_bytes;
         }
+        // What a killed pip left is nobody's while we have the lock.
+        let _ = fs::remove_dir_all(folder.join(SCRATCH));
         if is_empty_but_for_lock(folder) {
             // Whoever waits for the lock sees that it is gone.
             let _ = fs::remove_file(folder.join(LOCK));

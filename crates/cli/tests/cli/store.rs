@@ -65,6 +65,8 @@ fn all_that_was_downloaded_is_listed() {
         assert!(table.contains("2 of 3 shards are missing"), "{table}");
         assert!(!table.contains("half") && !table.contains("hidden"), "{table}");
     }
+    let told = sandbox.run(&["models"]).stderr;
+    assert!(told.starts_with("hf:o/r/half.gguf is unfinished, with 1000 B: "), "{told}");
 }
 
 #[test]
@@ -97,9 +99,13 @@ fn a_removed_model_takes_its_shards_its_parts_and_its_folders_along() {
         "hf/o/r/q/.lock",
         "hf/o/other/m.gguf",
         "hf/o/other/n.gguf",
+        "hf/o/begun/m-Q8_0.gguf.partial",
         "pypi/p/1/m/m.gguf",
+        "pypi/p/1/m/.pip/wheels/half.whl",
     ];
     let sandbox = store("store-rm", &files);
+    sandbox.run(&["rm", "hf:o/begun:Q8_0"]).succeeds();
+    assert!(!sandbox.stored("hf/o/begun").exists());
     let outcome = sandbox.run(&["rm", "hf:o/r:q8_0", "pypi:p==1/m/m.gguf"]).succeeds();
     assert_eq!(
         outcome.stdout,

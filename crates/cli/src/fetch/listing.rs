@@ -54,9 +54,7 @@ impl Store {
         let mut models: BTreeMap<String, Stored> = BTreeMap::new();
         for (path, n_bytes) in files {
             let name = path.strip_prefix(self.root()).ok().and_then(ModelName::from_store_path);
-            let parts = name.unwrap_or_else(|| ModelName::Path(path.clone())).parts();
-            let n_files = parts.len();
-            let Some(name) = parts.into_iter().next() else { continue };
+            let (name, n_files) = name.unwrap_or_else(|| ModelName::Path(path.clone())).first_part();
             let empty = Stored { name: name.clone(), path, n_bytes: 0, n_files, n_here: 0 };
             let stored = models.entry(name.to_string()).or_insert(empty);
             stored.n_bytes += n_bytes;

@@ -10,6 +10,7 @@ mod name;
 mod pypi;
 mod quant;
 mod removal;
+mod repository;
 pub(crate) mod store;
 
 use std::cell::RefCell;
@@ -17,11 +18,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use self::catalogue::Entry;
-use self::hub_name::{HubFile, HubQuant};
 use self::incoming::{Expected, bytes_to_come};
 pub(crate) use self::listing::{Listing, Stored};
 pub(crate) use self::name::ModelName;
 pub(crate) use self::removal::Removable;
+use self::repository::RepoFile;
 use self::store::{Store, check_space};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::{Heed, Interrupt};
@@ -46,34 +47,6 @@ pub(crate) struct Located {
     pub(crate) path: PathBuf,
     /// Whether it had to be downloaded just now.
     pub(crate) downloaded: bool,
-}
-
-/// A file in a repository.
-#[derive(Debug)]
-pub(crate) struct RepoFile {
-    /// Its path in the repository.
-    pub(crate) path: String,
-    /// Its size.
-    pub(crate) n_bytes: u64,
-    /// Its SHA-256, where the repository tells it.
-    pub(crate) sha256: Option<String>,
-}
-
-/// What a repository has to download.
-#[derive(Debug)]
-pub(crate) struct Offer {
-    /// The name of its file; of a model in shards, the first.
-    pub(crate) name: ModelName,
-    /// The quantization, as far as names tell.
-    pub(crate) quant: Option<String>,
-    /// Whether it is a model by its name, and no companion of one.
-    pub(crate) is_model: bool,
-    /// The size of all its files.
-    pub(crate) n_bytes: u64,
-    /// The number of its files.
-    pub(crate) n_files: usize,
-    /// The SHA-256 of a single file.
-    pub(crate) sha256: Option<String>,
 }
 
 impl<'a> Fetcher<'a> {
@@ -122,69 +95,6 @@ impl<'a> Fetcher<'a> {
     fn use_files(&self, places: &[(ModelName, PathBuf)]) {
         let files = places.iter().filter_map(|(_, path)| File::open(path).ok());
         self.in_use.borrow_mut().extend(files.filter(|file| file.try_lock_shared().is_ok()));
-    }
-
-    /// The name of the file that is meant, where the name says only a quantization. What the store has is taken
-    /// before the hub is asked.
-    fn resolve(&self, store: &Store, name: &ModelName) -> Result<ModelName> {
-        let ModelName::HubQuant(choice) = name else { return Ok(name.clone()) };
-        let HubQuant { repo, quant } = choice;
-        let stored = store.files_of(repo)?;
-        let stored: Vec<&str> = stored.iter().map(String::as_str).collect();
-        let wanted = quant.as_deref().unwrap_or(quant::DEFAULT);
-        if let Some(file) = quant::find(stored.iter().copied(), wanted) {
-            return Ok(ModelName::Hub(repo.file(file)));
-        }
-        let file = match (self.choose(choice), quant::choose(&stored, quant.as_deref())) {
-            (Err(failure), Some(file)) if failure.kind() == Kind::NoModel => {
-                self.terminal.note(format_args!("{failure}"));
-                repo.file(file)
-            }
-            (chosen, _) => repo.file(&chosen?),
-        };
-        self.terminal.note(format_args!("{name} is {file}"));
-        Ok(ModelName::Hub(file))
-    }
-
-    /// The file that the hub has in a quantization.
-    fn choose(&self, choice: &HubQuant) -> Result<String> {
-        let files = hub::list(&choice.repo, self.terminal, &self.interrupt.heed())?;
-        let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        if let Some(file) = quant::choose(&paths, choice.quant.as_deref()) {
-            return Ok(file.to_owned());
-        }
-        let mut there: Vec<&str> =
-            paths.into_iter().filter(|path| quant::is_model(path)).filter_map(quant::of).collect();
-        there.dedup();
-        let failure = Failure::new(Kind::NoModel, format!("there is no {choice}"));
-        Err(match there.as_slice() {
-            [] => failure.because("the repository has no GGUF file that is a model by its name"),
-            _ => failure.advice(format!("there are {}", there.join(", "))),
-        })
-    }
-
-    /// What the repository that a name leads to has to download; `None` for a name that leads to none.
-    pub(crate) fn offers(&self, name: &ModelName) -> Result<Option<Vec<Offer>>> {
-        let (ModelName::Hub(HubFile { repo, .. }) | ModelName::HubQuant(HubQuant { repo, .. })) = name else {
-            return Ok(None);
-        };
-        let mut offers: Vec<Offer> = Vec::new();
-        for RepoFile { path, n_bytes, sha256 } in hub::list(repo, self.terminal, &self.interrupt.heed())? {
-            if !quant::is_gguf(&path) {
-                continue;
-            }
-            let parts = ModelName::Hub(repo.file(&path)).parts();
-            let n_files = parts.len();
-            let Some(name) = parts.into_iter().next() else { continue };
-            if let Some(offer) = offers.iter_mut().find(|offer| offer.name == name) {
-                offer.n_bytes = offer.n_bytes.saturating_add(n_bytes);
-            } else {
-                let sha256 = sha256.filter(|_| n_files == 1);
-                let (quant, is_model) = (quant::of(&path).map(str::to_owned), quant::is_model(&path));
-                offers.push(Offer { name, quant, is_model, n_bytes, n_files, sha256 });
-            }
-        }
-        Ok(Some(offers))
     }
 
     /// Whether a model in the store has changed at the hub since it was downloaded. Other sources have

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use metallic_gguf::split;
+use metallic_gguf::split::{ShardName, parse_shard_name, shard_name};
 
 use super::catalogue::{self, Entry};
 use super::hub_name::{self, HubFile, HubName, HubQuant};
@@ -139,24 +139,35 @@ impl ModelName {
 
     /// All files of the model: itself, or of a file that is one shard of several, all shards in order.
     pub(crate) fn parts(&self) -> Vec<Self> {
-        let with_file = |file: String| match self.clone() {
+        let Some((folder, shard)) = self.shard() else { return vec![self.clone()] };
+        (0..shard.count).map(|no| self.part(folder, shard, no)).collect()
+    }
+
+    /// The first file of the model, and how many it has.
+    pub(crate) fn first_part(&self) -> (Self, usize) {
+        match self.shard() {
+            Some((folder, shard)) => (self.part(folder, shard, 0), shard.count.into()),
+            None => (self.clone(), 1),
+        }
+    }
+
+    /// Which shard the file is, if it is one, after the folder that all shards are in.
+    fn shard(&self) -> Option<(&str, ShardName<'_>)> {
+        let (ModelName::Hub(HubFile { file, .. }) | ModelName::Pypi(PypiFile { member: file, .. })) = self
+        else {
+            return None;
+        };
+        let (folder, file_name) = file.split_at(file.rfind('/').map_or(0, |slash| slash + 1));
+        Some((folder, parse_shard_name(file_name)?))
+    }
+
+    fn part(&self, folder: &str, ShardName { prefix, count, .. }: ShardName<'_>, no: u16) -> Self {
+        let file = format!("{folder}{}", shard_name(prefix, no, count));
+        match self.clone() {
             ModelName::Hub(hub) => ModelName::Hub(hub.repo.file(&file)),
             ModelName::Pypi(pypi) => ModelName::Pypi(PypiFile { member: file, ..pypi }),
             other => other,
-        };
-        let (ModelName::Hub(HubFile { file, .. }) | ModelName::Pypi(PypiFile { member: file, .. })) = self
-        else {
-            return vec![self.clone()];
-        };
-        let (folder, file_name) =
-            file.rsplit_once('/').map_or(("", file.as_str()), |(folder, name)| (folder, name));
-        let Some(shard) = split::parse_shard_name(file_name) else { return vec![self.clone()] };
-        let slash = if folder.is_empty() { "" } else { "/" };
-        (0..shard.count)
-            .map(|no| {
-                with_file(format!("{folder}{slash}{}", split::shard_name(shard.prefix, no, shard.count)))
-            })
-            .collect()
+        }
     }
 
     /// The name whose [`ModelName::store_path`] this is.

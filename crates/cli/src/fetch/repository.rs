@@ -43,7 +43,9 @@ impl Fetcher<'_> {
         let stored: Vec<&str> = stored.iter().map(String::as_str).collect();
         let wanted = quant.as_deref().unwrap_or(quant::DEFAULT);
         if let Some(file) = quant::find(stored.iter().copied(), wanted) {
-            return Ok(ModelName::Hub(repo.file(file)));
+            let file = repo.file(file);
+            tracing::info!("{name} is {file} in the store");
+            return Ok(ModelName::Hub(file));
         }
         let file = match (self.choose(choice), quant::choose(&stored, quant.as_deref())) {
             (Err(failure), Some(file)) if failure.kind() == Kind::NoModel => {

@@ -209,7 +209,7 @@ impl<'a> Client<'a> {
         match status.as_u16() {
             200..=399 => Ok(()),
             401 | 403 => Err(failure
-                .advice("if it exists and is gated or private, put a token that may read it in HF_TOKEN")
+                .advice("if it is private or gated, accept its terms at the hub and put a token that may read it in HF_TOKEN")
                 .into()),
             404 => Err(failure.advice("check the spelling of owner, repository, revision and file").into()),
             408 | 429 | 500.. => {

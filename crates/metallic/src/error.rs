@@ -46,7 +46,8 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// A mapped file is not any more what was loaded.
+    /// A file that weights are streamed from or mapped of is not any more what was loaded, so that what was answered
+    /// meanwhile is void.
     #[error("{} {change} while it was in use: load the model again", path.display())]
     FileChanged {
         /// The file.

@@ -98,7 +98,7 @@ pub enum Event {
         /// What it cost.
         stats: Stats,
     },
-    /// The request could not be carried out. Nothing follows.
+    /// The request could not be carried out, and what was said before is no answer. Nothing follows.
     Failed {
         /// Which.
         request: RequestId,
@@ -195,9 +195,8 @@ impl Engine {
             let (reason, stats) = (FinishReason::Cancelled, Stats::default());
             on_event(Event::Finished { request: id, reason, stats });
         }
-        let slot = self.slots.iter_mut().find(|slot| slot.is_of(id));
-        if let Some(active) = slot.and_then(|slot| slot.active.take()) {
-            active.finish(FinishReason::Cancelled, on_event);
+        if let Some(index) = self.slots.iter().position(|slot| slot.is_of(id)) {
+            self.end(index, FinishReason::Cancelled, on_event);
         }
     }
 
@@ -278,6 +277,7 @@ impl Engine {
             return !self.waiting.is_empty();
         }
         let limits = Limits { stop_tokens: self.tokenizer.stop_tokens(), n_ctx: self.model.n_ctx() };
+        let mut ended = PerSlot::new();
         for (share, choice) in shares.iter().zip(choices) {
             let slot = &mut self.slots[share.slot];
             slot.n_cached += share.n_tokens;
@@ -285,17 +285,18 @@ impl Engine {
             let choice = match choice {
                 Ok(choice) => choice,
                 Err(error) => {
-                    fail(&mut self.model, slot, Arc::new(error), on_event);
+                    let error = Arc::new(self.model.explained(error));
+                    fail(&mut self.model, slot, error, on_event);
                     continue;
                 }
             };
             slot.tokens.push(choice.token);
-            let ended = active.push(choice, slot.tokens.len(), &limits, &self.tokenizer, on_event);
-            if let Some(reason) = ended
-                && let Some(active) = slot.active.take()
-            {
-                active.finish(reason, on_event);
+            if let Some(reason) = active.push(choice, slot.tokens.len(), &limits, &self.tokenizer, on_event) {
+                ended.push((share.slot, reason));
             }
+        }
+        for (slot, reason) in ended {
+            self.end(slot, reason, on_event);
         }
         !self.waiting.is_empty() || self.slots.iter().any(|slot| slot.active.is_some())
     }
@@ -336,9 +337,18 @@ impl Engine {
         }
     }
 
+    /// Ends the answer of a slot, which stands only if the weights are still those that were loaded.
+    fn end(&mut self, slot: usize, reason: FinishReason, on_event: &mut dyn FnMut(Event)) {
+        if let Err(error) = self.model.check_files() {
+            self.fail_all(error, on_event);
+        } else if let Some(active) = self.slots[slot].active.take() {
+            active.finish(reason, on_event);
+        }
+    }
+
     /// Ends every request under way with the same error.
     fn fail_all(&mut self, error: Error, on_event: &mut dyn FnMut(Event)) {
-        let error = Arc::new(error);
+        let error = Arc::new(self.model.explained(error));
         for slot in &mut self.slots {
             fail(&mut self.model, slot, Arc::clone(&error), on_event);
         }

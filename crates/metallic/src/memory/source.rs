@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 /// A GGUF model: the maps of all its shards, and what parsing them proved.
 ///
 /// The files must not be changed or truncated while they are mapped: as with every map, the process would
-/// read the new bytes, or be stopped by a bus error. The engine looks before each request whether they were;
-/// a program may also have [last words](GgufFile::exit_on_bus_error).
+/// read the new bytes, or be stopped by a bus error. The engine looks before each request and after each answer
+/// whether they were; a program may also have [last words](GgufFile::exit_on_bus_error).
 pub struct GgufFile {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -272,10 +272,10 @@ impl Shard {
                 return Err(std::io::Error::new(ErrorKind::InvalidInput, what));
             }
             let file = File::open(&path)?;
-            let stamp = FileStamp::new(&path, &file.metadata()?);
             // SAFETY: the map is private and read-only. That nobody changes the file meanwhile can't be proved
             // here: it is the documented condition of `GgufFile`, as for every program that maps files.
-            Ok((stamp, unsafe { Mmap::map(&file) }?))
+            let map = unsafe { Mmap::map(&file) }?;
+            Ok((FileStamp::new(&path, file)?, map))
         };
         match open() {
             Ok((stamp, map)) => {

@@ -17,7 +17,7 @@ use crate::backend::{Backend, Cpu, KvType, MatrixBytes};
 use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
-    BackendBytes, COPIES, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, GgufFile, Holder,
+    BackendBytes, COPIES, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, FileStamp, GgufFile, Holder,
     MemoryBudget, MemoryPlan, PlanRequest, ReaderKind, Resident, Role, SharedBytes, Tier, WeightBytes,
     WeightStream, lock_memory,
 };
@@ -337,13 +337,18 @@ impl<'p> GgufLoader<'p> {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
         let stage = Decoder::new(backend, config.clone(), weights, &plan, &ram)?;
-        let in_map = plan.stream.is_none() && !plan.request.in_slab;
-        let mapped = if in_map { self.file.stamps() } else { Vec::new() };
+        // What was read while it changed is no model.
+        let mut stamps = self.file.stamps();
+        stamps.iter().try_for_each(FileStamp::check)?;
+        if plan.stream.is_none() && plan.request.in_slab {
+            // All of it has been copied.
+            stamps.clear();
+        }
         drop(self.file);
         if self.locks_memory {
             lock_memory();
         }
-        Model::new(config, plan, Box::new(stage), mapped, ram, elsewhere)
+        Model::new(config, plan, Box::new(stage), stamps, ram, elsewhere)
     }
 }
 

@@ -49,8 +49,8 @@ pub struct Model {
     /// Where what a sequence remembers can't be cut back.
     history: Option<History>,
     rows: Rows,
-    /// Those that are used in their maps.
-    mapped: Vec<FileStamp>,
+    /// Of the files that weights still come from.
+    stamps: Vec<FileStamp>,
     ram: Tier,
     /// What the program holds beside this, and the pages of maps.
     _elsewhere: Lease,
@@ -92,22 +92,31 @@ impl Model {
         config: ModelConfig,
         plan: MemoryPlan,
         stage: Box<dyn Stage>,
-        mapped: Vec<FileStamp>,
+        stamps: Vec<FileStamp>,
         ram: Tier,
         elsewhere: Lease,
     ) -> Result<Self> {
         let pages = PageTable::new(plan.n_pages);
         let history = (!config.can_be_cut_back()).then(|| History::new(&plan.request, &ram)).transpose()?;
         let rows = Rows::default();
-        Ok(Self { config, plan, stage, pages, history, rows, mapped, ram, _elsewhere: elsewhere })
+        Ok(Self { config, plan, stage, pages, history, rows, stamps, ram, _elsewhere: elsewhere })
     }
 
-    /// Looks whether the files that are used in their maps are still what they were.
+    /// Looks whether the files that weights are streamed from, or used in the maps of, are still what they were.
+    /// [`Engine`](crate::Engine) and [`Model::evaluate`] do; after [`Model::forward`] it is for the caller.
     ///
     /// # Errors
-    /// [`Error::FileChanged`], for the first that is not.
+    /// [`Error::FileChanged`], for the first that is not. What was computed since the last check is then void.
     pub fn check_files(&self) -> Result<()> {
-        self.mapped.iter().try_for_each(FileStamp::check)
+        self.stamps.iter().try_for_each(FileStamp::check)
+    }
+
+    /// What an error comes of: weights that have changed explain any. Only a read that failed says more itself, where.
+    pub(crate) fn explained(&self, error: Error) -> Error {
+        match error {
+            Error::Stream { .. } => error,
+            error => self.check_files().err().unwrap_or(error),
+        }
     }
 
     /// The hyper-parameters.
@@ -240,7 +249,8 @@ impl Model {
     /// positions in `wanted` to `sink`.
     ///
     /// # Errors
-    /// As [`Model::forward`], and [`Error::BrokenLogits`].
+    /// As [`Model::forward`], for all tokens before the first runs. Then [`Error::BrokenLogits`], or as
+    /// [`Model::check_files`]: what `sink` was given is void.
     pub fn evaluate(
         &mut self,
         tokens: &[u32],
@@ -248,29 +258,39 @@ impl Model {
         sink: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<()> {
         let sequence = self.create_sequence();
-        let n_batch = self.n_batch();
-        let mut run = || {
-            for (i, tokens) in tokens.chunks(n_batch).enumerate() {
-                let start = i * n_batch;
-                let inside = |position: usize| position.saturating_sub(start).min(tokens.len());
-                let logits = inside(wanted.start)..inside(wanted.end);
-                let piece = Piece { sequence, start, tokens, logits };
-                let mut checked = Ok(());
-                self.forward(&[piece], &mut |of, logits| {
-                    if checked.is_ok() {
-                        checked = check_logits(of.position, logits);
-                    }
-                    if checked.is_ok() {
-                        sink(of.position, logits);
-                    }
-                })?;
-                checked?;
-            }
-            Ok(())
-        };
-        let result = run();
+        let result = self.check(&Piece { sequence, start: 0, tokens, logits: 0..0 });
+        let result = result.and_then(|()| self.evaluate_in(sequence, tokens, wanted, sink));
         self.release_sequence(sequence);
         result
+    }
+
+    /// See [`Model::evaluate`].
+    fn evaluate_in(
+        &mut self,
+        sequence: SequenceId,
+        tokens: &[u32],
+        wanted: Range<usize>,
+        sink: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        let n_batch = self.n_batch();
+        self.check_files()?;
+        for (i, tokens) in tokens.chunks(n_batch).enumerate() {
+            let start = i * n_batch;
+            let inside = |position: usize| position.saturating_sub(start).min(tokens.len());
+            let logits = inside(wanted.start)..inside(wanted.end);
+            let piece = Piece { sequence, start, tokens, logits };
+            let mut checked = Ok(());
+            let passed = self.forward(&[piece], &mut |of, logits| {
+                if checked.is_ok() {
+                    checked = check_logits(of.position, logits);
+                }
+                if checked.is_ok() {
+                    sink(of.position, logits);
+                }
+            });
+            passed.and(checked).map_err(|error| self.explained(error))?;
+        }
+        self.check_files()
     }
 }
 

@@ -2,6 +2,7 @@
 //! chunks of whatever size, by whatever reader.
 
 use metallic::memory::{ExpertPolicy, MatrixBytes, MemoryBudget, MemoryPlan, Placement, ReaderKind};
+use metallic::model::Piece;
 use metallic::{Error, GgufFile, GgufLoader, Model, testing};
 
 use crate::containers::write_shards;
@@ -16,12 +17,7 @@ fn logits(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
     // One by one, too: few rows go another way than many.
     for range in [0..tokens.len() - 1, tokens.len() - 1..tokens.len()] {
         let sequence = model.create_sequence();
-        let piece = metallic::model::Piece {
-            sequence,
-            start: 0,
-            tokens: &tokens[range.clone()],
-            logits: 0..range.len(),
-        };
+        let piece = Piece { sequence, start: 0, tokens: &tokens[range.clone()], logits: 0..range.len() };
         model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
         model.release_sequence(sequence);
     }
@@ -144,6 +140,38 @@ fn a_split_model_is_streamed_from_all_its_shards() {
     assert!(paths.len() >= 3, "{paths:?}");
     let loader = || GgufLoader::new(GgufFile::open(&paths[0]).expect("shards")).threads(2).batch(64);
     check("shards", &loader, &oracles.tokens());
+}
+
+#[test]
+fn after_a_read_that_failed_the_next_pass_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("mixture.gguf");
+    let bytes = testing::tiny_mixture().expect("a model");
+    std::fs::write(&path, &bytes).expect("a file");
+    let loader =
+        || GgufLoader::new(GgufFile::open(&path).expect("a model")).threads(1).context_length(64).batch(16);
+    let least = limits(&loader(), loader().budget(MemoryBudget::given(0))).0;
+    let mut model = loader().budget(MemoryBudget::given(least)).load().expect("a model within its budget");
+    let tokens: Vec<u32> = (65..75).collect();
+    let sequence = model.create_sequence();
+    // Not by `evaluate`, which would refuse a file that was written to.
+    let mut pass = || {
+        let mut all = Vec::new();
+        let piece = Piece { sequence, start: 0, tokens: &tokens, logits: 0..tokens.len() };
+        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).map(|()| all)
+    };
+    let expected = pass().expect("logits");
+    let file = std::fs::File::options().write(true).open(&path).expect("the file");
+    file.set_len(bytes.len() as u64 / 2).expect("half of it");
+    assert!(matches!(pass(), Err(Error::Stream { .. })));
+    std::fs::write(&path, bytes).expect("the file, as the reader knows it by its handle");
+    assert!(pass().expect("logits") == expected);
+    let evaluated = model.evaluate(&tokens, 0..1, &mut |_, _| panic!("logits of a file that was written to"));
+    assert!(matches!(evaluated, Err(Error::FileChanged { .. })), "{evaluated:?}");
+    // Told of all tokens before any runs.
+    let beyond: Vec<u32> = (0..60).chain([u32::MAX]).collect();
+    let evaluated = model.evaluate(&beyond, 0..60, &mut |_, _| panic!("logits before the error"));
+    assert!(matches!(evaluated, Err(Error::TokenOutOfRange { id: u32::MAX, .. })), "{evaluated:?}");
 }
 
 #[test]

@@ -1,22 +1,22 @@
 //! `metallic align`: the same model with its tensors at multiples of a larger number.
 //!
 //! Each file is written under a temporary name beside its place and read again in full. Only when all are there
-//! and right do they get their names, which nothing else may have taken.
+//! and right do they get their names.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use metallic::GgufFile;
 use metallic_gguf::{ALIGNMENT_KEY, ByteOrder, GgufWriter, Metadata, Tensor, Value, split};
-use tempfile::NamedTempFile;
 
 use crate::args::AlignArgs;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
-use crate::interrupt::Heed;
+use crate::interrupt::Interrupt;
 use crate::model_file;
+use crate::output_file::{OutputFile, Target};
 
 /// Bytes read and written at a time.
 const PIECE_BYTES: usize = 4 << 20;
@@ -31,32 +31,33 @@ pub(crate) fn run(args: &AlignArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     }
     let inputs: Vec<&Path> = model.shard_paths().collect();
     let outputs = output_paths(&args.out, &inputs)?;
-    check_free(&outputs, &inputs)?;
-    let interrupt = fetcher.interrupt.heed();
+    let outputs = outputs.iter().map(|output| Target::check(output, &inputs, args.force));
+    let outputs: Vec<Target> = outputs.collect::<Result<_>>()?;
     let start =
-        |label| Work { bar: fetcher.terminal.byte_bar(label, model.n_bytes()), interrupt: &interrupt };
+        |label| Work { bar: fetcher.terminal.byte_bar(label, model.n_bytes()), interrupt: fetcher.interrupt };
 
     let work = start("writing");
     let mut written = Vec::new();
     for (input, output) in inputs.iter().zip(outputs) {
-        written.push((work.write(&Shard::open(input)?, &output, args.alignment)?, output));
+        written.push(work.write(&Shard::open(input)?, output, args.alignment)?);
     }
     work.bar.finish_and_clear();
 
     let work = start("checking");
-    for (input, (file, output)) in inputs.iter().zip(&written) {
-        if !work.is_same(&Shard::open(input)?, &Shard::open(file.path())?)? {
+    for (input, output) in inputs.iter().zip(&written) {
+        if !work.is_same(&Shard::open(input)?, &Shard::written(output)?)? {
             let what = "it reads back as something else: the disk or the memory is at fault";
-            return Err(cannot_write(output, io::Error::other(what)));
+            return Err(output.failure(io::Error::other(what)));
         }
     }
     work.bar.finish_and_clear();
 
-    for (file, output) in written {
-        file.persist_noclobber(&output).map_err(|e| cannot_write(&output, e.error))?;
-        let (output, alignment) = (output.display(), args.alignment);
-        fetcher.terminal.note(format_args!("{output}: aligned to {alignment} bytes, and checked"));
-    }
+    let alignment = args.alignment;
+    let notes = written.iter().map(|output| output.path().display());
+    let notes = notes.map(|output| format!("{output}: aligned to {alignment} bytes, and checked"));
+    let notes: Vec<String> = notes.collect();
+    OutputFile::finish_all(written)?;
+    notes.iter().for_each(|note| fetcher.terminal.note(note));
     Ok(())
 }
 
@@ -79,26 +80,6 @@ fn output_paths(out: &Path, inputs: &[&Path]) -> Result<Vec<PathBuf>> {
     Ok((0..n_shards).map(|no| out.with_file_name(split::shard_name(prefix, no, n_shards))).collect())
 }
 
-/// Checks that nothing is in the way of the outputs, the inputs least of all.
-fn check_free(outputs: &[PathBuf], inputs: &[&Path]) -> Result<()> {
-    for output in outputs {
-        let there = fs::canonicalize(output).ok();
-        if there.is_some() && inputs.iter().any(|input| fs::canonicalize(input).ok() == there) {
-            let what = format!("{} is the model itself", output.display());
-            return Err(Failure::new(Kind::Usage, what).advice("give another name"));
-        }
-        if fs::symlink_metadata(output).is_ok() {
-            let what = format!("{} exists already", output.display());
-            return Err(Failure::new(Kind::Usage, what).advice("give another name, or remove it first"));
-        }
-    }
-    Ok(())
-}
-
-fn cannot_write(path: &Path, error: io::Error) -> Failure {
-    Failure::io(format!("can't write {}", path.display()), error)
-}
-
 /// A file whose directory was read through a map; the tensors are read a piece at a time, so that they take no
 /// memory.
 struct Shard {
@@ -113,6 +94,13 @@ impl Shard {
         Ok(Self { parsed, file })
     }
 
+    /// What was written, by the handle that has locked it.
+    fn written(output: &OutputFile<'_>) -> Result<Self> {
+        let parsed = model_file::open_alone(output.temporary_path())?;
+        let file = output.file().try_clone().map_err(|e| output.failure(e))?;
+        Ok(Self { parsed, file })
+    }
+
     /// Reads a part of a tensor that begins at `at`.
     fn read(&self, tensor: &Tensor<'_>, at: u64, piece: &mut [u8]) -> Result<()> {
         let mut file = &self.file;
@@ -123,33 +111,32 @@ impl Shard {
     }
 }
 
-/// One pass over the model: how far it is, and what stops it.
+/// One pass over the model, and how far it is.
 struct Work<'a> {
     bar: ProgressBar,
-    interrupt: &'a Heed<'a>,
+    interrupt: &'a Interrupt,
 }
 
-impl Work<'_> {
-    /// Writes a file anew, under a temporary name in the folder of `output`.
-    fn write(&self, input: &Shard, output: &Path, alignment: u64) -> Result<NamedTempFile> {
+impl<'a> Work<'a> {
+    /// Writes a file anew.
+    fn write(&self, input: &Shard, output: Target, alignment: u64) -> Result<OutputFile<'a>> {
         let gguf = input.parsed.gguf();
         let header = header(&gguf.metadata(), gguf.tensors(), alignment)
             .map_err(|e| Failure::of(Kind::BadModel, e))?;
-        let cannot = |e| cannot_write(output, e);
-        let temporary = temporary_beside(output).map_err(cannot)?;
-        let mut writer = header.begin(BufWriter::new(temporary.as_file())).map_err(cannot)?;
+        let output = output.create(self.interrupt)?;
+        let cannot = |e| output.failure(e);
+        let mut writer = header.begin(BufWriter::new(output.file())).map_err(cannot)?;
         let mut buffer = vec![0; PIECE_BYTES];
         for tensor in gguf.tensors() {
             for (at, n_bytes) in pieces(tensor.n_bytes()) {
                 let piece = &mut buffer[..n_bytes];
                 input.read(&tensor, at, piece)?;
                 writer.write(tensor.name(), piece).map_err(cannot)?;
-                self.advance(n_bytes)?;
+                self.bar.inc(n_bytes as u64);
             }
         }
         writer.finish().map_err(cannot)?;
-        temporary.as_file().sync_all().map_err(cannot)?;
-        Ok(temporary)
+        Ok(output)
     }
 
     /// Whether two files have the same metadata, but for the alignment, and the same tensors.
@@ -169,15 +156,10 @@ impl Work<'_> {
                 if expected != found {
                     return Ok(false);
                 }
-                self.advance(n_bytes)?;
+                self.bar.inc(n_bytes as u64);
             }
         }
         Ok(true)
-    }
-
-    fn advance(&self, n_bytes: usize) -> Result<()> {
-        self.bar.inc(n_bytes as u64);
-        self.interrupt.check()
     }
 }
 
@@ -203,17 +185,6 @@ fn header<'a>(
         writer.tensor(tensor.name(), tensor.ggml_type(), tensor.shape())?;
     }
     Ok(writer)
-}
-
-/// An empty file that is gone unless it gets a name.
-fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".partial");
-    // Those of any new file; a temporary one would be for the user alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
 /// What the directory says of a tensor, but for its place.
@@ -248,7 +219,6 @@ mod tests {
     use metallic_gguf::{ArrayBuf, GgmlType, ValueType};
 
     use super::*;
-    use crate::interrupt::Interrupt;
 
     /// A file with one tensor that ends in a second piece.
     fn write(path: &Path, floats: [f32; 2], name: &str, last: u8) -> Shard {
@@ -269,7 +239,7 @@ mod tests {
         let file = |name: &str| folder.path().join(name);
         let original = write(&file("original"), [nan, 0.0], "t", 7);
         let interrupt = Interrupt::default();
-        let work = Work { bar: ProgressBar::hidden(), interrupt: &interrupt.heed() };
+        let work = Work { bar: ProgressBar::hidden(), interrupt: &interrupt };
         for (floats, name, last, same) in [
             ([nan, 0.0], "t", 7, true),
             ([f32::NAN, 0.0], "t", 7, false),
@@ -281,7 +251,8 @@ mod tests {
             assert_eq!(work.is_same(&original, &other).unwrap(), same, "{floats:?} {name} {last}");
             drop(other);
         }
-        let more = work.write(&original, &file("aligned"), 4096).unwrap();
-        assert!(work.is_same(&original, &Shard::open(more.path()).unwrap()).unwrap());
+        let output = Target::check(&file("aligned"), &[], false).unwrap();
+        let output = work.write(&original, output, 4096).unwrap();
+        assert!(work.is_same(&original, &Shard::written(&output).unwrap()).unwrap());
     }
 }

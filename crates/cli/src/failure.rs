@@ -21,8 +21,12 @@ pub(crate) enum Kind {
     NoModel = 4,
     /// The model's file was cut short, changed or replaced while it was in use.
     ModelChanged = 5,
+    /// SIGHUP: the terminal has gone. This code and the next two are 128 and the signal's number, as shells have it.
+    HungUp = 129,
     /// Ctrl-C.
     Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
     /// Whoever read our output has closed it, as `head` does. Nothing to report.
     OutputClosed = 0,
 }
@@ -35,7 +39,9 @@ pub(crate) const EXIT_CODES: &str = "  0    done
   4    the model was not found, or could not be downloaded
   5    the model's file was cut short, changed or replaced while it was in use
   101  a bug in metallic
-  130  stopped by Ctrl-C";
+  129  stopped by SIGHUP: the terminal was closed
+  130  stopped by Ctrl-C
+  143  stopped by SIGTERM";
 
 /// A failure on its way to the user.
 #[derive(Debug)]
@@ -117,7 +123,8 @@ impl Failure {
 
     /// Whether the user has something to read about it.
     pub(crate) fn is_silent(&self) -> bool {
-        self.is_told || matches!(self.kind, Kind::OutputClosed | Kind::Interrupted)
+        self.is_told
+            || matches!(self.kind, Kind::OutputClosed | Kind::HungUp | Kind::Interrupted | Kind::Terminated)
     }
 
     /// The process's exit code.

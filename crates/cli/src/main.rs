@@ -20,6 +20,7 @@ mod logits;
 mod memory;
 mod model_file;
 mod models;
+mod output_file;
 mod perplexity;
 mod plan;
 mod pull;

@@ -12,6 +12,9 @@ use crate::args::{ComputeArgs, EngineArgs, Load};
 use crate::failure::{Failure, Kind, Result};
 use crate::terminal::{Terminal, human_bytes};
 
+/// What to make of output, once the model's file has changed.
+pub(crate) const VOID: &str = "what was printed is void";
+
 /// Opens a model, all its shards if it has several.
 pub(crate) fn open(path: &Path) -> Result<GgufFile> {
     GgufFile::open(path).map(guarded).map_err(unreadable)
@@ -28,7 +31,9 @@ pub(crate) fn open_alone(path: &Path) -> Result<GgufFile> {
 fn guarded(file: GgufFile) -> GgufFile {
     let message = |path: &Path| {
         let path = crate::failure::one_line(&path.display().to_string());
-        format!("error: {path} was cut short while it was in use: run it again when the file is whole\n")
+        format!(
+            "error: {path} was cut short while it was in use: {VOID}: run it again when the file is whole\n"
+        )
     };
     if let Err(error) = file.exit_on_bus_error(Kind::ModelChanged as u8, message) {
         tracing::warn!("if the model's file is cut short, nothing will say so: {error}");

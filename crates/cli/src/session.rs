@@ -16,7 +16,7 @@ use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
-use crate::model_file::{self, kind_of};
+use crate::model_file::{self, VOID, kind_of};
 use crate::settings::Settings;
 use crate::speech::{Form, Speech};
 use crate::terminal::{Style, human_bytes};
@@ -191,6 +191,7 @@ impl<'a> Session<'a> {
         let reading = terminal.token_count("reading the prompt", n_prompt);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.fetcher.interrupt.heed();
+        let mut has_begun = false;
         let end = loop {
             let mut events = Vec::new();
             if interrupt.is_pressed() {
@@ -205,13 +206,19 @@ impl<'a> Session<'a> {
                 _ if !reading.is_finished() => reading.finish_and_clear(),
                 _ => {}
             }
+            has_begun |= matches!(events.first(), Some(Event::Token { .. }));
             if let Some(end) = tell(events, &mut speech, self.engine.tokenizer())? {
                 break end;
             }
         };
         let cost = meter.stop(self.engine.model());
         let said = speech.finish(end.as_ref().ok().map(|(reason, stats)| (*reason, stats)))?;
-        let (reason, stats) = end.map_err(cannot_answer)?;
+        let (reason, stats) = end.map_err(|error| {
+            let failure = cannot_answer(error);
+            let is_void = has_begun && failure.kind() == Kind::ModelChanged;
+            failure.maybe_advice(is_void.then(|| VOID.to_owned()))
+        })?;
+        interrupt.check_end()?;
         Ok(Answer { said, reason, stats, cost })
     }
 

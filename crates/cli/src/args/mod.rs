@@ -174,7 +174,8 @@ pub(crate) struct TokenizeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The file holds one row of n_vocab numbers (little-endian float32) for each token, with no header:
-  numpy.fromfile('out.f32', '<f4').reshape(n_tokens, n_vocab)")]
+  numpy.fromfile('out.f32', '<f4').reshape(n_tokens, n_vocab)
+It gets its name when all of it is on the disk. A pipe or a device is written to as the numbers come.")]
 pub(crate) struct LogitsArgs {
     /// The model: a file, a short name, hf:… or pypi:…
     #[arg(value_name = "MODEL")]
@@ -184,9 +185,13 @@ pub(crate) struct LogitsArgs {
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', required = true)]
     pub(crate) tokens: Vec<u32>,
 
-    /// The file to write
+    /// The file to write, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
 
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -350,9 +355,13 @@ pub(crate) struct AlignArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) model: ModelName,
 
-    /// The file to write, which must not exist
+    /// The file to write
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
+
+    /// Replace files that exist
+    #[arg(long)]
+    pub(crate) force: bool,
 
     /// What the places of tensors are to be multiples of: a power of two, at most 1MiB
     #[arg(long, value_name = "SIZE", default_value = "4096", value_parser = alignment)]

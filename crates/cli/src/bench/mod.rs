@@ -149,6 +149,8 @@ impl Bench<'_> {
             let started = Instant::now();
             self.once(test)?;
             samples.push(started.elapsed());
+            // Other weights would be another measurement.
+            self.model.check_files()?;
             on_repetition();
         }
         Ok(Measured { samples, cost: meter.stop(self.model) })

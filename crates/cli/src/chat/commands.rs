@@ -210,7 +210,7 @@ impl Chat<'_> {
         let messages = self.conversation.messages();
         let json = serde_json::to_string_pretty(&messages)
             .map_err(|e| Failure::new(Kind::General, "can't write the conversation as JSON").because(e))?;
-        write_new(Path::new(file), &(json + "\n"))?;
+        write_new(Path::new(file), &(json + "\n"), self.fetcher.interrupt)?;
         self.reply(format_args!("{} in {file}", counted(messages.len(), "message")));
         Ok(Next::Read)
     }

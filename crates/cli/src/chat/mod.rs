@@ -18,6 +18,8 @@ use serde_json::Value;
 use crate::args::{ChatArgs, SessionArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, ModelName};
+use crate::interrupt::Interrupt;
+use crate::output_file::{OutputFile, Target};
 use crate::session::{Answer, Prompt, Session};
 use crate::speech::Form;
 use crate::terminal::Style;
@@ -68,7 +70,7 @@ pub(crate) fn talk(model: &ModelName, shifts: bool, args: &SessionArgs, fetcher:
         match chat.take(entry) {
             Ok(Next::Leave) => break,
             Ok(_) => {}
-            Err(failure) if failure.kind() == Kind::OutputClosed => return Err(failure),
+            Err(failure) if failure.is_silent() => return Err(failure),
             Err(failure) => {
                 fetcher.terminal.error(&failure);
                 first_failure.get_or_insert(failure);
@@ -189,11 +191,9 @@ fn prompt_with(
 }
 
 /// Writes a file that must not exist: whole, or not at all.
-fn write_new(path: &Path, text: &str) -> Result<()> {
-    let cannot = |e| Failure::io(format!("can't write {}", path.display()), e);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(cannot)?;
-    file.persist_noclobber(path).map_err(|e| cannot(e.error).advice("give another name if it exists"))?;
-    Ok(())
+fn write_new(path: &Path, text: &str, interrupt: &Interrupt) -> Result<()> {
+    let target = Target::check(path, &[], false).map_err(|failure| failure.advice("give another name"))?;
+    let file = target.create(interrupt)?;
+    file.file().write_all(text.as_bytes()).map_err(|e| file.failure(e))?;
+    OutputFile::finish_all(vec![file])
 }

@@ -128,11 +128,10 @@ fn wait(job: &Job<'_>, mut child: Child, label: &str, scratch: &Scratch) -> Resu
             Ok(None) => {}
             Err(e) => return Err(Failure::io("can't wait for pip", e)),
         }
-        if job.interrupt.is_pressed() {
+        job.interrupt.check().inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(Failure::interrupted());
-        }
+        })?;
         bar.set_position(folder_bytes(&scratch.path));
         thread::sleep(POLL);
     }

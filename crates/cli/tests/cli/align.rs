@@ -7,10 +7,10 @@ use metallic_gguf::{ArrayBuf, GgmlType, Gguf, GgufWriter, Value, ValueType};
 use crate::alphabet;
 use crate::sandbox::Sandbox;
 #[cfg(unix)]
-use crate::sandbox::{outcome, wait_for};
+use crate::sandbox::{kill, outcome, wait_for};
 
 /// Tensors of awkward sizes, in two shards of which each has metadata of its own.
-fn shards() -> [Vec<u8>; 2] {
+pub(crate) fn shards() -> [Vec<u8>; 2] {
     let mut file = GgufWriter::new();
     file.set("general.architecture", "llama").unwrap();
     for (name, len) in [("one", 3), ("two", 1500), ("none", 0), ("three", 1024)] {
@@ -46,14 +46,6 @@ fn assert_aligned(expected: &[u8], found: &[u8], alignment: u64) {
     }
 }
 
-/// The names in a folder of the sandbox, sorted.
-fn names(sandbox: &Sandbox, folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(sandbox.path(folder)).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn an_aligned_model_says_the_same() {
     let sandbox = Sandbox::new("align");
@@ -71,7 +63,7 @@ fn an_aligned_model_says_the_same() {
     // And back: the stated alignment changes where it stands.
     sandbox.run(&["align", "out/b.gguf", "out/c.gguf", "--alignment", "32B"]).succeeds();
     assert_aligned(&alphabet::model(), &fs::read(sandbox.path("out/c.gguf")).unwrap(), 32);
-    assert_eq!(names(&sandbox, "out"), ["b.gguf", "c.gguf"]);
+    assert_eq!(sandbox.names("out"), ["b.gguf", "c.gguf"]);
 }
 
 #[test]
@@ -105,7 +97,7 @@ fn all_shards_are_aligned() {
     for out in ["out/x.gguf", "out/y-00002-of-00002.gguf"] {
         sandbox.run(&["align", "m-00002-of-00002.gguf", out]).succeeds();
     }
-    let names = names(&sandbox, "out");
+    let names = sandbox.names("out");
     let expected = ["x-00001-of-00002", "x-00002-of-00002", "y-00001-of-00002", "y-00002-of-00002"];
     assert_eq!(names, expected.map(|name| format!("{name}.gguf")));
     for (name, shard) in names.iter().zip(shards.iter().cycle()) {
@@ -125,7 +117,7 @@ fn all_shards_are_aligned() {
 }
 
 #[test]
-fn what_is_there_is_never_overwritten() {
+fn what_is_there_is_not_overwritten_unless_asked_for() {
     let sandbox = Sandbox::new("align-exists");
     sandbox.write("a.gguf", alphabet::model());
     sandbox.write("b.gguf", "mine");
@@ -134,10 +126,14 @@ fn what_is_there_is_never_overwritten() {
     assert_eq!(fs::read(sandbox.path("b.gguf")).unwrap(), b"mine");
     fs::create_dir(sandbox.path("folder")).unwrap();
     for itself in ["a.gguf", "folder/../a.gguf"] {
-        let outcome = sandbox.run(&["align", "a.gguf", itself]);
-        assert!(outcome.fails(2).contains("is the model itself"), "{outcome:?}");
+        for force in [&[][..], &["--force"]] {
+            let outcome = sandbox.run(&[&["align", "a.gguf", itself], force].concat());
+            assert!(outcome.fails(2).contains("is the model itself"), "{outcome:?}");
+        }
     }
     assert_eq!(fs::read(sandbox.path("a.gguf")).unwrap(), alphabet::model());
+    sandbox.run(&["align", "a.gguf", "b.gguf", "--force"]).succeeds();
+    assert_aligned(&alphabet::model(), &fs::read(sandbox.path("b.gguf")).unwrap(), 4096);
     sandbox.run(&["align", "a.gguf", "folder"]).fails(2);
     let nowhere = sandbox.run(&["align", "a.gguf", "no/folder/b.gguf"]);
     assert!(nowhere.fails(1).contains("no/folder/b.gguf"), "{nowhere:?}");
@@ -156,7 +152,7 @@ fn what_is_no_model_is_refused() {
         assert!(outcome.fails(3).contains(words), "{outcome:?}");
     }
     sandbox.run(&["align", "no.gguf", "out.gguf"]).fails(4);
-    assert_eq!(names(&sandbox, ""), ["big.gguf", "bin", "cut.gguf", "text.gguf"]);
+    assert_eq!(sandbox.names(""), ["big.gguf", "bin", "cut.gguf", "text.gguf"]);
 }
 
 /// A file system of one megabyte, where the machine lets us make one.
@@ -178,8 +174,8 @@ fn a_full_disk_is_one_error_and_leaves_nothing() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_leaves_nothing() {
-    let sandbox = Sandbox::new("align-interrupt");
+fn signals_leave_nothing() {
+    let sandbox = Sandbox::new("align-signals");
     let mut file = GgufWriter::new();
     file.tensor("huge", GgmlType::F32, &[4 << 30]).unwrap();
     let mut header = Vec::new();
@@ -188,10 +184,12 @@ fn ctrl_c_leaves_nothing() {
     let path = sandbox.write("a.gguf", &header);
     fs::File::options().append(true).open(path).unwrap().set_len(header.len() as u64 + (16 << 30)).unwrap();
     fs::create_dir(sandbox.path("out")).unwrap();
-    let child = sandbox.spawn(&["align", "a.gguf", "out/b.gguf"]);
-    wait_for("the temporary file", || !names(&sandbox, "out").is_empty());
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let outcome = outcome(child.wait_with_output().unwrap());
-    assert_eq!(outcome.code, Some(130), "{outcome:?}");
-    assert_eq!(names(&sandbox, "out"), [""; 0]);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let child = sandbox.spawn(&["align", "a.gguf", "out/b.gguf"]);
+        wait_for("the temporary file", || !sandbox.names("out").is_empty());
+        kill(signal, &child);
+        let outcome = outcome(child.wait_with_output().unwrap());
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+        assert_eq!(sandbox.names("out"), [""; 0], "{signal}");
+    }
 }

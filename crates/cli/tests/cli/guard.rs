@@ -128,6 +128,99 @@ fn a_streamed_file_that_is_cut_short_has_the_same_exit_code() {
     assert!(seen.lines().next_back().unwrap().contains("m.gguf"), "{seen}");
 }
 
+/// Changes a file in place, as `dd conv=notrunc` does, and nothing of what lies about it.
+#[cfg(unix)]
+fn overwrite(path: &std::path::Path) {
+    use std::os::unix::fs::FileExt as _;
+
+    let n_bytes = std::fs::metadata(path).unwrap().len();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&vec![0; n_bytes as usize / 2], n_bytes / 2).unwrap();
+}
+
+/// Runs a command until `begins` says that it is at work, overwrites its model and waits for its end.
+#[cfg(unix)]
+fn overwritten(sandbox: &Sandbox, args: &[&str], begins: &str) -> crate::sandbox::Outcome {
+    use std::io::{BufRead as _, BufReader, Read as _};
+
+    let mut child = sandbox.spawn(args);
+    drop(child.stdin.take());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let (mut seen, mut stdout) = (String::new(), vec![0; 1]);
+    if begins.is_empty() {
+        child.stdout.as_mut().unwrap().read_exact(&mut stdout).unwrap();
+    }
+    while !seen.contains(begins) {
+        assert!(stderr.read_line(&mut seen).unwrap() > 0, "{seen}");
+    }
+    overwrite(&sandbox.path("m.gguf"));
+    let mut outcome = crate::sandbox::outcome(child.wait_with_output().unwrap());
+    stderr.read_to_string(&mut seen).unwrap();
+    outcome.stderr = seen;
+    outcome
+}
+
+#[cfg(unix)]
+#[test]
+fn an_answer_from_a_file_that_is_overwritten_meanwhile_is_void() {
+    let (sandbox, _) = sandbox("guard-overwritten");
+    let args = ["run", "-m", "m.gguf", "--raw", "--temp", "0", "-n", "1000", "-c", "1024", "-b", "8", "abc"];
+    let args = [&args[..], &["-t", "1", "--logit-bias", "257-inf"]].concat();
+    let floor = sandbox.run(&[&args[..], &["--ram", "1MiB"]].concat()).fails(1).to_owned();
+    let floor = floor.split('(').nth(1).unwrap().split(' ').next().unwrap();
+    for how in [["--load", "map"], ["--ram", floor]] {
+        sandbox.write("m.gguf", metallic::testing::tiny_mixture().unwrap());
+        let outcome = overwritten(&sandbox, &[&args[..], &how].concat(), "");
+        let line = outcome.fails(5);
+        assert!(
+            line.contains("m.gguf was written to") && line.ends_with("what was printed is void"),
+            "{line}"
+        );
+    }
+    // What was copied whole needs its file no more.
+    sandbox.write("m.gguf", metallic::testing::tiny_mixture().unwrap());
+    let expected = sandbox.run(&args).succeeds().stdout;
+    let copied = overwritten(&sandbox, &[&args[..], &["--load", "slab"]].concat(), "").succeeds();
+    assert!(expected.ends_with(&copied.stdout), "{copied:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn whatever_evaluates_tells_of_a_file_that_is_overwritten_meanwhile() {
+    let (sandbox, ram) = sandbox("guard-evaluates");
+    let tokens = vec!["97"; 1500].join(",");
+    sandbox.write("text", "abcdefgh".repeat(20_000));
+    let commands: [&[&str]; 3] = [
+        &["logits", "m.gguf", "--tokens", &tokens, "-o", "out/l.f32", "--load", "map"],
+        &["perplexity", "m.gguf", "--text", "text", "-c", "64", "--ram", &ram, "-b", "8"],
+        &["bench", "m.gguf", "-p", "0", "-n", "64", "-r", "1000000", "--load", "map"],
+    ];
+    std::fs::create_dir(sandbox.path("out")).unwrap();
+    for command in commands {
+        sandbox.write("m.gguf", metallic::testing::tiny_mixture().unwrap());
+        let outcome = overwritten(&sandbox, &[command, &["-v", "-t", "1"]].concat(), "loaded");
+        assert!(outcome.fails(5).contains("m.gguf was written to"), "{outcome:?}");
+        assert_eq!(outcome.stdout, "");
+    }
+    assert_eq!(sandbox.names("out"), [""; 0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_last_answer_of_a_chat_is_looked_at_too() {
+    let sandbox = Sandbox::new("guard-last");
+    sandbox.write("m.gguf", crate::alphabet::model());
+    let args = ["chat", "-m", "m.gguf", "--temp", "0", "-q", "--load", "map", "-n", "1500"];
+    let args = [&args[..], &["--logit-bias", "257-inf", "-c", "2000", "-t", "1"]].concat();
+    let mut child = sandbox.spawn(&args);
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"hi\n").unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    overwrite(&sandbox.path("m.gguf"));
+    let outcome = crate::sandbox::outcome(child.wait_with_output().unwrap());
+    let line = outcome.stderr.lines().next_back().unwrap();
+    assert!(line.starts_with("error: ") && line.ends_with("what was printed is void"), "{outcome:?}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_is_locked_or_a_warning_says_what_would_help() {

@@ -17,6 +17,7 @@ mod hub_names;
 mod inspect;
 mod json;
 mod odd_files;
+mod output;
 mod plan;
 #[cfg(unix)]
 mod pull;

@@ -271,6 +271,30 @@ fn ctrl_c_ends_the_run_with_what_there_is() {
     assert!(outcome.stderr.contains("prefill "), "{outcome:?}");
 }
 
+/// One answer, and a conversation, of which Ctrl-C would stop the answer alone.
+#[cfg(unix)]
+#[test]
+fn sigterm_and_sighup_end_the_program() {
+    use std::io::{Read as _, Write as _};
+    let sandbox = sandbox("run-signals");
+    let endless = ["-m", "a.gguf", "--temp", "0", "--logit-bias", "257-inf", "-c", "100000"];
+    for command in ["run", "chat"] {
+        for (signal, code) in [("-TERM", 143), ("-HUP", 129)] {
+            let mut child = sandbox.spawn(&[&[command], &endless[..]].concat());
+            let mut typed = child.stdin.take().unwrap();
+            typed.write_all(b"hi\n").unwrap();
+            // A chat would wait for more.
+            let typed = (command == "chat").then_some(typed);
+            let mut first = [0; 3];
+            child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+            crate::sandbox::kill(signal, &child);
+            let outcome = crate::sandbox::outcome(child.wait_with_output().unwrap());
+            drop(typed);
+            assert_eq!((&first, outcome.code), (b"TUV", Some(code)), "{command} {outcome:?}");
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_the_wait_for_a_prompt() {

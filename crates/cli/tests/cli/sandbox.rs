@@ -63,6 +63,15 @@ impl Sandbox {
         files
     }
 
+    /// The names in a folder of the sandbox, sorted.
+    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     /// The program with the sandbox's store, and nothing of the machine's own: no Python, hub or proxy.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_metallic"));
@@ -133,6 +142,12 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Sends a process a signal, such as `-INT`.
+#[cfg(unix)]
+pub(crate) fn kill(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }
 
 #[cfg(unix)]

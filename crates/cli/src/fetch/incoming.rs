@@ -147,12 +147,17 @@ pub(super) fn hexadecimal(digest: &[u8]) -> String {
 
 /// What the disk must still take of a file of `n_bytes`.
 pub(super) fn bytes_to_come(destination: &Path, n_bytes: u64) -> u64 {
-    n_bytes.saturating_sub(partial_path(destination).metadata().map_or(0, |metadata| metadata.len()))
+    n_bytes.saturating_sub(kept_bytes(destination).unwrap_or(0))
 }
 
 /// The name that a file will have whose temporary name this is.
 pub(super) fn final_path(partial: &Path) -> Option<PathBuf> {
     partial.to_str()?.strip_suffix(PARTIAL_SUFFIX).map(PathBuf::from)
+}
+
+/// Bytes that an attempt has left for the next to go on from, if there are any.
+pub(super) fn kept_bytes(destination: &Path) -> Option<u64> {
+    fs::metadata(partial_path(destination)).ok().map(|partial| partial.len()).filter(|n_bytes| *n_bytes > 0)
 }
 
 /// The temporary name of a file.

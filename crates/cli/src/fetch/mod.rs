@@ -26,7 +26,7 @@ use self::repository::RepoFile;
 use self::store::{Store, check_space};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::{Heed, Interrupt};
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, human_bytes};
 
 /// Finds models by name, and downloads those that are not here yet.
 pub(crate) struct Fetcher<'a> {
@@ -86,9 +86,20 @@ impl<'a> Fetcher<'a> {
         let lock = store.lock_folder_of(path, self.terminal)?;
         let missing = missing(places);
         if !missing.is_empty() {
-            self.download(name, &missing, lock.folder())?;
+            self.download(name, &missing, lock.folder()).inspect_err(|_| self.note_kept(&missing))?;
         }
         Ok(!missing.is_empty())
+    }
+
+    /// Says what a download that failed or was stopped has brought for the next.
+    fn note_kept(&self, missing: &[(ModelName, PathBuf)]) {
+        for (part, destination) in missing {
+            if let Some(n_bytes) = incoming::kept_bytes(destination) {
+                let kept = human_bytes(n_bytes);
+                self.terminal
+                    .note(format_args!("{kept} of {part} are kept: the next attempt goes on from there"));
+            }
+        }
     }
 
     /// Keeps other processes from removing files that are here. Where files can't be locked, that goes unsaid.

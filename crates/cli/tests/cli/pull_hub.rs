@@ -5,10 +5,11 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::mpsc::Receiver;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::fake_hub::{self, Request, sha256};
-use crate::sandbox::{Sandbox, outcome, wait_for};
+use crate::sandbox::{Sandbox, kill, outcome, wait_for};
 
 const NAME: &str = "hf:owner/repo/a b.gguf";
 const STORED: &str = "hf/owner/repo/a b.gguf";
@@ -19,6 +20,8 @@ enum Fault {
     None,
     /// The first two connections end in the middle of the file.
     Drops,
+    /// Of the second half of the file comes a byte now and then.
+    Drips,
     /// Every connection ends at once.
     AlwaysDrops,
     /// The bytes are not those of the checksum.
@@ -86,7 +89,14 @@ fn answer(mut stream: TcpStream, line: &str, range: &str, content: &[u8], fault:
             content.len() - 1,
             content.len()
         );
-        let _ = stream.write_all(&body);
+        let (at_once, drops) = body.split_at(if fault == Fault::Drips { n_bytes / 2 } else { body.len() });
+        let _ = stream.write_all(at_once);
+        for drop in drops.chunks(1) {
+            thread::sleep(Duration::from_millis(50));
+            if stream.write_all(drop).is_err() {
+                break;
+            }
+        }
     }
 }
 
@@ -95,7 +105,7 @@ fn content() -> Vec<u8> {
 }
 
 fn pull(sandbox: &Sandbox, endpoint: &str) -> crate::sandbox::Outcome {
-    crate::sandbox::outcome(sandbox.command(&["pull", NAME]).env("HF_ENDPOINT", endpoint).output().unwrap())
+    outcome(sandbox.command(&["pull", NAME]).env("HF_ENDPOINT", endpoint).output().unwrap())
 }
 
 #[test]
@@ -122,8 +132,7 @@ fn redirects_keep_the_range_and_the_content_server_never_sees_the_token() {
     fs::write(sandbox.stored("hf/owner/repo/a b.gguf.partial"), &content()[..1234]).unwrap();
     let (endpoint, requests) = serve(content(), Fault::Redirects);
     let mut command = sandbox.command(&["pull", NAME]);
-    crate::sandbox::outcome(command.env("HF_ENDPOINT", endpoint).env("HF_TOKEN", "secret").output().unwrap())
-        .succeeds();
+    outcome(command.env("HF_ENDPOINT", endpoint).env("HF_TOKEN", "secret").output().unwrap()).succeeds();
     assert_eq!(fs::read(sandbox.stored(STORED)).unwrap(), content());
     let requests: Vec<String> = requests.try_iter().collect();
     assert_eq!(
@@ -158,6 +167,35 @@ fn the_next_process_goes_on_where_the_last_stopped() {
     assert_eq!(fs::read(sandbox.stored(STORED)).unwrap(), content());
     assert!(requests.try_iter().any(|request| request.ends_with("bytes=1234-")));
     assert_eq!(sandbox.store_files(), [STORED]);
+}
+
+/// What is worth going on from stays, and the user reads of it.
+#[test]
+fn a_download_that_is_stopped_or_fails_says_what_it_keeps() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let sandbox = Sandbox::new(&format!("hub-stopped{signal}"));
+        let (endpoint, _requests) = serve(content(), Fault::Drips);
+        let mut command = sandbox.command(&["pull", NAME]);
+        let child =
+            command.env("HF_ENDPOINT", endpoint).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let partial = sandbox.stored("hf/owner/repo/a b.gguf.partial");
+        let n_kept = || fs::metadata(&partial).map_or(0, |partial| partial.len());
+        wait_for("half of the file", || n_kept() > 4_000_000);
+        kill(signal, &child);
+        let stopped = outcome(child.wait_with_output().unwrap());
+        assert_eq!(stopped.code, Some(code), "{stopped:?}");
+        assert!(stopped.stderr.contains("3.8 MiB of hf:owner/repo/a b.gguf are kept"), "{stopped:?}");
+
+        let n_bytes = n_kept();
+        let (endpoint, _requests) = serve(content(), Fault::AlwaysDrops);
+        let failed = pull(&sandbox, &endpoint);
+        failed.fails(4);
+        assert!(failed.stderr.contains("are kept") && n_kept() == n_bytes, "{failed:?}");
+        let (endpoint, requests) = serve(content(), Fault::None);
+        pull(&sandbox, &endpoint).succeeds();
+        assert!(requests.try_iter().any(|request| request.ends_with(&format!("bytes={n_bytes}-"))));
+        assert_eq!(fs::read(sandbox.stored(STORED)).unwrap(), content());
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::io;
 use std::process::ExitCode;
 
 /// What kind of failure it was, which decides the exit code.
+#[cfg_attr(not(unix), allow(dead_code, reason = "only Unix has the signals"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Anything without a code of its own.

@@ -104,6 +104,7 @@ impl Target {
         match &there {
             Some(there) if there.is_dir() => return refused("is a folder"),
             Some(there) if !there.is_file() => return refused("is no regular file"),
+            None if path.file_name().is_none() => return refused("is not the name of a file"),
             _ => {}
         }
         // Also a link to nothing.

@@ -64,7 +64,8 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
     pub(crate) ram: Option<u64>,
 
-    /// Tokens of a prompt computed at once [default: 512, fewer where --ram is small]
+    /// Tokens of a prompt computed at once, which the last bits of an answer's numbers depend on [default: 512, fewer
+    /// where --ram is small]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_size: Option<u32>,
 

@@ -60,7 +60,9 @@ fn what_exists_stays_until_all_that_replaces_it_is_there() {
     let outside = ["logits", "a.gguf", "--tokens", "1,2,3,258", "-b", "1", "-o", "out/l.f32", "--force"];
     assert!(sandbox.run(&outside).fails(1).contains("258"));
     assert_eq!(fs::read(sandbox.path("out/l.f32")).unwrap(), b"mine");
-    sandbox.run(&[&LOGITS[..], &["-o", "out", "--force"]].concat()).fails(2);
+    for no_file in ["out", "no/.."] {
+        sandbox.run(&[&LOGITS[..], &["-o", no_file, "--force"]].concat()).fails(2);
+    }
     assert_eq!(sandbox.names("out"), ["l.f32"]);
 
     write(&["--force"]).succeeds();

@@ -32,6 +32,17 @@ const LOOKS: usize = 16;
 /// that is waited for (measured with four busy processes a core: twice the tokens for half the processor time).
 const LOOK: Duration = Duration::from_micros(50);
 
+/// Room for a helper's stack, of which it touches little. Far below a huge page, so that where the system uses those
+/// for all memory no stack becomes one.
+const MAX_STACK_BYTES: usize = 512 << 10;
+
+/// What a helper touches of its stack: pages of its calls, and those that the C library keeps at either end.
+const STACK_BYTES: u64 = 12 << 10;
+
+/// What the system keeps for a thread outside the process: on Linux 16 KiB of kernel stack, its record, and tables
+/// for the pages of its stack. Control groups count it; 30 KB were measured.
+const KERNEL_BYTES: u64 = 32 << 10;
+
 /// A fixed set of threads. Dropping it stops and joins them.
 ///
 /// One job runs at a time: a second thread that starts one waits its turn.
@@ -85,10 +96,20 @@ impl ThreadPool {
             ThreadPool { shared, helpers: Vec::with_capacity(n_threads - 1), turn: Mutex::new(()) };
         for worker in 1..n_threads {
             let shared = Arc::clone(&pool.shared);
-            let thread = thread::Builder::new().name(format!("kernels-{worker}"));
+            let thread = thread::Builder::new().name(format!("kernels-{worker}")).stack_size(MAX_STACK_BYTES);
             pool.helpers.push(thread.spawn(move || shared.help(worker))?);
         }
         Ok(pool)
+    }
+
+    /// Bytes that the stacks of a pool take; the caller's is its own.
+    pub fn stack_bytes(n_threads: usize) -> u64 {
+        (n_threads as u64).saturating_sub(1) * STACK_BYTES
+    }
+
+    /// Bytes that the system keeps for the threads of a pool.
+    pub fn kernel_bytes(n_threads: usize) -> u64 {
+        (n_threads as u64).saturating_sub(1) * KERNEL_BYTES
     }
 
     /// Workers, the caller among them.

@@ -76,6 +76,16 @@ impl Cpu {
         Self { stream: Some(Stream { weights, chunk_bytes, experts }), ..self }
     }
 
+    /// Bytes of its threads' stacks.
+    pub fn stack_bytes(n_threads: usize) -> u64 {
+        ThreadPool::stack_bytes(n_threads)
+    }
+
+    /// Bytes that the system keeps for its threads.
+    pub fn kernel_bytes(n_threads: usize) -> u64 {
+        ThreadPool::kernel_bytes(n_threads)
+    }
+
     /// Bytes that [`Backend::reserve_inputs`] allocates.
     pub fn input_bytes(n_threads: usize, isa: Isa, n_rows: usize, row_len: usize) -> u64 {
         ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len)

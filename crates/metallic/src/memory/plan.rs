@@ -40,7 +40,7 @@ pub struct PlanRequest {
     pub in_slab: bool,
 }
 
-/// Code, stacks, and what the allocator and small things take: `metallic run` was measured to take 7 to 9 MB beside the
+/// Code, the stack of the thread that asks, and what the allocator and small things take: `metallic run` was measured to take 7 to 9 MB beside the
 /// other lines.
 const PROGRAM_BYTES: u64 = 12 << 20;
 
@@ -79,6 +79,8 @@ pub enum Holder {
     Map,
     /// The program allocates it beside the model.
     Program,
+    /// The system keeps it for the process, outside the process's own pages.
+    Kernel,
 }
 
 impl Holder {
@@ -88,6 +90,7 @@ impl Holder {
             Holder::Loading => "loading",
             Holder::Map => "map",
             Holder::Program => "program",
+            Holder::Kernel => "kernel",
         }
     }
 }
@@ -213,6 +216,10 @@ pub(crate) struct BackendBytes {
     pub(crate) attention: u64,
     /// For the positions' rotations.
     pub(crate) rotations: u64,
+    /// For the stacks of its threads.
+    pub(crate) stacks: u64,
+    /// What the system keeps for its threads.
+    pub(crate) kernel: u64,
 }
 
 /// Where the weights of a file in the other byte order are.
@@ -240,7 +247,7 @@ impl MemoryPlan {
         backend: BackendBytes,
         request: PlanRequest,
     ) -> Result<Self> {
-        use Holder::{Loading, Map, Program};
+        use Holder::{Kernel, Loading, Map, Program};
         let PlanRequest { n_ctx, n_sequences, n_batch, kv_type, .. } = request;
         let too_large = || Error::TooLarge { what: "the KV cache" };
         // Positions are numbers of 32 bits.
@@ -286,7 +293,9 @@ impl MemoryPlan {
         let candidates = n_vocab.saturating_mul(CANDIDATE_BYTES).saturating_mul(n_sequences as u64);
         plan.charge("sampling", candidates, Program, "candidates of each sequence");
         plan.charge("tokenizer", weights.tokenizer, Program, "tables of tokens and merges");
-        plan.charge("program", PROGRAM_BYTES, Program, "code, stacks and small things");
+        plan.charge("program", PROGRAM_BYTES, Program, "code and small things");
+        plan.charge("stacks", backend.stacks, Program, "of the threads that compute");
+        plan.charge("threads", backend.kernel, Kernel, "what the system keeps for each that computes");
         plan.charge("header", weights.metadata, Map, "names and vocabulary, where they lie in the file");
         plan.place_weights(weights)?;
         Ok(plan)

@@ -256,6 +256,8 @@ impl<'p> GgufLoader<'p> {
                 n_ctx,
             ),
             rotations: rotations.fold(0, u64::saturating_add),
+            stacks: Cpu::stack_bytes(self.n_threads),
+            kernel: Cpu::kernel_bytes(self.n_threads),
         };
         MemoryPlan::new(config, weights, backend, request)
     }
@@ -289,8 +291,8 @@ impl<'p> GgufLoader<'p> {
         unused::warn(&self.file.gguf())?;
         let ram = Tier::ram(plan.request.ram_bytes);
         // What others take, and the pages of maps, which come as they are used.
-        let elsewhere = plan.held_bytes(Holder::Program) + plan.held_bytes(Holder::Map);
-        let elsewhere = ram.lease("the program and maps", elsewhere)?;
+        let elsewhere = plan.total_bytes() - plan.held_bytes(Holder::Loading);
+        let elsewhere = ram.lease("the program, its threads and maps", elsewhere)?;
         let mut backend = Cpu::new(self.n_threads, self.isa)?.within(ram.clone());
         let mut resident = Resident::default();
         if let Some(stream) = plan.stream {

@@ -67,7 +67,7 @@ fn config() -> ModelConfig {
 }
 
 fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: u64) -> Result<MemoryPlan> {
-    let backend = BackendBytes { inputs: 1000, attention: 2000, rotations: 3000 };
+    let backend = BackendBytes { inputs: 1000, attention: 2000, rotations: 3000, stacks: 4000, kernel: 5000 };
     MemoryPlan::new(config, weights, backend, PlanRequest { ram_bytes: Some(ram), ..request })
 }
 

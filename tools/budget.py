@@ -4,7 +4,7 @@
     python3 tools/budget.py MODEL... [--metallic PATH] [--share F]... [-n N]
 
 For each model, `metallic plan` says what it takes without a limit. It answers once that way, and then with --ram at
-shares of that, in a control group with that limit. Each answer must be the first one's, byte for byte; the process must
+shares of that, in a control group with that limit, and once on many threads. Each answer must be the first one's, byte for byte; the process must
 live; and the group's peak, page cache included, must be within the budget. Exit code: 0 if all hold, 1 if not, 77 where
 the machine lets nobody make control groups.
 """
@@ -22,6 +22,8 @@ BINARY = Path(__file__).resolve().parent.parent / "target/release/metallic"
 PROMPT = "Once upon a time there was a river"
 # Small, so that weights are the most of a budget.
 SETTINGS = ["-c", "256", "-b", "64"]
+# Their stacks and buffers are a large part of a small budget.
+MANY_THREADS = ["-t", "100"]
 CANNOT = 77
 
 
@@ -103,13 +105,13 @@ def last_line(text):
     return (text.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
 
 
-def check(args, model, share, expected):
+def check(args, model, share, threads, expected):
     """What is wrong with the answer at this share of all that the model takes; None if nothing is."""
-    plan = json.loads(run([args.metallic, "plan", model, "--json", "--load", "map", *SETTINGS]))
+    plan = json.loads(run([args.metallic, "plan", model, "--json", "--load", "map", *SETTINGS, *threads]))
     limit = int(plan["total_bytes"] * share) // 4096 * 4096
-    done, peak = confined(answer(args, model) + ["--ram", str(limit)], limit)
+    done, peak = confined(answer(args, model) + ["--ram", str(limit), *threads], limit)
     name, shown = Path(model).name, "unknown" if peak is None else f"{peak:,}"
-    print(f"{name}: {share:.0%}, limit {limit:,}, peak {shown}, exit code {done.returncode}", flush=True)
+    print(f"{name}: {' '.join([f'{share:.0%}', *threads])}, limit {limit:,}, peak {shown}, exit code {done.returncode}", flush=True)
     experts = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("experts: ")]
     print(*experts, sep="\n", end="\n" if experts else "", flush=True)
     if done.returncode:
@@ -136,9 +138,9 @@ def main():
     n_wrong = 0
     for model in args.models:
         expected = run(answer(args, model))
-        for share in args.share or [0.6, 0.8]:
+        for share, threads in [(share, []) for share in args.share or [0.6, 0.8]] + [(0.8, MANY_THREADS)]:
             try:
-                wrong = check(args, model, share, expected)
+                wrong = check(args, model, share, threads, expected)
             except NoGroups as error:
                 print(f"no control groups can be made here: {error}")
                 return CANNOT

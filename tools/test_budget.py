@@ -40,9 +40,10 @@ class Budget(unittest.TestCase):
         done = self.check("print('once more')", "--share", "0.5", "--share", "1")
         self.assertEqual(done.returncode, 0, done.stderr)
         lines = done.stdout.splitlines()
-        self.assertEqual(len(lines), 2, done.stdout)
+        self.assertEqual(len(lines), 3, done.stdout)
         self.assertIn("50%, limit 104,857,600, peak ", lines[0])
         self.assertIn("100%, limit 209,715,200, peak ", lines[1])
+        self.assertIn("80% -t 100, limit 167,772,160, peak ", lines[2])
 
     def test_another_answer_fails(self):
         done = self.check("print('more' if limit else 'less')", "--share", "0.5")

@@ -270,6 +270,18 @@ fn scratch_reserved_is_scratch_enough() {
 }
 
 #[test]
+fn scratch_for_the_longest_rows_is_scratch_for_all() {
+    let bytes = |isa, n_rows, n_blocks| ActivationBuf::reserved_bytes(isa, 100, n_rows, 32 * n_blocks);
+    for isa in Isa::available() {
+        for n_rows in [1, 3, 4, 64] {
+            for (shorter, longer) in [(1, 2), (17, 18), (18, 48), (48, 100), (127, 128), (128, 1000)] {
+                assert!(bytes(isa, n_rows, shorter) <= bytes(isa, n_rows, longer), "{isa}: {shorter}");
+            }
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "results fit in an output row")]
 fn a_chunk_beyond_the_output_row_is_refused() {
     let row = [0; 128];

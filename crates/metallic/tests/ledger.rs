@@ -73,6 +73,8 @@ fn what_is_taken_is_what_the_ledger_says() {
     for name in ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"] {
         let Some(path) = model(name) else { continue };
         check(&path, &|loader| loader.threads(2).context_length(256).batch(64));
+        let loader = GgufLoader::new(GgufFile::open(&path).unwrap());
+        compare(&path, loader.threads(100).context_length(256).batch(16));
     }
     if let Some(oracles) = Oracles::find() {
         tokenizers(&oracles.path("tokenizers"));

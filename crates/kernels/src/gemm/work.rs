@@ -17,12 +17,13 @@ const PANEL_BYTES: usize = 256 << 10;
 /// Portions of a matrix for each worker at least, so that one that is slow holds up little.
 const PORTIONS: usize = 4;
 
-/// Lines of tiles for all tokens, and of panels for each worker, for products of all kinds with rows of
-/// `n_blocks` blocks.
+/// Lines of tiles for all tokens, and of panels for each worker, for products of all kinds with rows of up to
+/// `n_blocks` blocks. Panels of shorter rows may fill more of the cache's share than those of the longest.
 pub(crate) fn n_lines(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
     fn of<N: Numbers>(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
         let tiles = n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS) * n_blocks * N::Tile::LINES;
-        (tiles, panels_at_once::<N>(n_blocks) * n_blocks * N::Panel::LINES)
+        let fewest = PANELS * n_blocks * N::Panel::LINES;
+        (tiles, fewest.max(PANEL_BYTES / size_of::<Line>()))
     }
     let (quants, floats) = (of::<Quants>(n_tokens, n_blocks), of::<Floats>(n_tokens, n_blocks));
     (quants.0.max(floats.0), quants.1.max(floats.1))

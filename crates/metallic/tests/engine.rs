@@ -388,6 +388,24 @@ fn a_request_under_way_tells_what_it_has_cost() {
 }
 
 #[test]
+fn tokens_that_were_not_read_count_in_no_rate() {
+    let mut engine = engine(64, 1);
+    let long = request(&engine, &"word ".repeat(8), 1);
+    let n_prompt = long.prompt.len();
+    // Batches are of 16.
+    let mut heard = Heard::default();
+    let id = engine.submit(long.clone()).unwrap();
+    engine.step(&mut |event| heard.take(event));
+    engine.cancel(id, &mut |event| heard.take(event));
+    let stats = heard.of(id).2;
+    assert_eq!((stats.n_prompt, stats.n_cached, stats.n_read), (n_prompt, 0, 16));
+    assert_eq!(stats.prefill_rate(), Some(16.0 / stats.prefill.as_secs_f64()));
+    // What was read stays cached.
+    let stats = run(&mut engine, &[long])[0].2;
+    assert_eq!((stats.n_cached, stats.n_read), (16, n_prompt - 16));
+}
+
+#[test]
 fn requests_that_cannot_run_are_refused() {
     let mut engine = engine(16, 1);
     let good = request(&engine, "Hello", 1);

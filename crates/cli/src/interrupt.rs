@@ -36,8 +36,10 @@ impl Interrupt {
     pub(crate) fn install() -> Result<Self> {
         let interrupt = Interrupt::default();
         let handler = interrupt.clone();
-        handle_signals(move |kind| handler.take(kind))
-            .map_err(|e| Failure::new(Kind::General, "can't catch Ctrl-C").because(e))?;
+        handle_signals(move |kind| handler.take(kind)).map_err(|error| {
+            let failure = Failure::new(Kind::General, "can't catch Ctrl-C").because(error);
+            failure.advice("it takes a thread; if the system allows no more, see `ulimit -u`")
+        })?;
         Ok(interrupt)
     }
 

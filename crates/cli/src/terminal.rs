@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
+use std::thread;
 use std::time::Duration;
 
 use clap::ColorChoice;
@@ -162,16 +163,12 @@ impl Terminal {
 
     /// A sign of life with a count of bytes, for work of unknown length, on a terminal.
     pub(crate) fn byte_spinner(&self, label: &str) -> ProgressBar {
-        let bar = self.bar(label, 0, "{spinner} {msg} {bytes} {elapsed}");
-        bar.enable_steady_tick(SPINNER_TICK);
-        bar
+        ticking(self.bar(label, 0, "{spinner} {msg} {bytes} {elapsed}"))
     }
 
     /// A sign of life, on a terminal.
     pub(crate) fn spinner(&self, label: &str) -> ProgressBar {
-        let bar = self.bar(label, 0, "{spinner} {msg} {elapsed}");
-        bar.enable_steady_tick(SPINNER_TICK);
-        bar
+        ticking(self.bar(label, 0, "{spinner} {msg} {elapsed}"))
     }
 
     /// A count of tokens up to `total`, on a terminal, once it takes a while.
@@ -195,6 +192,16 @@ impl Terminal {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(label.to_owned())
     }
+}
+
+/// The bar with a spinner that turns by itself, if it is seen and the system has a thread for it: where that is refused,
+/// the bar's own crate would panic.
+fn ticking(bar: ProgressBar) -> ProgressBar {
+    let has_thread = || thread::Builder::new().spawn(|| ()).is_ok_and(|thread| thread.join().is_ok());
+    if !bar.is_hidden() && has_thread() {
+        bar.enable_steady_tick(SPINNER_TICK);
+    }
+    bar
 }
 
 fn paint(colour: bool, style: Style, text: impl Display) -> String {

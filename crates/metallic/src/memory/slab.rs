@@ -17,7 +17,7 @@ use memmap2::{Mmap, MmapMut};
 
 use super::direct::{BLOCK_BYTES, DirectFile};
 use super::ledger::{Leased, Tier};
-use super::reader::{FileRange, MAX_READ_BYTES, ModelFiles, N_READS};
+use super::reader::{FileRange, MAX_READ_BYTES, ModelFiles, N_READS, READER_STACK_BYTES};
 use crate::error::{Error, Result};
 
 /// What is taken from the page cache or read past it as one: large enough for a disk to be quick.
@@ -140,31 +140,38 @@ pub(super) fn read_ranges(
 }
 
 /// Reads pieces on a few threads. `arrived` is called, on this one, with what each read returned; the first that fails
-/// ends it.
+/// ends it. Where the system refuses threads, fewer read, and without any this one does.
 fn read_in_parallel<P: Send, R: Send, E: Send>(
     pieces: impl Iterator<Item = P> + Send,
     read: &(dyn Fn(P) -> Result<R, E> + Sync),
     arrived: &mut dyn FnMut(R),
 ) -> Result<(), E> {
     let pieces = Mutex::new(pieces);
+    let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
     let failed = AtomicBool::new(false);
     thread::scope(|scope| {
         let (done, results) = mpsc::channel();
-        for _ in 0..N_READS {
-            let (done, pieces, failed) = (done.clone(), &pieces, &failed);
-            scope.spawn(move || {
+        for i in 0..N_READS {
+            let (done, next, failed) = (done.clone(), &next, &failed);
+            let work = move || {
                 while !failed.load(Ordering::Relaxed) {
-                    let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some(piece) = next else { break };
+                    let Some(piece) = next() else { break };
                     let result = read(piece);
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     // Nobody listens any more once a piece has failed.
                     let _ = done.send(result);
                 }
-            });
+            };
+            let thread = thread::Builder::new().name(format!("reader-{i}")).stack_size(READER_STACK_BYTES);
+            if let Err(error) = thread.spawn_scoped(scope, work) {
+                tracing::info!(%error, "files are read by {i} threads");
+                break;
+            }
         }
         drop(done);
-        results.into_iter().try_for_each(|result| result.map(&mut *arrived))
+        results.into_iter().try_for_each(|result| result.map(&mut *arrived))?;
+        // Nothing is left where there were threads.
+        std::iter::from_fn(next).try_for_each(|piece| read(piece).map(&mut *arrived))
     })
 }
 

@@ -27,6 +27,9 @@ pub(super) const MAX_READ_BYTES: usize = 4 << 20;
 /// Requests under way: as many as bring disks near to their best. With more, what is wanted first comes with the last.
 pub(super) const N_READS: usize = 4;
 
+/// Room for the stack of a thread that reads.
+pub(super) const READER_STACK_BYTES: usize = 256 << 10;
+
 /// Consecutive bytes of one of a model's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileRange {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{ModelFiles, N_READS, Read, Reader, ReaderKind};
+use super::{ModelFiles, N_READS, READER_STACK_BYTES, Read, Reader, ReaderKind};
 
 /// Threads that take reads from one queue and put them into another.
 pub(super) struct ReadThreads {
@@ -37,7 +37,7 @@ impl ReadThreads {
                     }
                 }
             };
-            let thread = thread::Builder::new().name(format!("reader-{i}")).stack_size(256 << 10);
+            let thread = thread::Builder::new().name(format!("reader-{i}")).stack_size(READER_STACK_BYTES);
             this.threads.push(thread.spawn(work)?);
         }
         Ok(this)

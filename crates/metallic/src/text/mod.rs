@@ -32,6 +32,7 @@ mod chat_template;
 mod error;
 mod footprint;
 mod keys;
+mod least_tokens;
 mod longest;
 mod merge;
 mod pre_types;

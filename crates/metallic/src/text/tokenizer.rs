@@ -6,6 +6,7 @@ use super::bpe::Bpe;
 use super::error::TokenizerError;
 use super::footprint;
 use super::keys::Keys;
+use super::least_tokens;
 use super::pretokenize::PreTokenizer;
 use super::rwkv::Rwkv;
 use super::special::{Part, SpecialTokens};
@@ -199,6 +200,16 @@ impl Tokenizer {
         }
         ids.extend(eos);
         Ok(ids)
+    }
+
+    /// How many tokens a text has at least: enough to refuse one that is far too long before it is encoded, which takes
+    /// much memory. Zero where the vocabulary drops parts of a text. White space beside special tokens, which some
+    /// vocabularies drop as well, is counted.
+    pub fn least_tokens(&self, text: &str) -> usize {
+        match self.model {
+            Model::Bpe(_) | Model::Spm(_) | Model::Rwkv(_) => least_tokens::of(&self.vocabulary, text),
+            Model::WordPiece(_) | Model::Unigram(_) | Model::Plamo(_) => 0,
+        }
     }
 
     /// The text of some ids from the beginning of a text on, without control tokens. What is not UTF-8 becomes

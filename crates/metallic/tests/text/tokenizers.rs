@@ -63,6 +63,7 @@ fn ids_are_the_publishers() {
         for (text, ids) in &cases {
             let composed = of_composed(&name, text);
             let ids = composed.as_ref().unwrap_or(ids);
+            assert!(tokenizer.least_tokens(text) <= ids.len(), "{name}: {text:?}");
             assert_eq!(tokenizer.encode(text, PLAIN).as_ref(), Ok(ids), "{name}: {text:?}");
             if !NORMALIZING.contains(&&*name) && composed.is_none() {
                 assert_eq!(tokenizer.decode(ids), *text, "{name}");
@@ -139,4 +140,17 @@ fn check_model(name: &str, bos: Option<&str>, stops: &[&str]) {
 fn tokenizer_of(path: &Path) -> Tokenizer {
     let bytes = std::fs::read(path).expect("a readable model");
     Tokenizer::from_gguf(&Gguf::parse(&bytes).expect("a valid model")).expect("a valid tokenizer")
+}
+
+/// A bound that is far off would let texts through that take much memory to encode.
+#[test]
+fn the_least_number_of_tokens_is_not_far_off_for_long_words() {
+    let Some(path) = model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let file = metallic::GgufFile::open(path).expect("a model");
+    let tokenizer = Tokenizer::from_gguf(&file.gguf()).expect("a valid tokenizer");
+    for text in ["a".repeat(100_000), "word ".repeat(20_000), "\u{e9}".repeat(50_000), " ".repeat(100_000)] {
+        let (least, n) = (tokenizer.least_tokens(&text), tokenizer.encode(&text, PLAIN).expect("ids").len());
+        println!("{:?}…: {least} of {n}", text.get(..2));
+        assert!(least <= n && least > 100_000 / 500, "{least} of {n}");
+    }
 }

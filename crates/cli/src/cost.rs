@@ -8,6 +8,16 @@ use metallic::memory::{ExpertStats, StreamStats};
 use crate::memory::{control_group_peak_bytes, major_faults, peak_memory_bytes};
 use crate::terminal::human_bytes;
 
+/// How many of `n` there are in a second; `None` if the clock saw no time pass.
+pub(crate) fn per_second(n: f64, time: Duration) -> Option<f64> {
+    (!time.is_zero()).then(|| n / time.as_secs_f64())
+}
+
+/// A rate in thousand millions for people, with so many decimals.
+pub(crate) fn giga(rate: Option<f64>, decimals: usize) -> String {
+    rate.map_or("unknown".to_owned(), |rate| format!("{:.decimals$}", rate / 1e9))
+}
+
 /// What was counted when some work began.
 pub(crate) struct Meter {
     began: Instant,
@@ -70,9 +80,9 @@ impl Cost {
 
 fn disk_line(stream: &StreamStats, time: Duration) -> String {
     let way = if stream.direct { "past" } else { "through" };
-    let rate = stream.read_bytes as f64 / time.as_secs_f64() / 1e9;
+    let rate = giga(per_second(stream.read_bytes as f64, time), 2);
     format!(
-        "disk: {} read by {} {way} the page cache, {rate:.2} GB/s; {:.1} of {:.1} s spent waiting for it",
+        "disk: {} read by {} {way} the page cache, {rate} GB/s; {:.1} of {:.1} s spent waiting for it",
         human_bytes(stream.read_bytes),
         stream.reader.name(),
         stream.waited.as_secs_f64(),

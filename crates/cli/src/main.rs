@@ -7,6 +7,7 @@
 mod align;
 mod args;
 mod bench;
+mod budget;
 mod chat;
 mod chat_template;
 mod completions;

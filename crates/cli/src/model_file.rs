@@ -9,6 +9,7 @@ use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
 
 use crate::args::{ComputeArgs, EngineArgs, Load};
+use crate::budget;
 use crate::failure::{Failure, Kind, Result};
 use crate::terminal::{Terminal, human_bytes};
 
@@ -58,10 +59,78 @@ pub(crate) fn open_for_inspection(path: &Path, terminal: &Terminal) -> Result<Gg
     }
 }
 
-/// A loader set up as the arguments say, within what memory there is.
-pub(crate) fn loader<'p>(file: GgufFile, args: &EngineArgs) -> GgufLoader<'p> {
-    let ComputeArgs { ram, batch_size, isa, load, kv_type, expert_policy, mlock } = args.compute;
-    let budget = ram.map(MemoryBudget::given).or_else(MemoryBudget::auto);
+/// How most commands make a context shorter.
+pub(crate) const SMALLER_CONTEXT: &str = "a smaller -c";
+
+/// To count the tokens of a text up to this long takes little: 44 bytes for each of its own, if it is one word.
+const MAX_SMALL_TEXT_BYTES: usize = 32 << 10;
+
+/// A model that is planned and can be loaded.
+pub(crate) struct Planned {
+    loader: GgufLoader<'static>,
+    config: ModelConfig,
+    pub(crate) plan: MemoryPlan,
+}
+
+impl Planned {
+    /// Plans as the arguments say, within a budget. `shorter` is what makes the context so.
+    pub(crate) fn new(
+        file: GgufFile,
+        args: &EngineArgs,
+        budget: Option<MemoryBudget>,
+        shorter: &str,
+    ) -> Result<Self> {
+        let loader = loader(file, args, budget);
+        let n_threads = n_threads(args);
+        let (config, plan) = loader.plan().map_err(|error| match error {
+            Error::BudgetTooSmall { floor_bytes, n_ctx, n_batch, kv_type, .. } => {
+                let budget = budget.map_or(String::new(), |budget| format!("within {}", budget::described(budget)));
+                let what = format!("can't run {} {budget}", loader.file().path().display());
+                Failure::new(Kind::General, what)
+                    .because(format!(
+                        "with a context of {n_ctx}, batches of {n_batch}, {n_threads} threads and keys and values as \
+                         {kv_type} it takes at least {} ({floor_bytes} bytes)",
+                        human_bytes(floor_bytes)
+                    ))
+                    .advice(format!(
+                        "allow more with --ram, or choose {shorter}, a smaller -b or -t or another --kv-type"
+                    ))
+            }
+            error => unusable(loader.file().path(), error),
+        })?;
+        Ok(Self { loader, config, plan })
+    }
+
+    pub(crate) fn file(&self) -> &GgufFile {
+        self.loader.file()
+    }
+
+    /// Makes the model ready to run.
+    pub(crate) fn load(self, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
+        let Self { loader, config, plan } = self;
+        note_what_is_smaller(&config, &plan, args, terminal);
+        warn_of_length(&config, plan.request.n_ctx);
+        let path = loader.file().path().to_owned();
+        let bar = terminal.byte_bar("loading", 0);
+        let progress = bar.clone();
+        let loader = loader.progress(move |done, total| {
+            progress.set_length(total);
+            progress.set_position(done);
+        });
+        let model = loader.load_planned(config, plan);
+        bar.finish_and_clear();
+        model.map_err(|e| unusable(&path, e))
+    }
+}
+
+/// Threads that compute.
+pub(crate) fn n_threads(args: &EngineArgs) -> usize {
+    args.threads.map_or_else(metallic::default_threads, usize::from)
+}
+
+/// A loader set up as the arguments say, within a budget.
+fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> GgufLoader<'static> {
+    let ComputeArgs { batch_size, isa, load, kv_type, expert_policy, mlock, .. } = args.compute;
     let mode = load_mode(load, file.n_bytes(), budget);
     let mut loader = GgufLoader::new(file).mode(mode).expert_policy(expert_policy).lock_memory(mlock);
     if let Some(budget) = budget {
@@ -79,42 +148,12 @@ pub(crate) fn loader<'p>(file: GgufFile, args: &EngineArgs) -> GgufLoader<'p> {
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);
     }
-    if let Some(n_threads) = args.threads {
-        loader = loader.threads(n_threads.into());
-    }
-    loader
+    loader.threads(n_threads(args))
 }
 
-/// The plan that a loader makes for the model at `path`.
-pub(crate) fn plan(loader: &GgufLoader<'_>, path: &Path) -> Result<(ModelConfig, MemoryPlan)> {
-    loader.plan().map_err(|error| match error {
-        Error::BudgetTooSmall { budget_bytes, floor_bytes, n_ctx, n_batch, kv_type } => {
-            let (budget, floor) = (human_bytes(budget_bytes), human_bytes(floor_bytes));
-            Failure::new(Kind::General, format!("can't run {} within {budget}", path.display()))
-                .because(format!(
-                    "with a context of {n_ctx}, batches of {n_batch} and keys and values as {kv_type} it takes at \
-                     least {floor} ({floor_bytes} bytes)"
-                ))
-                .advice("allow more with --ram, or choose a smaller -c, a smaller -b or another --kv-type")
-        }
-        error => unusable(path, error),
-    })
-}
-
-/// Makes an opened model ready to run.
+/// Makes an opened model ready to run within what memory there is.
 pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
-    let path = file.path().to_owned();
-    let bar = terminal.byte_bar("loading", 0);
-    let loader = loader(file, args).progress(|done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    let (config, plan) = plan(&loader, &path)?;
-    note_what_is_smaller(&config, &plan, args, terminal);
-    warn_of_length(&config, plan.request.n_ctx);
-    let model = loader.load_planned(config, plan);
-    bar.finish_and_clear();
-    model.map_err(|e| unusable(&path, e))
+    Planned::new(file, args, budget::to_run_in(&args.compute), SMALLER_CONTEXT)?.load(args, terminal)
 }
 
 /// Says what the budget has no room for.
@@ -172,11 +211,26 @@ pub(crate) fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) 
     encoded.map_err(|e| Failure::new(Kind::General, "can't turn the text into tokens").because(e))
 }
 
+/// Refuses a text that can't fit a context, before it takes memory to find out how many tokens it has.
+pub(crate) fn refuse_too_long(tokenizer: &Tokenizer, text: &str, n_ctx: usize) -> Result<()> {
+    // Templates may trim it.
+    let text = text.trim();
+    let n_tokens = if text.len() > MAX_SMALL_TEXT_BYTES { tokenizer.least_tokens(text) } else { 0 };
+    if n_tokens <= n_ctx {
+        return Ok(());
+    }
+    let what = format!("the prompt has at least {n_tokens} tokens, and the context holds {n_ctx}");
+    Err(Failure::new(Kind::General, what).advice("shorten it or choose a larger context with -c"))
+}
+
 /// A failure to open or parse a file; the error names it.
 fn unreadable(error: Error) -> Failure {
     let advice = match &error {
         Error::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             "check who may read it"
+        }
+        Error::Open { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => {
+            "it is mapped, which takes room for all of it in the address space: see `ulimit -v`"
         }
         Error::Open { .. } => "check the path",
         _ => "if it should be a model, download it again",
@@ -186,7 +240,15 @@ fn unreadable(error: Error) -> Failure {
 
 /// A failure to use a well-formed file.
 pub(crate) fn unusable(path: &Path, error: Error) -> Failure {
-    Failure::new(kind_of(&error), format!("can't use {}", path.display())).because(error)
+    match error {
+        Error::Threads { n_threads, source } => no_threads(n_threads, source),
+        error => Failure::new(kind_of(&error), format!("can't use {}", path.display())).because(error),
+    }
+}
+
+/// A failure to start threads that compute.
+pub(crate) fn no_threads(n_threads: usize, source: io::Error) -> Failure {
+    Failure::of(Kind::General, Error::Threads { n_threads, source }).advice("choose fewer with -t")
 }
 
 /// The kind of failure that an error of the engine is.

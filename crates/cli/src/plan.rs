@@ -2,50 +2,66 @@
 
 use std::io::{self, BufWriter, Write};
 
+use metallic::MemoryBudget;
 use metallic::memory::{MatrixBytes, MemoryPlan, Placement, Prediction, Rates};
 use serde_json::json;
 
 use crate::args::PlanArgs;
+use crate::budget;
+use crate::cost::giga;
 use crate::failure::{Failure, Result, one_line};
 use crate::fetch::Fetcher;
-use crate::model_file;
-use crate::rates;
+use crate::model_file::{self, Planned, SMALLER_CONTEXT};
+use crate::rates::{self, MachineRates};
 use crate::table::{Align, Table};
 use crate::terminal::{Style, Terminal, human_bytes};
 
 /// Shows the plan for a model.
 pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
-    let loader = model_file::loader(model_file::open(&path)?, &args.engine);
-    let (_, plan) = model_file::plan(&loader, &path)?;
-    let rates = rates::measure(args, loader.file(), &plan, fetcher.terminal)?;
-    let speeds = Speeds {
-        rates,
-        prefill: plan.predict_prefill(&rates),
-        decode: plan.predict_decode(&rates),
-        best_decode: plan.predict_best_decode(&rates),
-    };
+    let budget = budget::to_plan_for(&args.engine.compute);
+    let planned = Planned::new(model_file::open(&path)?, &args.engine, budget, SMALLER_CONTEXT)?;
+    let rates = rates::measure(args, &planned, fetcher.terminal)?;
+    let plan = &planned.plan;
+    let speeds =
+        Speeds { rates, predicted: rates.for_plan(plan).map(|rates| Predictions::new(plan, &rates)) };
+    let excess = budget.and_then(budget::excess);
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
-        write_json(&mut out, &plan, &speeds)
+        write_json(&mut out, plan, excess, &speeds)
     } else {
-        write_text(&mut out, &plan, &speeds, args.matrices, fetcher.terminal)
+        write_text(&mut out, plan, excess, &speeds, args.matrices, fetcher.terminal)
     };
     written.and_then(|()| out.flush()).map_err(Failure::output)
 }
 
-/// What a plan's speed is predicted to be, and from what.
+/// What the machine can do, and what a plan's speed is predicted to be if that is known.
 struct Speeds {
-    rates: Rates,
+    rates: MachineRates,
+    predicted: Option<Predictions>,
+}
+
+struct Predictions {
     prefill: Prediction,
     decode: Prediction,
     /// If the cache holds the experts that are wanted.
     best_decode: Option<Prediction>,
 }
 
+impl Predictions {
+    fn new(plan: &MemoryPlan, rates: &Rates) -> Self {
+        Self {
+            prefill: plan.predict_prefill(rates),
+            decode: plan.predict_decode(rates),
+            best_decode: plan.predict_best_decode(rates),
+        }
+    }
+}
+
 fn write_text(
     out: &mut impl Write,
     plan: &MemoryPlan,
+    excess: Option<MemoryBudget>,
     speeds: &Speeds,
     matrices: bool,
     terminal: &Terminal,
@@ -59,6 +75,10 @@ fn write_text(
         .request
         .ram_bytes
         .map_or("no budget was given".to_owned(), |bytes| format!("of a budget of {}", human_bytes(bytes)));
+    let budget = match excess {
+        Some(allowed) => format!("{budget}, more than {}", budget::described(allowed)),
+        None => budget,
+    };
     ledger.push(["total".to_owned(), human_bytes(plan.total_bytes()), budget]);
     ledger.write(out, heading)?;
 
@@ -112,33 +132,48 @@ impl Speeds {
             ("MEMORY", Align::Right),
             ("COMPUTE", Align::Right),
         ]);
-        let mut push = |name: &str, experts: &str, speed: &Prediction, ops: f64| {
-            let part = |seconds: f64, rate: f64, unit: &str| match seconds {
+        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops } = self.rates;
+        let Some(Predictions { prefill, decode, best_decode }) = &self.predicted else {
+            for (name, ops) in [("prefill", prefill_ops), ("decode", decode_ops)] {
+                let rate = |rate, unit| format!("{} {unit}", giga(rate, 1));
+                table.push([
+                    name.to_owned(),
+                    "unknown".to_owned(),
+                    "unknown".to_owned(),
+                    rate(disk_bytes, "GB/s"),
+                    rate(memory_bytes, "GB/s"),
+                    rate(ops, "GOP/s"),
+                ]);
+            }
+            return table;
+        };
+        let mut push = |name: &str, experts: &str, speed: &Prediction, ops: Option<f64>| {
+            let part = |seconds: f64, rate: Option<f64>, unit: &str| match seconds {
                 0.0 => "-".to_owned(),
-                _ => format!("{:.1} ms at {:.1} {unit}", 1e3 * seconds, rate / 1e9),
+                _ => format!("{:.1} ms at {} {unit}", 1e3 * seconds, giga(rate, 1)),
             };
             table.push([
                 format!("{name} of {}{experts}", speed.n_tokens),
                 format!("{:.1}", speed.tokens_per_s()),
                 speed.bound().name().to_owned(),
-                part(speed.disk_s, self.rates.disk_bytes, "GB/s"),
-                part(speed.memory_s, self.rates.memory_bytes, "GB/s"),
+                part(speed.disk_s, disk_bytes, "GB/s"),
+                part(speed.memory_s, memory_bytes, "GB/s"),
                 part(speed.compute_s, ops, "GOP/s"),
             ]);
         };
-        let Rates { prefill_ops, decode_ops, .. } = self.rates;
-        push("prefill", "", &self.prefill, prefill_ops);
-        if let Some(best) = &self.best_decode {
-            push("decode", ", any experts", &self.decode, decode_ops);
+        push("prefill", "", prefill, prefill_ops);
+        if let Some(best) = best_decode {
+            push("decode", ", any experts", decode, decode_ops);
             push("decode", ", cached experts", best, decode_ops);
         } else {
-            push("decode", "", &self.decode, decode_ops);
+            push("decode", "", decode, decode_ops);
         }
         table
     }
 
     fn json(&self) -> serde_json::Value {
-        let Rates { disk_bytes, memory_bytes, prefill_ops, decode_ops } = self.rates;
+        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops } = self.rates;
+        let giga = |rate: Option<f64>| rate.map(|rate| rate / 1e9);
         let speed = |speed: &Prediction| {
             json!({
                 "n_tokens": speed.n_tokens,
@@ -149,20 +184,25 @@ impl Speeds {
                 "compute_s": speed.compute_s,
             })
         };
+        let predicted = self.predicted.as_ref();
         json!({
-            // Not measured where it is not needed.
-            "disk_gb_s": (disk_bytes > 0.0).then_some(disk_bytes / 1e9),
-            "memory_gb_s": memory_bytes / 1e9,
-            "prefill_gop_s": prefill_ops / 1e9,
-            "decode_gop_s": decode_ops / 1e9,
-            "prefill": speed(&self.prefill),
-            "decode": speed(&self.decode),
-            "best_decode": self.best_decode.as_ref().map(speed),
+            "disk_gb_s": giga(disk_bytes),
+            "memory_gb_s": giga(memory_bytes),
+            "prefill_gop_s": giga(prefill_ops),
+            "decode_gop_s": giga(decode_ops),
+            "prefill": predicted.map(|predicted| speed(&predicted.prefill)),
+            "decode": predicted.map(|predicted| speed(&predicted.decode)),
+            "best_decode": predicted.and_then(|predicted| predicted.best_decode.as_ref()).map(speed),
         })
     }
 }
 
-fn write_json(out: &mut impl Write, plan: &MemoryPlan, speeds: &Speeds) -> io::Result<()> {
+fn write_json(
+    out: &mut impl Write,
+    plan: &MemoryPlan,
+    excess: Option<MemoryBudget>,
+    speeds: &Speeds,
+) -> io::Result<()> {
     let ledger = plan.ledger.iter().map(|line| {
         json!({ "what": line.what, "bytes": line.bytes, "holder": line.holder.name(), "reason": line.reason })
     });
@@ -176,6 +216,8 @@ fn write_json(out: &mut impl Write, plan: &MemoryPlan, speeds: &Speeds) -> io::R
     });
     let value = json!({
         "ram_bytes": plan.request.ram_bytes,
+        // What this machine would lower it to.
+        "allowed_ram_bytes": excess.map(|allowed| allowed.ram_bytes),
         "total_bytes": plan.total_bytes(),
         "n_ctx": plan.request.n_ctx,
         "n_batch": plan.request.n_batch,

@@ -8,8 +8,10 @@ use metallic::{GgmlType, GgufFile, Isa};
 
 use crate::args::PlanArgs;
 use crate::bench::bandwidth;
+use crate::budget;
+use crate::cost::per_second;
 use crate::failure::{Failure, Kind, Result};
-use crate::model_file;
+use crate::model_file::{self, Planned};
 use crate::terminal::Terminal;
 
 /// How long the disk is read: long enough for its queues to fill.
@@ -27,40 +29,62 @@ const MAX_ROWS: u64 = 4096;
 /// Weights of a token's products, for each thread: they lie in the second-level cache.
 const CACHED_BYTES: u64 = 512 << 10;
 
-/// What was given of the rates that a plan's speeds depend on, and for the rest what is measured.
-pub(crate) fn measure(
-    args: &PlanArgs,
-    file: &GgufFile,
-    plan: &MemoryPlan,
-    terminal: &Terminal,
-) -> Result<Rates> {
+/// What a plan's speeds depend on. `None` is a rate that could not be measured, or the disk's where nothing is swapped in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MachineRates {
+    pub(crate) disk_bytes: Option<f64>,
+    pub(crate) memory_bytes: Option<f64>,
+    pub(crate) prefill_ops: Option<f64>,
+    pub(crate) decode_ops: Option<f64>,
+}
+
+impl MachineRates {
+    /// The rates that a plan's speeds are predicted from, if all that it needs are known.
+    pub(crate) fn for_plan(&self, plan: &MemoryPlan) -> Option<Rates> {
+        let disk_bytes = if plan.stream.is_some() { self.disk_bytes? } else { f64::INFINITY };
+        Some(Rates {
+            disk_bytes,
+            memory_bytes: self.memory_bytes?,
+            prefill_ops: self.prefill_ops?,
+            decode_ops: self.decode_ops?,
+        })
+    }
+}
+
+/// What was given of the rates that a plan's speeds depend on, and for the rest what is measured, within the plan's budget.
+pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -> Result<MachineRates> {
     const GIGA: f64 = 1e9;
-    let compute = &args.engine.compute;
-    let n_threads = args.engine.threads.map_or_else(metallic::default_threads, usize::from);
+    let (file, plan) = (planned.file(), &planned.plan);
+    let isa = args.engine.compute.isa.unwrap_or_else(Isa::best);
+    let n_threads = model_file::n_threads(&args.engine);
     let given = args.rates.clone();
+    let room_bytes = budget::room(plan);
     let bar = terminal.step_bar("measuring this machine", 4);
-    let rate = |given: Option<f64>, measure: &dyn Fn() -> Result<f64>| {
-        let rate = given.map_or_else(measure, |giga| Ok(giga * GIGA));
+    let rate = |given: Option<f64>, measure: &dyn Fn() -> Result<Option<f64>>| {
+        bar.tick();
+        let rate = given.map_or_else(measure, |giga| Ok(Some(giga * GIGA)));
         bar.inc(1);
         rate
     };
-    let product = |kind| {
-        let job = Product::typical(file, plan, kind, n_threads)?;
-        let rate = job.operations_a_second(n_threads, compute.isa.unwrap_or_else(Isa::best));
-        rate.map_err(|e| Failure::new(Kind::General, "can't measure products").because(e))
+    let product = |phase| {
+        let product = Product::typical(file, plan, phase, n_threads)?.within(room_bytes, n_threads, isa);
+        let Some(product) = product else { return Ok(None) };
+        product.operations_a_second(n_threads, isa).map_err(|e| model_file::unusable(file.path(), e))
     };
-    let rates = Rates {
-        memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads))?,
+    // In this order: an allocator may keep for a while what products took.
+    let rates = MachineRates {
+        disk_bytes: rate(given.disk_gb_s, &|| disk(planned))?,
+        memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?,
         prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
         decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
-        disk_bytes: rate(given.disk_gb_s, &|| disk(file, plan))?,
     };
     bar.finish_and_clear();
     Ok(rates)
 }
 
-/// Bytes a second that the weights which a plan streams come at; zero if there are none.
-pub(crate) fn disk(file: &GgufFile, plan: &MemoryPlan) -> Result<f64> {
+/// Bytes a second that the weights which a plan streams come at; `None` if there are none.
+pub(crate) fn disk(planned: &Planned) -> Result<Option<f64>> {
+    let (file, plan) = (planned.file(), &planned.plan);
     memory::stream_rate(file, plan, DISK_TIME).map_err(|e| model_file::unusable(file.path(), e))
 }
 
@@ -121,8 +145,19 @@ impl Product {
         (self.ggml_type, self.row_len, self.n_rows) == (other.ggml_type, other.row_len, other.n_rows)
     }
 
+    /// The same with no more rows than there is room for; `None` if that is none.
+    fn within(self, room_bytes: u64, n_threads: usize, isa: Isa) -> Option<Self> {
+        let Self { ggml_type, row_len, n_tokens, .. } = self;
+        // The numbers of the input, as they are made and as the backend has them, and what it makes of them.
+        let inputs = (2 * n_tokens * row_len * size_of::<f32>()) as u64
+            + Cpu::input_bytes(n_threads, isa, n_tokens, row_len);
+        let of_row = ggml_type.row_bytes(row_len as u64)? + (n_tokens * size_of::<f32>()) as u64;
+        let n_rows = room_bytes.saturating_sub(inputs) / of_row;
+        (n_rows > 0).then_some(Self { n_rows: self.n_rows.min(n_rows as usize), ..self })
+    }
+
     /// Two operations for each weight and token, by the best of the calls, as the others were disturbed.
-    fn operations_a_second(&self, n_threads: usize, isa: Isa) -> metallic::Result<f64> {
+    fn operations_a_second(&self, n_threads: usize, isa: Isa) -> metallic::Result<Option<f64>> {
         let &Self { ggml_type, row_len, n_rows, n_tokens } = self;
         let mut cpu = Cpu::new(n_threads, isa)?;
         let row_bytes = ggml_type.row_bytes(row_len as u64).unwrap_or(0) as usize;
@@ -139,6 +174,6 @@ impl Product {
             cpu.matmul(&Input::Rows(&input), n_tokens, &mut [MatmulJob::new(&matrix, &mut out)])?;
             best = best.min(started.elapsed());
         }
-        Ok(2.0 * (n_tokens * n_rows * row_len) as f64 / best.as_secs_f64())
+        Ok(per_second(2.0 * (n_tokens * n_rows * row_len) as f64, best))
     }
 }

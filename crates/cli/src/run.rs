@@ -34,7 +34,7 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     }
     let tools = args.tools.as_deref().map_or(Ok(Vec::new()), tools)?;
     let model = question.model.clone().unwrap_or_else(|| args.session.model());
-    let mut session = Session::start(&model, &args.session, fetcher)?;
+    let mut session = Session::start(&model, &args.session, text, fetcher)?;
     let prompt = prompt(args, text, tools, &session)?;
     let form = match args.json {
         true => Form::Json { logprobs: args.logprobs.map(usize::from) },

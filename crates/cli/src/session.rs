@@ -11,12 +11,13 @@ use metallic::text::{
 use metallic::{Engine, Event, FinishReason, Request};
 
 use crate::args::SessionArgs;
+use crate::budget;
 use crate::chat_template;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
-use crate::model_file::{self, VOID, kind_of};
+use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
 use crate::settings::Settings;
 use crate::speech::{Form, Speech};
 use crate::terminal::{Style, human_bytes};
@@ -62,8 +63,13 @@ impl Prompt {
 }
 
 impl<'a> Session<'a> {
-    /// Finds and loads the model.
-    pub(crate) fn start(name: &ModelName, args: &'a SessionArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
+    /// Finds and loads the model. What is known of what will be asked first is refused before, if it can't fit.
+    pub(crate) fn start(
+        name: &ModelName,
+        args: &'a SessionArgs,
+        first: &str,
+        fetcher: &'a Fetcher<'a>,
+    ) -> Result<Self> {
         let path = fetcher.locate(name)?.path;
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
@@ -74,7 +80,10 @@ impl<'a> Session<'a> {
         };
         let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
         let sampling = sampling(&settings, entry, &tokenizer)?;
-        let model = model_file::load(file, &args.engine, fetcher.terminal)?;
+        let budget = budget::to_run_in(&args.engine.compute);
+        let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT)?;
+        model_file::refuse_too_long(&tokenizer, first, planned.plan.request.n_ctx)?;
+        let model = planned.load(&args.engine, fetcher.terminal)?;
         if let Some(Entry { name, temperature, system, .. }) = entry {
             tracing::info!(
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
@@ -127,6 +136,7 @@ impl<'a> Session<'a> {
 
     /// The tokens that make the model go on with a text.
     pub(crate) fn continuation(&self, text: &str) -> Result<Prompt> {
+        model_file::refuse_too_long(self.engine.tokenizer(), text, self.engine.model().n_ctx())?;
         // The user's own text: special tokens in it are meant as such.
         let options = EncodeOptions { add_bos: true, add_eos: true, parse_special: true };
         let tokens = model_file::encode(self.engine.tokenizer(), text, options)?;
@@ -142,6 +152,8 @@ impl<'a> Session<'a> {
             ));
         };
         let tokenizer = self.engine.tokenizer();
+        let newest = messages.last().and_then(|message| message.content.as_ref()?.as_str());
+        model_file::refuse_too_long(tokenizer, newest.unwrap_or_default(), self.engine.model().n_ctx())?;
         let name_of = |id: Option<u32>| {
             let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
             String::from_utf8_lossy(piece).into_owned()
@@ -249,9 +261,9 @@ impl<'a> Session<'a> {
                 .terminal
                 .note(format_args!("the answer is cut: -n {n_predict} allows no more tokens"));
         }
-        let Stats { n_prompt, n_cached, n_generated, .. } = answer.stats;
+        let Stats { n_read, n_cached, n_generated, .. } = answer.stats;
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
-        let mut line = format!("prefill {} tokens{}", n_prompt - n_cached, rate(answer.stats.prefill_rate()));
+        let mut line = format!("prefill {n_read} tokens{}", rate(answer.stats.prefill_rate()));
         if n_cached > 0 {
             line.push_str(&format!(" ({n_cached} more were cached)"));
         }

@@ -31,5 +31,5 @@ pub use engine::{Engine, Event, FinishReason, Request};
 pub use error::{Error, Result};
 pub use memory::{GgufFile, MemoryBudget, MemoryPlan};
 pub use metallic_gguf as gguf;
-pub use metallic_kernels::{GgmlType, Isa};
+pub use metallic_kernels::{GgmlType, Isa, ThreadPool};
 pub use model::{GgufLoader, LoadMode, Model};

@@ -260,7 +260,7 @@ pub(crate) struct BenchArgs {
     pub(crate) n_depth: Vec<u32>,
 
     /// Numbers of threads to compute with [default: one a physical core]
-    #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Vec<u16>,
 
     /// Times that each test is run, after once to warm up
@@ -285,7 +285,8 @@ fn prompt_and_gen(text: &str) -> Result<(u32, u32), String> {
 #[command(after_help = "\
 Nothing is loaded. The speeds that a plan makes are predicted from what the machine can do, which is measured \
 for a second: reading memory, multiplying, and, where weights are swapped in, reading the model's file past the \
-page cache. DISK, MEMORY and COMPUTE are how long each would take by itself; the longest is the bound.
+page cache. Measuring takes no more memory than --ram; what it leaves no room for is unknown. DISK, MEMORY and \
+COMPUTE are how long each would take by itself; the longest is the bound.
 
 Examples:
   metallic plan model.gguf --ram 2GiB
@@ -332,10 +333,10 @@ pub(crate) struct RateArgs {
     pub(crate) decode_gop_s: Option<f64>,
 }
 
-/// A rate, which is divided by.
+/// A rate, which is divided by: between those of a modem and of any machine.
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "it must be a number above 0".to_owned())
+    let rate = text.parse().ok().filter(|rate: &f64| (1e-6..=1e9).contains(rate));
+    rate.ok_or_else(|| "it must be a number from 0.000001 to 1000000000".to_owned())
 }
 
 #[derive(Debug, Args)]

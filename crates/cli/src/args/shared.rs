@@ -64,6 +64,11 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
     pub(crate) ram: Option<u64>,
 
+    /// Take --ram as given, also where the machine or a control group of the process, such as a container's, has less to
+    /// spare: without this it is lowered to that (`plan` never lowers it: a plan may be for another machine)
+    #[arg(long, requires = "ram")]
+    pub(crate) overcommit: bool,
+
     /// Tokens of a prompt computed at once, which the last bits of an answer's numbers depend on [default: 512, fewer
     /// where --ram is small]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,69 +2,61 @@
 
 use std::hint::black_box;
 use std::io;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
+use metallic::ThreadPool;
 
-use metallic::MemoryBudget;
-
+use crate::cost::per_second;
 use crate::failure::{Failure, Kind, Result};
+use crate::model_file;
 
 /// What is read in a pass, by all threads together: more than the caches of nearly any machine hold.
-const BUFFER_BYTES: usize = 256 << 20;
+const BUFFER_BYTES: u64 = 256 << 20;
+
+/// Where there is less room than that, the weights that a model has in memory take no more either, so that the rate is
+/// theirs. Of less than this a pass is too short to be timed.
+const MIN_BUFFER_BYTES: u64 = 1 << 20;
+
 /// The best pass counts, as the others were disturbed; a tenth of a second on most machines.
 const N_PASSES: usize = 8;
 
-/// Bytes a second that this many threads read at best, each its own consecutive part of memory.
-pub(crate) fn measure(n_threads: usize) -> Result<f64> {
-    // Where memory is scarce, what is left of it must do.
-    let free = MemoryBudget::auto().map_or(u64::MAX, |budget| budget.ram_bytes / 2);
-    let share_bytes = BUFFER_BYTES.min(free as usize) / n_threads;
-    let start = Barrier::new(n_threads);
-    let times = thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..n_threads).map(|_| scope.spawn(|| read_share(share_bytes, &start))).collect();
-        let joined = threads.into_iter().map(|thread| match thread.join() {
-            Ok(times) => times,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.collect::<io::Result<Vec<_>>>()
-    });
-    let times = times
+/// Bytes a second that this many threads read at best, each its own consecutive part of memory, of which they take no
+/// more than there is room for. `None` if that is too little.
+pub(crate) fn measure(n_threads: usize, room_bytes: u64) -> Result<Option<f64>> {
+    let share_bytes = (BUFFER_BYTES.min(room_bytes) / n_threads as u64) as usize;
+    let n_bytes = share_bytes * n_threads;
+    if (n_bytes as u64) < MIN_BUFFER_BYTES {
+        return Ok(None);
+    }
+    let pool = ThreadPool::new(n_threads).map_err(|e| model_file::no_threads(n_threads, e))?;
+    let shares =
+        (0..n_threads).map(|_| untouched(share_bytes).map(Mutex::new)).collect::<io::Result<Vec<_>>>();
+    let shares = shares
         .map_err(|e| Failure::new(Kind::General, "no memory to measure its bandwidth with").because(e))?;
-    // From the first thread's start: on a busy machine another may start late, and be done soon.
-    let passes = (0..N_PASSES).filter_map(|pass| {
-        let began = times.iter().map(|of_thread| of_thread[pass].0).min()?;
-        let ended = times.iter().map(|of_thread| of_thread[pass].1).max()?;
-        Some(ended - began)
+    let share = |worker: usize| shares[worker].lock().unwrap_or_else(PoisonError::into_inner);
+    // Touched first by the thread that reads it, so that it lies close to it; pages of zeros may all be the same page.
+    pool.run(&|worker| share(worker).fill(1));
+    let times = (0..N_PASSES).map(|_| {
+        let started = Instant::now();
+        pool.run(&|worker| read(&share(worker)));
+        started.elapsed()
     });
-    let best = passes.min().unwrap_or_default();
-    Ok((share_bytes * n_threads) as f64 / best.as_secs_f64())
+    Ok(per_second(n_bytes as f64, times.min().unwrap_or(Duration::ZERO)))
 }
 
-/// When each pass began and ended, over memory that this thread touched first, so that it lies close to it:
-/// on huge pages, where the system has them, as they are read fastest.
-fn read_share(n_bytes: usize, start: &Barrier) -> io::Result<[(Instant, Instant); N_PASSES]> {
-    let share = MmapMut::map_anon(n_bytes).map(|mut share| {
-        #[cfg(target_os = "linux")]
-        if let Err(error) = share.advise(memmap2::Advice::HugePage) {
-            tracing::debug!(%error, "memory is read on small pages");
-        }
-        // Not zeros: pages of zeros may all be the same page.
-        share.fill(1);
-        share
-    });
-    let words = share.as_ref().map_or(&[][..], |share| share.as_chunks::<8>().0);
-    // Also without memory, as the others wait.
-    let times = [(); N_PASSES].map(|()| {
-        start.wait();
-        let started = Instant::now();
-        let words = black_box(words).iter();
-        let sum = words.fold(0, |sum: u64, word| sum.wrapping_add(u64::from_ne_bytes(*word)));
-        black_box(sum);
-        (started, Instant::now())
-    });
-    share.map(|_| times)
+/// Memory on huge pages, where the system has them, as they are read fastest.
+fn untouched(n_bytes: usize) -> io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(n_bytes)?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
+        tracing::debug!(%error, "memory is read on small pages");
+    }
+    Ok(memory)
+}
+
+fn read(memory: &[u8]) {
+    let words = black_box(memory.as_chunks::<8>().0).iter();
+    black_box(words.fold(0, |sum: u64, word| sum.wrapping_add(u64::from_ne_bytes(*word))));
 }

@@ -8,19 +8,24 @@ pub(crate) mod bandwidth;
 mod report;
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use metallic::model::{Piece, SequenceId};
 use metallic::{Isa, Model};
 
 use crate::args::{BenchArgs, EngineArgs};
+use crate::budget;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
-use crate::model_file::{self, kind_of};
+use crate::model_file::{self, Planned, kind_of};
 use crate::rates;
+use crate::terminal::Terminal;
 use report::{Row, Subject};
+
+/// A repetition takes at least this, whatever a coarse clock says: its time is divided by.
+const SHORTEST: Duration = Duration::from_nanos(1);
 
 /// One thing to measure: reading `n_prompt` tokens and then generating `n_gen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +34,18 @@ struct Test {
     n_gen: usize,
     /// Tokens in the context before.
     n_depth: usize,
+}
+
+impl Test {
+    /// As `llama-bench` names it: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
+    fn name(self) -> String {
+        let name = match (self.n_prompt, self.n_gen) {
+            (n_prompt, 0) => format!("pp{n_prompt}"),
+            (0, n_gen) => format!("tg{n_gen}"),
+            (n_prompt, n_gen) => format!("pp{n_prompt}+tg{n_gen}"),
+        };
+        if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
+    }
 }
 
 /// Runs the tests and prints what they showed.
@@ -42,32 +59,27 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let default_threads = [metallic::default_threads().min(u16::MAX.into()) as u16];
     let threads = if args.threads.is_empty() { &default_threads[..] } else { &args.threads };
 
-    let n_runs = threads.len() as u64 * tests.len() as u64 * u64::from(args.repetitions);
-    let bar = fetcher.terminal.step_bar("measuring", n_runs);
+    let budget = budget::to_run_in(&args.compute);
     let mut rows = Vec::new();
     for &n_threads in threads {
         let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), compute: args.compute.clone() };
+        let planned = Planned::new(model_file::open(&path)?, &engine, budget, "shorter tests (-p, -n, -d)")?;
         // Before the model, which may be meant to fill what memory there is.
-        let read_rate = bandwidth::measure(n_threads.into())?;
-        let disk_rate = disk_rate(&path, &engine)?;
-        let mut model = model_file::load(model_file::open(&path)?, &engine, fetcher.terminal)?;
-        let mut bench = Bench { sequence: model.create_sequence(), model: &mut model };
+        let rates = Rates::measure(&planned, n_threads.into(), fetcher.terminal)?;
+        let mut model = planned.load(&engine, fetcher.terminal)?;
+        let n_runs = tests.len() as u64 * u64::from(args.repetitions);
+        let bar = fetcher.terminal.step_bar("measuring", n_runs);
+        let mut bench = Bench { sequence: model.create_sequence(), model: &mut model, bar: &bar };
         for &test in &tests {
             let began = jiff::Timestamp::now();
-            let samples = bench.run(test, args.repetitions, &mut || bar.inc(1));
+            bar.set_message(format!("{}, {n_threads} threads", test.name()));
+            let samples = bench.run(test, args.repetitions);
             let samples = samples.map_err(|e| Failure::new(kind_of(&e), "can't run the model").because(e))?;
-            rows.push(Row::new(
-                &subject,
-                test,
-                n_threads,
-                bench.model.plan().request,
-                Rates { memory: read_rate, disk: disk_rate },
-                began,
-                samples,
-            ));
+            let request = bench.model.plan().request;
+            rows.push(Row::new(&subject, test, n_threads, request, rates, began, samples));
         }
+        bar.finish_and_clear();
     }
-    bar.finish_and_clear();
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
         report::write_json(&mut out, &rows)
@@ -77,22 +89,26 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     written.and_then(|()| out.flush()).map_err(Failure::output)
 }
 
-/// What the hardware reached just before, in bytes a second.
+/// What the hardware reached just before, in bytes a second; `None` if it could not be measured.
+#[derive(Clone, Copy)]
 struct Rates {
     /// Plain reads of memory.
-    memory: f64,
+    memory: Option<f64>,
     /// Swapping weights in, where that is to be done.
     disk: Option<f64>,
 }
 
-/// See [`Rates::disk`].
-fn disk_rate(path: &Path, engine: &EngineArgs) -> Result<Option<f64>> {
-    let loader = model_file::loader(model_file::open(path)?, engine);
-    let (_, plan) = model_file::plan(&loader, path)?;
-    if plan.stream.is_none() {
-        return Ok(None);
+impl Rates {
+    /// Before a planned model is loaded, and within its budget.
+    fn measure(planned: &Planned, n_threads: usize, terminal: &Terminal) -> Result<Self> {
+        let bar = terminal.step_bar("measuring this machine", 2);
+        bar.tick();
+        let disk = rates::disk(planned)?;
+        bar.inc(1);
+        let memory = bandwidth::measure(n_threads, budget::room(&planned.plan))?;
+        bar.finish_and_clear();
+        Ok(Self { memory, disk })
     }
-    rates::disk(loader.file(), &plan).map(Some)
 }
 
 /// Every prompt length, every number to generate and every pair of both, at every depth.
@@ -129,16 +145,13 @@ struct Measured {
 struct Bench<'m> {
     model: &'m mut Model,
     sequence: SequenceId,
+    /// Counts repetitions, and shows with each pass that there is life.
+    bar: &'m ProgressBar,
 }
 
 impl Bench<'_> {
     /// The time of each repetition of a test.
-    fn run(
-        &mut self,
-        test: Test,
-        n_repetitions: u32,
-        on_repetition: &mut dyn FnMut(),
-    ) -> metallic::Result<Measured> {
+    fn run(&mut self, test: Test, n_repetitions: u32) -> metallic::Result<Measured> {
         self.model.truncate_sequence(self.sequence, 0);
         self.read(0, test.n_depth, false)?;
         // A prompt is warmed up in full, as its batches have their own buffers; generation by a token.
@@ -148,10 +161,10 @@ impl Bench<'_> {
         for _ in 0..n_repetitions {
             let started = Instant::now();
             self.once(test)?;
-            samples.push(started.elapsed());
+            samples.push(started.elapsed().max(SHORTEST));
             // Other weights would be another measurement.
             self.model.check_files()?;
-            on_repetition();
+            self.bar.inc(1);
         }
         Ok(Measured { samples, cost: meter.stop(self.model) })
     }
@@ -177,6 +190,7 @@ impl Bench<'_> {
         let tokens: Vec<u32> = (start..start + n_tokens).map(|position| token(position, n_vocab)).collect();
         let logits = n_tokens - usize::from(wants_logits)..n_tokens;
         let piece = Piece { sequence: self.sequence, start, tokens: &tokens, logits };
+        self.bar.tick();
         self.model.forward(&[piece], &mut |_, _| {})
     }
 }

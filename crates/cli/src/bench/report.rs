@@ -52,6 +52,8 @@ pub(super) struct Row {
     model_filename: String,
     #[serde(skip)]
     model_name: String,
+    #[serde(skip)]
+    test: Test,
     model_type: String,
     model_size: u64,
     model_n_params: u64,
@@ -71,8 +73,8 @@ pub(super) struct Row {
     samples_ns: Vec<u64>,
     samples_ts: Vec<f64>,
     isa: &'static str,
-    /// Gigabytes a second that plain reads of memory reached just before.
-    read_gb_s: f64,
+    /// Gigabytes a second that plain reads of memory reached just before, where there was room to measure it.
+    read_gb_s: Option<f64>,
     /// Gigabytes of weights a second, of generation.
     weights_gb_s: Option<f64>,
     /// Bytes of weights swapped in for each token, where some are.
@@ -133,6 +135,7 @@ impl Row {
             engine_version: env!("CARGO_PKG_VERSION"),
             model_filename: subject.filename.clone(),
             model_name: subject.name.clone(),
+            test,
             model_type: subject.architecture.clone(),
             model_size: subject.n_bytes,
             model_n_params: subject.n_params,
@@ -152,7 +155,7 @@ impl Row {
             samples_ns,
             samples_ts,
             isa: subject.isa.name(),
-            read_gb_s: rates.memory / 1e9,
+            read_gb_s: rates.memory.map(|rate| rate / 1e9),
             weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / 1e9),
             streamed_bytes_per_token: stream.map(|stats| stats.read_bytes as f64 / (n_tokens * n_samples)),
             streamed_gb_s: streamed_rate.map(|rate| rate / 1e9),
@@ -179,16 +182,6 @@ impl Row {
             self.expert_hit_rate.map(|rate| format!(", {:.0} % of experts in memory", 100.0 * rate));
         Some(format!("{rate:.2}{of_disk} swapped in, {waited:.0} % waiting{}", experts.unwrap_or_default()))
     }
-
-    /// As `llama-bench` names it: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
-    fn test_name(&self) -> String {
-        let name = match (self.n_prompt, self.n_gen) {
-            (n_prompt, 0) => format!("pp{n_prompt}"),
-            (0, n_gen) => format!("tg{n_gen}"),
-            (n_prompt, n_gen) => format!("pp{n_prompt}+tg{n_gen}"),
-        };
-        if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
-    }
 }
 
 /// Writes an array of the rows.
@@ -213,7 +206,10 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
     for row in rows {
         let weights = match (row.swapped_in(), row.weights_gb_s) {
             (Some(swapped_in), _) => swapped_in,
-            (None, Some(rate)) => format!("{rate:.1} of {:.1}", row.read_gb_s),
+            (None, Some(rate)) => {
+                let read = row.read_gb_s.map_or("unknown".to_owned(), |read| format!("{read:.1}"));
+                format!("{rate:.1} of {read}")
+            }
             (None, None) => "-".to_owned(),
         };
         table.push([
@@ -222,7 +218,7 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
             format!("{:.1} M", row.model_n_params as f64 / 1e6),
             row.isa.to_owned(),
             row.n_threads.to_string(),
-            row.test_name(),
+            row.test.name(),
             format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
             weights,
             format!("{:.1}", row.gop_s),

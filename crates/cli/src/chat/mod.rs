@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 /// Talks with a model; `shifts` is whether the oldest turns give way when the context is full. Of a
 /// script, whose turns nobody watches, the first failure is the chat's.
 pub(crate) fn talk(model: &ModelName, shifts: bool, args: &SessionArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let session = Session::start(model, args, fetcher)?;
+    let session = Session::start(model, args, "", fetcher)?;
     if !session.has_template() {
         return Err(Failure::new(Kind::BadModel, format!("{model} has no chat template")).advice(
             "if it was made for conversation, `--chat-template` says how, chatml for many; \

@@ -7,6 +7,7 @@ mod answers;
 mod args;
 mod bad_files;
 mod bench;
+mod budget;
 #[cfg(unix)]
 mod chat;
 #[cfg(all(unix, feature = "hub"))]

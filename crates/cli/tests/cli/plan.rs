@@ -24,7 +24,7 @@ fn the_ledger_adds_up_and_names_its_bounds() {
     let sum: u64 = ledger.iter().map(|line| line["bytes"].as_u64().unwrap()).sum();
     assert_eq!(plan["total_bytes"], sum);
     assert!(ledger.iter().all(|line| !line["reason"].as_str().unwrap().is_empty()));
-    let holders = ["loading", "map", "program"];
+    let holders = ["loading", "map", "program", "kernel"];
     assert!(ledger.iter().all(|line| holders.contains(&line["holder"].as_str().unwrap())), "{ledger:?}");
     assert_eq!(
         (&plan["ram_bytes"], &plan["n_ctx"], &plan["n_batch"]),

@@ -109,6 +109,26 @@ impl Sandbox {
             .unwrap()
     }
 
+    /// Runs the program under limits as the shell's `ulimit` takes them.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn run_limited(&self, limits: &str, args: &[&str]) -> Outcome {
+        self.run_in_shell(&format!("ulimit {limits} && exec \"$0\" \"$@\""), args)
+    }
+
+    /// Runs a script whose `$0` is the program.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn run_in_shell(&self, script: &str, args: &[&str]) -> Outcome {
+        let mut command = Command::new("/bin/sh");
+        let program = self.command(args);
+        command.args(["-c", script]).arg(program.get_program()).args(program.get_args());
+        command.current_dir(&self.folder).stdin(Stdio::null());
+        program.get_envs().for_each(|(name, value)| match value {
+            Some(value) => drop(command.env(name, value)),
+            None => drop(command.env_remove(name)),
+        });
+        outcome(command.output().unwrap())
+    }
+
     /// Runs the program where `small` is a file system of one megabyte, after `setup` in a shell, and lists what
     /// is then in `folder` after the program's errors, where [`Outcome::fails`] finds it. `None` where the machine
     /// lets no test make a file system.

@@ -32,11 +32,15 @@ pub enum BudgetSource {
 const RESERVE_SHARE: u64 = 16;
 
 /// The least that is left, about what a shell, its tools and their kernel memory take where all memory is
-/// little.
+/// little; but no more than half.
 const MIN_RESERVE_BYTES: u64 = 64 << 20;
 
 /// The most that is left: what others need does not grow with the machine.
 const MAX_RESERVE_BYTES: u64 = 1 << 30;
+
+/// What this process and the kernel hold for it before it loads anything: the system counts it as used, and plans count
+/// it as well. 2 to 5 MB were measured.
+const OWN_BYTES: u64 = 8 << 20;
 
 impl MemoryBudget {
     /// A budget that somebody chose. Nothing is taken off it.
@@ -45,22 +49,43 @@ impl MemoryBudget {
     }
 
     /// What the system has to spare at this moment, less a sixteenth for others (at least 64 MiB and at most
-    /// 1 GiB): the least of the machine's available memory and of what each control group of the process leaves
+    /// 1 GiB, but no more than half): the least of the machine's available memory and of what each control group of the process leaves
     /// (Linux, cgroup v1 and v2, all ancestors). The page cache counts as available, since the system drops it
     /// for whoever needs memory. What this process holds already counts as taken, so this is to be asked before
     /// anything large is allocated.
     ///
     /// `None` where the system does not tell.
     pub fn auto() -> Option<Self> {
-        let machine = available_on_machine().map(|bytes| (bytes, BudgetSource::Machine));
-        #[cfg(target_os = "linux")]
-        let groups = control_groups::available_bytes().map(|bytes| (bytes, BudgetSource::ControlGroup));
-        #[cfg(not(target_os = "linux"))]
-        let groups = None;
-        let (available_bytes, source) = machine.into_iter().chain(groups).min_by_key(|(bytes, _)| *bytes)?;
+        let Self { ram_bytes: available_bytes, source } = Self::available(0)?;
         let budget = Self { ram_bytes: less_reserve(available_bytes), source };
         tracing::debug!(available_bytes, ram_bytes = budget.ram_bytes, %source, "memory");
         Some(budget)
+    }
+
+    /// The most that the system lets this process hold at this moment: as [`auto`](Self::auto), but nothing is left to
+    /// others, and what the process took when it started is not counted as taken.
+    ///
+    /// `None` where the system does not tell.
+    pub fn allowed() -> Option<Self> {
+        Self::available(OWN_BYTES)
+    }
+
+    /// What the system has to spare, and up to `own_bytes` of what is taken.
+    fn available(own_bytes: u64) -> Option<Self> {
+        let machine = available_on_machine()
+            .map(|bytes| Self { ram_bytes: bytes.saturating_add(own_bytes), source: BudgetSource::Machine });
+        #[cfg(target_os = "linux")]
+        let groups = control_groups::available_bytes(own_bytes)
+            .map(|ram_bytes| Self { ram_bytes, source: BudgetSource::ControlGroup });
+        #[cfg(not(target_os = "linux"))]
+        let groups = None;
+        machine.into_iter().chain(groups).min_by_key(|budget| budget.ram_bytes)
+    }
+
+    /// The lesser of two budgets.
+    #[must_use]
+    pub fn at_most(self, other: Self) -> Self {
+        if other.ram_bytes < self.ram_bytes { other } else { self }
     }
 }
 
@@ -89,7 +114,7 @@ fn available_on_machine() -> Option<u64> {
 
 fn less_reserve(available_bytes: u64) -> u64 {
     let reserve = (available_bytes / RESERVE_SHARE).clamp(MIN_RESERVE_BYTES, MAX_RESERVE_BYTES);
-    available_bytes.saturating_sub(reserve)
+    available_bytes - reserve.min(available_bytes / 2)
 }
 
 impl fmt::Display for BudgetSource {
@@ -111,9 +136,9 @@ mod tests {
         const MIB: u64 = 1 << 20;
         for (available, budget) in [
             (0, 0),
-            (63, 0),
-            (64, 0),
-            (65, 1),
+            (60, 30),
+            (128, 64),
+            (130, 66),
             (1024, 960),
             (4096, 3840),
             (16 << 10, 15 << 10),
@@ -142,6 +167,10 @@ mod tests {
     fn this_machine_has_memory_to_spare() {
         let budget = MemoryBudget::auto().unwrap();
         assert!(budget.ram_bytes > 0 && budget.source != BudgetSource::Given, "{budget:?}");
-        assert_eq!(MemoryBudget::given(7).ram_bytes, 7);
+        let allowed = MemoryBudget::allowed().unwrap();
+        assert!(allowed.ram_bytes > budget.ram_bytes && allowed.source != BudgetSource::Given, "{allowed:?}");
+        let given = MemoryBudget::given(7);
+        assert_eq!((given.ram_bytes, given.at_most(allowed), allowed.at_most(given)), (7, given, given));
+        assert_eq!(MemoryBudget::given(u64::MAX).at_most(allowed), allowed);
     }
 }

@@ -47,9 +47,10 @@ static VERSIONS: [Version; 2] = [
     },
 ];
 
-/// Bytes that the groups of this process leave it, the least of all; `None` without a limit.
-pub(super) fn available_bytes() -> Option<u64> {
-    least_left(&|path| fs::read_to_string(path).ok())
+/// Bytes that the groups of this process leave it, the least of all, and up to `own_bytes` of what is taken; `None`
+/// without a limit.
+pub(super) fn available_bytes(own_bytes: u64) -> Option<u64> {
+    least_left(own_bytes, &|path| fs::read_to_string(path).ok())
 }
 
 /// The most bytes that the innermost control group with a limit has ever occupied, of those that this process is in, with
@@ -67,9 +68,9 @@ fn peak(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
 }
 
 /// The same, with the system's files as `read` has them.
-fn least_left(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+fn least_left(own_bytes: u64, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let groups = groups(read).into_iter();
-    groups.filter_map(|(version, folder)| version.left(&|name| read(&folder.join(name)))).min()
+    groups.filter_map(|(version, folder)| version.left(own_bytes, &|name| read(&folder.join(name)))).min()
 }
 
 /// The groups of this process that can be seen, and their folders: of each version the innermost first.
@@ -120,15 +121,16 @@ impl Version {
         self.limits.iter().filter_map(|name| number(name)).filter(|limit| *limit < NO_LIMIT).min()
     }
 
-    /// Bytes that one group leaves: its limit less what is used and can't be taken back.
-    fn left(&self, file: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+    /// Bytes that one group leaves: its limit less what is used, is not the process's own, and can't be taken back.
+    fn left(&self, own_bytes: u64, file: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
         let number = |name: &str| number(&file(name)?);
         let limit = self.limit(&number)?;
         let stat = file("memory.stat").unwrap_or_default();
         let lines = stat.lines().filter_map(|line| line.split_once(' '));
         let page_cache = lines.filter(|(name, _)| self.page_cache.contains(name));
         let reclaimable = page_cache.filter_map(|(_, n)| n.trim().parse().ok()).fold(0, u64::saturating_add);
-        Some(limit.saturating_sub(number(self.used).unwrap_or(0).saturating_sub(reclaimable)))
+        let spare = reclaimable.saturating_add(own_bytes);
+        Some(limit.saturating_sub(number(self.used).unwrap_or(0).saturating_sub(spare)))
     }
 }
 
@@ -143,7 +145,11 @@ mod tests {
 
     /// What is left with these files.
     fn left(files: &[(&str, &str)]) -> Option<u64> {
-        least_left(&|path| {
+        left_with(0, files)
+    }
+
+    fn left_with(own_bytes: u64, files: &[(&str, &str)]) -> Option<u64> {
+        least_left(own_bytes, &|path| {
             let file = files.iter().find(|(name, _)| Path::new(name) == path);
             file.map(|(_, text)| (*text).to_owned())
         })
@@ -185,6 +191,9 @@ mod tests {
         ];
         assert_eq!(left(&files), Some(300));
         assert_eq!(left(&files[..2]), None);
+        // What the process itself took is not more than all that is taken.
+        assert_eq!(left_with(100, &files), Some(400));
+        assert_eq!(left_with(5000, &files), Some(1000));
     }
 
     #[test]

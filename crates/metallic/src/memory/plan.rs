@@ -227,6 +227,8 @@ pub(crate) const COPIES: &str = "swapped copies";
 
 const KV_CACHE: &str = "KV cache";
 
+const HEADER: &str = "header";
+
 const STATES: &str = "recurrent states";
 
 /// What places for experts are for, in plans.
@@ -296,7 +298,7 @@ impl MemoryPlan {
         plan.charge("program", PROGRAM_BYTES, Program, "code and small things");
         plan.charge("stacks", backend.stacks, Program, "of the threads that compute");
         plan.charge("threads", backend.kernel, Kernel, "what the system keeps for each that computes");
-        plan.charge("header", weights.metadata, Map, "names and vocabulary, where they lie in the file");
+        plan.charge(HEADER, weights.metadata, Map, "names and vocabulary, where they lie in the file");
         plan.place_weights(weights)?;
         Ok(plan)
     }
@@ -402,12 +404,21 @@ impl MemoryPlan {
 
     /// Bytes of the KV cache.
     pub(crate) fn kv_bytes(&self) -> u64 {
-        self.ledger.iter().filter(|line| line.what == KV_CACHE).map(|line| line.bytes).sum()
+        self.line_bytes(KV_CACHE)
+    }
+
+    fn line_bytes(&self, what: &str) -> u64 {
+        self.ledger.iter().filter(|line| line.what == what).map(|line| line.bytes).sum()
     }
 
     /// Bytes of all lines.
     pub fn total_bytes(&self) -> u64 {
         self.ledger.iter().map(|line| line.bytes).sum()
+    }
+
+    /// Bytes that are taken beside what is loaded: by the program, its threads, and the file's header.
+    pub fn beside_bytes(&self) -> u64 {
+        self.held_bytes(Holder::Program) + self.held_bytes(Holder::Kernel) + self.line_bytes(HEADER)
     }
 
     /// Bytes of the lines that somebody takes.

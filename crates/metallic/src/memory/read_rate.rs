@@ -10,14 +10,15 @@ use super::stream::{StreamedRows, WeightStream};
 use crate::error::{Error, Result};
 
 /// Bytes a second that the streamed weights of a plan come at: they are read as they will be, in the same order and past
-/// the page cache, for about `time`, again and again if they are few. Zero if the plan streams nothing.
+/// the page cache, for about `time`, again and again if they are few. `None` if the plan streams nothing, or no time
+/// passed.
 ///
 /// # Errors
 /// As [`GgufFile::open`]; no memory, no threads; [`Error::Stream`].
-pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result<f64> {
+pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result<Option<f64>> {
     let streamed = plan.matrices.iter().filter(|matrix| matrix.streamed_bytes() > 0);
     let (Some(slots), true) = (plan.stream, streamed.clone().next().is_some()) else {
-        return Ok(0.0);
+        return Ok(None);
     };
     let rows = streamed.map(|matrix| rows_of(file, matrix, slots.chunk_bytes)).collect::<Result<Vec<_>>>()?;
     let mut stream = WeightStream::new(file.open_direct()?, slots, None, &Tier::ram(None))?;
@@ -36,7 +37,8 @@ pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result
             }
         }
     }
-    Ok((stream.stats().read_bytes - before) as f64 / began.elapsed().as_secs_f64())
+    let seconds = began.elapsed().as_secs_f64();
+    Ok((seconds > 0.0).then(|| (stream.stats().read_bytes - before) as f64 / seconds))
 }
 
 /// The streamed rows of a matrix, in chunks as they are read: of experts one at a time.
@@ -72,8 +74,8 @@ mod tests {
             let Err(Error::BudgetTooSmall { floor_bytes, .. }) = within(0) else { panic!("no floor") };
             let (whole, streams) = (within(u64::MAX).unwrap().1, within(floor_bytes).unwrap().1);
             let rate = |plan| stream_rate(&file(), plan, Duration::from_millis(20));
-            assert_eq!(rate(&whole).unwrap(), 0.0);
-            assert!(rate(&streams).unwrap() > 0.0);
+            assert_eq!(rate(&whole).unwrap(), None);
+            assert!(rate(&streams).unwrap().unwrap() > 0.0);
             let opened = file();
             // What names its tensors stays.
             let cut = std::fs::File::options().write(true).open(&path).unwrap();

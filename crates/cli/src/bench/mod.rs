@@ -72,7 +72,7 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         let mut bench = Bench { sequence: model.create_sequence(), model: &mut model, bar: &bar };
         for &test in &tests {
             let began = jiff::Timestamp::now();
-            bar.set_message(format!("{}, {n_threads} threads", test.name()));
+            bar.set_message(format!("{} -t {n_threads}", test.name()));
             let samples = bench.run(test, args.repetitions);
             let samples = samples.map_err(|e| Failure::new(kind_of(&e), "can't run the model").because(e))?;
             let request = bench.model.plan().request;

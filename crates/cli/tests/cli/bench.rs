@@ -128,9 +128,16 @@ fn keys_and_values_are_kept_as_asked_for() {
 fn a_terminal_sees_from_the_start_how_far_it_is() {
     let sandbox = Sandbox::new("bench-terminal");
     sandbox.write("tiny.gguf", metallic::testing::tiny_model().unwrap());
-    let args = ["bench", "tiny.gguf", "-p", "16", "-n", "0", "-r", "2", "-t", "1"];
-    let mut terminal = crate::terminal::Terminal::start(&sandbox, &args);
-    terminal.wait_for("measuring");
-    terminal.wait_for("0/2");
-    assert_eq!(terminal.exit_code(), Some(0));
+    let shown = |more: &[&str]| {
+        let args = [&["bench", "tiny.gguf", "-p", "16", "-n", "40", "-r", "2", "-t", "1"], more].concat();
+        let (text, code) = crate::terminal::Terminal::start(&sandbox, &args).rest();
+        assert_eq!(code, Some(0), "{text:?}");
+        text
+    };
+    let text = shown(&[]);
+    for part in ["measuring this machine", "pp16 -t 1", "0/4", "tg40 -t 1"] {
+        assert!(text.contains(part), "{part}: {text:?}");
+    }
+    let quiet = shown(&["-q"]);
+    assert!(!quiet.contains("measuring") && !quiet.contains("-t 1"), "{quiet:?}");
 }

@@ -271,7 +271,7 @@ fn scratch_reserved_is_scratch_enough() {
 
 #[test]
 fn scratch_for_the_longest_rows_is_scratch_for_all() {
-    let bytes = |isa, n_rows, n_blocks| ActivationBuf::reserved_bytes(isa, 100, n_rows, 32 * n_blocks);
+    let bytes = |isa, n_rows, n_blocks: usize| ActivationBuf::reserved_bytes(isa, 100, n_rows, 32 * n_blocks);
     for isa in Isa::available() {
         for n_rows in [1, 3, 4, 64] {
             for (shorter, longer) in [(1, 2), (17, 18), (18, 48), (48, 100), (127, 128), (128, 1000)] {

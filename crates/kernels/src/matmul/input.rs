@@ -3,7 +3,7 @@
 use metallic_gguf::GgmlType;
 
 use crate::activation::{self, Activation};
-use crate::activations::{Q8_LEN, Q8Block, Q8Group, n_groups, quantize_q8, quantize_q8_groups};
+use crate::activations::{GROUP_BLOCKS, Q8_LEN, Q8Block, Q8Group, n_groups, quantize_q8, quantize_q8_groups};
 use crate::buffer::grow;
 use crate::isa::Isa;
 use crate::norm::Norm;
@@ -82,7 +82,7 @@ pub(crate) struct InputRows {
 }
 
 impl InputRows {
-    /// Makes room for `n_rows` rows of `row_len` values.
+    /// Makes room for `n_rows` rows of up to `row_len` values.
     pub(crate) fn reserve(&mut self, isa: Isa, n_rows: usize, row_len: usize) {
         let n_blocks = row_len.div_ceil(Q8_LEN);
         grow(&mut self.floats, n_rows * row_len, 0.0);
@@ -122,10 +122,12 @@ impl InputRows {
     }
 }
 
-/// Groups for rows of `n_blocks` blocks, on an instruction set whose kernels take groups.
+/// Groups for rows of up to `n_blocks` blocks, on an instruction set whose kernels take groups: a row that is a block short
+/// of whole groups takes more of them.
 fn groups_on(isa: Isa, n_rows: usize, n_blocks: usize) -> usize {
+    let short = (n_blocks / GROUP_BLOCKS * GROUP_BLOCKS).saturating_sub(1);
     match registry::ops(GgmlType::Q8_0, isa).dot {
-        Dot::Q8Groups(_) => n_rows * n_groups(n_blocks),
+        Dot::Q8Groups(_) => n_rows * n_groups(n_blocks).max(n_groups(short)),
         Dot::Q8(_) | Dot::F32(_) => 0,
     }
 }

@@ -182,8 +182,7 @@ impl Terminal {
         };
         let bar = self.bar(label, total, "{count}");
         bar.set_style(bar.style().with_key("count", count));
-        bar.enable_steady_tick(SPINNER_TICK);
-        bar
+        ticking(bar)
     }
 
     fn bar(&self, label: &str, total: u64, template: &str) -> ProgressBar {

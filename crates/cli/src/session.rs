@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
             return Err(Failure::new(Kind::BadModel, what).advice("`--chat-template` uses another"));
         }
         let format = template.answer_format();
-        let (splitter, markers) = (format.splitter(&text), format.control_tokens(tokenizer));
+        let (splitter, markers) = (format.splitter(&text), format.control_tokens(tokenizer, &text));
         // Some templates write BOS themselves, others leave it to the tokenizer. What follows is the model's to say.
         let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
         let tokens = model_file::encode(tokenizer, &text, options)?;

@@ -126,13 +126,17 @@ impl Answer {
 #[derive(Clone, Debug, Default)]
 pub struct AnswerFormat {
     sections: Vec<&'static Section>,
+    /// Sections of other families, which count where the prompt opens one: some templates open a thought and
+    /// never name its end.
+    others: &'static [Section],
 }
 
 impl AnswerFormat {
     /// The format of the model that a chat template is for. One without any marker makes all of an answer
-    /// content.
+    /// content, unless the prompt opens a thought.
     pub fn of_template(source: &str) -> Self {
-        AnswerFormat { sections: families::SECTIONS.iter().filter(|s| source.contains(s.sign)).collect() }
+        let sections = families::SECTIONS.iter().filter(|s| source.contains(s.sign)).collect();
+        AnswerFormat { sections, others: families::SECTIONS }
     }
 
     /// Whether an answer may have a part that the model says to itself.
@@ -143,17 +147,26 @@ impl AnswerFormat {
     /// A splitter for the answer to a prompt, whose end may already have opened a part of it. Where calls
     /// have no marker (Llama 3 writes mere JSON), the prompt also says whether there can be any.
     pub fn splitter(&self, prompt: &str) -> AnswerSplitter {
-        AnswerSplitter::new(&self.sections, prompt)
+        AnswerSplitter::new(&self.sections(prompt), prompt)
     }
 
-    /// The control tokens that the markers are made of.
+    /// The control tokens that the markers of an answer to a prompt are made of.
     /// [`Request::control_tokens`](crate::Request::control_tokens) puts their text into the answer.
-    pub fn control_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+    pub fn control_tokens(&self, tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
+        let sections = self.sections(prompt);
         let uses = |id: &u32| {
             let text = tokenizer.piece(*id).and_then(|text| std::str::from_utf8(text).ok());
-            text.is_some_and(|text| !text.is_empty() && self.sections.iter().any(|s| s.uses(text)))
+            text.is_some_and(|text| !text.is_empty() && sections.iter().any(|s| s.uses(text)))
         };
         let all = 0..tokenizer.n_vocab() as u32;
         all.filter(|id| tokenizer.is_control(*id)).filter(uses).collect()
+    }
+
+    /// The sections of the template, or with them the thought of another family that the prompt opens.
+    fn sections(&self, prompt: &str) -> Vec<&'static Section> {
+        let is_known = self.sections.iter().any(|section| section.is_open(prompt));
+        let opened =
+            self.others.iter().find(|section| !is_known && section.is_thought() && section.is_open(prompt));
+        self.sections.iter().copied().chain(opened).collect()
     }
 }

@@ -66,6 +66,23 @@ pub(super) struct Tag {
 }
 
 impl Section {
+    /// Whether it is what the model says to itself.
+    pub(super) fn is_thought(&self) -> bool {
+        matches!(self.kind, Kind::Reasoning)
+    }
+
+    /// Whether a prompt ends within the section.
+    pub(super) fn is_open(&self, prompt: &str) -> bool {
+        match self.kind {
+            Kind::Header { .. } => match (prompt.rfind(self.open), prompt.rfind(self.close[0])) {
+                (Some(open), Some(close)) => open > close,
+                (open, _) => open.is_some(),
+            },
+            Kind::Reasoning | Kind::Content => prompt.trim_end().ends_with(self.open),
+            Kind::Calls(_) | Kind::WholeAnswer => false,
+        }
+    }
+
     /// Whether a token of this text may be a part of what marks the section.
     pub(super) fn uses(&self, token: &str) -> bool {
         let in_tag = |tag: &Tag| {

@@ -53,7 +53,7 @@ impl AnswerSplitter {
         // Where a call has no marker, JSON is one only if the prompt has told of tools.
         let may_come =
             |section: &&&Section| !matches!(section.kind, Kind::WholeAnswer) || prompt.contains(section.sign);
-        let within = sections.iter().copied().find(|section| is_open(section, prompt));
+        let within = sections.iter().copied().find(|section| section.is_open(prompt));
         AnswerSplitter {
             sections: sections.iter().filter(may_come).copied().collect(),
             within,
@@ -236,18 +236,6 @@ impl AnswerSplitter {
             out.push(Segment { text: self.held.drain(..n_bytes).collect(), role });
             self.n_searched = 0;
         }
-    }
-}
-
-/// Whether a prompt ends within a section.
-fn is_open(section: &Section, prompt: &str) -> bool {
-    match section.kind {
-        Kind::Header { .. } => match (prompt.rfind(section.open), prompt.rfind(section.close[0])) {
-            (Some(open), Some(close)) => open > close,
-            (open, _) => open.is_some(),
-        },
-        Kind::Reasoning | Kind::Content => prompt.trim_end().ends_with(section.open),
-        Kind::Calls(_) | Kind::WholeAnswer => false,
     }
 }
 

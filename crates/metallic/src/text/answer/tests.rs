@@ -38,6 +38,20 @@ fn calls(answer: &Answer) -> Vec<(Option<&str>, &str, Value)> {
 }
 
 #[test]
+fn a_thought_that_the_prompt_opens_ends_though_the_template_does_not_say_how() {
+    for section in SECTIONS.iter().filter(|section| section.is_thought()) {
+        let prompt = format!("<|im_start|>assistant\n{}\n", section.open);
+        let answer = check("<|im_start|>", &prompt, &format!("Why?{}So.", section.close[0]));
+        assert_eq!((&answer.reasoning[..], &answer.content[..]), ("Why?", "So."), "{}", section.open);
+    }
+    // What the prompt does not open is text, and so is all that follows a text without a template.
+    let answer = check("<|im_start|>", "<|im_start|>assistant\n", "<think>Why?</think>So.");
+    assert_eq!(answer.content, "<think>Why?</think>So.");
+    let answer = split(&AnswerFormat::default(), "<think>", &["Why?</think>So."]);
+    assert_eq!(answer.content, "Why?</think>So.");
+}
+
+#[test]
 fn reasoning_is_told_from_content() {
     for (sign, prompt, text) in [
         ("</think>", "", "<think>\nWhy?\n</think>\n\nSo."),
@@ -313,7 +327,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_however_an_answer_is_cut((sections, pieces) in answers()) {
         let prompt: String = sections.iter().map(|section| section.sign).collect();
-        let format = AnswerFormat { sections };
+        let format = AnswerFormat { sections, others: &[] };
         let text = pieces.concat();
         let whole = joined(format.splitter(&prompt), &[&text]);
         prop_assert_eq!(whole.iter().map(|(text, _)| text.as_str()).collect::<String>(), text.clone());

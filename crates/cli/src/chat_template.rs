@@ -1,19 +1,40 @@
 //! Which template makes a conversation a text.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use metallic::GgufFile;
-use metallic::text::ChatTemplate;
+use metallic::text::{AnswerFormat, ChatTemplate, Message, RenderOptions};
 
 use crate::failure::{Failure, Kind, Result};
 use crate::input;
 
+/// A template and where it is from.
+pub(crate) struct Chosen {
+    template: ChatTemplate,
+    /// The file that errors name: the model's own, or the template's.
+    origin: PathBuf,
+}
+
+impl Chosen {
+    /// The text of a conversation.
+    pub(crate) fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
+        let text = self.template.render(messages, options);
+        text.map_err(|e| Failure::new(Kind::General, self.origin.display().to_string()).because(e))
+    }
+
+    /// How answers are marked.
+    pub(crate) fn answer_format(&self) -> AnswerFormat {
+        self.template.answer_format()
+    }
+}
+
 /// The template that the user asks for: a name or a file; or else the model's own, if it has one.
-pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Result<Option<ChatTemplate>> {
+pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Result<Option<Chosen>> {
     let own = ChatTemplate::from_gguf(&file.gguf());
+    let in_file = |template| Chosen { template, origin: path.to_owned() };
     let Some(choice) = choice else {
-        return own.map_err(|e| {
+        return own.map(|own| own.map(in_file)).map_err(|e| {
             Failure::new(Kind::BadModel, format!("can't use the chat template of {}", path.display()))
                 .because(e)
                 .advice("`--chat-template` uses another")
@@ -25,15 +46,20 @@ pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Re
         own.clone().and_then(|own| own.choose(name)).or_else(|| ChatTemplate::built_in(name))
     });
     match named {
-        Some(template) => Ok(Some(template)),
+        Some(template) => Ok(Some(in_file(template))),
         None if Path::new(choice).is_file() => from_file(Path::new(choice)).map(Some),
         None => Err(unknown(choice, own.as_ref())),
     }
 }
 
-fn from_file(path: &Path) -> Result<ChatTemplate> {
-    ChatTemplate::new(&input::file(path)?)
-        .map_err(|e| Failure::new(Kind::Usage, format!("can't use {}", path.display())).because(e))
+fn from_file(path: &Path) -> Result<Chosen> {
+    let unusable = || Failure::new(Kind::Usage, format!("can't use {}", path.display()));
+    let source = input::file(path)?;
+    if source.trim().is_empty() {
+        return Err(unusable().because("the template is empty"));
+    }
+    let template = ChatTemplate::new(&source).map_err(|e| unusable().because(e))?;
+    Ok(Chosen { template, origin: path.to_owned() })
 }
 
 fn unknown(choice: &OsStr, own: Option<&ChatTemplate>) -> Failure {

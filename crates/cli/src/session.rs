@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use metallic::engine::{RequestId, Stats};
 use metallic::sampling::SamplingParams;
-use metallic::text::{
-    AnswerFormat, AnswerSplitter, ChatTemplate, EncodeOptions, Message, RenderOptions, Tokenizer,
-};
+use metallic::text::{AnswerFormat, AnswerSplitter, EncodeOptions, Message, RenderOptions, Tokenizer};
 use metallic::{Engine, Event, FinishReason, Request};
 
 use crate::args::SessionArgs;
@@ -32,7 +30,7 @@ pub(crate) struct Session<'a> {
     settings: Settings,
     /// What the settings make of it.
     sampling: SamplingParams,
-    template: Option<ChatTemplate>,
+    template: Option<chat_template::Chosen>,
     /// Of a model with a short name.
     entry: Option<&'static Entry>,
 }
@@ -162,12 +160,14 @@ impl<'a> Session<'a> {
             bos_token: name_of(tokenizer.bos()),
             eos_token: name_of(tokenizer.eos()),
             tools,
+            now: Some(jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::system()).datetime()),
             ..RenderOptions::default()
         };
-        let render = |options| template.render(messages, options).map_err(|e| Failure::of(Kind::General, e));
-        let text = render(&options)?;
+        let text = template.render(messages, &options)?;
         let without_tools = RenderOptions { tools: Vec::new(), ..options.clone() };
-        if !options.tools.is_empty() && render(&without_tools).is_ok_and(|other| other == text) {
+        if !options.tools.is_empty()
+            && template.render(messages, &without_tools).is_ok_and(|other| other == text)
+        {
             let what = "the chat template has no place for tools, so the model would not know of them";
             return Err(Failure::new(Kind::BadModel, what).advice("`--chat-template` uses another"));
         }

@@ -139,3 +139,67 @@ fn tools_are_a_list_of_functions_with_names() {
         );
     }
 }
+
+#[test]
+fn a_thought_that_the_prompt_opens_is_hidden() {
+    let sandbox = Sandbox::new("answers-opened");
+    let spelled = &[(b'V', "</think>")];
+    sandbox.write("a.gguf", alphabet::model_with(Options { spelled, ..Options::default() }));
+    sandbox.write("opens.jinja", TEMPLATE.replace("assistant\\n", "assistant\\n<think>\\n"));
+    let say = |args: &[&str]| run(&sandbox, &[&["-n", "4"], args, &["hi"]].concat()).succeeds().stdout;
+    assert_eq!(say(&["--chat-template", "opens.jinja", "--reasoning", "hide"]), "W\n");
+    assert_eq!(say(&["--reasoning", "hide"]), "TU</think>W\n");
+}
+
+#[test]
+fn an_empty_template_is_none() {
+    let sandbox = Sandbox::new("answers-empty");
+    for template in ["", " \n"] {
+        sandbox.write(
+            "a.gguf",
+            alphabet::model_with(Options { template: Some(template), ..Options::default() }),
+        );
+        assert_eq!(run(&sandbox, &["-n", "2", "a"]).succeeds().stdout, "bc\n");
+        let chat = sandbox.run_with_input(&["chat", "-m", "a.gguf"], "hi\n");
+        assert!(chat.fails(3).contains("no chat template"), "{chat:?}");
+    }
+    sandbox.write("empty.jinja", "\n");
+    let given = run(&sandbox, &["--chat-template", "empty.jinja", "hi"]);
+    assert!(given.fails(2).contains("empty.jinja: the template is empty"), "{given:?}");
+}
+
+#[test]
+fn an_error_of_a_template_is_told_once_with_its_file() {
+    let sandbox = Sandbox::new("answers-error");
+    sandbox.write(
+        "a.gguf",
+        alphabet::model_with(Options { template: Some("\n{{ nothing.x }}"), ..Options::default() }),
+    );
+    sandbox.write("other.jinja", "{{ raise_exception('not so') }}");
+    let own = run(&sandbox, &["hi"]);
+    let error = own.fails(1);
+    assert!(error.contains("a.gguf: the chat template failed: ") && error.contains("(line 2)"), "{error}");
+    assert_eq!(error.matches("undefined").count(), 1, "{error}");
+    let other = run(&sandbox, &["--chat-template", "other.jinja", "hi"]);
+    let error = other.fails(1);
+    assert!(error.contains("other.jinja: the chat template refuses this conversation: not so"), "{error}");
+    assert_eq!(error.matches("not so").count(), 1, "{error}");
+}
+
+#[test]
+fn times_are_those_of_the_place() {
+    let sandbox = Sandbox::new("answers-time");
+    sandbox.write("a.gguf", alphabet::model());
+    sandbox.write("time.jinja", "{{ raise_exception(strftime_now('<%H:%M>')) }}");
+    let minute = |zone: &str| {
+        let args = ["run", "-m", "a.gguf", "--chat-template", "time.jinja", "hi"];
+        let output = sandbox.command(&args).env("TZ", zone).output().expect("an outcome");
+        let error = String::from_utf8(output.stderr).expect("text");
+        let time = error.split(['<', '>']).nth(1).and_then(|time| time.split_once(':')).expect("a time");
+        let [hour, minute] = [time.0, time.1].map(|number| number.parse::<i32>().expect("a number"));
+        hour * 60 + minute
+    };
+    // A POSIX zone says how far it is behind. A minute may pass between the two.
+    let [utc, ahead] = [minute("UTC0"), minute("XXX-05:30")];
+    assert!([330, 331].contains(&(ahead - utc).rem_euclid(24 * 60)), "{utc} and {ahead}");
+}

@@ -73,6 +73,7 @@ fn render(template: &ChatTemplate, answer: Option<&Value>, thinks: bool) -> Opti
         tools: vec![json!({"type": "function", "function": function})],
         add_generation_prompt: answer.is_none(),
         variables: variables.as_object().cloned().unwrap_or_default(),
+        now: Some("2026-01-02T03:04:05".parse().expect("a time")),
         ..RenderOptions::default()
     };
     let user = json!({"role": "user", "content": "Weather in Paris?"});

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use metallic::text::{ChatTemplate, Message, RenderOptions, TemplateError};
-use metallic_gguf::Gguf;
+use metallic_gguf::{Gguf, GgufWriter};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ fn options(context: &Context, conversation: &Conversation) -> RenderOptions {
         tools: conversation.tools.clone(),
         bos_token: context.bos_token.clone(),
         eos_token: context.eos_token.clone(),
-        now: context.strftime_now.parse().expect("a time"),
+        now: Some(context.strftime_now.parse().expect("a time")),
         ..RenderOptions::default()
     }
 }
@@ -145,6 +145,33 @@ fn hostile_templates_run_out_of_fuel() {
         "{{ [[1]] | tojson(indent=9999999999) }}".to_owned(),
         "{{ '%999999999999d' | format(1) }}".to_owned(),
         "{{ 'x' | indent(9999999999) }}".to_owned(),
+        "{{ '%999999999999d' % 1 }}".to_owned(),
+        "{{ '%.999999999999f' % 1 }}".to_owned(),
+        "{{ '%*d' % (99999999999, 1) }}".to_owned(),
+        "{{ '{:999999999999}'.format(1) }}".to_owned(),
+        "{{ '{:.99999999999999999999999f}'.format(1) }}".to_owned(),
+        "{{ 'x' | center(9999999999) }}".to_owned(),
+        "{{ 'x'.center(9999999999) }}{{ 'x'.zfill(9999999999) }}".to_owned(),
+        "{{ '\\t'.expandtabs(9999999999) }}".to_owned(),
+        "{{ [1] * 9999999999 }}".to_owned(),
+        "{{ (1, 2) * 9999999999 }}".to_owned(),
+        "{{ [1] | batch(9999999999, 0) | list }}".to_owned(),
+        "{{ [1] | slice(9999999999) | list }}".to_owned(),
+        "{{ ('x' * 99999).replace('x', 'y' * 99999) }}".to_owned(),
+        "{{ ('x' * 99999) | replace('', 'y' * 99999) }}".to_owned(),
+        "{{ ('y' * 99999).join('x' * 99999) }}".to_owned(),
+        "{{ ('x' * 99999) | join('y' * 99999) }}".to_owned(),
+        "{{ ('x\\n' * 99999) | indent('y' * 99999) }}".to_owned(),
+        "{{ ('x\\n' * 99999) | wordwrap(1, wrapstring='y' * 99999) }}".to_owned(),
+        grow("['x']", "{% set n.s = n.s + n.s %}{% endfor %}"),
+        grow("('x',)", "{% set n.s = n.s + n.s %}{% endfor %}"),
+        grow("'x'", "{% set n.s = '%s%s' % (n.s, n.s) %}{% endfor %}"),
+        grow("'x'", "{% set n.s = '{0}{0}'.format(n.s) %}{% endfor %}"),
+        grow("'x'", "{% set n.s = n.s.join([n.s, n.s]) %}{% endfor %}"),
+        grow("'x'", "{% set n.s = n.s | e ~ n.s | urlencode %}{% endfor %}"),
+        "{% macro f(x, n) %}{% if n %}{{ f([x, x, x, x], n - 1) }}{% else %}{{ x | pprint }}{% endif %}{% endmacro %}\
+         {{ f(['x'], 14) }}"
+            .to_owned(),
     ];
     for source in hostile {
         let error = render(&source).expect_err(&source);
@@ -171,6 +198,13 @@ fn deep_templates_are_refused() {
         nested("1 + ", "", 10_000),
         nested("1 ~ ", "", 10_000),
         "{% if 1 %}".repeat(10_000),
+        "{{ 10 ** 10 ** 10 }}".to_owned(),
+        "{{ 7 ** 99999999999999 }}".to_owned(),
+        "{{ range(10 ** 9) | list }}".to_owned(),
+        "{% for i in range(10 ** 18) %}{% endfor %}".to_owned(),
+        "{{ x[".to_owned() + &"x[".repeat(9999),
+        "{{ {".to_owned() + &"1: {".repeat(9999),
+        "{{ 1 if ".to_owned() + &"1 if ".repeat(9999),
     ];
     for source in hostile {
         let error = render(&source).expect_err(&source[..source.len().min(100)]);
@@ -213,8 +247,10 @@ fn what_python_has_is_there() {
     ] {
         assert_eq!(render(source).expect(source), expected, "{source}");
     }
-    let now =
-        RenderOptions { now: "2026-01-02T03:04:05".parse().expect("a time"), ..RenderOptions::default() };
+    let now = RenderOptions {
+        now: Some("2026-01-02T03:04:05".parse().expect("a time")),
+        ..RenderOptions::default()
+    };
     let template = ChatTemplate::new("{{ strftime_now('%d %b %Y, %H:%M:%S %A %-d') }}").expect("valid");
     assert_eq!(template.render(&[], &now).expect("a time"), "02 Jan 2026, 03:04:05 Friday 2");
 }
@@ -259,4 +295,43 @@ fn a_file_may_have_several_templates_or_none() {
     let text = chosen.render(&[Message::new("user", "Hi")], &with_tools).expect("a text");
     assert!(!text.contains("Available Tools"), "{text}");
     assert!(template.choose("none").is_none());
+}
+
+/// The templates of a file that has these.
+fn of_file(templates: &[(&str, &str)]) -> Option<ChatTemplate> {
+    let mut file = GgufWriter::new();
+    file.set("general.architecture", "llama").expect("a key");
+    for (name, source) in templates {
+        file.set(&format!("tokenizer.chat_template{name}"), *source).expect("a key");
+    }
+    let bytes = file.begin(Vec::new()).and_then(|file| file.finish()).expect("a file");
+    ChatTemplate::from_gguf(&Gguf::parse(&bytes).expect("a valid file")).expect("valid templates")
+}
+
+#[test]
+fn an_empty_template_is_none_and_a_single_one_is_for_all_uses() {
+    assert!(of_file(&[("", "")]).is_none());
+    assert!(of_file(&[("", " \n"), (".tool_use", "")]).is_none());
+
+    let hello = [Message::new("user", "Hi")];
+    let tools = RenderOptions { tools: vec![Value::Null], ..RenderOptions::default() };
+    let both = |templates: &[(&str, &str)]| {
+        let template = of_file(templates).expect("a template");
+        [RenderOptions::default(), tools.clone()].map(|options| template.render(&hello, &options))
+    };
+    let text = |rendered: [Result<String, TemplateError>; 2]| rendered.map(|text| text.expect("a text"));
+    assert_eq!(text(both(&[(".rag", "R")])), ["R", "R"]);
+    assert_eq!(text(both(&[(".rag", "R"), ("", "")])), ["R", "R"]);
+    assert_eq!(text(both(&[(".tool_use", "T"), ("", "D")])), ["D", "T"]);
+    let [without, with] = both(&[(".rag", "R"), (".tool_use", "T")]);
+    assert_eq!(with.expect("a text"), "T");
+    assert!(matches!(&without, Err(TemplateError::NoDefault { names }) if names == &["rag", "tool_use"]));
+    assert!(without.expect_err("no default").to_string().contains("rag, tool_use"));
+}
+
+#[test]
+fn a_time_is_there_if_one_is_given() {
+    let template =
+        ChatTemplate::new("{{ strftime_now('%Y') if strftime_now is defined else '2024' }}").expect("valid");
+    assert_eq!(template.render(&[], &RenderOptions::default()).expect("a text"), "2024");
 }

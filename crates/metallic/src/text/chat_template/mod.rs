@@ -1,20 +1,36 @@
 //! From a conversation to the text that a model was trained to continue.
 //!
 //! A file carries its template in Jinja, written for Python's jinja2 as Hugging Face transformers sets it up.
-//! minijinja renders it, with what transformers adds: see [`functions`]. What Python makes of 70 published
-//! templates and five conversations, text or error, is made of them here.
+//! minijinja renders it; what values do, from operators to filters, is Python's and in the files beside this
+//! one. What Python makes of 70 published templates and five conversations, text or error, is made of them here,
+//! and so it is of the snippets that `tools/jinja_snippets.py` writes, but for what `docs/chat-templates.md` names.
 //!
 //! A template is code from a stranger, so the work and the memory that rendering may take are limited by
 //! [`RENDER_FUEL`], how deep calls nest by [`MAX_RECURSION`], and what could overflow the stack by [`source`].
 //! What remains: a macro that hands a list of twice its argument to itself can make a value that takes long to
-//! compare or to join to text, which the engine does not count.
+//! compare, which the engine does not count.
 
+mod arguments;
+mod bounds;
 mod built_in;
-mod functions;
-mod generator;
+mod checks;
+mod clock;
+mod expression;
+mod filters;
+mod globals;
+mod html;
+mod lexer;
 mod message;
+mod methods;
+mod numbers;
+mod operators;
+mod printf;
 mod python_json;
+mod python_repr;
+mod sequences;
 mod source;
+mod spec;
+mod str_format;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +38,7 @@ use jiff::civil::DateTime;
 use metallic_gguf::{Gguf, Metadata};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, merge_maps};
-use minijinja::{Environment, Value, context};
+use minijinja::{AutoEscape, Environment, Output, State, Template, Value, context};
 
 pub use message::Message;
 
@@ -46,11 +62,11 @@ pub enum TemplateError {
 
     /// The template is not valid, or uses something of Jinja that is not supported.
     #[error("the chat template {name:?} is not valid: {reason}")]
-    Invalid { name: String, reason: String, source: minijinja::Error },
+    Invalid { name: String, reason: String },
 
-    /// The template is too long, or a tag in it is.
-    #[error("the chat template {name:?} is not accepted: {reason}")]
-    TooLong { name: String, reason: String },
+    /// There are several templates for uses that nobody has asked for.
+    #[error("the file has no chat template for every use, only {}: choose one", names.join(", "))]
+    NoDefault { names: Vec<String> },
 
     /// The template itself refuses the conversation, for instance because roles do not alternate.
     #[error("the chat template refuses this conversation: {message}")]
@@ -61,11 +77,11 @@ pub enum TemplateError {
         "the chat template ran out of fuel: it did more than {limit} units of work for one conversation; \
          it is broken or hostile"
     )]
-    OutOfFuel { limit: u64, source: minijinja::Error },
+    OutOfFuel { limit: u64 },
 
     /// Rendering failed.
     #[error("the chat template failed: {reason}")]
-    Failed { reason: String, source: minijinja::Error },
+    Failed { reason: String },
 }
 
 /// What a template is told beside the messages.
@@ -81,8 +97,9 @@ pub struct RenderOptions {
     pub eos_token: String,
     /// Further variables that the template knows, such as `enable_thinking`.
     pub variables: serde_json::Map<String, serde_json::Value>,
-    /// The time that templates may put into their text; now, in UTC, by default.
-    pub now: DateTime,
+    /// The time, where the user is, that templates may put into their text. None by default: `strftime_now` is
+    /// then not defined, and templates that ask for it write a date of their own.
+    pub now: Option<DateTime>,
 }
 
 impl Default for RenderOptions {
@@ -93,7 +110,7 @@ impl Default for RenderOptions {
             bos_token: String::new(),
             eos_token: String::new(),
             variables: serde_json::Map::new(),
-            now: jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).datetime(),
+            now: None,
         }
     }
 }
@@ -143,19 +160,25 @@ impl ChatTemplate {
     }
 
     fn from_sources(sources: BTreeMap<String, String>) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
+        let mut environment = Environment::empty();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the standard delimiters are valid"));
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_fuel(Some(RENDER_FUEL));
         environment.set_recursion_limit(MAX_RECURSION);
-        functions::add_to(&mut environment);
+        environment.set_formatter(write_value);
+        environment.set_unknown_method_callback(methods::call);
+        operators::add_to(&mut environment);
+        filters::add_to(&mut environment);
+        checks::add_to(&mut environment);
+        globals::add_to(&mut environment);
         for (name, source) in sources {
+            let invalid = |reason| TemplateError::Invalid { name: name.clone(), reason };
             let source = source::prepare(&source)
-                .map_err(|reason| TemplateError::TooLong { name: name.clone(), reason })?;
+                .map_err(|error| invalid(format!("{} (line {})", error.reason, error.line)))?;
             environment
                 .add_template_owned(name.clone(), source)
-                .map_err(|source| TemplateError::Invalid { name, reason: describe(&source), source })?;
+                .map_err(|error| invalid(describe(&error)))?;
         }
         Ok(ChatTemplate { environment, chosen: None })
     }
@@ -178,20 +201,33 @@ impl ChatTemplate {
         AnswerFormat::of_template(&sources.collect::<String>())
     }
 
+    /// The template for a conversation: the one that was chosen; where there are tools, the one for them; the one
+    /// without a name; or the only one.
+    fn template(&self, has_tools: bool) -> Result<Template<'_, '_>, TemplateError> {
+        let mut names: Vec<_> = self.names().map(str::to_owned).collect();
+        let for_tools = has_tools.then_some(TOOL_USE);
+        let wanted = [self.chosen.as_deref(), for_tools, Some(DEFAULT)];
+        let named = wanted.into_iter().flatten().find_map(|name| self.environment.get_template(name).ok());
+        match named {
+            Some(template) => Ok(template),
+            None if names.len() == 1 => self.environment.get_template(&names[0]).map_err(failed),
+            None => {
+                names.sort_unstable();
+                Err(TemplateError::NoDefault { names })
+            }
+        }
+    }
+
     /// The text of a conversation. If no template was chosen and there are tools, it is the template
-    /// `tool_use` that renders it, where there is one.
+    /// `tool_use` that renders it, where there is one. A file with a single template, whatever its name, has it
+    /// for all uses.
     ///
     /// # Errors
+    /// [`TemplateError::NoDefault`] if there are only templates for other uses;
     /// [`TemplateError::Refused`] with the template's own words, if it has some;
     /// [`TemplateError::OutOfFuel`] and [`TemplateError::Failed`].
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
-        let named = |name: &str| self.environment.get_template(name);
-        let template = match &self.chosen {
-            Some(name) => named(name),
-            None if !options.tools.is_empty() => named(TOOL_USE).or_else(|_| named(DEFAULT)),
-            None => named(DEFAULT),
-        };
-        let template = template.map_err(failed)?;
+        let template = self.template(!options.tools.is_empty())?;
         // Python passes `None` where there are no tools, and templates ask for that.
         let tools = (!options.tools.is_empty()).then(|| Value::from(Serde(&options.tools)));
         let variables = context! {
@@ -201,9 +237,10 @@ impl ChatTemplate {
             add_generation_prompt => options.add_generation_prompt,
             bos_token => options.bos_token.as_str(),
             eos_token => options.eos_token.as_str(),
-            strftime_now => functions::strftime(options.now),
         };
-        let variables = merge_maps([variables, Value::from(Serde(&options.variables))]);
+        let time = options.now.map(|now| ("strftime_now", clock::strftime(now)));
+        let variables =
+            merge_maps([variables, Value::from_pairs(time), Value::from(Serde(&options.variables))]);
         template.render(variables).map_err(failed)
     }
 }
@@ -218,18 +255,22 @@ fn sources(metadata: &Metadata<'_>) -> Result<BTreeMap<String, String>, Template
             None if rest.is_empty() => DEFAULT,
             None => continue, // a key of another meaning, such as the list of names
         };
-        sources.insert(name.to_owned(), metadata.required::<&str>(key)?.to_owned());
+        // One without any text would make every conversation empty; it is what some programs write for none.
+        let source = metadata.required::<&str>(key)?;
+        if !source.trim().is_empty() {
+            sources.insert(name.to_owned(), source.to_owned());
+        }
     }
     Ok(sources)
 }
 
 fn failed(error: minijinja::Error) -> TemplateError {
-    if let Some(message) = functions::raised(&error) {
+    if let Some(message) = globals::raised(&error) {
         return TemplateError::Refused { message };
     }
     match error.kind() {
-        minijinja::ErrorKind::OutOfFuel => TemplateError::OutOfFuel { limit: RENDER_FUEL, source: error },
-        _ => TemplateError::Failed { reason: describe(&error), source: error },
+        minijinja::ErrorKind::OutOfFuel => TemplateError::OutOfFuel { limit: RENDER_FUEL },
+        _ => TemplateError::Failed { reason: describe(&error) },
     }
 }
 
@@ -237,4 +278,15 @@ fn failed(error: minijinja::Error) -> TemplateError {
 fn describe(error: &minijinja::Error) -> String {
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     error.line().map_or(detail.clone(), |line| format!("{detail} (line {line})"))
+}
+
+/// Writes a value as Python's `str` does.
+fn write_value(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    let text = python_repr::text(state, value)?;
+    let escapes = *state.auto_escape() == AutoEscape::Html;
+    Ok(out.write_str(&if escapes { html::escaped(value, &text) } else { text })?)
 }

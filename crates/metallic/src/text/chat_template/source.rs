@@ -1,46 +1,48 @@
-//! Prepares a template's text for the engine: what transformers has beyond Jinja, and limits on what a hostile
-//! template can do to the stack.
+//! Writes a template anew for the engine: line ends as Jinja reads them, [expressions](super::expression) that
+//! compute as Python does, tags that the engine lacks, and limits on what a hostile template can do to the stack.
 //!
 //! The engine's fuel bounds work and strings, but not how deep an expression nests or how often a list contains
-//! itself, and both can overflow the stack. So tags are short ([`MAX_TAG_CODE_BYTES`]), and every value that is
-//! given a name passes a filter that refuses deep ones ([`super::functions::BOUNDED`]).
+//! itself, and both can overflow the stack. So tags are short ([`MAX_TAG_TOKENS`]), and every value that is
+//! given a name passes a filter that refuses deep ones ([`super::bounds`]).
+
+use super::bounds::BOUNDED;
+use super::expression::{Code, Parser};
+use super::lexer;
 
 /// The longest template. The longest published one has 17 KB.
 const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 
-/// The longest code between `{%` and `%}` or `{{` and `}}`, strings not counted. The longest published one has
-/// 300 bytes; each byte may be one level of nesting.
-const MAX_TAG_CODE_BYTES: usize = 1024;
+/// The most words between `{%` and `%}` or `{{` and `}}`; each may be one level of nesting. The longest
+/// published tag has a hundred.
+const MAX_TAG_TOKENS: usize = 1024;
 
-/// The template as the engine gets it, or why it does not.
-pub(super) fn prepare(source: &str) -> Result<String, String> {
+/// What is wrong with a template, and in which line.
+#[derive(Debug)]
+pub(super) struct SourceError {
+    pub(super) reason: String,
+    pub(super) line: usize,
+}
+
+/// The template as the engine gets it.
+pub(super) fn prepare(source: &str) -> Result<String, SourceError> {
     if source.len() > MAX_TEMPLATE_BYTES {
-        return Err(format!("it has {} bytes; at most {MAX_TEMPLATE_BYTES} are accepted", source.len()));
+        let reason = format!("it has {} bytes; at most {MAX_TEMPLATE_BYTES} are accepted", source.len());
+        return Err(SourceError { reason, line: 1 });
     }
-    let mut out = String::with_capacity(source.len() + source.len() / 8);
-    let mut rest = source;
-    while let Some(start) = next_tag(rest) {
-        out.push_str(&rest[..start]);
-        rest = &rest[start..];
-        let (len, code_bytes) = if rest.starts_with("{#") {
-            (rest.find("#}").map_or(rest.len(), |end| end + 2), 0)
-        } else {
-            measure(rest)
-        };
-        if code_bytes > MAX_TAG_CODE_BYTES {
-            let line = 1 + source[..source.len() - rest.len()].matches('\n').count();
-            return Err(format!("the tag in line {line} is longer than {MAX_TAG_CODE_BYTES} bytes"));
-        }
-        let (tag, after) = rest.split_at(len);
-        rewrite(tag, &mut out);
-        rest = after;
-        if statement(tag) == Some("raw") {
-            let end = end_of_raw(rest);
-            out.push_str(&rest[..end]);
-            rest = &rest[end..];
-        }
+    // All line ends are one to Jinja, in strings, too.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let mut writer = Writer { out: String::with_capacity(2 * source.len()), macros: Vec::new() };
+    let mut at = 0;
+    while let Some(start) = next_tag(&source[at..]) {
+        writer.out.push_str(&source[at..at + start]);
+        at += start;
+        let len = writer.tag(&source[at..]).map_err(|reason| {
+            let line = 1 + source[..at].matches('\n').count();
+            SourceError { reason, line }
+        })?;
+        at += len;
     }
-    Ok(out + rest)
+    Ok(writer.out + &source[at..])
 }
 
 fn next_tag(text: &str) -> Option<usize> {
@@ -49,173 +51,313 @@ fn next_tag(text: &str) -> Option<usize> {
         .find(|&at| matches!(text.as_bytes().get(at + 1), Some(b'%' | b'{' | b'#')))
 }
 
-/// The length of the tag that the text starts with, and of what in it is not a string.
-fn measure(text: &str) -> (usize, usize) {
-    let bytes = text.as_bytes();
-    let end = if bytes[1] == b'%' { b'%' } else { b'}' };
-    let (mut at, mut code_bytes, mut braces) = (2, 0, 0usize);
-    while at < bytes.len() {
-        match bytes[at] {
-            quote @ (b'\'' | b'"') => at = end_of_string(bytes, at + 1, quote),
-            byte if byte == end && braces == 0 && bytes.get(at + 1) == Some(&b'}') => {
-                return (at + 2, code_bytes);
-            }
-            byte => {
-                braces = match byte {
-                    b'{' => braces + 1,
-                    b'}' => braces.saturating_sub(1),
-                    _ => braces,
-                };
-                at += 1;
-            }
+struct Writer {
+    out: String,
+    /// Those that are open.
+    macros: Vec<OpenMacro>,
+}
+
+/// A macro whose end has not come.
+struct OpenMacro {
+    name: String,
+    parameters: Vec<String>,
+    /// Where in the output further parameters go.
+    parameters_end: usize,
+    /// Whether it asks for arguments that it has no parameter for.
+    collects: bool,
+}
+
+impl Writer {
+    /// Writes the tag that the text begins with, and gives its length.
+    fn tag(&mut self, text: &str) -> Result<usize, String> {
+        if text.starts_with("{#") {
+            let len = text.find("#}").ok_or("a comment has no end")? + 2;
+            self.out.push_str(&text[..len]);
+            return Ok(len);
         }
-        code_bytes += 1;
+        let (open, end) = if text.starts_with("{%") { ("{%", "%}") } else { ("{{", "}}") };
+        let mark = text[2..].chars().next().filter(|mark| matches!(mark, '-' | '+'));
+        let begin = 2 + usize::from(mark.is_some());
+        let (tokens, len) = lexer::read(&text[begin..], end)?;
+        let len = begin + len;
+        if tokens.len() > MAX_TAG_TOKENS {
+            return Err(format!("a tag has more than {MAX_TAG_TOKENS} words"));
+        }
+        let end_mark = text[..len - 2].chars().last().filter(|mark| matches!(mark, '-' | '+'));
+        let end_mark = end_mark.filter(|_| len - 2 > begin);
+        let trims = |mark: Option<char>| mark.map_or(String::new(), String::from);
+        // Lines that the tag goes over are kept, so that errors name the right one.
+        let lines = "\n".repeat(text[..len].matches('\n').count());
+        let tail = format!("{lines}{}{end}", trims(end_mark));
+
+        let mut parser = Parser::new(tokens);
+        let asks = ["varargs", "kwargs"].iter().any(|name| parser.mentions(name, 0, None));
+        if let Some(within) = self.macros.last_mut() {
+            within.collects |= asks;
+        }
+        self.out.push_str(&format!("{open}{} ", trims(mark)));
+        if open == "{{" {
+            let code = parser.tuple()?;
+            parser.end()?;
+            self.out.push_str(&format!("{code} {tail}"));
+            return Ok(len);
+        }
+        if parser.take_word("raw") {
+            parser.end()?;
+            // Jinja leaves the line after it as it is, other than after other tags.
+            let tail = if end_mark.is_none() { "+%}" } else { &tail[..] };
+            self.out.push_str(&format!("raw {tail}"));
+            let content = &text[len..];
+            let n_content = end_of_raw(content).ok_or("`raw` has no end")?;
+            self.out.push_str(&content[..n_content]);
+            return Ok(len + n_content);
+        }
+        let statements = self.statement(&mut parser)?;
+        parser.end()?;
+        self.out.push_str(&format!("{} {tail}", statements.join(" %}{% ")));
+        Ok(len)
     }
-    (bytes.len(), code_bytes)
-}
 
-fn end_of_string(bytes: &[u8], mut at: usize, quote: u8) -> usize {
-    while at < bytes.len() && bytes[at] != quote {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    /// The engine's tags for one of Jinja's.
+    fn statement(&mut self, parser: &mut Parser<'_>) -> Result<Vec<String>, String> {
+        let word = parser.name()?;
+        Ok(vec![match word {
+            "if" | "elif" => format!("{word} {}", parser.tuple()?),
+            "for" => for_loop(parser)?,
+            "set" => set(parser)?,
+            "with" => with(parser)?,
+            "macro" => return self.open_macro(parser),
+            "endmacro" => return Ok(self.end_macro()),
+            "call" => return call_block(parser),
+            "filter" => format!("filter {}", filters(parser)?),
+            "autoescape" => format!("autoescape {}", parser.expression()?),
+            "block" => {
+                let name = parser.name()?;
+                while parser.take_word("scoped") || parser.take_word("required") {}
+                format!("block {name}")
+            }
+            "endblock" => {
+                let _ = parser.name(); // it may be named, and need not be
+                "endblock".to_owned()
+            }
+            // A tag for training, which marks what the assistant says, and renders its body.
+            "generation" => "with".to_owned(),
+            "endgeneration" => "endwith".to_owned(),
+            "else" | "endif" | "endfor" | "endset" | "endwith" | "endcall" | "endfilter"
+            | "endautoescape" | "endraw" | "break" | "continue" => word.to_owned(),
+            "include" | "import" | "from" | "extends" => {
+                return Err(format!("`{word}` needs other templates, and a chat template has none"));
+            }
+            _ => return Err(format!("the tag {word:?} is not known")),
+        }])
     }
-    (at + 1).min(bytes.len())
+
+    fn open_macro(&mut self, parser: &mut Parser<'_>) -> Result<Vec<String>, String> {
+        let name = parser.name()?;
+        parser.expect("(")?;
+        let Parameters { names, code, late } = Parameters::read(parser)?;
+        let head = format!("macro {name}({code}");
+        let parameters_end = self.out.len() + head.len();
+        self.macros.push(OpenMacro {
+            name: name.to_owned(),
+            parameters: names,
+            parameters_end,
+            collects: false,
+        });
+        Ok([vec![head + ")"], late].concat())
+    }
+
+    /// Ends a macro. The engine gives one only what it has parameters for, so where it asks for the rest it
+    /// gets two more, and its name stands for [something that collects](super::globals).
+    fn end_macro(&mut self) -> Vec<String> {
+        let mut statements = vec!["endmacro".to_owned()];
+        if let Some(OpenMacro { name, parameters, parameters_end, collects: true }) = self.macros.pop() {
+            let more = if parameters.is_empty() { "" } else { ", " };
+            self.out.insert_str(parameters_end, &format!("{more}varargs=(), kwargs={{}}"));
+            let names: Vec<_> = parameters.iter().map(|name| format!("'{name}'")).collect();
+            statements.push(format!("set {name} = {name}|py_collect([{}])", names.join(", ")));
+        }
+        statements
+    }
 }
 
-/// What stands between `{%` and `%}`.
-fn statement(tag: &str) -> Option<&str> {
-    let inner = tag.strip_prefix("{%")?.strip_suffix("%}")?;
-    Some(inner.trim_matches(['-', '+']).trim())
-}
-
-fn end_of_raw(text: &str) -> usize {
-    let is_end = |&(at, _): &(usize, &str)| {
-        text[at + 2..].trim_start_matches(['-', '+']).trim_start().starts_with("endraw")
+fn call_block(parser: &mut Parser<'_>) -> Result<Vec<String>, String> {
+    let (parameters, late) = if parser.take("(") {
+        let Parameters { code, late, .. } = Parameters::read(parser)?;
+        (format!("({code})"), late)
+    } else {
+        (String::new(), Vec::new())
     };
-    text.match_indices("{%").find(is_end).map_or(text.len(), |(at, _)| at)
+    Ok([vec![format!("call{parameters} {}", parser.expression()?)], late].concat())
 }
 
-fn rewrite(tag: &str, out: &mut String) {
-    let rewritten = match statement(tag) {
-        // A tag for training, which marks what the assistant says, and renders its body.
-        Some("generation") => tag.replacen("generation", "if true", 1),
-        Some("endgeneration") => tag.replacen("endgeneration", "endif", 1),
-        Some(inner) => match assignment(inner) {
-            Some((target, value)) => {
-                let (filter, into_namespace) = (super::functions::BOUNDED, target.contains('.'));
-                let code = format!(" set {target} = ({value}) | {filter}({into_namespace}) ");
-                if joins_safe_text(tag) {
-                    escaping(tag, "", &format!("{{%{code}%}}"))
+fn for_loop(parser: &mut Parser<'_>) -> Code {
+    let target = target(parser)?;
+    if !parser.take_word("in") {
+        return Err("`for` has no `in`".to_owned());
+    }
+    let mut code = format!("for {target} in {}|py_iter", parser.tuple_without_condition()?);
+    if parser.take_word("if") {
+        code.push_str(&format!(" if {}", parser.expression()?));
+    }
+    if parser.take_word("recursive") {
+        code.push_str(" recursive");
+    }
+    Ok(code)
+}
+
+fn set(parser: &mut Parser<'_>) -> Code {
+    let target = target(parser)?;
+    if parser.take("=") {
+        let into_namespace = target.contains('.');
+        return Ok(format!("set {target} = {}|{BOUNDED}({into_namespace})", parser.tuple()?));
+    }
+    if parser.take("|") {
+        return Ok(format!("set {target} | {}", filters(parser)?));
+    }
+    Ok(format!("set {target}"))
+}
+
+fn with(parser: &mut Parser<'_>) -> Code {
+    // All values are computed before the first name is given one.
+    let (mut values, mut names) = (Vec::new(), Vec::new());
+    while !parser.is_at_end() {
+        if !values.is_empty() {
+            parser.expect(",")?;
+        }
+        let target = target(parser)?;
+        let target =
+            if target.contains(',') && !target.starts_with('(') { format!("({target})") } else { target };
+        parser.expect("=")?;
+        let value = format!("py_value{}", values.len());
+        names.push(format!("{target} = {value}"));
+        values.push(format!("{value} = {}|{BOUNDED}(false)", parser.expression()?));
+    }
+    values.append(&mut names);
+    Ok(["with", &values.join(", ")].join(" ").trim_end().to_owned())
+}
+
+fn filters(parser: &mut Parser<'_>) -> Code {
+    let mut code = parser.filter()?;
+    while parser.take("|") {
+        code = format!("{code} | {}", parser.filter()?);
+    }
+    Ok(code)
+}
+
+/// What a value is given to: a name, one in a namespace, or several of them.
+fn target(parser: &mut Parser<'_>) -> Code {
+    let mut code = String::new();
+    let mut n_open = 0;
+    loop {
+        if parser.take("(") {
+            code.push('(');
+            n_open += 1;
+            continue;
+        }
+        code.push_str(parser.name()?);
+        while parser.take(".") {
+            let name = parser.name()?;
+            if name.starts_with('_') {
+                return Err("a name in a namespace can't begin with an underscore".to_owned());
+            }
+            code = format!("{code}.{name}");
+        }
+        while n_open > 0 && parser.take(")") {
+            code.push(')');
+            n_open -= 1;
+        }
+        if !parser.take(",") {
+            break;
+        }
+        code.push_str(", ");
+    }
+    if n_open > 0 { Err("a parenthesis is not closed".to_owned()) } else { Ok(code) }
+}
+
+/// A macro's parameters.
+struct Parameters {
+    names: Vec<String>,
+    code: String,
+    /// Tags that give values to those whose default mentions a parameter before it, which the engine does not know.
+    late: Vec<String>,
+}
+
+impl Parameters {
+    /// Reads them, after the opening parenthesis.
+    fn read(parser: &mut Parser<'_>) -> Result<Self, String> {
+        let (mut names, mut codes, mut late): (Vec<String>, _, _) = (Vec::new(), Vec::new(), Vec::new());
+        while !parser.take(")") {
+            if !names.is_empty() {
+                parser.expect(",")?;
+            }
+            let name = parser.name()?;
+            if !parser.take("=") {
+                codes.push(name.to_owned());
+            } else {
+                let start = parser.place();
+                let default = parser.expression()?;
+                let end = Some(parser.place());
+                if names.iter().any(|before| parser.mentions(before, start, end)) {
+                    codes.push(format!("{name}=py_not_given"));
+                    late.push(format!("if {name} is undefined"));
+                    late.push(format!("set {name} = {default}|{BOUNDED}(false)"));
+                    late.push("endif".to_owned());
                 } else {
-                    let (before, after) = trims(tag);
-                    format!("{{%{before}{code}{after}%}}")
+                    codes.push(format!("{name}={default}"));
                 }
             }
-            None => tag.to_owned(),
-        },
-        None if tag.starts_with("{{") && joins_safe_text(tag) => {
-            // What escaping is done is done by joining; the whole is written as it is.
-            let code = tag[2..tag.len() - 2].trim_matches('-');
-            escaping(tag, "+", &format!("{{{{ ({code}) | safe }}}}"))
+            names.push(name.to_owned());
         }
-        None => tag.to_owned(),
-    };
-    out.push_str(&rewritten);
-}
-
-/// Whether a tag adds something to the result of the filter `safe`. Python then escapes the other operand for
-/// HTML, even where escaping is off: that filter's result is a type of its own, and its `+` does. The
-/// engine's does where escaping is on. A result that another tag gave a name to is not followed.
-fn joins_safe_text(tag: &str) -> bool {
-    let bytes = tag.as_bytes();
-    let (mut code, mut at) = (String::new(), 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            quote @ (b'\'' | b'"') => at = end_of_string(bytes, at + 1, quote),
-            byte => {
-                code.push(char::from(byte));
-                at += 1;
-            }
-        }
+        Ok(Parameters { names, code: codes.join(", "), late })
     }
-    let is_safe = |filter: &str| {
-        let after = filter.trim_start().strip_prefix("safe");
-        after.is_some_and(|after| !after.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
-    };
-    tag.ends_with('}') && code.contains('+') && code.split('|').skip(1).any(is_safe)
 }
 
-/// The code in place of a tag, with escaping on. The lines around it are left as the tag leaves them; `plain`
-/// is the mark for that of a tag without marks.
-fn escaping(tag: &str, plain: &'static str, code: &str) -> String {
-    let (before, after) = trims(tag);
-    let mark = |mark: &'static str| if mark.is_empty() { plain } else { mark };
-    format!("{{%{} autoescape 'html' %}}{code}{{% endautoescape {}%}}", mark(before), mark(after))
-}
-
-/// The marks for whitespace at both ends of a tag.
-fn trims(tag: &str) -> (&'static str, &'static str) {
-    let mark = |byte| match byte {
-        b'-' => "-",
-        b'+' => "+",
-        _ => "",
-    };
-    let bytes = tag.as_bytes();
-    (mark(bytes[2]), mark(bytes[bytes.len() - 3]))
-}
-
-/// The two sides of `set target = value`.
-fn assignment(statement: &str) -> Option<(&str, &str)> {
-    let rest = statement
-        .strip_prefix("set")
-        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace() || c == '('))?;
-    let is_target =
-        |c: char| c.is_alphanumeric() || c.is_ascii_whitespace() || matches!(c, '_' | '.' | ',' | '(' | ')');
-    let (target, value) = rest.split_once('=')?;
-    (target.chars().all(is_target) && !value.starts_with('=')).then_some((target.trim(), value.trim()))
+/// Where the tag that ends a raw part begins.
+fn end_of_raw(text: &str) -> Option<usize> {
+    let is_end =
+        |&at: &usize| text[at + 2..].trim_start_matches(['-', '+']).trim_start().starts_with("endraw");
+    text.match_indices("{%").map(|(at, _)| at).find(is_end)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::prepare;
+    use super::{BOUNDED, prepare};
 
     fn prepared(source: &str) -> String {
-        prepare(source).unwrap().replace(super::super::functions::BOUNDED, "B")
+        prepare(source).unwrap().replace(BOUNDED, "B")
     }
 
     #[test]
-    fn only_assignments_and_tags_for_training_change() {
-        assert_eq!(prepared("a{%- set x.y = z == 1 -%}b"), "a{%- set x.y = (z == 1) | B(true) -%}b");
-        assert_eq!(prepared("{%set a, b = 1, 2%}"), "{% set a, b = (1, 2) | B(false) %}");
-        assert_eq!(
-            prepared("{{ 'a+'|safe }}{{- 'a'|safe + 'b' }}"),
-            "{{ 'a+'|safe }}{%- autoescape 'html' %}{{ ( 'a'|safe + 'b' ) | safe }}{% endautoescape +%}"
-        );
-        assert_eq!(
-            prepared("{% set x = 'a' | safe + 'b' -%}"),
-            "{% autoescape 'html' %}{% set x = ('a' | safe + 'b') | B(false) %}{% endautoescape -%}"
-        );
-        assert_eq!(prepared("{%- generation -%}x{% endgeneration %}"), "{%- if true -%}x{% endif %}");
-        for same in [
-            "{% set x %}a{% endset %}",
-            "{% set x | indent(width=4) %}a{% endset %}",
-            "{% if a == 'set x = 1' %}{{ {'a': {'b': '%}'}} }}{% endif %}",
-            "{# {% set x = 1 %} #}{ % { {a}",
-            "{% raw %}{{ {% set x = 1 %}{%- endraw %}",
-            "{{ '%}' ~ \"it's\\\"}}\" }}",
+    fn tags_are_written_anew_and_text_is_not() {
+        for (source, expected) in [
+            ("a{%- set x.y = z == 1 -%}b", "a{%- set x.y = (z == (1))|B(true) -%}b"),
+            ("{%set a, b = 1, 2%}", "{% set a, b = ((1), (2),)|B(false) %}"),
+            ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
+            ("{% for a, (b, c) in d if a recursive +%}", "{% for a, (b, c) in d|py_iter if a recursive +%}"),
+            ("{{ 1\n+ 2 }}\r\nx\r", "{{ ((1)|py_add((2))) \n}}\nx\n"),
+            ("{% raw %}{{ {% set x = 1 %}{%- endraw %}", "{% raw +%}{{ {% set x = 1 %}{%- endraw %}"),
+            ("{# {% set x = 1 %} #}{ % { {a", "{# {% set x = 1 %} #}{ % { {a"),
+            (
+                "{% macro f(a) %}{{ varargs }}{% endmacro -%}",
+                "{% macro f(a, varargs=(), kwargs={}) %}{{ varargs }}{% endmacro %}\
+                 {% set f = f|py_collect(['a']) -%}",
+            ),
         ] {
-            assert_eq!(prepared(same), same);
-        }
-        assert_eq!(prepared("{% set x = '%}' %}"), "{% set x = ('%}') | B(false) %}");
-        for cut in ["{% set x = 1", "{{ 'a", "{# a", "{% raw %} {% end", "{", "{%", "{% set x = '\\"] {
-            assert_eq!(prepared(cut), cut);
+            assert_eq!(prepared(source), expected, "{source}");
         }
     }
 
     #[test]
-    fn long_tags_are_refused_but_long_strings_are_not() {
+    fn what_is_broken_or_too_long_is_refused_with_its_line() {
+        for source in
+            ["{% set x = 1", "{{ 'a", "{# a", "{% raw %} {% end", "{%", "{% do x %}", "{% include 'a' %}"]
+        {
+            assert!(prepare(source).is_err(), "{source}");
+        }
         assert!(prepare(&format!("{{{{ '{}' }}}}", "-".repeat(10_000))).is_ok());
-        let error = prepare(&format!("a\n{{{{ {}1 }}}}", "-".repeat(10_000))).unwrap_err();
-        assert!(error.contains("line 2"), "{error}");
+        let error = prepare(&format!("a\n{{{{ 1{} }}}}", "+1".repeat(10_000))).unwrap_err();
+        assert_eq!((error.line, error.reason.contains("1024")), (2, true), "{error:?}");
         assert!(prepare(&"-".repeat(1 << 20)).is_err());
     }
 }

@@ -1,0 +1,62 @@
+//! `strftime_now(format)`: the time that a template writes, as C's library does in its own language.
+
+use jiff::civil::DateTime;
+use jiff::fmt::strtime;
+use minijinja::{Error, Value};
+
+use super::arguments::type_error;
+
+/// The function, at a time.
+pub(super) fn strftime(now: DateTime) -> Value {
+    Value::from_function(move |format: &str| write(format, now))
+}
+
+fn write(format: &str, now: DateTime) -> Result<String, Error> {
+    let (mut out, mut rest) = (String::new(), format);
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let n_flags = rest.find(|c| !"-_0^#".contains(c)).unwrap_or(rest.len());
+        let (flags, after) = rest.split_at(n_flags);
+        let Some(kind) = after.chars().next() else {
+            out.push('%');
+            out.push_str(flags);
+            return Ok(out);
+        };
+        rest = &after[kind.len_utf8()..];
+        out.push_str(&match kind {
+            // A time of the place has no zone to name.
+            'z' | 'Z' => String::new(),
+            '%' => "%".to_owned(),
+            'f' => format!("{:06}", now.subsec_nanosecond() / 1000),
+            'c' => write("%a %b %e %H:%M:%S %Y", now)?,
+            'x' => write("%m/%d/%y", now)?,
+            'X' => write("%H:%M:%S", now)?,
+            'r' => write("%I:%M:%S %p", now)?,
+            'h' => write(&format!("%{flags}b"), now)?,
+            _ if "aAbBCdDeFgGHIjklmMnpPRsStTuUVwWyY".contains(kind) => {
+                strtime::format(format!("%{flags}{kind}"), now)
+                    .map_err(|error| type_error(format!("strftime_now: {error}")))?
+            }
+            // What C does not know stays as it is.
+            _ => format!("%{flags}{kind}"),
+        });
+    }
+    Ok(out + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_written_as_in_c() {
+        let now = "2026-01-02T03:04:05.678901".parse().expect("a time");
+        for (format, expected) in [
+            ("%d %b %Y, %H:%M:%S %A %-d", "02 Jan 2026, 03:04:05 Friday 2"),
+            ("%c|%x|%X|%r", "Fri Jan  2 03:04:05 2026|01/02/26|03:04:05|03:04:05 AM"),
+            ("%z%Z%%%f %j %U %W %V %G %u %w %y %e", "%678901 002 00 00 01 2026 5 5 26  2"),
+            ("%! 100%", "%! 100%"),
+        ] {
+            assert_eq!(super::write(format, now).expect(format), expected, "{format}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ mod answers;
 mod chat_templates;
 mod ends;
 mod golden;
+mod jinja_snippets;
 mod leniency;
 #[path = "../models/oracles.rs"]
 #[allow(dead_code)] // each test program uses a part

@@ -23,8 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Question {
     /// The model, if one is named.
     pub(crate) model: Option<ModelName>,
-    /// `None` where nothing is asked and standard input is a terminal.
-    pub(crate) prompt: Option<String>,
+    /// What the command line says of the prompt, its own words and those of a file; standard input may have more.
+    pub(crate) said: Option<String>,
+    /// Whether the file is standard input, of which nothing is left then.
+    is_all_said: bool,
     /// A first word of the prompt that may have been meant as a model's name.
     pub(crate) doubt: Option<String>,
 }
@@ -41,14 +43,24 @@ enum Found {
 impl Question {
     /// The question of a command line.
     pub(crate) fn of(args: &RunArgs) -> Result<Self> {
-        Self::with(args, find, input::piped)
+        Self::with(args, find)
     }
 
-    fn with(
-        args: &RunArgs,
-        find: impl Fn(&Path) -> Found,
+    /// The prompt, which takes all of standard input unless that is a terminal; `None` where nothing is asked.
+    pub(crate) fn prompt(&self) -> Result<Option<String>> {
+        self.prompt_with(input::piped)
+    }
+
+    fn prompt_with(
+        &self,
         piped: impl FnOnce(Option<Duration>) -> Result<Option<String>>,
-    ) -> Result<Self> {
+    ) -> Result<Option<String>> {
+        let patience = self.said.as_ref().map(|_| PATIENCE);
+        let more = if self.is_all_said { None } else { piped(patience)?.map(strip_line_end) };
+        Ok(joined(self.said.clone().into_iter().chain(more)))
+    }
+
+    fn with(args: &RunArgs, find: impl Fn(&Path) -> Found) -> Result<Self> {
         let mut model = args.session.model.clone();
         let mut words: Vec<&OsStr> = args.first.iter().chain(&args.rest).map(OsString::as_os_str).collect();
         let mut doubt = None;
@@ -65,7 +77,8 @@ impl Question {
             }
         }
         words.extend(args.literal.iter().map(OsString::as_os_str));
-        Ok(Self { model, prompt: prompt(args, &words, piped)?, doubt })
+        let is_all_said = args.file.as_deref() == Some(Path::new(input::STDIN));
+        Ok(Self { model, said: said(args, &words)?, is_all_said, doubt })
     }
 }
 
@@ -116,12 +129,8 @@ fn has_white_space(text: &OsStr) -> bool {
     text.to_string_lossy().contains(char::is_whitespace)
 }
 
-/// The prompt's parts, with an empty line between them.
-fn prompt(
-    args: &RunArgs,
-    words: &[&OsStr],
-    piped: impl FnOnce(Option<Duration>) -> Result<Option<String>>,
-) -> Result<Option<String>> {
+/// What the command line says of the prompt.
+fn said(args: &RunArgs, words: &[&OsStr]) -> Result<Option<String>> {
     if !words.is_empty() && args.prompt.is_some() {
         return Err(Failure::new(Kind::Usage, "there are two prompts, an argument and that of --prompt")
             .advice("give one of them"));
@@ -136,15 +145,13 @@ fn prompt(
     if let Some(path) = &args.file {
         parts.push(strip_line_end(input::file(path)?));
     }
-    if args.file.as_deref() != Some(Path::new(input::STDIN)) {
-        let patience = (!parts.is_empty()).then_some(PATIENCE);
-        parts.extend(piped(patience)?.map(strip_line_end));
-    }
-    if parts.is_empty() {
-        return Ok(None);
-    }
-    parts.retain(|part| !part.is_empty());
-    Ok(Some(parts.join("\n\n")))
+    Ok(joined(parts))
+}
+
+/// Parts of a prompt with an empty line between them; `None` if there are none.
+fn joined(parts: impl IntoIterator<Item = String>) -> Option<String> {
+    let (full, empty): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| !part.is_empty());
+    (!full.is_empty() || !empty.is_empty()).then(|| full.join("\n\n"))
 }
 
 /// What a file or a pipe ends with is the end of a line, not a part of the question.
@@ -177,8 +184,9 @@ mod tests {
             Some("src" | "models/") => Found::Other,
             _ => Found::Nothing,
         };
-        let question = Question::with(&args, find, |_| Ok(stdin.map(str::to_owned)))?;
-        Ok((question.model.map(|model| model.to_string()), question.prompt))
+        let question = Question::with(&args, find)?;
+        let prompt = question.prompt_with(|_| Ok(stdin.map(str::to_owned)))?;
+        Ok((question.model.map(|model| model.to_string()), prompt))
     }
 
     #[test]
@@ -256,7 +264,7 @@ mod tests {
             let Command::Run(args) = Cli::read(&args).expect("arguments").command else {
                 panic!("another command")
             };
-            Question::with(&args, |_| Found::Nothing, |_| Ok(None)).expect("a question").doubt
+            Question::with(&args, |_| Found::Nothing).expect("a question").doubt
         };
         assert_eq!(doubt(&["llama3.2:1b"]).as_deref(), Some("llama3.2:1b"));
         assert_eq!(doubt(&["mistral", "why is the sky blue?"]).as_deref(), Some("mistral"));

@@ -13,29 +13,45 @@ use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, catalogue};
 use crate::input;
 use crate::question::Question;
-use crate::session::{Prompt, Session};
+use crate::session::Opened;
 use crate::speech::Form;
 
 /// Streams the answer to standard output; opens a chat where a model is named on a terminal and nothing is asked.
 pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let question = Question::of(args)?;
-    let Some(text) = &question.prompt else {
+    if question.said.is_none() && io::stdin().is_terminal() {
         return match &question.model {
             Some(model) if opens_chat(args) => chat::talk(model, true, &args.session, fetcher),
             _ => Err(no_prompt()),
         };
-    };
-    if text.trim().is_empty() && !args.raw {
-        return Err(Failure::new(Kind::Usage, "the prompt is empty")
-            .advice("give one as an argument, or send it through a pipe"));
     }
     if let Some(word) = &question.doubt {
         note_doubt(word, fetcher);
     }
     let tools = args.tools.as_deref().map_or(Ok(Vec::new()), tools)?;
     let model = question.model.clone().unwrap_or_else(|| args.session.model());
-    let mut session = Session::start(&model, &args.session, text, fetcher)?;
-    let prompt = prompt(args, text, tools, &session)?;
+    let opened = Opened::open(&model, &args.session, fetcher)?;
+    let converses = converses(args, &opened)?;
+    let opening = opened.opening();
+    let conversation = |text: &str| -> Vec<Message> {
+        opening.iter().cloned().chain([Message::new("user", text)]).collect()
+    };
+    // Before standard input is used up, which a script's loop may share with us.
+    if let Some(said) = &question.said
+        && converses
+    {
+        opened.check_turn(&conversation(said), &tools)?;
+    }
+    let text = question.prompt()?.ok_or_else(no_prompt)?;
+    if text.trim().is_empty() && !args.raw {
+        return Err(Failure::new(Kind::Usage, "the prompt is empty")
+            .advice("give one as an argument, or send it through a pipe"));
+    }
+    let mut session = opened.load(&text)?;
+    let prompt = match converses {
+        true => session.turn(&conversation(&text), &tools)?,
+        false => session.continuation(&text)?,
+    };
     let form = match args.json {
         true => Form::Json { logprobs: args.logprobs.map(usize::from) },
         false => Form::Prose,
@@ -74,19 +90,19 @@ fn note_doubt(word: &str, fetcher: &Fetcher<'_>) {
     fetcher.terminal.note(format_args!("no model is called {word:?}: it is a prompt for {default}{advice}"));
 }
 
-/// What the model goes on with.
-fn prompt(args: &RunArgs, text: &str, tools: Vec<Value>, session: &Session<'_>) -> Result<Prompt> {
-    if !args.raw && session.has_template() {
-        let opening = session.opening();
-        let messages: Vec<Message> = opening.into_iter().chain([Message::new("user", text)]).collect();
-        return session.turn(&messages, tools);
+/// Whether the prompt is put to the model as a conversation.
+fn converses(args: &RunArgs, model: &Opened<'_>) -> Result<bool> {
+    if args.raw || model.has_template() {
+        return Ok(!args.raw);
     }
     let system = args.session.talk.system.as_ref().map(|_| "--system");
-    if let Some(flag) = system.or(args.tools.as_ref().map(|_| "--tools")) {
-        let what = format!("{flag} needs a chat template, and the model has none");
-        return Err(Failure::new(Kind::Usage, what).advice("`--chat-template chatml` is one that many know"));
+    match system.or(args.tools.as_ref().map(|_| "--tools")) {
+        Some(flag) => {
+            let what = format!("{flag} needs a chat template, and the model has none");
+            Err(Failure::new(Kind::Usage, what).advice("`--chat-template chatml` is one that many know"))
+        }
+        None => Ok(false),
     }
-    session.continuation(text)
 }
 
 /// Descriptions of tools from a file.

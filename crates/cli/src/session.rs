@@ -1,12 +1,11 @@
 //! A loaded model that answers on standard output: what `run` and `chat` share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use metallic::engine::{RequestId, Stats};
 use metallic::sampling::SamplingParams;
 use metallic::text::{AnswerFormat, AnswerSplitter, EncodeOptions, Message, RenderOptions, Tokenizer};
-use metallic::{Engine, Event, FinishReason, Request};
+use metallic::{Engine, Event, FinishReason, GgufFile, Request};
 
 use crate::args::SessionArgs;
 use crate::budget;
@@ -20,16 +19,27 @@ use crate::settings::Settings;
 use crate::speech::{Form, Speech};
 use crate::terminal::{Style, human_bytes};
 
+/// A model whose weights are not read yet: what is wrong with a question is told before they are.
+pub(crate) struct Opened<'a> {
+    file: GgufFile,
+    tokenizer: Tokenizer,
+    setup: Setup<'a>,
+}
+
 /// A model ready to answer.
 pub(crate) struct Session<'a> {
-    args: &'a SessionArgs,
-    fetcher: &'a Fetcher<'a>,
-    name: ModelName,
-    path: PathBuf,
     engine: Engine,
+    setup: Setup<'a>,
     settings: Settings,
     /// What the settings make of it.
     sampling: SamplingParams,
+}
+
+/// How a model is talked with.
+struct Setup<'a> {
+    args: &'a SessionArgs,
+    fetcher: &'a Fetcher<'a>,
+    name: ModelName,
     template: Option<chat_template::Chosen>,
     /// Of a model with a short name.
     entry: Option<&'static Entry>,
@@ -60,14 +70,9 @@ impl Prompt {
     }
 }
 
-impl<'a> Session<'a> {
-    /// Finds and loads the model. What is known of what will be asked first is refused before, if it can't fit.
-    pub(crate) fn start(
-        name: &ModelName,
-        args: &'a SessionArgs,
-        first: &str,
-        fetcher: &'a Fetcher<'a>,
-    ) -> Result<Self> {
+impl<'a> Opened<'a> {
+    /// Finds and opens the model.
+    pub(crate) fn open(name: &ModelName, args: &'a SessionArgs, fetcher: &'a Fetcher<'a>) -> Result<Self> {
         let path = fetcher.locate(name)?.path;
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
@@ -76,24 +81,86 @@ impl<'a> Session<'a> {
             ModelName::Catalogue(entry) => Some(*entry),
             _ => None,
         };
+        Ok(Self { file, tokenizer, setup: Setup { args, fetcher, name: name.clone(), template, entry } })
+    }
+
+    /// Whether the model was made for conversation.
+    pub(crate) fn has_template(&self) -> bool {
+        self.setup.template.is_some()
+    }
+
+    /// Makes sure that the template takes a conversation.
+    pub(crate) fn check_turn(&self, messages: &[Message], tools: &[serde_json::Value]) -> Result<()> {
+        self.setup.render(&self.tokenizer, messages, tools).map(drop)
+    }
+
+    /// The message that opens a conversation: the user's, or the one that comes with a short name.
+    pub(crate) fn opening(&self) -> Option<Message> {
+        self.setup.opening()
+    }
+
+    /// Loads the model. What is known of what will be asked first is refused before, if it can't fit.
+    pub(crate) fn load(self, first: &str) -> Result<Session<'a>> {
+        let Self { file, tokenizer, setup } = self;
+        let args = setup.args;
         let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
-        let sampling = sampling(&settings, entry, &tokenizer)?;
+        let sampling = sampling(&settings, setup.entry, &tokenizer)?;
         let budget = budget::to_run_in(&args.engine.compute);
         let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT)?;
         model_file::refuse_too_long(&tokenizer, first, planned.plan.request.n_ctx)?;
-        let model = planned.load(&args.engine, fetcher.terminal)?;
-        if let Some(Entry { name, temperature, system, .. }) = entry {
+        let model = planned.load(&args.engine, setup.fetcher.terminal)?;
+        if let Some(Entry { name, temperature, system, .. }) = setup.entry {
             tracing::info!(
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        let engine = Engine::new(model, tokenizer);
-        Ok(Session { args, fetcher, name: name.clone(), path, engine, settings, sampling, template, entry })
+        Ok(Session { engine: Engine::new(model, tokenizer), setup, settings, sampling })
+    }
+}
+
+impl Setup<'_> {
+    /// See [`Opened::opening`].
+    fn opening(&self) -> Option<Message> {
+        let system = self.args.talk.system.as_deref();
+        let text = system.or(self.entry.and_then(|entry| entry.system));
+        text.map(|text| Message::new("system", text))
     }
 
+    /// The text that a conversation is to the model, and its template.
+    fn render(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+    ) -> Result<(String, &chat_template::Chosen)> {
+        let Some(template) = &self.template else {
+            return Err(Failure::new(Kind::BadModel, format!("{} has no chat template", self.name)));
+        };
+        let name_of = |id: Option<u32>| {
+            let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
+            String::from_utf8_lossy(piece).into_owned()
+        };
+        let options = RenderOptions {
+            bos_token: name_of(tokenizer.bos()),
+            eos_token: name_of(tokenizer.eos()),
+            tools: tools.to_vec(),
+            now: Some(jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::system()).datetime()),
+            ..RenderOptions::default()
+        };
+        let text = template.render(messages, &options)?;
+        let without_tools = RenderOptions { tools: Vec::new(), ..options };
+        if !tools.is_empty() && template.render(messages, &without_tools).is_ok_and(|other| other == text) {
+            let what = "the chat template has no place for tools, so the model would not know of them";
+            return Err(Failure::new(Kind::BadModel, what).advice("`--chat-template` uses another"));
+        }
+        Ok((text, template))
+    }
+}
+
+impl<'a> Session<'a> {
     /// The model, as the user calls it.
     pub(crate) fn name(&self) -> &ModelName {
-        &self.name
+        &self.setup.name
     }
 
     /// Tokens that prompt and answer may have together.
@@ -115,26 +182,19 @@ impl<'a> Session<'a> {
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings.set(name, value)?;
-        self.sampling = sampling(&settings, self.entry, self.engine.tokenizer())?;
+        self.sampling = sampling(&settings, self.setup.entry, self.engine.tokenizer())?;
         self.settings = settings;
         Ok(())
     }
 
-    /// Whether the model was made for conversation.
-    pub(crate) fn has_template(&self) -> bool {
-        self.template.is_some()
-    }
-
-    /// The message that opens a conversation: the user's, or the one that comes with a short name.
+    /// See [`Opened::opening`].
     pub(crate) fn opening(&self) -> Option<Message> {
-        let system = self.args.talk.system.as_deref();
-        let text = system.or(self.entry.and_then(|entry| entry.system));
-        text.map(|text| Message::new("system", text))
+        self.setup.opening()
     }
 
     /// The tokens that make the model go on with a text.
     pub(crate) fn continuation(&self, text: &str) -> Result<Prompt> {
-        model_file::refuse_too_long(self.engine.tokenizer(), text, self.engine.model().n_ctx())?;
+        model_file::refuse_too_long(self.engine.tokenizer(), text, self.n_ctx())?;
         // The user's own text: special tokens in it are meant as such.
         let options = EncodeOptions { add_bos: true, add_eos: true, parse_special: true };
         let tokens = model_file::encode(self.engine.tokenizer(), text, options)?;
@@ -142,35 +202,11 @@ impl<'a> Session<'a> {
     }
 
     /// What makes the model say the next message of a conversation, in which it may call tools.
-    pub(crate) fn turn(&self, messages: &[Message], tools: Vec<serde_json::Value>) -> Result<Prompt> {
-        let Some(template) = &self.template else {
-            return Err(Failure::new(
-                Kind::BadModel,
-                format!("{} has no chat template", self.path.display()),
-            ));
-        };
+    pub(crate) fn turn(&self, messages: &[Message], tools: &[serde_json::Value]) -> Result<Prompt> {
         let tokenizer = self.engine.tokenizer();
         let newest = messages.last().and_then(|message| message.content.as_ref()?.as_str());
-        model_file::refuse_too_long(tokenizer, newest.unwrap_or_default(), self.engine.model().n_ctx())?;
-        let name_of = |id: Option<u32>| {
-            let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
-            String::from_utf8_lossy(piece).into_owned()
-        };
-        let options = RenderOptions {
-            bos_token: name_of(tokenizer.bos()),
-            eos_token: name_of(tokenizer.eos()),
-            tools,
-            now: Some(jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::system()).datetime()),
-            ..RenderOptions::default()
-        };
-        let text = template.render(messages, &options)?;
-        let without_tools = RenderOptions { tools: Vec::new(), ..options.clone() };
-        if !options.tools.is_empty()
-            && template.render(messages, &without_tools).is_ok_and(|other| other == text)
-        {
-            let what = "the chat template has no place for tools, so the model would not know of them";
-            return Err(Failure::new(Kind::BadModel, what).advice("`--chat-template` uses another"));
-        }
+        model_file::refuse_too_long(tokenizer, newest.unwrap_or_default(), self.n_ctx())?;
+        let (text, template) = self.setup.render(tokenizer, messages, tools)?;
         let format = template.answer_format();
         let (splitter, markers) = (format.splitter(&text), format.control_tokens(tokenizer, &text));
         // Some templates write BOS themselves, others leave it to the tokenizer. What follows is the model's to say.
@@ -198,11 +234,11 @@ impl<'a> Session<'a> {
         };
         let n_prompt = request.prompt.len() as u64;
         let id = self.engine.submit(request).map_err(|error| cannot_answer(Arc::new(error)))?;
-        let terminal = self.fetcher.terminal;
-        let mut speech = Speech::new(form, terminal, self.args.talk.reasoning, prompt.splitter);
+        let terminal = self.setup.fetcher.terminal;
+        let mut speech = Speech::new(form, terminal, self.setup.args.talk.reasoning, prompt.splitter);
         let reading = terminal.token_count("reading the prompt", n_prompt);
         let meter = Meter::start(self.engine.model());
-        let interrupt = self.fetcher.interrupt.heed();
+        let interrupt = self.setup.fetcher.interrupt.heed();
         let mut has_begun = false;
         let end = loop {
             let mut events = Vec::new();
@@ -257,7 +293,8 @@ impl<'a> Session<'a> {
     pub(crate) fn note_cost(&self, answer: &Answer) {
         if answer.reason == FinishReason::MaxTokens {
             let n_predict = self.settings.answer.n_predict;
-            self.fetcher
+            self.setup
+                .fetcher
                 .terminal
                 .note(format_args!("the answer is cut: -n {n_predict} allows no more tokens"));
         }
@@ -277,7 +314,7 @@ impl<'a> Session<'a> {
         }
         let details = if self.settings.answer.stats { answer.cost.lines() } else { Vec::new() };
         for line in std::iter::once(line).chain(details) {
-            self.fetcher.terminal.note(self.fetcher.terminal.paint_err(Style::Dim, line));
+            self.setup.fetcher.terminal.note(self.setup.fetcher.terminal.paint_err(Style::Dim, line));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, ModelName};
 use crate::interrupt::Interrupt;
 use crate::output_file::{OutputFile, Target};
-use crate::session::{Answer, Prompt, Session};
+use crate::session::{Answer, Opened, Prompt, Session};
 use crate::speech::Form;
 use crate::terminal::Style;
 
@@ -42,13 +42,14 @@ pub(crate) fn run(args: &ChatArgs, fetcher: &Fetcher<'_>) -> Result<()> {
 /// Talks with a model; `shifts` is whether the oldest turns give way when the context is full. Of a
 /// script, whose turns nobody watches, the first failure is the chat's.
 pub(crate) fn talk(model: &ModelName, shifts: bool, args: &SessionArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let session = Session::start(model, args, "", fetcher)?;
-    if !session.has_template() {
+    let opened = Opened::open(model, args, fetcher)?;
+    if !opened.has_template() {
         return Err(Failure::new(Kind::BadModel, format!("{model} has no chat template")).advice(
             "if it was made for conversation, `--chat-template` says how, chatml for many; \
                  if not, use `metallic run --raw`",
         ));
     }
+    let session = opened.load("")?;
     let mut editor = Editor::new(fetcher.terminal)?;
     let welcome = format!(
         "{} with a context of {} tokens; /help for what can be typed, Ctrl-D to leave",
@@ -132,7 +133,7 @@ impl Chat<'_> {
 
     /// What makes the model answer what it is told.
     fn prompt(&self) -> Result<Prompt> {
-        self.session.turn(&self.conversation.told(), self.tools.clone())
+        self.session.turn(&self.conversation.told(), &self.tools)
     }
 
     /// Has the model answer, with room for that if older turns can give way.
@@ -141,7 +142,7 @@ impl Chat<'_> {
         let n_ctx = session.n_ctx();
         let room = session.max_tokens().unwrap_or(n_ctx / ROOM).min(n_ctx / 2);
         if !self.shifts {
-            let prompt = session.turn(&conversation.told(), tools.clone())?;
+            let prompt = session.turn(&conversation.told(), tools)?;
             return session.answer(prompt, Form::Prose, &mut |_, _| None);
         }
         let prompt = prompt_with(room, session, conversation, tools)?;
@@ -183,7 +184,7 @@ fn prompt_with(
     tools: &[Value],
 ) -> Result<Prompt> {
     loop {
-        let prompt = session.turn(&conversation.told(), tools.to_vec())?;
+        let prompt = session.turn(&conversation.told(), tools)?;
         if prompt.n_tokens() + room <= session.n_ctx() || !conversation.forget_oldest() {
             return Ok(prompt);
         }

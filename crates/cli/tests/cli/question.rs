@@ -1,6 +1,6 @@
 //! `metallic run MODEL PROMPT`: which argument is the model, and where the prompt comes from.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use crate::alphabet;
@@ -70,6 +70,22 @@ fn a_prompt_comes_from_a_file_a_pipe_and_arguments() {
         "de\n",
         "nothing on standard input"
     );
+}
+
+/// As in a loop of a shell, which reads its own lines from there.
+#[test]
+fn what_is_refused_leaves_standard_input_alone() {
+    let sandbox = sandbox("question-refused");
+    sandbox.write("refuses.jinja", "{{ raise_exception('not so') }}");
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"the next line\n").unwrap();
+    let mut command = sandbox.command(&["run", "a.gguf", "--chat-template", "refuses.jinja", "hi"]);
+    let refused = outcome(command.stdin(reader.try_clone().unwrap()).output().unwrap());
+    assert!(refused.fails(1).contains("not so"));
+    drop(writer);
+    let mut left = String::new();
+    reader.read_to_string(&mut left).unwrap();
+    assert_eq!(left, "the next line\n");
 }
 
 /// As from a program that starts this one and keeps a pipe to it, or from `ssh` without a terminal.

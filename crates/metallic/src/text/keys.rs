@@ -52,6 +52,10 @@ impl<'m, 'a> Keys<'m, 'a> {
         format!("{PREFIX}{key}")
     }
 
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.metadata.get(&self.full(key)).is_some()
+    }
+
     pub(super) fn required<T: FromValue<'a>>(&self, key: &'static str) -> Result<T, TokenizerError> {
         Ok(self.metadata.required(&self.full(key))?)
     }

@@ -141,7 +141,17 @@ impl Tokenizer {
         let vocabulary = Vocabulary::read(keys, alphabet)?;
         let id = |key| keys.token_id(vocabulary.len(), key);
         let (mut bos, mut eos) = (id("bos_token_id")?, id("eos_token_id")?);
-        let unknown = id("unknown_token_id")?;
+        let mut unknown = id("unknown_token_id")?;
+        if name == "llama" {
+            // Old files leave out what SentencePiece does unless told otherwise; llama.cpp has the same defaults.
+            let or = |found: Option<u32>, key, default, of| {
+                let is_one = !keys.has(key) && vocabulary.token_type(default) == Some(of);
+                found.or(is_one.then_some(default))
+            };
+            unknown = or(unknown, "unknown_token_id", 0, TokenType::Unknown);
+            bos = or(bos, "bos_token_id", 1, TokenType::Control);
+            eos = or(eos, "eos_token_id", 2, TokenType::Control);
+        }
         let model = match (name, pre_tokenizer) {
             (_, Some(pre_tokenizer)) => Model::Bpe(Bpe::read(keys, &vocabulary, pre_tokenizer, unknown)?),
             ("llama", _) => Model::Spm(Spm::read(keys, &vocabulary, unknown)?),

@@ -148,6 +148,23 @@ fn scores_may_be_integers() {
     assert_eq!(ids(&spm), expected);
 }
 
+/// llama.cpp (`src/llama-vocab.cpp`) and SentencePiece have `<unk>`, `<s>` and `</s>` as 0, 1 and 2.
+#[test]
+fn special_tokens_that_no_key_names_are_sentence_pieces_own() {
+    let mut spm = Parts::spm(&[("▁", -1.0), ("a", -1.0)]);
+    spm.ids.clear();
+    let (tokenizer, warnings) = load(&spm);
+    let tokenizer = tokenizer.expect("a usable vocabulary");
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), warnings), (Some(1), Some(2), vec![]));
+    let options = EncodeOptions { add_bos: true, ..PLAIN };
+    assert_eq!(tokenizer.encode("a", options).expect("ids"), [1, 259, 260]);
+    // What a key says is not there is not, and a piece of text is no mark.
+    spm.numbers = vec![("bos_token_id", -1)];
+    spm.types[2] = 1;
+    let tokenizer = spm.tokenizer().expect("a usable vocabulary");
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, None));
+}
+
 /// A type that no one defined is that of text: text becomes the token, and the token is shown.
 #[test]
 fn a_token_of_no_type_is_text() {

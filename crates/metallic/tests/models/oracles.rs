@@ -59,6 +59,11 @@ impl Oracles {
     }
 }
 
+/// Whether everything is to be tested, however long it takes, rather than a part of each kind: `.ci/run full`.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("METALLIC_FULL").is_some()
+}
+
 /// The architecture of a model of [`Oracles::supported`].
 pub(crate) fn architecture(model: &str) -> &str {
     let name = model.rsplit_once('/').map_or(model, |(_, name)| name);

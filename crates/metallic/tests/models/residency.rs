@@ -6,7 +6,7 @@ use metallic::model::Piece;
 use metallic::{Error, GgufFile, GgufLoader, Model, testing};
 
 use crate::containers::write_shards;
-use crate::oracles::{Oracles, model};
+use crate::oracles::{Oracles, is_full, model};
 
 /// Slots, and bytes of a chunk: from a row at a time to more than any matrix here.
 const SLOTS: [(usize, usize); 4] = [(1, 1), (2, 1000), (3, 20_000), (8, 4 << 20)];
@@ -36,14 +36,17 @@ fn limits(loader: &GgufLoader<'_>, at_least: GgufLoader<'_>) -> (u64, u64) {
 fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
     let expected = logits(&mut loader().load().expect("a model"), tokens);
     let readers: Vec<ReaderKind> = ReaderKind::available().collect();
-    // In turns: three budgets for each of the slots, so that each of these meets each reader.
+    // In turns, so that each number of slots meets each reader.
     let mut readers = readers.iter().copied().cycle();
     for (i, (n_slots, chunk_bytes)) in (1..).zip(SLOTS) {
         let with = |ram: u64| loader().slots(n_slots, chunk_bytes).budget(MemoryBudget::given(ram));
         let (floor, everything) = limits(&loader(), with(0));
         assert!(with(floor - 1).plan().is_err(), "{name}: less than the floor");
-        let between = floor + everything.saturating_sub(floor) * i / (SLOTS.len() as u64 + 1);
-        for ram in [floor, between, everything] {
+        let part = |i: u64, n: u64| floor + everything.saturating_sub(floor) * i / n;
+        let gating = [floor, part(i, SLOTS.len() as u64 + 1), everything];
+        let all = (0..=6).map(|i| part(i, 6));
+        let budgets: Vec<u64> = if is_full() { all.collect() } else { gating.to_vec() };
+        for ram in budgets {
             let reader = readers.next().expect("threads at least");
             let mut model = with(ram).reader(reader).load().expect("a model within its budget");
             let plan = model.plan().clone();

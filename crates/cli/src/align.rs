@@ -33,13 +33,34 @@ pub(crate) fn run(args: &AlignArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let outputs = output_paths(&args.out, &inputs)?;
     let outputs = outputs.iter().map(|output| Target::check(output, &inputs, args.force));
     let outputs: Vec<Target> = outputs.collect::<Result<_>>()?;
+    let written = write_all(&model, &inputs, outputs, args.alignment, fetcher);
+    // Whatever came of it: copies of a file that changes are of no use, and that explains any failure.
+    model.check_unchanged().map_err(|e| model_file::unusable(&path, e))?;
+    let written = written?;
+
+    let alignment = args.alignment;
+    let notes = written.iter().map(|output| output.path().display());
+    let notes = notes.map(|output| format!("{output}: aligned to {alignment} bytes, and checked"));
+    let notes: Vec<String> = notes.collect();
+    OutputFile::finish_all(written)?;
+    notes.iter().for_each(|note| fetcher.terminal.note(note));
+    Ok(())
+}
+
+/// Writes the files of a model, and makes sure that they read back as the same.
+fn write_all<'a>(
+    model: &GgufFile,
+    inputs: &[&Path],
+    outputs: Vec<Target>,
+    alignment: u64,
+    fetcher: &Fetcher<'a>,
+) -> Result<Vec<OutputFile<'a>>> {
     let start =
         |label| Work { bar: fetcher.terminal.byte_bar(label, model.n_bytes()), interrupt: fetcher.interrupt };
-
     let work = start("writing");
     let mut written = Vec::new();
     for (input, output) in inputs.iter().zip(outputs) {
-        written.push(work.write(&Shard::open(input)?, output, args.alignment)?);
+        written.push(work.write(&Shard::open(input)?, output, alignment)?);
     }
     work.bar.finish_and_clear();
 
@@ -51,14 +72,7 @@ pub(crate) fn run(args: &AlignArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         }
     }
     work.bar.finish_and_clear();
-
-    let alignment = args.alignment;
-    let notes = written.iter().map(|output| output.path().display());
-    let notes = notes.map(|output| format!("{output}: aligned to {alignment} bytes, and checked"));
-    let notes: Vec<String> = notes.collect();
-    OutputFile::finish_all(written)?;
-    notes.iter().for_each(|note| fetcher.terminal.note(note));
-    Ok(())
+    Ok(written)
 }
 
 /// Where each shard goes: a single file to `out`, the shards of a split model to names made of it.

@@ -20,7 +20,7 @@ pub(crate) fn piped(patience: Option<Duration>) -> Result<Option<String>> {
         return Ok(None);
     }
     if let Some(patience) = patience
-        && !begins_within(patience)?
+        && !begins_within(patience)
     {
         tracing::warn!(
             "nothing came on standard input in {} s, so the prompt is answered without it; \
@@ -34,15 +34,18 @@ pub(crate) fn piped(patience: Option<Duration>) -> Result<Option<String>> {
 
 /// Waits until there is something to read, or the end. No system-independent call waits for that, so a thread does; if it
 /// waits in vain, it ends with the process.
-fn begins_within(patience: Duration) -> Result<bool> {
+fn begins_within(patience: Duration) -> bool {
     let (sender, begun) = mpsc::channel();
     let wait = move || {
         // An error comes again where the text is read.
         let _ = io::stdin().lock().fill_buf();
         let _ = sender.send(());
     };
-    thread::Builder::new().spawn(wait).map_err(|e| Failure::io("can't wait for standard input", e))?;
-    Ok(begun.recv_timeout(patience) != Err(RecvTimeoutError::Timeout))
+    if let Err(error) = thread::Builder::new().spawn(wait) {
+        tracing::info!("standard input is waited for, however long it takes: {error}");
+        return true;
+    }
+    begun.recv_timeout(patience) != Err(RecvTimeoutError::Timeout)
 }
 
 fn stdin() -> Result<String> {

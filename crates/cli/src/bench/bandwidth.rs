@@ -9,7 +9,7 @@ use memmap2::MmapMut;
 use metallic::ThreadPool;
 
 use crate::cost::per_second;
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::Result;
 use crate::model_file;
 
 /// What is read in a pass, by all threads together: more than the caches of nearly any machine hold.
@@ -31,10 +31,14 @@ pub(crate) fn measure(n_threads: usize, room_bytes: u64) -> Result<Option<f64>> 
         return Ok(None);
     }
     let pool = ThreadPool::new(n_threads).map_err(|e| model_file::no_threads(n_threads, e))?;
-    let shares =
-        (0..n_threads).map(|_| untouched(share_bytes).map(Mutex::new)).collect::<io::Result<Vec<_>>>();
-    let shares = shares
-        .map_err(|e| Failure::new(Kind::General, "no memory to measure its bandwidth with").because(e))?;
+    let shares = (0..n_threads).map(|_| untouched(share_bytes).map(Mutex::new));
+    let shares = match shares.collect::<io::Result<Vec<_>>>() {
+        Ok(shares) => shares,
+        Err(error) => {
+            tracing::info!("the bandwidth of memory is unknown: there is none to measure it with: {error}");
+            return Ok(None);
+        }
+    };
     let share = |worker: usize| shares[worker].lock().unwrap_or_else(PoisonError::into_inner);
     // Touched first by the thread that reads it, so that it lies close to it; pages of zeros may all be the same page.
     pool.run(&|worker| share(worker).fill(1));

@@ -176,14 +176,7 @@ fn a_full_disk_is_one_error_and_leaves_nothing() {
 #[test]
 fn signals_leave_nothing() {
     let sandbox = Sandbox::new("align-signals");
-    let mut file = GgufWriter::new();
-    file.tensor("huge", GgmlType::F32, &[4 << 30]).unwrap();
-    let mut header = Vec::new();
-    file.begin(&mut header).unwrap();
-    // The tensor's 16 GiB are a hole, which takes seconds to copy and no room on the disk.
-    let path = sandbox.write("a.gguf", &header);
-    fs::File::options().append(true).open(path).unwrap().set_len(header.len() as u64 + (16 << 30)).unwrap();
-    fs::create_dir(sandbox.path("out")).unwrap();
+    write_huge(&sandbox, 16 << 30);
     for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let child = sandbox.spawn(&["align", "a.gguf", "out/b.gguf"]);
         wait_for("the temporary file", || !sandbox.names("out").is_empty());
@@ -192,4 +185,33 @@ fn signals_leave_nothing() {
         assert_eq!(outcome.code, Some(code), "{outcome:?}");
         assert_eq!(sandbox.names("out"), [""; 0], "{signal}");
     }
+}
+
+/// A model of a hole, which takes time to copy and no room on the disk; and a folder for the copy.
+#[cfg(unix)]
+fn write_huge(sandbox: &Sandbox, n_bytes: u64) {
+    let mut file = GgufWriter::new();
+    file.tensor("huge", GgmlType::F32, &[n_bytes / 4]).unwrap();
+    let mut header = Vec::new();
+    file.begin(&mut header).unwrap();
+    let path = sandbox.write("a.gguf", &header);
+    fs::File::options().append(true).open(path).unwrap().set_len(header.len() as u64 + n_bytes).unwrap();
+    fs::create_dir(sandbox.path("out")).unwrap();
+}
+
+/// Read again, a copy of a mixture of the old and the new would be the same as the new.
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_overwritten_meanwhile_is_not_copied() {
+    use std::os::unix::fs::FileExt as _;
+
+    let sandbox = Sandbox::new("align-overwritten");
+    write_huge(&sandbox, 1 << 30);
+    let child = sandbox.spawn(&["align", "a.gguf", "out/b.gguf"]);
+    wait_for("the temporary file", || !sandbox.names("out").is_empty());
+    let file = fs::File::options().write(true).open(sandbox.path("a.gguf")).unwrap();
+    file.write_at(&[7; 4096], (1 << 30) - 4096).unwrap();
+    let outcome = outcome(child.wait_with_output().unwrap());
+    assert!(outcome.fails(5).contains("a.gguf was written to"), "{outcome:?}");
+    assert_eq!(sandbox.names("out"), [""; 0]);
 }

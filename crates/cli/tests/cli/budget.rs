@@ -126,7 +126,9 @@ fn threads_that_can_not_start_are_one_error() {
     }
     let one = with(1, &["run", "-m", "tiny.gguf", "--raw", "-n", "1", "-t", "1", "ab"]);
     assert!(one.fails(1).contains("ulimit -u"), "{one:?}");
-    // Readers of files make do with fewer threads of their own, beside those that wait for Ctrl-C and for standard input.
+    // Readers of files make do with fewer threads of their own, beside the one that waits for Ctrl-C; and standard input
+    // is waited for without a limit of time.
+    with(2, &["run", "-m", "tiny.gguf", "--raw", "-n", "1", "-t", "1", "ab"]).succeeds();
     with(3, &["run", "-m", "tiny.gguf", "--raw", "-n", "1", "-t", "1", "--load", "slab", "ab"]).succeeds();
 }
 
@@ -139,6 +141,21 @@ fn a_map_without_room_does_not_blame_the_path() {
     let outcome = sandbox.run_limited("-v 1000000", &["inspect", "tiny.gguf"]);
     let error = outcome.fails(1);
     assert!(error.contains("ulimit -v") && !error.contains("check the path"), "{error}");
+}
+
+/// What its bandwidth would be measured with is no reason for a plan to fail.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_bandwidth_that_there_is_no_memory_to_measure_is_unknown() {
+    let sandbox = sandbox("budget-address-space");
+    for args in [
+        &["plan", "tiny.gguf", "-t", "1"][..],
+        &["bench", "tiny.gguf", "-t", "1", "-p", "8", "-n", "1", "-r", "1"],
+    ] {
+        let outcome = sandbox.run_limited("-v 200000", args).succeeds();
+        assert!(!outcome.stdout.contains("NaN"), "{outcome:?}");
+    }
+    assert!(sandbox.run_limited("-v 200000", &["plan", "tiny.gguf", "-t", "1"]).stdout.contains("unknown"));
 }
 
 #[test]

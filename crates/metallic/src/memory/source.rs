@@ -94,6 +94,14 @@ impl GgufFile {
         self.shards.iter().map(|shard| shard.path.as_path())
     }
 
+    /// Looks whether the files are still what they were when they were mapped.
+    ///
+    /// # Errors
+    /// [`Error::FileChanged`], for the first that is not.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.shards.iter().try_for_each(|shard| shard.stamp.check())
+    }
+
     /// The files as they were when they were mapped.
     pub(crate) fn stamps(&self) -> Vec<FileStamp> {
         self.shards.iter().map(|shard| shard.stamp.clone()).collect()

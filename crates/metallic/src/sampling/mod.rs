@@ -157,15 +157,33 @@ impl Sampler {
     }
 }
 
-/// The largest logit's token, the first of several.
+/// The largest logit's token, the first of several. What is not a number is none.
 fn greedy(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (id, logit);
+    for (first, part) in (0..).step_by(GREEDY_PART).zip(logits.chunks(GREEDY_PART)) {
+        let largest = largest(part);
+        if largest > best.1 {
+            best = (first, largest);
         }
     }
-    best.0 as u32
+    let (first, largest) = best;
+    let within = logits[first..].iter().position(|logit| *logit == largest).unwrap_or(0);
+    (first + within) as u32
+}
+
+/// Logits whose largest is found before its place is looked for: a comparison that also keeps the place can't be made of
+/// whole registers, and takes fifteen times as long.
+const GREEDY_PART: usize = 4096;
+
+/// The largest of some logits.
+fn largest(logits: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (sixteens, rest) = logits.as_chunks::<16>();
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for sixteen in sixteens {
+        lanes.iter_mut().zip(sixteen).for_each(|(lane, logit)| *lane = larger(*lane, *logit));
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]
@@ -181,6 +199,14 @@ mod tests {
         let mut sampler = Sampler::new(SamplingParams { temperature: 0.0, ..params() }).unwrap();
         assert_eq!(sampler.sample(&mut [0.0, 3.0, f32::NAN, 3.0, 1.0]), 1);
         assert_eq!(sampler.sample(&mut [f32::NAN; 3]), 0);
+        // Wherever it is in a vocabulary of some parts.
+        for at in [0, 15, 16, GREEDY_PART - 1, GREEDY_PART, 9_000, 9_999] {
+            let mut logits: Vec<f32> = (0..10_000).map(|id| -((id % 97) as f32)).collect();
+            for id in [at, 9_999] {
+                logits[id] = 1.0;
+            }
+            assert_eq!(sampler.sample(&mut logits), at as u32);
+        }
     }
 
     #[test]

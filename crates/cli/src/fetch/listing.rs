@@ -107,6 +107,7 @@ fn collect(entries: fs::ReadDir, folder: &Path, depth: usize, files: &mut Vec<(P
             continue;
         }
         match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() && leads_back(&path, folder) => {}
             Ok(metadata) if metadata.is_dir() && depth < MAX_DEPTH => match fs::read_dir(&path) {
                 Ok(entries) => collect(entries, &path, depth + 1, files),
                 Err(e) => skip(&path, &e),
@@ -116,6 +117,12 @@ fn collect(entries: fs::ReadDir, folder: &Path, depth: usize, files: &mut Vec<(P
             Err(e) => skip(&path, &e),
         }
     }
+}
+
+/// Whether a folder is a link to one that it is in.
+fn leads_back(path: &Path, folder: &Path) -> bool {
+    let canonical = |path| fs::canonicalize(path).ok();
+    path.is_symlink() && canonical(path).zip(canonical(folder)).is_some_and(|(to, from)| from.starts_with(to))
 }
 
 /// Says what is left out.

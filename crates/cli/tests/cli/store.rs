@@ -74,7 +74,9 @@ fn a_broken_part_of_the_store_does_not_hide_the_rest() {
     let sandbox = store("store-broken", &["hf/o/r/m.gguf", "hf/secret/r/m.gguf"]);
     symlink("/nowhere", sandbox.stored("hf/o/r/broken.gguf")).unwrap();
     symlink(sandbox.stored("hf/loop"), sandbox.stored("hf/loop")).unwrap();
+    symlink(sandbox.stored("."), sandbox.stored("hf/o/back")).unwrap();
     let outcome = sandbox.run(&["models"]).succeeds();
+    assert_eq!(outcome.stdout.matches("m.gguf").count(), 4, "two models, each with its path: {outcome:?}");
     assert!(outcome.stdout.contains("hf:o/r/m.gguf"), "{outcome:?}");
     for name in ["hf/o/r/broken.gguf", "hf/loop"] {
         assert!(outcome.stderr.contains(name), "{outcome:?}");

@@ -81,6 +81,12 @@ impl Failure {
         self
     }
 
+    /// Adds what the user can do beside what was advised.
+    pub(crate) fn or_advice(mut self, advice: &str) -> Self {
+        self.advice = Some(self.advice.map_or(advice.to_owned(), |before| format!("{before}; {advice}")));
+        self
+    }
+
     /// Adds what the user can do about it, where there is something to say.
     pub(crate) fn maybe_advice(mut self, advice: Option<String>) -> Self {
         self.advice = advice.or(self.advice);

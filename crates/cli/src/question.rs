@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::args::RunArgs;
 use crate::failure::{Failure, Kind, Result};
-use crate::fetch::ModelName;
+use crate::fetch::{ModelName, no_model};
 use crate::input;
 
 /// How long text on standard input may take to begin where there is a prompt without it: whoever starts us may hold a
@@ -94,9 +94,8 @@ fn named(first: &OsStr, find: impl Fn(&Path) -> Found) -> Result<Option<ModelNam
     match find(path) {
         Found::File => Ok(Some(ModelName::Path(path.to_owned()))),
         Found::Other if looks_like_path(first) => Ok(Some(ModelName::Path(path.to_owned()))),
-        Found::Nothing if looks_like_path(first) => {
-            Err(Failure::new(Kind::NoModel, format!("there is no file {}", path.display()))
-                .advice("check the path, or put `--` before it if it is a prompt"))
+        Found::Nothing if looks_like_path(first) || looks_like_name(first) => {
+            Err(no_model(path).or_advice("put `--` before it if it is a prompt"))
         }
         Found::Other | Found::Nothing => Ok(None),
     }
@@ -123,6 +122,15 @@ fn looks_like_path(text: &OsStr) -> bool {
         return ends_as_model && starts.iter().any(|start| bytes.starts_with(start.as_bytes()));
     }
     ends_as_model || bytes.contains(&b'/') || bytes.contains(&b'\\')
+}
+
+/// Whether it is like the names that models have elsewhere, such as `llama3.2:1b`, and unlike a word of a sentence.
+fn looks_like_name(text: &OsStr) -> bool {
+    let Some(text) = text.to_str() else { return false };
+    let is_made_of = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let ends = text.ends_with(|c: char| c.is_ascii_alphanumeric());
+    begins && ends && text.chars().all(is_made_of) && text.contains(|c: char| c.is_ascii_digit() || c == ':')
 }
 
 fn has_white_space(text: &OsStr) -> bool {
@@ -211,6 +219,8 @@ mod tests {
             (&["what is 1/2?"], None, Some("what is 1/2?")),
             (&["What is in m.gguf"], None, Some("What is in m.gguf")),
             (&["hf: what is it?"], None, Some("hf: what is it?")),
+            (&["2", "plus", "2?"], None, Some("2 plus 2?")),
+            (&["Translate:", "2", "dogs"], None, Some("Translate: 2 dogs")),
             (&[""], None, Some("")),
             // All is prompt.
             (&["--", "m.gguf"], None, Some("m.gguf")),
@@ -227,9 +237,19 @@ mod tests {
 
     #[test]
     fn a_path_that_leads_nowhere_is_no_prompt() {
-        for path in
-            ["./no.gguf", "no.gguf", "no.GGUF", "no/such", "/x", "..\\x", "C:\\m.gguf", "./no such.gguf"]
-        {
+        for path in [
+            "./no.gguf",
+            "no.gguf",
+            "no.GGUF",
+            "no/such",
+            "/x",
+            "..\\x",
+            "C:\\m.gguf",
+            "./no such.gguf",
+            "llama3",
+            "gemma3:1b",
+            "SmolLM2",
+        ] {
             let failure = ask(&[path, "hi"], Some("text")).expect_err(path);
             assert_eq!(
                 (failure.kind(), failure.to_string().contains("`--`")),
@@ -266,7 +286,6 @@ mod tests {
             };
             Question::with(&args, |_| Found::Nothing).expect("a question").doubt
         };
-        assert_eq!(doubt(&["llama3.2:1b"]).as_deref(), Some("llama3.2:1b"));
         assert_eq!(doubt(&["mistral", "why is the sky blue?"]).as_deref(), Some("mistral"));
         for sure in
             [&["why", "is", "the", "sky", "blue"][..], &["why so blue?"], &["smollm2"], &["-m", "m", "x"]]

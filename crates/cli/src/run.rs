@@ -32,6 +32,9 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let model = question.model.clone().unwrap_or_else(|| args.session.model());
     let opened = Opened::open(&model, &args.session, fetcher)?;
     let converses = converses(args, &opened)?;
+    if !converses && !args.raw {
+        fetcher.terminal.note("the model has no chat template: it continues the prompt as it stands");
+    }
     let opening = opened.opening();
     let conversation = |text: &str| -> Vec<Message> {
         opening.iter().cloned().chain([Message::new("user", text)]).collect()

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::{OsStringValueParser, TryMapValueParser, TypedValueParser, ValueParserFactory};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ColorChoice, Command, CommandFactory, FromArgMatches, ValueEnum};
 
 use super::Cli;
@@ -13,10 +13,32 @@ impl Cli {
     /// Reads a command line. What follows a flag that takes a value is that value, even if it begins with a dash,
     /// and of a flag that is repeated the last one counts, but for those that collect.
     pub(crate) fn read(args: &[OsString]) -> Result<Self, clap::Error> {
+        if let Some((flag, instead)) = habit(args) {
+            return Err(
+                Self::command().error(ErrorKind::UnknownArgument, format!("there is no {flag}: {instead}"))
+            );
+        }
         let command = with_values_as_they_are(Self::command()).args_override_self(true);
         let matches = command.clone().try_get_matches_from(args);
         Self::from_arg_matches(&matches.map_err(|error| without_idle_tip(error, command, args))?)
     }
+}
+
+/// Flags of llama.cpp's that would be read as several short ones, and what to use instead.
+const HABITS: [(&str, &str); 4] = [
+    ("-hf", "hf:OWNER/REPO[:QUANT] is a MODEL"),
+    ("-hfr", "hf:OWNER/REPO[:QUANT] is a MODEL"),
+    ("-cnv", "`metallic chat` is the conversation"),
+    ("-ngl", "it computes on the CPU only"),
+];
+
+/// A flag of another program's that is no value of the flag before it.
+fn habit(args: &[OsString]) -> Option<(&'static str, &'static str)> {
+    let args = args.iter().map(|arg| arg.to_str().unwrap_or_default()).take_while(|arg| *arg != "--");
+    let with_before = [""].into_iter().chain(args.clone()).zip(args);
+    with_before
+        .filter(|(before, _)| !before.starts_with('-'))
+        .find_map(|(_, arg)| HABITS.into_iter().find(|(flag, _)| *flag == arg))
 }
 
 fn with_values_as_they_are(command: Command) -> Command {
@@ -91,6 +113,21 @@ mod tests {
         ] {
             let error = Cli::read(&words(line)).expect_err(line).to_string();
             assert_eq!(error.contains("use '-- "), helps, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn habits_from_elsewhere_are_answered() {
+        for (line, instead) in [
+            ("metallic run -hf o/r hello", "hf:OWNER/REPO"),
+            ("metallic run m -ngl 99", "CPU"),
+            ("metallic run m hi -cnv", "metallic chat"),
+        ] {
+            let error = Cli::read(&words(line)).expect_err(line).to_string();
+            assert!(error.contains(instead) && error.contains("there is no -"), "{line}: {error}");
+        }
+        for line in ["metallic run m -p -hf", "metallic run m --stop -cnv x", "metallic run m -- -ngl"] {
+            Cli::read(&words(line)).expect(line);
         }
     }
 

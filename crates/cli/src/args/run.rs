@@ -36,7 +36,7 @@ prefill_s, decode_s, prefill_tokens_s, decode_tokens_s
 A text that is no UTF-8 by itself has U+FFFD in place of what isn't. A logprob is null where it is minus infinity, and a \
 rate where there is none. An answer that fails has no end.")]
 pub(crate) struct RunArgs {
-    /// The model: a file, a short name, hf:… or pypi:… [default: that of -m]
+    /// The model: a file, a short name, hf:… or pypi:… [default: -m's, or smollm2]
     #[arg(value_name = "MODEL")]
     pub(crate) first: Option<OsString>,
 
@@ -69,7 +69,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Tell in tokens' objects how likely each was, and as many of the likeliest
+    /// With --json, tell each token's log-probability, and those of the N likeliest
     #[arg(long, value_name = "N", requires = "json")]
     pub(crate) logprobs: Option<u16>,
 

@@ -69,8 +69,8 @@ pub(crate) struct ComputeArgs {
     #[arg(long, requires = "ram")]
     pub(crate) overcommit: bool,
 
-    /// Tokens of a prompt computed at once, which the last bits of an answer's numbers depend on [default: 512, fewer
-    /// where --ram is small]
+    /// Tokens of a prompt computed at once; another number may change rounding [default: 512, fewer where --ram is
+    /// small]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_size: Option<u32>,
 

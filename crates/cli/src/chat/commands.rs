@@ -158,7 +158,10 @@ impl Chat<'_> {
         match text {
             "" => self.reply(self.conversation.system().unwrap_or("there is no system message")),
             "\"\"" => self.conversation.set_system(None),
-            text => self.conversation.set_system(Some(text)),
+            text => {
+                let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+                self.conversation.set_system(Some(quoted.unwrap_or(text)));
+            }
         }
         Ok(Next::Read)
     }

@@ -201,10 +201,17 @@ fn existing(path: &Path) -> Result<PathBuf> {
     if fs::exists(path).unwrap_or(true) {
         return Ok(path.to_owned());
     }
-    let similar = path.to_str().and_then(catalogue::similar_to);
-    let advice = match similar {
+    Err(no_model(path))
+}
+
+/// A failure to find what somebody calls a model.
+pub(crate) fn no_model(name: &Path) -> Failure {
+    let is_path = name.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
+        || name.as_os_str().as_encoded_bytes().iter().any(|byte| b"/\\".contains(byte));
+    let what = if is_path { "there is no file" } else { "no model is called" };
+    let advice = match name.to_str().and_then(catalogue::similar_to) {
         Some(entry) => format!("did you mean {}?", entry.name),
-        None => "check the path, or see `metallic models` for the models with a short name".to_owned(),
+        None => "check the name; `metallic models` lists what is here, and hf:OWNER/REPO is a model at Hugging Face".to_owned(),
     };
-    Err(Failure::new(Kind::NoModel, format!("there is no file {}", path.display())).advice(advice))
+    Failure::new(Kind::NoModel, format!("{what} {}", name.display())).advice(advice)
 }

@@ -7,7 +7,7 @@ use metallic::GgufFile;
 use metallic::text::{AnswerFormat, ChatTemplate, Message, RenderOptions};
 
 use crate::failure::{Failure, Kind, Result};
-use crate::input;
+use crate::input::{self, Limit};
 
 /// A template and where it is from.
 pub(crate) struct Chosen {
@@ -54,7 +54,7 @@ pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Re
 
 fn from_file(path: &Path) -> Result<Chosen> {
     let unusable = || Failure::new(Kind::Usage, format!("can't use {}", path.display()));
-    let source = input::file(path)?;
+    let source = input::file(path, Limit::TEMPLATE)?;
     if source.trim().is_empty() {
         return Err(unusable().because("the template is empty"));
     }

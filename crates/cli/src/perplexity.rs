@@ -8,24 +8,38 @@
 //! √((mean x² − (mean x)²) / (n − 1)).
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
-use metallic::Model;
 use metallic::sampling::Softmax;
 use metallic::text::EncodeOptions;
+use metallic::{MemoryBudget, Model};
 
 use crate::args::{EngineArgs, PerplexityArgs};
+use crate::budget;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
-use crate::input;
-use crate::model_file::{self, kind_of};
+use crate::input::{self, Limit};
+use crate::model_file::{self, Planned, SMALLER_CONTEXT, kind_of};
+use crate::terminal::human_bytes;
+
+/// The share of the budget that the text may have: each of its bytes may be a token of four, in a list that grows twofold.
+const TEXT_SHARE: u64 = 16;
+
+/// What a byte of one word takes while it is encoded.
+const ENCODER_BYTES: u64 = 44;
 
 /// Scores the text and prints the perplexity.
 pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let file = model_file::open(&path)?;
     let tokenizer = model_file::tokenizer(&file)?;
-    let text = input::file(&args.text)?;
+    let text = input::file(&args.text, Limit::share(&args.compute, TEXT_SHARE))?;
+    let mut budget = budget::to_run_in(&args.compute);
+    if let Some(budget) = budget {
+        refuse_long_words(&args.text, &text, budget)?;
+    }
     let mut tokens = model_file::encode(&tokenizer, &text, EncodeOptions::default())?;
+    drop(text);
     let n_ctx = args.ctx_size as usize;
     let n_chunks = (tokens.len() / n_ctx).min(args.chunks.map_or(usize::MAX, |n| n as usize));
     if n_chunks == 0 {
@@ -34,13 +48,19 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         return Err(Failure::new(Kind::General, what).advice("take a longer text or a smaller -c"));
     }
 
+    tokens.truncate(n_chunks * n_ctx);
+    tokens.shrink_to_fit();
+    // They stay beside the model.
+    if let Some(budget) = &mut budget {
+        budget.ram_bytes = budget.ram_bytes.saturating_sub(size_of_val(&tokens[..]) as u64);
+    }
     let engine =
         EngineArgs { ctx_size: Some(args.ctx_size), threads: args.threads, compute: args.compute.clone() };
-    let mut model = model_file::load(file, &engine, fetcher.terminal)?;
+    let mut model = Planned::new(file, &engine, budget, SMALLER_CONTEXT)?.load(&engine, fetcher.terminal)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let bar = fetcher.terminal.step_bar("perplexity", n_chunks as u64);
     let mut score = Score::default();
-    for (i, chunk) in tokens.chunks_exact_mut(n_ctx).take(n_chunks).enumerate() {
+    for (i, chunk) in tokens.chunks_exact_mut(n_ctx).enumerate() {
         if let Some(bos) = bos {
             chunk[0] = bos;
         }
@@ -62,6 +82,24 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         score.n
     )
     .map_err(Failure::output)
+}
+
+/// Refuses a text with a word that would take more than half of the budget to encode. White space between words may be
+/// one, too.
+fn refuse_long_words(path: &Path, text: &str, budget: MemoryBudget) -> Result<()> {
+    let is_space = u8::is_ascii_whitespace;
+    let words = text.as_bytes().chunk_by(|a, b| is_space(a) == is_space(b));
+    let longest = words.map(<[u8]>::len).max().unwrap_or(0);
+    let most = budget.ram_bytes / 2 / ENCODER_BYTES;
+    if longest as u64 <= most {
+        return Ok(());
+    }
+    let what = format!(
+        "{} has a word of {longest} bytes, and a budget of {} has room to encode one of {most}",
+        path.display(),
+        human_bytes(budget.ram_bytes)
+    );
+    Err(Failure::new(Kind::General, what).advice("break it into words or allow more with --ram"))
 }
 
 /// Sums over the scored tokens.

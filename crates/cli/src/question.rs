@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::args::RunArgs;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{ModelName, no_model};
-use crate::input;
+use crate::input::{self, Limit};
 
 /// How long text on standard input may take to begin where there is a prompt without it: whoever starts us may hold a
 /// pipe open that nothing comes through.
@@ -47,8 +47,8 @@ impl Question {
     }
 
     /// The prompt, which takes all of standard input unless that is a terminal; `None` where nothing is asked.
-    pub(crate) fn prompt(&self) -> Result<Option<String>> {
-        self.prompt_with(input::piped)
+    pub(crate) fn prompt(&self, limit: Limit) -> Result<Option<String>> {
+        self.prompt_with(|patience| input::piped(limit, patience))
     }
 
     fn prompt_with(
@@ -151,7 +151,7 @@ fn said(args: &RunArgs, words: &[&OsStr]) -> Result<Option<String>> {
     }
     parts.extend(args.prompt.clone());
     if let Some(path) = &args.file {
-        parts.push(strip_line_end(input::file(path)?));
+        parts.push(strip_line_end(input::file(path, Limit::within(&args.session.engine.compute))?));
     }
     Ok(joined(parts))
 }

@@ -11,7 +11,7 @@ use crate::args::RunArgs;
 use crate::chat;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, catalogue};
-use crate::input;
+use crate::input::{self, Limit};
 use crate::question::Question;
 use crate::session::Opened;
 use crate::speech::Form;
@@ -28,7 +28,8 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     if let Some(word) = &question.doubt {
         note_doubt(word, fetcher);
     }
-    let tools = args.tools.as_deref().map_or(Ok(Vec::new()), tools)?;
+    let limit = Limit::within(&args.session.engine.compute);
+    let tools = args.tools.as_deref().map_or(Ok(Vec::new()), |path| tools(path, limit))?;
     let model = question.model.clone().unwrap_or_else(|| args.session.model());
     let opened = Opened::open(&model, &args.session, fetcher)?;
     let converses = converses(args, &opened)?;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     {
         opened.check_turn(&conversation(said), &tools)?;
     }
-    let text = question.prompt()?.ok_or_else(no_prompt)?;
+    let text = question.prompt(limit)?.ok_or_else(no_prompt)?;
     if text.trim().is_empty() && !args.raw {
         return Err(Failure::new(Kind::Usage, "the prompt is empty")
             .advice("give one as an argument, or send it through a pipe"));
@@ -109,12 +110,13 @@ fn converses(args: &RunArgs, model: &Opened<'_>) -> Result<bool> {
 }
 
 /// Descriptions of tools from a file.
-pub(crate) fn tools(path: &Path) -> Result<Vec<Value>> {
+pub(crate) fn tools(path: &Path, limit: Limit) -> Result<Vec<Value>> {
     let wrong = || {
         Failure::new(Kind::Usage, format!("{} is not a list of tools", path.display()))
             .advice("it is a JSON list such as [{\"type\": \"function\", \"function\": {\"name\": …}}]")
     };
-    let list: Vec<Value> = serde_json::from_str(&input::file(path)?).map_err(|e| wrong().because(e))?;
+    let list: Vec<Value> =
+        serde_json::from_str(&input::file(path, limit)?).map_err(|e| wrong().because(e))?;
     let tools = list
         .into_iter()
         .enumerate()

@@ -14,6 +14,7 @@ use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
+use crate::input::Limit;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
 use crate::settings::Settings;
 use crate::speech::{Form, Speech};
@@ -41,6 +42,8 @@ struct Setup<'a> {
     fetcher: &'a Fetcher<'a>,
     name: ModelName,
     template: Option<chat_template::Chosen>,
+    /// Of texts that it is given: of the budget before the model takes it.
+    text_limit: Limit,
     /// Of a model with a short name.
     entry: Option<&'static Entry>,
 }
@@ -77,11 +80,16 @@ impl<'a> Opened<'a> {
         let file = model_file::open(&path)?;
         let tokenizer = model_file::tokenizer(&file)?;
         let template = chat_template::choose(&file, &path, args.talk.chat_template.as_deref())?;
+        let text_limit = Limit::within(&args.engine.compute);
         let entry = match name {
             ModelName::Catalogue(entry) => Some(*entry),
             _ => None,
         };
-        Ok(Self { file, tokenizer, setup: Setup { args, fetcher, name: name.clone(), template, entry } })
+        Ok(Self {
+            file,
+            tokenizer,
+            setup: Setup { args, fetcher, name: name.clone(), template, text_limit, entry },
+        })
     }
 
     /// Whether the model was made for conversation.
@@ -171,6 +179,11 @@ impl<'a> Session<'a> {
     /// Tokens that an answer may have, if it is not as many as the context holds.
     pub(crate) fn max_tokens(&self) -> Option<usize> {
         usize::try_from(self.settings.answer.n_predict).ok()
+    }
+
+    /// The longest text that it is given.
+    pub(crate) fn text_limit(&self) -> Limit {
+        self.setup.text_limit
     }
 
     /// How answers are made.

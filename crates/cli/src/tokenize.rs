@@ -15,7 +15,7 @@ pub(crate) fn run(args: &TokenizeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let tokenizer = model_file::tokenizer(&model_file::open(&path)?)?;
     let text = match &args.text {
         Some(text) => text.clone(),
-        None => input::piped(None)?.ok_or_else(|| {
+        None => input::piped(input::Limit::TEXT, None)?.ok_or_else(|| {
             Failure::new(Kind::Usage, "no text").advice("give it as an argument, or send it through a pipe")
         })?,
     };

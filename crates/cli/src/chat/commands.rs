@@ -177,7 +177,11 @@ impl Chat<'_> {
     }
 
     fn use_tools(&mut self, file: &str) -> Result<Next> {
-        self.tools = if file.is_empty() { Vec::new() } else { crate::run::tools(Path::new(file))? };
+        self.tools = if file.is_empty() {
+            Vec::new()
+        } else {
+            crate::run::tools(Path::new(file), self.session.text_limit())?
+        };
         self.reply(format_args!("the model knows of {}", counted(self.tools.len(), "tool")));
         Ok(Next::Read)
     }
@@ -219,7 +223,7 @@ impl Chat<'_> {
     }
 
     fn load(&mut self, file: &str) -> Result<Next> {
-        let text = input::file(Path::new(file))?;
+        let text = input::file(Path::new(file), self.session.text_limit())?;
         let messages: Vec<Message> = serde_json::from_str(&text).map_err(|e| {
             usage(format!("{file} is not a conversation"))
                 .because(e)

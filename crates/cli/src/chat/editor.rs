@@ -1,8 +1,7 @@
 //! Where the user types: a line editor with the history of earlier chats on a terminal, plain lines from a pipe.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
+use std::io::{self, BufRead, IsTerminal as _, Read as _};
 
-use metallic::text::MAX_TEXT_BYTES;
 use rustyline::config::Config;
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
@@ -11,6 +10,7 @@ use super::entry::{Entry, Lines};
 use super::history::{History, MAX_ENTRIES};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::store::cache_folder;
+use crate::input::Limit;
 use crate::terminal::{Style, Terminal};
 
 type LineEditor = rustyline::Editor<(), MemHistory>;
@@ -22,6 +22,7 @@ pub(super) struct Editor<'a> {
     line_editor: Option<LineEditor>,
     /// Where the entries of a terminal are kept. What a script sends is nobody's typing.
     history: Option<History>,
+    limit: Limit,
     lines: Lines,
 }
 
@@ -33,8 +34,9 @@ enum Line {
 }
 
 impl<'a> Editor<'a> {
-    pub(super) fn new(terminal: &'a Terminal) -> Result<Self> {
-        let mut editor = Editor { terminal, line_editor: None, history: None, lines: Lines::default() };
+    pub(super) fn new(terminal: &'a Terminal, limit: Limit) -> Result<Self> {
+        let lines = Lines::new(limit.n_bytes);
+        let mut editor = Editor { terminal, line_editor: None, history: None, limit, lines };
         if io::stdin().is_terminal() {
             let config = Config::builder().max_history_size(MAX_ENTRIES).map_err(cannot_read)?.build();
             let history = MemHistory::with_config(&config);
@@ -66,7 +68,9 @@ impl<'a> Editor<'a> {
                 Line::Text(line) => {
                     interrupted = false;
                     let entry = self.lines.push(&line);
-                    entered.push(line);
+                    if self.is_terminal() {
+                        entered.push(line);
+                    }
                     if entry.is_some() {
                         self.remember(&entered.join("\n"));
                         return Ok(entry);
@@ -77,7 +81,7 @@ impl<'a> Editor<'a> {
                 }
                 Line::End => return Ok(self.lines.finish()),
                 Line::Interrupted if self.lines.is_open() => {
-                    self.lines = Lines::default();
+                    self.lines = Lines::new(self.limit.n_bytes);
                     entered.clear();
                 }
                 Line::Interrupted if interrupted => return Ok(None),
@@ -90,7 +94,7 @@ impl<'a> Editor<'a> {
     }
 
     fn read_line(&mut self) -> Result<Line> {
-        let Some(editor) = &mut self.line_editor else { return piped_line() };
+        let Some(editor) = &mut self.line_editor else { return piped_line(self.limit.n_bytes) };
         let prompt = if self.lines.is_open() { "… " } else { "> " };
         match editor.readline(&self.terminal.paint(Style::Green, prompt)) {
             Ok(line) => Ok(Line::Text(line)),
@@ -114,21 +118,48 @@ impl<'a> Editor<'a> {
     }
 }
 
-fn piped_line() -> Result<Line> {
-    let mut bytes = Vec::new();
-    // One byte more than a tokenizer takes: enough to be refused there, and no more.
-    let limit = MAX_TEXT_BYTES as u64 + 1;
-    let read = io::stdin().lock().take(limit).read_until(b'\n', &mut bytes);
-    if read.map_err(|e| Failure::io("can't read standard input", e))? == 0 {
+/// A line from a pipe; of one that is longer than `limit`, no more than shows that, and where it begins and ends.
+fn piped_line(limit: usize) -> Result<Line> {
+    let line = line_of(&mut io::stdin().lock(), limit);
+    let bytes = line.map_err(|e| Failure::io("can't read standard input", e))?;
+    if bytes.is_empty() {
         return Ok(Line::End);
     }
-    let text = String::from_utf8(bytes).map_err(|e| {
+    // What is left out may cut characters.
+    let text = if bytes.len() > limit + 1 {
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    } else {
+        String::from_utf8(bytes)
+    };
+    let mut text = text.map_err(|e| {
         Failure::new(Kind::General, "standard input is no text")
             .because(e.utf8_error())
             .advice("convert it to UTF-8")
     })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Line::Text(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(Line::Text(text))
+}
+
+/// See [`piped_line`].
+fn line_of(source: &mut impl BufRead, limit: usize) -> io::Result<Vec<u8>> {
+    /// Bytes read at once, and kept of the end.
+    const CHUNK: usize = 8 << 10;
+    let mut line = Vec::new();
+    loop {
+        let n = source.take(CHUNK as u64).read_until(b'\n', &mut line)?;
+        if n == 0 || line.ends_with(b"\n") {
+            return Ok(line);
+        }
+        // The part that stays is too long even without quotes and line end.
+        if line.len() > limit + 2 * CHUNK {
+            line.drain(limit + CHUNK..line.len() - CHUNK);
+        }
+    }
 }
 
 fn cannot_read(error: ReadlineError) -> Failure {

@@ -10,11 +10,16 @@ pub(super) enum Entry {
     Text(String),
     /// A command's name, with its slash, and what follows it.
     Command(String, String),
+    /// More than is kept of one.
+    TooLong,
 }
 
 /// An entry that is not complete.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Lines {
+    /// The longest entry.
+    max_bytes: usize,
+    is_too_long: bool,
     /// What stands before the quotes.
     before: String,
     text: String,
@@ -31,6 +36,22 @@ enum State {
 }
 
 impl Lines {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        let (before, text) = (String::new(), String::new());
+        Self { max_bytes, is_too_long: false, before, text, state: State::Empty }
+    }
+
+    /// Adds to the text, of which nothing is kept once it is too long.
+    fn append(&mut self, line: &str, end: &str) {
+        self.is_too_long |= self.text.len() + line.len() > self.max_bytes;
+        if self.is_too_long {
+            self.text = String::new();
+        } else {
+            self.text.push_str(line);
+            self.text.push_str(end);
+        }
+    }
+
     /// Takes a line, and gives the entry that is complete with it. A line that a backslash ends goes on in the next;
     /// between triple quotes, which a command may precede, lines are taken as they are.
     pub(super) fn push(&mut self, line: &str) -> Option<Entry> {
@@ -49,13 +70,12 @@ impl Lines {
         }
         match line.strip_suffix('\\') {
             Some(line) => {
-                self.text.push_str(line);
-                self.text.push('\n');
+                self.append(line, "\n");
                 self.state = State::Continued;
                 None
             }
             None => {
-                self.text.push_str(line);
+                self.append(line, "");
                 self.finish()
             }
         }
@@ -64,7 +84,7 @@ impl Lines {
     fn push_quoted(&mut self, line: &str) -> Option<Entry> {
         match line.trim_end().strip_suffix(QUOTES) {
             Some(line) => {
-                self.text.push_str(line);
+                self.append(line, "");
                 // Quotes in a line of their own end the line before.
                 if self.text.ends_with('\n') {
                     self.text.pop();
@@ -72,8 +92,7 @@ impl Lines {
                 self.finish()
             }
             None => {
-                self.text.push_str(line);
-                self.text.push('\n');
+                self.append(line, "\n");
                 None
             }
         }
@@ -86,7 +105,11 @@ impl Lines {
 
     /// Ends the entry, complete or not; `None` if there is none.
     pub(super) fn finish(&mut self) -> Option<Entry> {
-        let Lines { before, text, state } = std::mem::take(self);
+        let empty = Self::new(self.max_bytes);
+        let Lines { before, text, state, is_too_long, .. } = std::mem::replace(self, empty);
+        if is_too_long {
+            return Some(Entry::TooLong);
+        }
         if state == State::Quoted {
             return Some(if before.is_empty() { Entry::Text(text) } else { Entry::Command(before, text) });
         }
@@ -123,7 +146,7 @@ mod tests {
     }
 
     fn entries(lines: &[&str]) -> Vec<Entry> {
-        let mut open = Lines::default();
+        let mut open = Lines::new(64);
         let mut entries: Vec<Entry> = lines.iter().filter_map(|line| open.push(line)).collect();
         entries.extend(open.finish());
         entries
@@ -149,6 +172,17 @@ mod tests {
         assert_eq!(entries(&["\"\"\"\na\nb\n\"\"\""]), [text("a\nb")], "as it is pasted");
         assert_eq!(entries(&["say \"\"\" please"]), [text("say \"\"\" please")]);
         assert_eq!(entries(&["/system \"\"\"be", "brief\"\"\""]), [command("/system", "be\nbrief")]);
+    }
+
+    #[test]
+    fn of_an_entry_that_is_too_long_the_end_is_found() {
+        let long = "a".repeat(65);
+        assert_eq!(entries(&[&long, "b"]), [Entry::TooLong, text("b")]);
+        assert_eq!(entries(&["\"\"\"", &long, "b", "\"\"\"", "c"]), [Entry::TooLong, text("c")]);
+        assert_eq!(entries(&[&format!("\"\"\"{long}\"\"\""), "c"]), [Entry::TooLong, text("c")]);
+        let short = format!("{}\\", &long[..33]);
+        assert_eq!(entries(&[&short, &short, "c", "d"]), [Entry::TooLong, text("d")]);
+        assert_eq!(entries(&[&long[..64]]), [text(&long[..64])]);
     }
 
     #[test]

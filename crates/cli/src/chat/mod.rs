@@ -50,7 +50,7 @@ pub(crate) fn talk(model: &ModelName, shifts: bool, args: &SessionArgs, fetcher:
         ));
     }
     let session = opened.load("")?;
-    let mut editor = Editor::new(fetcher.terminal)?;
+    let mut editor = Editor::new(fetcher.terminal, session.text_limit())?;
     let welcome = format!(
         "{} with a context of {} tokens; /help for what can be typed, Ctrl-D to leave",
         session.name(),
@@ -104,6 +104,7 @@ impl Chat<'_> {
                 self.conversation.ask(&text);
                 Next::Answer
             }
+            Entry::TooLong => return Err(self.session.text_limit().failure("the entry")),
             Entry::Command(name, arguments) => match commands::find(&name) {
                 Some(command) => command.run(self, &arguments)?,
                 None => {

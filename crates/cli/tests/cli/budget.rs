@@ -180,3 +180,48 @@ fn a_prompt_far_too_long_is_refused_before_it_takes_memory() {
     let error = outcome.fails(1);
     assert!(error.contains("the prompt has at least ") && error.contains("the context holds 64"), "{error}");
 }
+
+/// Of a budget of 64 MiB, a text has at most a share. 48 MiB would hold neither these texts nor what is made of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn texts_beyond_their_share_of_the_budget_are_not_read() {
+    let sandbox = sandbox("budget-texts");
+    sandbox.write("long.txt", "b".repeat(60_000_000));
+    sandbox.write("word.txt", "b".repeat(3_000_000));
+    let limited = |args: &[&str]| {
+        let script = "ulimit -d 49152; exec \"$0\" \"$@\" < long.txt";
+        let outcome =
+            sandbox.run_in_shell(script, &[args, &["-t", "1", "-c", "64", "--ram", "64MiB"]].concat());
+        outcome.fails(1).to_owned()
+    };
+    let run = ["run", "-m", "tiny.gguf", "--load", "map", "--raw"];
+    let perplexity = ["perplexity", "tiny.gguf", "--load", "map", "--text"];
+    for (args, expected) in [
+        ([&run[..], &["-f", "long.txt"]].concat(), "long.txt is longer than the 2.0 MiB (2097152 bytes)"),
+        (run.to_vec(), "standard input is longer than the 2.0 MiB (2097152 bytes)"),
+        ([&perplexity[..], &["long.txt"]].concat(), "long.txt is longer than the 4.0 MiB (4194304 bytes)"),
+        ([&perplexity[..], &["word.txt"]].concat(), "word.txt has a word of 3000000 bytes"),
+    ] {
+        let error = limited(&args);
+        assert!(error.contains(expected) && error.contains("--ram"), "{args:?}: {error}");
+    }
+    let error = limited(&[&run[..5], &["--chat-template", "long.txt", "ab"]].concat());
+    assert!(error.contains("long.txt is longer than the 256.0 KiB"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn of_an_entry_beyond_its_share_the_chat_keeps_nothing() {
+    let sandbox = sandbox("budget-entry");
+    let long = "b".repeat(30_000_000);
+    let lines = "b\n".repeat(15_000_000);
+    for entry in [format!("{long}\n"), format!("\"\"\"{long}\"\"\"\n"), format!("\"\"\"\n{lines}\"\"\"\n")] {
+        sandbox.write("entries", entry + "/help\n");
+        let args = ["chat", "tiny.gguf", "--chat-template", "chatml", "--load", "map", "-t", "1", "-c", "64"];
+        let script = "ulimit -d 49152; exec \"$0\" \"$@\" < entries";
+        let outcome = sandbox.run_in_shell(script, &[&args[..], &["--ram", "64MiB"]].concat());
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        let told = outcome.stderr.matches("the entry is longer than the 2.0 MiB").count();
+        assert!(told == 1 && outcome.stderr.contains("/reset"), "what follows is done: {outcome:?}");
+    }
+}

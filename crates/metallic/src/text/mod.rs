@@ -52,7 +52,9 @@ mod wordpiece;
 mod words;
 
 pub use answer::{Answer, AnswerFormat, AnswerSplitter, MalformedCall, Part, ToolCall};
-pub use chat_template::{ChatTemplate, MAX_RECURSION, Message, RENDER_FUEL, RenderOptions, TemplateError};
+pub use chat_template::{
+    ChatTemplate, MAX_RECURSION, MAX_TEMPLATE_BYTES, Message, RENDER_FUEL, RenderOptions, TemplateError,
+};
 pub use error::TokenizerError;
 pub use stop_matcher::StopMatcher;
 pub use stream_decoder::StreamDecoder;

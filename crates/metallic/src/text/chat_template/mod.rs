@@ -41,6 +41,7 @@ use minijinja::value::{Serde, merge_maps};
 use minijinja::{AutoEscape, Environment, Output, State, Template, Value, context};
 
 pub use message::Message;
+pub use source::MAX_TEMPLATE_BYTES;
 
 use super::AnswerFormat;
 

@@ -10,7 +10,7 @@ use super::expression::{Code, Parser};
 use super::lexer;
 
 /// The longest template. The longest published one has 17 KB.
-const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 
 /// The most words between `{%` and `%}` or `{{` and `}}`; each may be one level of nesting. The longest
 /// published tag has a hundred.

@@ -125,3 +125,14 @@ fn read_text(source: impl Read, name: &str, limit: Limit) -> Result<String> {
             .advice("convert it to UTF-8")
     })
 }
+
+/// What a file or a pipe ends with is the end of a line, not a part of the text.
+pub(crate) fn strip_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}

@@ -56,7 +56,7 @@ impl Question {
         piped: impl FnOnce(Option<Duration>) -> Result<Option<String>>,
     ) -> Result<Option<String>> {
         let patience = self.said.as_ref().map(|_| PATIENCE);
-        let more = if self.is_all_said { None } else { piped(patience)?.map(strip_line_end) };
+        let more = if self.is_all_said { None } else { piped(patience)?.map(input::strip_line_end) };
         Ok(joined(self.said.clone().into_iter().chain(more)))
     }
 
@@ -151,7 +151,7 @@ fn said(args: &RunArgs, words: &[&OsStr]) -> Result<Option<String>> {
     }
     parts.extend(args.prompt.clone());
     if let Some(path) = &args.file {
-        parts.push(strip_line_end(input::file(path, Limit::within(&args.session.engine.compute))?));
+        parts.push(input::strip_line_end(input::file(path, Limit::within(&args.session.engine.compute))?));
     }
     Ok(joined(parts))
 }
@@ -160,17 +160,6 @@ fn said(args: &RunArgs, words: &[&OsStr]) -> Result<Option<String>> {
 fn joined(parts: impl IntoIterator<Item = String>) -> Option<String> {
     let (full, empty): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| !part.is_empty());
     (!full.is_empty() || !empty.is_empty()).then(|| full.join("\n\n"))
-}
-
-/// What a file or a pipe ends with is the end of a line, not a part of the question.
-fn strip_line_end(mut text: String) -> String {
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::entry::{Entry, Lines};
 use super::history::{History, MAX_ENTRIES};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::store::cache_folder;
-use crate::input::Limit;
+use crate::input::{self, Limit};
 use crate::terminal::{Style, Terminal};
 
 type LineEditor = rustyline::Editor<(), MemHistory>;
@@ -131,18 +131,12 @@ fn piped_line(limit: usize) -> Result<Line> {
     } else {
         String::from_utf8(bytes)
     };
-    let mut text = text.map_err(|e| {
+    let text = text.map_err(|e| {
         Failure::new(Kind::General, "standard input is no text")
             .because(e.utf8_error())
             .advice("convert it to UTF-8")
     })?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(Line::Text(text))
+    Ok(Line::Text(input::strip_line_end(text)))
 }
 
 /// See [`piped_line`].

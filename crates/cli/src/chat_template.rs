@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use metallic::GgufFile;
-use metallic::text::{AnswerFormat, ChatTemplate, Message, RenderOptions};
+use metallic::text::{AnswerFormat, ChatTemplate, Message, RenderOptions, TemplateError};
 
 use crate::failure::{Failure, Kind, Result};
 use crate::input::{self, Limit};
@@ -19,8 +19,10 @@ pub(crate) struct Chosen {
 impl Chosen {
     /// The text of a conversation.
     pub(crate) fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        let text = self.template.render(messages, options);
-        text.map_err(|e| Failure::new(Kind::General, self.origin.display().to_string()).because(e))
+        self.template.render(messages, options).map_err(|e| match e {
+            TemplateError::NoDefault { .. } => unusable(&self.origin, e),
+            _ => Failure::new(Kind::General, self.origin.display().to_string()).because(e),
+        })
     }
 
     /// How answers are marked.
@@ -34,11 +36,7 @@ pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Re
     let own = ChatTemplate::from_gguf(&file.gguf());
     let in_file = |template| Chosen { template, origin: path.to_owned() };
     let Some(choice) = choice else {
-        return own.map(|own| own.map(in_file)).map_err(|e| {
-            Failure::new(Kind::BadModel, format!("can't use the chat template of {}", path.display()))
-                .because(e)
-                .advice("`--chat-template` uses another")
-        });
+        return own.map(|own| own.map(in_file)).map_err(|e| unusable(path, e));
     };
     // Whatever is wrong with the model's own, another may be used in its place.
     let own = own.ok().flatten();
@@ -50,6 +48,17 @@ pub(crate) fn choose(file: &GgufFile, path: &Path, choice: Option<&OsStr>) -> Re
         None if Path::new(choice).is_file() => from_file(Path::new(choice)).map(Some),
         None => Err(unknown(choice, own.as_ref())),
     }
+}
+
+/// A model's own template is at fault, whichever the conversation.
+fn unusable(path: &Path, error: TemplateError) -> Failure {
+    let advice = match error {
+        TemplateError::NoDefault { .. } => "`--chat-template NAME` does",
+        _ => "`--chat-template` uses another",
+    };
+    Failure::new(Kind::BadModel, format!("can't use the chat template of {}", path.display()))
+        .because(error)
+        .advice(advice)
 }
 
 fn from_file(path: &Path) -> Result<Chosen> {

@@ -88,6 +88,13 @@ impl<'a> Speech<'a> {
     pub(crate) fn finish(mut self, end: Option<(FinishReason, &Stats)>) -> Result<Answer> {
         let parts = self.splitter.finish();
         self.write_all(parts)?;
+        let Answer { reasoning, content, tool_calls } = &self.answer;
+        let is_all_hidden = !reasoning.is_empty() && content.is_empty() && tool_calls.is_empty();
+        if self.reasoning == Reasoning::Hide && is_all_hidden {
+            tracing::warn!(
+                "the model only thought, and gave no answer; `--reasoning show` shows what it thought"
+            );
+        }
         match (&mut self.writer, end) {
             (Writer::Prose(prose), _) => prose.end(),
             (Writer::Json(lines), Some((reason, stats))) => {

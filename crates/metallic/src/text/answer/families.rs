@@ -6,6 +6,13 @@ use super::section::{Arguments, Kind, Section, Syntax, Tag};
 pub(super) const SECTIONS: &[Section] = &[
     // What most write: DeepSeek, Qwen, GLM …
     reasoning("<think>", &["</think>"]).if_there_is("</think>"),
+    // What fine-tunes write in their place: Reflection, Sky-T1, OpenThinker …
+    reasoning("<thought>", &["</thought>"]).if_there_is("</thought>"),
+    reasoning("<reasoning>", &["</reasoning>"]).if_there_is("</reasoning>"),
+    reasoning("<reflection>", &["</reflection>"]).if_there_is("</reflection>"),
+    reasoning("<|begin_of_thought|>", &["<|end_of_thought|>"]),
+    content("<|begin_of_solution|>", &["<|end_of_solution|>"]),
+    reasoning("<|think|>", THINK_ENDS).if_there_is("<|/think|>"),
     // Hermes writes JSON, and so do Qwen and Granite. Qwen3-Coder and GLM have tags in the same section.
     calls("<tool_call>", &["</tool_call>"], &[Syntax::Json, QWEN_CODER, GLM]),
     // Functionary, and Qwen3-Coder where it forgets the section.
@@ -75,7 +82,7 @@ pub(super) const SECTIONS: &[Section] = &[
     // MiniCPM 5.
     calls("<function name=\"", &["</function>"], &[MINICPM]),
     // Solar.
-    reasoning("<|think|>", &["<|end|><|begin|>assistant", "<|end|>"]).if_there_is("<|tool_calls|>"),
+    reasoning("<|think|>", SOLAR_ENDS).if_there_is("<|tool_calls|>"),
     content("<|content|>", &["<|end|>"]).if_there_is("<|tool_calls|>"),
     calls("<|tool_calls|>", &["<|calls|>"], &[SOLAR]),
 ];
@@ -92,6 +99,10 @@ const DEEPSEEK_V3_1: Syntax =
 const KIMI_K2: Syntax =
     with_json(tag("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "", "<|tool_call_end|>"));
 const SOLAR: Syntax = with_json(tag("<|tool_call:begin|>", "<|tool_call:args|>", "", "<|tool_call:end|>"));
+
+/// Where templates that do not say it let it end, with Solar's ends.
+const THINK_ENDS: &[&str] = &["<|/think|>", "</think>", "<|end|><|begin|>assistant", "<|end|>"];
+const SOLAR_ENDS: &[&str] = &["<|end|><|begin|>assistant", "<|end|>"];
 
 const QWEN_CODER: Syntax =
     with_tags(tag("<function=", ">", "", "</function>"), tag("<parameter=", ">", "", "</parameter>"));

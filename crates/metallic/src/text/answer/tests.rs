@@ -44,6 +44,11 @@ fn a_thought_that_the_prompt_opens_ends_though_the_template_does_not_say_how() {
         let answer = check("<|im_start|>", &prompt, &format!("Why?{}So.", section.close[0]));
         assert_eq!((&answer.reasoning[..], &answer.content[..]), ("Why?", "So."), "{}", section.open);
     }
+    // Some write the end of another family.
+    for (open, close) in [("<|think|>", "<|/think|>"), ("<|think|>", "</think>"), ("<|think|>", "<|end|>")] {
+        let answer = check("<|im_start|>", open, &format!("Why?{close}So."));
+        assert_eq!((&answer.reasoning[..], &answer.content[..]), ("Why?", "So."), "{open} {close}");
+    }
     // What the prompt does not open is text, and so is all that follows a text without a template.
     let answer = check("<|im_start|>", "<|im_start|>assistant\n", "<think>Why?</think>So.");
     assert_eq!(answer.content, "<think>Why?</think>So.");
@@ -57,6 +62,14 @@ fn reasoning_is_told_from_content() {
         ("</think>", "", "<think>\nWhy?\n</think>\n\nSo."),
         ("</think>", "<|im_start|>assistant\n<think>\n", "Why?</think>So."),
         ("</thinking>", "", "<thinking>Why?</thinking>So."),
+        ("</reasoning>", "", "<reasoning>Why?</reasoning>So."),
+        ("</thought>", "", "<thought>\nWhy?</thought>\nSo."),
+        ("<|begin_of_thought|>", "", "<|begin_of_thought|>Why?<|end_of_thought|>So."),
+        (
+            "<|begin_of_thought|><|begin_of_solution|>",
+            "<|begin_of_thought|>\n",
+            "Why?\n<|end_of_thought|>\n<|begin_of_solution|>So.<|end_of_solution|>",
+        ),
         ("<seed:think>", "", "<seed:think>Why?</seed:think>So."),
         ("[THINK]", "[/INST]", "[THINK]Why?[/THINK]So."),
         ("<|inner_prefix|>", "", "<|inner_prefix|>Why?<|inner_suffix|>So."),

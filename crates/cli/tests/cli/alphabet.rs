@@ -31,6 +31,8 @@ pub(crate) fn successor(token: u32) -> u32 {
 pub(crate) struct Options {
     pub(crate) architecture: &'static str,
     pub(crate) template: Option<&'static str>,
+    /// Templates with names.
+    pub(crate) named: &'static [(&'static str, &'static str)],
     pub(crate) add_bos: bool,
     /// Bytes whose tokens have another text. One in `<|` and `|>` is a control token's.
     pub(crate) spelled: &'static [(u8, &'static str)],
@@ -38,7 +40,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { architecture: "llama", template: Some(TEMPLATE), add_bos: false, spelled: &[] }
+        Options { architecture: "llama", template: Some(TEMPLATE), named: &[], add_bos: false, spelled: &[] }
     }
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn model() -> Vec<u8> {
 
 /// The file of a variant.
 pub(crate) fn model_with(options: Options) -> Vec<u8> {
-    let Options { architecture, template, add_bos, spelled } = options;
+    let Options { architecture, template, named, add_bos, spelled } = options;
     let mut file = GgufWriter::new();
     let strings =
         |items: &[String]| ArrayBuf::new(ValueType::String, items.iter().map(String::as_str)).unwrap();
@@ -83,6 +85,9 @@ pub(crate) fn model_with(options: Options) -> Vec<u8> {
     file.set("tokenizer.ggml.add_bos_token", add_bos).unwrap();
     if let Some(template) = template {
         file.set("tokenizer.chat_template", template).unwrap();
+    }
+    for (name, template) in named {
+        file.set(&format!("tokenizer.chat_template.{name}"), *template).unwrap();
     }
     write_tensors(file)
 }

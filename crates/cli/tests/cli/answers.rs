@@ -149,6 +149,10 @@ fn a_thought_that_the_prompt_opens_is_hidden() {
     let say = |args: &[&str]| run(&sandbox, &[&["-n", "4"], args, &["hi"]].concat()).succeeds().stdout;
     assert_eq!(say(&["--chat-template", "opens.jinja", "--reasoning", "hide"]), "W\n");
     assert_eq!(say(&["--reasoning", "hide"]), "TU</think>W\n");
+    // An answer that is all thought is not just empty.
+    let thought =
+        run(&sandbox, &["-n", "2", "--chat-template", "opens.jinja", "--reasoning", "hide", "hi"]).succeeds();
+    assert!(thought.stderr.contains("`--reasoning show`"), "{thought:?}");
 }
 
 #[test]
@@ -166,6 +170,16 @@ fn an_empty_template_is_none() {
     sandbox.write("empty.jinja", "\n");
     let given = run(&sandbox, &["--chat-template", "empty.jinja", "hi"]);
     assert!(given.fails(2).contains("empty.jinja: the template is empty"), "{given:?}");
+}
+
+#[test]
+fn of_templates_for_some_uses_one_must_be_chosen() {
+    let sandbox = Sandbox::new("answers-named");
+    let named = &[("rag", TEMPLATE), ("short", "{{ messages[0].content }}\n\n")];
+    sandbox.write("a.gguf", alphabet::model_with(Options { template: None, named, ..Options::default() }));
+    let error = run(&sandbox, &["hi"]);
+    assert!(error.fails(3).contains("only rag, short: choose one: `--chat-template NAME` does"), "{error:?}");
+    assert_eq!(run(&sandbox, &["--chat-template", "short", "hi"]).succeeds().stdout, format!("{ANSWER}\n"));
 }
 
 #[test]

@@ -925,6 +925,49 @@ def tags():
 {{ strftime_now('%Q %! %') }}
 {{ strftime_now(5) }}
 {{ strftime_now is defined }}{{ raise_exception is defined }}{{ lipsum is defined }}{{ debug is defined }}{{ zip is defined }}
+{{ strftime_now(format='%Y') }}
+{% set j = joiner(sep='-') %}{{ j() }}a{{ j() }}b
+{{ 'ſ ﬃ Ꭰ ꭰ İ ς ß ΐ ﬗ ᾳ ẞ'.casefold() }}
+{{ 'ǆ ŉa aǆa'.title() }}|{{ 'ǆa'.capitalize() }}|{{ 'ŉa'.capitalize() }}|{{ 'ﬃa'.title() }}|{{ 'ჩა'.title() }}|{{ 'ჩა'|title }}
+{{ '１'|int }} {{ '1٢'|int }} {{ '１.５'|float }} {{ '१२'|int }} {{ '²'|int }}
+{{ '𝟙'.isdecimal() }} {{ '๓'.isdigit() }} {{ '²'.isdecimal() }} {{ '²'.isdigit() }}
+{% set a, b = 'xy' %}{{ b }}{{ a }}
+{% set a, b = 'xyz' %}{{ b }}
+{% set a, b = {'k': 1, 'l': 2} %}{{ b }}
+{% set a, b = {'k': 1, 'l': 2}.items() %}{{ b }}
+{% set a, b = range(2) %}{{ b }}
+{% set a, b = names|map('upper') %}{{ b }}
+{% set a, b = numbers[:2]|map('abs') %}{{ b }}
+{% set a, (b, c) = 'x', 'yz' %}{{ c }}
+{% set a, b = 5 %}
+{% set a, b = none %}
+{{ namespace(a=1)|tojson }}
+{{ '{0}{}'.format(1, 2) }}
+{{ '{}{0}'.format(1, 2) }}
+{{ '{0}{0}'.format(1, 2) }}
+{{ '{:{}}|'.format('a', 5) }}
+{{ '{0:{}}|'.format('a', 5) }}
+{{ '{:{0}}|'.format('a', 5) }}
+{{ '{0:{1}}|'.format('a', 5) }}
+{{ '{}{a}'.format(1, a=2) }}
+{{ '%(a)s %s' % {'a': 1} }}
+{{ '%s %(a)s' % {'a': 1} }}
+{{ '%(a)s %(a)s' % {'a': 1} }}
+{{ '%s' % {'a': 1} }}
+{{ 01 }}
+{{ 1__0 }}
+{{ 1_ }}
+{{ 00 }} {{ 0_0 }} {{ 0x_F }} {{ 1_0.0_1 }} {{ 1e1_0 }}
+{{ 0xF_ }}
+{{ 0x__F }}
+{{ 01.5 }}
+{{ 1_0__0.5 }}
+{{ dict.fromkeys() }}
+{{ strftime_now('%5Y|%Ey|%Od|%EY|%OH|%_5d|%05e|%3S|%Ed|%Ea|%E|%O') }}
+{{ strftime_now('%-3d') }}
+{{ strftime_now('%s') }}
+{{ [1, 2, 3][1.0] }}
+{{ dict.fromkeys(['a', 'b'], 1) }}
 {{ loop }}
 {{ self is defined }}
 {{ x.y.z is defined }}

@@ -2,13 +2,17 @@
 
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;
+use minijinja::value::{Kwargs, Rest};
 use minijinja::{Error, Value};
 
-use super::arguments::type_error;
+use super::arguments::{Arguments, type_error};
 
 /// The function, at a time.
 pub(super) fn strftime(now: DateTime) -> Value {
-    Value::from_function(move |format: &str| write(format, now))
+    Value::from_function(move |by_place: Rest<Value>, by_name: Kwargs| {
+        let arguments = Arguments::bind("strftime_now", &["format"], &by_place, &by_name)?;
+        write(arguments.text(0)?, now)
+    })
 }
 
 fn write(format: &str, now: DateTime) -> Result<String, Error> {
@@ -17,13 +21,24 @@ fn write(format: &str, now: DateTime) -> Result<String, Error> {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
         let n_flags = rest.find(|c| !"-_0^#".contains(c)).unwrap_or(rest.len());
-        let (flags, after) = rest.split_at(n_flags);
-        let Some(kind) = after.chars().next() else {
+        let n_digits = rest[n_flags..].find(|c: char| !c.is_ascii_digit());
+        let (flags, after) = rest.split_at(n_digits.map_or(rest.len(), |n| n_flags + n));
+        let Some(mut kind) = after.chars().next() else {
             out.push('%');
             out.push_str(flags);
             return Ok(out);
         };
         rest = &after[kind.len_utf8()..];
+        // Years of an era and other digits: a language that has none writes the usual ones.
+        let of_other = match kind {
+            'E' => "cCxXyY",
+            'O' => "deHImMSuUVwWy",
+            _ => "",
+        };
+        if let Some(other) = rest.chars().next().filter(|other| of_other.contains(*other)) {
+            kind = other;
+            rest = &rest[1..];
+        }
         out.push_str(&match kind {
             // A time of the place has no zone to name.
             'z' | 'Z' => String::new(),
@@ -55,6 +70,7 @@ mod tests {
             ("%c|%x|%X|%r", "Fri Jan  2 03:04:05 2026|01/02/26|03:04:05|03:04:05 AM"),
             ("%z%Z%%%f %j %U %W %V %G %u %w %y %e", "%678901 002 00 00 01 2026 5 5 26  2"),
             ("%! 100%", "%! 100%"),
+            ("%5Y|%Ey|%Od|%OH|%_5d|%05e|%3S|%Ed|%E", "02026|26|02|03|    2|00002|005|%Ed|%E"),
         ] {
             assert_eq!(super::write(format, now).expect(format), expected, "{format}");
         }

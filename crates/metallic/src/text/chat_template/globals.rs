@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::arguments::{integer, type_error};
+use super::arguments::{Arguments, integer, type_error};
 use super::python_repr::text;
 use super::sequences::{Range, items};
 
@@ -143,9 +143,10 @@ impl Object for Cycler {
     }
 }
 
-fn joiner(separator: Option<Value>) -> Value {
-    let separator = separator.unwrap_or_else(|| Value::from(", "));
-    Value::from_object(Joiner { separator, was_called: AtomicBool::new(false) })
+fn joiner(by_place: Rest<Value>, by_name: Kwargs) -> Result<Value> {
+    let arguments = Arguments::bind("joiner", &["sep"], &by_place, &by_name)?;
+    let separator = arguments.get(0).cloned().unwrap_or_else(|| Value::from(", "));
+    Ok(Value::from_object(Joiner { separator, was_called: AtomicBool::new(false) }))
 }
 
 /// Gives a separator whenever it is called, but for the first time.

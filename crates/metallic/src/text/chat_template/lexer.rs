@@ -79,13 +79,17 @@ fn number(rest: &str, is_index: bool) -> Result<(Token<'static>, usize), String>
     };
     if bytes[0] == b'0' && radix != 10 {
         let len = 2 + rest[2..].find(|c: char| !c.is_digit(radix) && c != '_').unwrap_or(rest.len() - 2);
+        let len = 2 + single_underscores(&rest[2..len]).len();
         let digits = rest[2..len].replace('_', "");
+        if digits.is_empty() {
+            return Err(format!("{:?} has no digits", &rest[..2]));
+        }
         return Ok((Token::Integer(u128::from_str_radix(&digits, radix).map_err(|_| too_large())?), len));
     }
     let digits = |from: usize| {
         let len = rest[from..].find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(rest.len() - from);
         let starts = rest[from..].starts_with(|c: char| c.is_ascii_digit());
-        if starts { from + rest[from..from + len].trim_end_matches('_').len() } else { from }
+        if starts { from + single_underscores(&rest[from..from + len]).len() } else { from }
     };
     let whole = digits(0);
     let mut len = whole;
@@ -101,11 +105,20 @@ fn number(rest: &str, is_index: bool) -> Result<(Token<'static>, usize), String>
     }
     let text = rest[..len].replace('_', "");
     let token = if len == whole {
+        if text.starts_with('0') && text.contains(|c| c != '0') {
+            return Err(format!("the integer {text} begins with a zero"));
+        }
         Token::Integer(text.parse().map_err(|_| too_large())?)
     } else {
         Token::Float(text.parse().map_err(|_| format!("{text:?} is no number"))?)
     };
     Ok((token, len))
+}
+
+/// The part of some digits in which underscores stand between two of them.
+fn single_underscores(digits: &str) -> &str {
+    let len = digits.find("__").unwrap_or(digits.len());
+    digits[..len].trim_end_matches('_')
 }
 
 /// A string and how long its literal is.

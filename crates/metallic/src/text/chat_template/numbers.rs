@@ -159,9 +159,32 @@ pub(super) fn round(number: f64, digits: i64) -> f64 {
     }
 }
 
+/// The zeros of Unicode's decimal digits, each of which the other nine follow.
+const ZEROS: [u32; 66] = [
+    0x30, 0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6, 0xE50,
+    0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0, 0x1C40,
+    0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x104A0, 0x10D30, 0x11066,
+    0x110F0, 0x11136, 0x111D0, 0x112F0, 0x11450, 0x114D0, 0x11650, 0x116C0, 0x11730, 0x118E0, 0x11950,
+    0x11C50, 0x11D50, 0x11DA0, 0x16A60, 0x16AC0, 0x16B50, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6,
+    0x1E140, 0x1E2F0, 0x1E950, 0x1FBF0,
+];
+
+/// The value of a decimal digit of any script.
+pub(super) fn decimal_digit(c: char) -> Option<u32> {
+    let code = u32::from(c);
+    let before = ZEROS.partition_point(|&zero| zero <= code).checked_sub(1)?;
+    Some(code - ZEROS[before]).filter(|&digit| digit < 10)
+}
+
+/// A number's text with the digits of ASCII.
+fn in_ascii(text: &str) -> String {
+    let digit = |c| decimal_digit(c).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(c);
+    text.trim().chars().map(digit).collect()
+}
+
 /// `int(text, base)`.
 pub(super) fn parse_integer(text: &str, base: i64) -> Option<i128> {
-    let text = text.trim();
+    let text = &in_ascii(text)[..];
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -189,7 +212,7 @@ pub(super) fn parse_integer(text: &str, base: i64) -> Option<i128> {
 
 /// `float(text)`.
 pub(super) fn parse_float(text: &str) -> Option<f64> {
-    without_underscores(text.trim())?.parse().ok()
+    without_underscores(&in_ascii(text))?.parse().ok()
 }
 
 /// Single underscores may stand between digits.

@@ -20,6 +20,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     });
     environment
         .add_filter("py_iter", |state: &State<'_, '_>, value: Value| sequences::iterable(state, value));
+    environment.add_filter("py_unpack", sequences::unpacked);
     environment.add_filter("py_attr", |value: Value, name: &str| methods::attribute(&value, name));
     environment.add_filter("py_slice", slice);
     environment.add_filter("py_concat", concat);

@@ -68,6 +68,8 @@ impl Reader<'_> {
             return Ok(None);
         }
         let name: String = self.chars.by_ref().take_while(|&c| c != ')').collect();
+        // From the first name on, values have names.
+        self.values = Vec::new().into_iter();
         let value = if is_dict(self.arguments) { self.arguments.get_attr(&name)? } else { Value::UNDEFINED };
         if value.is_undefined() {
             return Err(type_error(format!("`%` has no value of the name {name:?}")));

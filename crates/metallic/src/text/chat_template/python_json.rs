@@ -9,7 +9,7 @@ use super::arguments::{Arguments, type_error};
 use super::bounds::room;
 use super::operators::sorted;
 use super::python_repr::float;
-use super::sequences::{Generator, View, is_list};
+use super::sequences::{Generator, View, is_dict, is_list};
 
 /// How deep a value may nest that is written.
 const MAX_DEPTH: usize = 256;
@@ -90,7 +90,7 @@ impl Writer {
                 }
                 self.end("]", n_items, depth)
             }
-            ValueKind::Map => self.map(state, value, depth),
+            ValueKind::Map if is_dict(value) => self.map(state, value, depth),
             ValueKind::Undefined => {
                 Err(Error::new(ErrorKind::UndefinedError, "tojson: an undefined value has no JSON"))
             }

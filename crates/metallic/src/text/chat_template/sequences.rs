@@ -195,6 +195,13 @@ pub(super) fn iterable(state: &State<'_, '_>, value: Value) -> Result<Value, Err
     Ok(value)
 }
 
+/// What several names are given: of a string, its characters.
+pub(super) fn unpacked(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
+    let Some(text) = value.as_str() else { return Ok(value) };
+    charge(state, text.len())?;
+    Ok(text.chars().map(Value::from).collect())
+}
+
 /// `value[start:stop:step]`.
 pub(super) fn slice(state: &State<'_, '_>, value: &Value, bounds: [Option<i64>; 3]) -> Result<Value, Error> {
     let [start, stop, step] = bounds;

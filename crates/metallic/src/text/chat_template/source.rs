@@ -210,7 +210,8 @@ fn set(parser: &mut Parser<'_>) -> Code {
     let target = target(parser)?;
     if parser.take("=") {
         let into_namespace = target.contains('.');
-        return Ok(format!("set {target} = {}|{BOUNDED}({into_namespace})", parser.tuple()?));
+        let unpacked = if target.contains(',') { "|py_unpack" } else { "" };
+        return Ok(format!("set {target} = {}|{BOUNDED}({into_namespace}){unpacked}", parser.tuple()?));
     }
     if parser.take("|") {
         return Ok(format!("set {target} | {}", filters(parser)?));
@@ -332,7 +333,7 @@ mod tests {
     fn tags_are_written_anew_and_text_is_not() {
         for (source, expected) in [
             ("a{%- set x.y = z == 1 -%}b", "a{%- set x.y = (z == (1))|B(true) -%}b"),
-            ("{%set a, b = 1, 2%}", "{% set a, b = ((1), (2),)|B(false) %}"),
+            ("{%set a, b = 1, 2%}", "{% set a, b = ((1), (2),)|B(false)|py_unpack %}"),
             ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
             ("{% for a, (b, c) in d if a recursive +%}", "{% for a, (b, c) in d|py_iter if a recursive +%}"),
             ("{{ 1\n+ 2 }}\r\nx\r", "{{ ((1)|py_add((2))) \n}}\nx\n"),

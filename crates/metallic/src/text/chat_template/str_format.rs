@@ -17,7 +17,7 @@ pub(super) fn format(
     by_place: &[Value],
     by_name: &Kwargs,
 ) -> Result<String, Error> {
-    let mut fields = Fields { state, by_place, by_name, next: 0 };
+    let mut fields = Fields { state, by_place, by_name, next: 0, are_numbered: None };
     fields.write(format, 0)
 }
 
@@ -27,6 +27,8 @@ struct Fields<'a> {
     by_name: &'a Kwargs,
     /// Which value a field without a name takes.
     next: usize,
+    /// Whether fields have numbers: all have, or none.
+    are_numbered: Option<bool>,
 }
 
 impl Fields<'_> {
@@ -79,6 +81,9 @@ impl Fields<'_> {
         } else {
             first.parse().ok()
         };
+        if place.is_some() && *self.are_numbered.get_or_insert(!first.is_empty()) == first.is_empty() {
+            return Err(type_error("format: either all fields have numbers, or none"));
+        }
         let mut value = match place {
             Some(place) => self.by_place.get(place).cloned().ok_or_else(missing)?,
             None if self.by_name.has(first) => self.by_name.get(first)?,

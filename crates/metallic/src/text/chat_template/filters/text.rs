@@ -39,7 +39,12 @@ pub(super) fn capitalize(state: &mut State<'_, '_>, value: &Value, _: &Arguments
 pub(super) fn title(state: &mut State<'_, '_>, value: &Value, _: &Arguments) -> Result<Value> {
     let text = soft(state, value)?;
     let words = text.split_inclusive(|c: char| strings::is_space(c) || "-({[<".contains(c));
-    Ok(as_safe_as(value, words.map(strings::capitalize).collect()))
+    // It has large letters where the method has those of Unicode's title case.
+    let word = |word: &str| {
+        let n_first = word.chars().next().map_or(0, char::len_utf8);
+        word[..n_first].to_uppercase() + &word[n_first..].to_lowercase()
+    };
+    Ok(as_safe_as(value, words.map(word).collect()))
 }
 
 pub(super) fn string(state: &mut State<'_, '_>, value: &Value, _: &Arguments) -> Result<Value> {

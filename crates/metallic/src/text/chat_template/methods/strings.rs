@@ -2,9 +2,11 @@
 
 use minijinja::value::Tuple;
 use minijinja::{Error, State, Value};
+use unicode_normalization::UnicodeNormalization;
 
 use super::super::arguments::{Arguments, type_error};
 use super::super::bounds::charge;
+use super::super::numbers::decimal_digit;
 use super::super::operators::kind;
 use super::super::python_repr::is_printable;
 use super::super::sequences::items;
@@ -35,7 +37,7 @@ macro_rules! all_are {
 pub(super) const METHODS: &[Method] = &[
     plain!("upper", |text| text.to_uppercase()),
     plain!("lower", |text| text.to_lowercase()),
-    plain!("casefold", |text| text.to_lowercase().replace('ß', "ss").replace('ς', "σ")),
+    plain!("casefold", |text| text.chars().map(folded).collect::<String>()),
     plain!("swapcase", swapcase),
     plain!("capitalize", capitalize),
     plain!("title", title),
@@ -161,9 +163,8 @@ pub(in super::super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1C'..='\x1F').contains(&c)
 }
 
-/// The decimal digits of ASCII, Arabic, Devanagari and the full-width forms; others are not known.
 fn is_decimal(c: char) -> bool {
-    matches!(c, '0'..='9' | '\u{660}'..='\u{669}' | '\u{6F0}'..='\u{6F9}' | '\u{966}'..='\u{96F}' | '\u{FF10}'..='\u{FF19}')
+    decimal_digit(c).is_some()
 }
 
 pub(in super::super) fn capitalize(text: &str) -> String {
@@ -171,10 +172,35 @@ pub(in super::super) fn capitalize(text: &str) -> String {
     chars.next().map_or(String::new(), |first| capital(first) + &chars.as_str().to_lowercase())
 }
 
-/// A character as it begins a word. Of those that become two, the second stays small.
+/// A character as it begins a word: Unicode's title case. Of those that become several, the others stay small.
 fn capital(c: char) -> String {
     let mut upper = c.to_uppercase();
-    upper.next().into_iter().chain(upper.flat_map(char::to_lowercase)).collect()
+    let several = upper.len() > 1;
+    match c {
+        'ŉ' => upper.collect(),
+        'Ǆ'..='ǆ' => "ǅ".to_owned(),
+        'Ǉ'..='ǉ' => "ǈ".to_owned(),
+        'Ǌ'..='ǌ' => "ǋ".to_owned(),
+        'Ǳ'..='ǳ' => "ǲ".to_owned(),
+        // Georgian has capitals, but does not begin words with them.
+        'ა'..='ჿ' => c.to_string(),
+        // Greek's iota stays below its letter.
+        '\u{1F80}'..='\u{1FFF}' if several => {
+            upper.map(|c| if c == '\u{399}' { '\u{345}' } else { c }).nfc().collect()
+        }
+        _ => upper.next().into_iter().chain(upper.flat_map(char::to_lowercase)).collect(),
+    }
+}
+
+/// A character without its case: what is left of its capital in small letters, but where Unicode has it otherwise.
+fn folded(c: char) -> String {
+    match c {
+        'ı' => c.to_string(),
+        'ẞ' => "ss".to_owned(),
+        // Cherokee's small letters are the newer ones.
+        '\u{13A0}'..='\u{13FD}' | '\u{AB70}'..='\u{ABBF}' => c.to_uppercase().collect(),
+        _ => c.to_uppercase().flat_map(char::to_lowercase).collect(),
+    }
 }
 
 fn swapcase(text: &str) -> String {

@@ -46,7 +46,7 @@ class FirstToken(unittest.TestCase):
         self.assertEqual(self.log.read_text().splitlines(), turn * 2)
         ours, slow = json.loads((self.folder / "out.json").read_text())
         self.assertTrue(0.2 <= ours["min"] < 0.8 <= slow["min"])
-        self.assertTrue(1 < slow["ratio"] < 4.1)
+        self.assertTrue(slow["min"] / ours["max"] <= slow["ratio"] <= slow["max"] / ours["min"])
         self.assertGreater(slow["peak_bytes"], 200 << 20)
         self.assertLess(ours["peak_bytes"], 200 << 20)
 

@@ -55,6 +55,11 @@ fn anonymous_bytes() -> u64 {
 /// where all is small.
 const ALLOCATOR_BYTES: u64 = 256 << 10;
 
+/// The part of the ledger that stays untouched at most, where each thread of a few gets work, and where many share few
+/// CPUs: work goes to whoever asks first, and a thread that never gets some never touches its buffers.
+const IDLE: f64 = 0.02;
+const IDLE_OF_MANY: f64 = 0.12;
+
 #[test]
 fn what_is_taken_is_what_the_ledger_says() {
     // SAFETY: it only says from which size on allocations are maps of their own, which are given back when freed.
@@ -67,16 +72,16 @@ fn what_is_taken_is_what_the_ledger_says() {
     let mut warm = GgufLoader::new(GgufFile::open(&tiny).unwrap()).threads(2).load().unwrap();
     fill(&mut warm, 0);
     drop(warm);
-    check(&tiny, &|loader| loader.threads(2).context_length(8192).sequences(8).batch(512));
+    check(&tiny, IDLE, &|loader| loader.threads(2).context_length(8192).sequences(8).batch(512));
     let models = ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"].map(model);
     for path in models.iter().flatten() {
-        check(path, &|loader| loader.threads(2).context_length(256).batch(64));
+        check(path, IDLE, &|loader| loader.threads(2).context_length(256).batch(64));
     }
     // Last, as the C library keeps the stacks of threads that have ended, and gives them back when it likes.
-    check(&tiny, &|loader| loader.threads(100).context_length(512).batch(64));
+    check(&tiny, IDLE_OF_MANY, &|loader| loader.threads(100).context_length(512).batch(64));
     for path in models.iter().flatten() {
         let loader = GgufLoader::new(GgufFile::open(path).unwrap());
-        compare(path, loader.threads(100).context_length(256).batch(16));
+        compare(path, IDLE_OF_MANY, loader.threads(100).context_length(256).batch(16));
     }
     if let Some(oracles) = Oracles::find() {
         tokenizers(&oracles.path("tokenizers"));
@@ -86,22 +91,22 @@ fn what_is_taken_is_what_the_ledger_says() {
 type Setup<'s> = &'s dyn Fn(GgufLoader<'static>) -> GgufLoader<'static>;
 
 /// Loads a model in every way and at several budgets.
-fn check(path: &Path, setup: Setup<'_>) {
+fn check(path: &Path, idle: f64, setup: Setup<'_>) {
     let loader = || setup(GgufLoader::new(GgufFile::open(path).unwrap()));
-    compare(path, loader());
-    compare(path, loader().mode(LoadMode::Slab));
+    compare(path, idle, loader());
+    compare(path, idle, loader().mode(LoadMode::Slab));
     let everything = loader().plan().unwrap().1.total_bytes();
     let within = |ram| loader().budget(MemoryBudget::given(ram));
     let Err(Error::BudgetTooSmall { floor_bytes, .. }) = within(0).plan() else {
         panic!("a budget of nothing")
     };
     for i in 0..4 {
-        compare(path, within(floor_bytes + (everything - floor_bytes) * i / 4));
+        compare(path, idle, within(floor_bytes + (everything - floor_bytes) * i / 4));
     }
 }
 
-/// Loads a model, fills all that it has, and compares.
-fn compare(path: &Path, loader: GgufLoader<'_>) {
+/// Loads a model, fills all that it has, and compares: at most the part `idle` of the ledger may be untouched.
+fn compare(path: &Path, idle: f64, loader: GgufLoader<'_>) {
     let (before, heap) = (anonymous_bytes(), ALLOCATOR.0.load(Ordering::Relaxed));
     let tokenizer = Tokenizer::from_gguf(&GgufFile::open(path).unwrap().gguf()).unwrap();
     let mut model = loader.load().unwrap();
@@ -112,8 +117,9 @@ fn compare(path: &Path, loader: GgufLoader<'_>) {
     let (taken, ledger) = (anonymous_bytes() - before, itemised(&plan));
     let off = 100.0 * (taken as f64 / ledger as f64 - 1.0);
     println!("{}: {taken} bytes are {off:+.2} % off the ledger", path.display());
-    let allowed = ledger / 50 + ALLOCATOR_BYTES;
-    assert!(taken.abs_diff(ledger) < allowed, "{taken} of {ledger}: {:#?}", plan.ledger);
+    let most = ledger + ledger / 50 + ALLOCATOR_BYTES;
+    let least = ledger - (ledger as f64 * idle) as u64 - ALLOCATOR_BYTES;
+    assert!((least..most).contains(&taken), "{taken} of {ledger}: {:#?}", plan.ledger);
     drop((tokenizer, model, samplers));
     let left = ALLOCATOR.0.load(Ordering::Relaxed).saturating_sub(heap);
     assert!(left < 64 << 10, "{left} bytes are left of {}", path.display());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use metallic::backend::{Backend, Cpu, Input, MatmulJob, MatrixBytes, MatrixData};
+use metallic::backend::{Backend, Cpu, Input, MatmulJob, MatrixBytes, MatrixData, Tokens};
 use metallic::memory::{self, MemoryPlan, Rates, SharedBytes, Usage};
 use metallic::{GgmlType, GgufFile, Isa};
 
@@ -168,10 +168,12 @@ impl Product {
         let values: Vec<f32> = (0..n_tokens * row_len).map(|i| (i % 251) as f32 - 125.0).collect();
         cpu.write(&values, &mut input);
         let mut out = cpu.buffer("a product", n_tokens * n_rows)?;
+        let tokens =
+            if n_tokens == 1 { Tokens { gemv: 1, gemm: 0 } } else { Tokens { gemv: 0, gemm: n_tokens } };
         let (began, mut best) = (Instant::now(), Duration::MAX);
         while began.elapsed() < PRODUCT_TIME {
             let started = Instant::now();
-            cpu.matmul(&Input::Rows(&input), n_tokens, &mut [MatmulJob::new(&matrix, &mut out)])?;
+            cpu.matmul(&Input::Rows(&input), tokens, &mut [MatmulJob::new(&matrix, &mut out)])?;
             best = best.min(started.elapsed());
         }
         Ok(per_second(2.0 * (n_tokens * n_rows * row_len) as f64, best))

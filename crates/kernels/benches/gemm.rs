@@ -12,7 +12,7 @@
 use std::cell::LazyCell;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
+use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, Tokens, matmul};
 use metallic_kernels::{ThreadPool, registry};
 
 mod common;
@@ -40,7 +40,8 @@ fn gemm(c: &mut Criterion) {
                     let matrix = Matrix::new(rows.ops, N_ROWS, &bytes);
                     b.iter(|| {
                         let mut jobs = [MatmulJob::new(matrix, &mut out)];
-                        matmul(&pool, &mut jobs, &Input::Rows(&x), n_tokens, &mut scratch);
+                        let tokens = Tokens { gemv: 0, gemm: n_tokens };
+                        matmul(&pool, &mut jobs, &Input::Rows(&x), tokens, &mut scratch);
                     });
                 });
             }

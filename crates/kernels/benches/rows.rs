@@ -2,7 +2,7 @@
 //!
 //! Throughput is in bytes of weights (for the quantizer, of floats), to be held against a plain `read` of
 //! as many: from rows that the second-level cache holds (`cache`), and from more than any cache does
-//! (`memory`). `matvec` is what two threads reach together, quantization included. There are hundreds of
+//! (`memory`). `matvec` is what two threads reach together with 1 and with 8 tokens, quantization included. There are hundreds of
 //! these; a few are quick:
 //!
 //! ```text
@@ -14,7 +14,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8, quantize_q8_groups};
-use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
+use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, Tokens, matmul};
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool, registry};
 
 mod common;
@@ -49,12 +49,10 @@ impl Forms {
     }
 
     fn dot(&self, ops: &QuantOps, rows: &[u8], out: &mut [f32]) {
-        let n_rows = out.len();
-        let each = out.iter_mut().zip(rows.chunks_exact(rows.len() / n_rows));
         match ops.dot {
-            Dot::F32(dot) => each.for_each(|(out, row)| *out = dot(row, &self.floats)),
-            Dot::Q8(dot) => each.for_each(|(out, row)| *out = dot(row, &self.blocks)),
-            Dot::Q8Groups(dot) => dot(rows, &self.groups, out),
+            Dot::F32(dots) => dots(rows, &self.floats, 1, out),
+            Dot::Q8(dots) => dots(rows, &self.blocks, 1, out),
+            Dot::Q8Groups(dots) => dots(rows, &self.groups, 1, out),
         }
     }
 }
@@ -83,16 +81,19 @@ fn matvec(c: &mut Criterion) {
     for (ggml_type, row_len) in shapes() {
         let rows = Rows::new(registry::ops(ggml_type, Isa::best()), row_len, PLACES[1].1);
         let bytes = LazyCell::new(|| rows.bytes());
-        let (x, mut out) = (Random(2).floats(row_len), vec![0.0; rows.n]);
         let mut scratch = ActivationBuf::new(Isa::best());
         group.throughput(rows.throughput());
-        group.bench_function(format!("{ggml_type}/k{row_len}"), |b| {
-            let bytes = &**bytes;
-            b.iter(|| {
-                let mut jobs = [MatmulJob::new(Matrix::new(rows.ops, row_len, bytes), &mut out)];
-                matmul(&pool, &mut jobs, &Input::Rows(&x), 1, &mut scratch);
+        for n_tokens in [1, 8] {
+            let tokens = Tokens { gemv: n_tokens, gemm: 0 };
+            let (x, mut out) = (Random(2).floats(n_tokens * row_len), vec![0.0; n_tokens * rows.n]);
+            group.bench_function(format!("{ggml_type}/k{row_len}/{n_tokens}"), |b| {
+                let bytes = &**bytes;
+                b.iter(|| {
+                    let mut jobs = [MatmulJob::new(Matrix::new(rows.ops, row_len, bytes), &mut out)];
+                    matmul(&pool, &mut jobs, &Input::Rows(&x), tokens, &mut scratch);
+                });
             });
-        });
+        }
     }
 }
 

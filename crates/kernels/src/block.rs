@@ -4,6 +4,19 @@
 //! and for some formats a minimum. So a format only has to say how it [unpacks](QuantBlock::unpack);
 //! decoding and the integer dot product follow, written once here.
 
+/// Writes the products of a row with some tokens, as many tokens at a time as `$kernel` is made for: `$n`, from the most on.
+macro_rules! by_few {
+    ($x:ident, $out:ident, [$($n:literal),+], $kernel:expr) => {{
+        let x_len = $x.len() / $out.len().max(1);
+        let (mut x, mut out) = ($x, $out);
+        $(while let Some(few) = out.first_chunk_mut::<$n>() {
+            *few = $kernel(&x[..$n * x_len]);
+            x = &x[$n * x_len..];
+            out = &mut std::mem::take(&mut out)[$n..];
+        })+
+    }};
+}
+pub(crate) use by_few;
 use metallic_gguf::GgmlType;
 
 use crate::activations::Q8Block;

@@ -8,7 +8,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use crate::activations::{Q8_LEN, Q8Block};
-use crate::block::{QuantBlock, blocks};
+use crate::block::{QuantBlock, blocks, by_few};
 
 /// 32 signed bytes.
 pub(crate) type Bytes = [int8x16_t; 2];
@@ -222,16 +222,36 @@ impl Sums {
 pub(crate) fn dot_blocks<B: QuantBlock>(
     row: &[u8],
     x: &[Q8Block],
+    out: &mut [f32],
     add: impl Fn(&mut Sums, &B, usize, &Q8Block),
-) -> f32 {
-    let (row, per_block) = (blocks::<B>(row), const { B::TYPE.block_len() / Q8_LEN });
-    assert_eq!(x.len(), row.len() * per_block, "one activation block for every 32 weights");
-    let (mut sums, mut others) = (Sums::zero(), Sums::zero());
-    for (block, x) in row.iter().zip(x.chunks_exact(per_block)) {
-        for (i, x) in x.iter().enumerate() {
-            add(&mut sums, block, i, x);
+) {
+    let row = blocks::<B>(row);
+    by_few!(x, out, [4, 2, 1], |x| dot_few(row, x, &add));
+}
+
+/// Two sums are under way for each token, for one can take the next block only when the addition before is done.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dot_few<B: QuantBlock, const N: usize>(
+    row: &[B],
+    x: &[Q8Block],
+    add: &impl Fn(&mut Sums, &B, usize, &Q8Block),
+) -> [f32; N] {
+    let per_block = const { B::TYPE.block_len() / Q8_LEN };
+    let x_len = row.len() * per_block;
+    assert_eq!(x.len(), N * x_len, "one activation block for every 32 weights");
+    let (mut sums, mut others) = ([Sums::zero(); N], [Sums::zero(); N]);
+    for (b, block) in row.iter().enumerate() {
+        for i in 0..per_block {
+            for (t, sums) in sums.iter_mut().enumerate() {
+                add(sums, block, i, &x[t * x_len + b * per_block + i]);
+            }
             (sums, others) = (others, sums);
         }
     }
-    sums.total(others)
+    let mut out = [0.0; N];
+    for t in 0..N {
+        out[t] = sums[t].total(others[t]);
+    }
+    out
 }

@@ -10,16 +10,47 @@ use crate::quants;
 /// Quantizes floats to a row: `(x, row)`.
 pub type Encode = fn(&[f32], &mut [u8]);
 
-/// Dot products of weight rows with one activation row.
+/// Dot products of weight rows with activation rows, one a token: `(rows, x, n_tokens, out)`. The tokens' rows lie one after
+/// another, and the product of row `r` of `n_rows` with token `t` goes to `out[t * n_rows + r]`.
+///
+/// A product depends on its row and its token alone, not on those beside it: tokens share the loads and the unpacking of
+/// weights, and each is summed as it is by itself.
+pub type Dots<X> = fn(&[u8], &[X], usize, &mut [f32]);
+
+/// The dot products of a type, by the form of its activations.
 #[derive(Clone, Copy, Debug)]
 pub enum Dot {
-    /// Against float activations: `(row, x)` with `x.len()` the row's length.
-    F32(fn(&[u8], &[f32]) -> f32),
-    /// Against 8-bit activations: `(row, x)` with `x.len()` the row's length / 32.
-    Q8(fn(&[u8], &[Q8Block]) -> f32),
-    /// Of several rows, against 8-bit activations in groups: `(rows, x, out)` with `out.len()` the number of
-    /// rows and `x` the groups of one row. A result depends on its row alone, not on those beside it.
-    Q8Groups(fn(&[u8], &[Q8Group], &mut [f32])),
+    /// Floats.
+    F32(Dots<f32>),
+    /// 8-bit activations, a block for each 32 weights.
+    Q8(Dots<Q8Block>),
+    /// 8-bit activations in groups, [`n_groups`](crate::activations::n_groups) a token.
+    Q8Groups(Dots<Q8Group>),
+}
+
+/// Tokens that a kernel takes at once at most.
+pub(crate) const TOKENS_AT_ONCE: usize = 8;
+
+/// [`Dots`] from the products of one row with up to [`TOKENS_AT_ONCE`] tokens.
+#[inline(always)]
+pub(crate) fn each_row<X>(
+    rows: &[u8],
+    x: &[X],
+    n_tokens: usize,
+    out: &mut [f32],
+    dot: impl Fn(&[u8], &[X], &mut [f32]),
+) {
+    let (n_rows, x_len) = (out.len() / n_tokens, x.len() / n_tokens);
+    for (r, row) in rows.chunks_exact(rows.len() / n_rows).enumerate() {
+        for first in (0..n_tokens).step_by(TOKENS_AT_ONCE) {
+            let mut products = [0.0; TOKENS_AT_ONCE];
+            let products = &mut products[..TOKENS_AT_ONCE.min(n_tokens - first)];
+            dot(row, &x[first * x_len..][..products.len() * x_len], products);
+            for (t, product) in products.iter().enumerate() {
+                out[(first + t) * n_rows + r] = *product;
+            }
+        }
+    }
 }
 
 /// What can be done with the rows of one type on one instruction set.

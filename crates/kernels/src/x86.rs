@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 use crate::activations::Q8Block;
-use crate::block::{QuantBlock, blocks};
+use crate::block::{QuantBlock, blocks, by_few};
 
 /// 16 bytes.
 #[inline]
@@ -198,26 +198,55 @@ impl Sums {
     }
 }
 
-/// The dot product of a row of blocks of 32 weights: `add` adds one block to the sums. Two blocks are
-/// under way at a time, for a sum can take the next only when the addition before is done.
+/// The dot products of a row of blocks of 32 weights with each token of `x`: `add` adds one block to the sums. What it
+/// does to a block alone is the same for all tokens, and is done once: it is inlined for a few at a time.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn dot_blocks<B: QuantBlock>(
     row: &[u8],
     x: &[Q8Block],
+    out: &mut [f32],
     add: impl Fn(&mut Sums, &B, &Q8Block),
-) -> f32 {
+) {
     let row = blocks::<B>(row);
-    assert_eq!(x.len(), row.len(), "one activation block for every 32 weights");
-    let ((pairs, last), (x_pairs, x_last)) = (row.as_chunks::<2>(), x.as_chunks::<2>());
-    let (mut even, mut odd) = (Sums::zero(), Sums::zero());
-    for (block, x) in pairs.iter().zip(x_pairs) {
-        prefetch_after(block);
-        add(&mut even, &block[0], &x[0]);
-        add(&mut odd, &block[1], &x[1]);
+    by_few!(x, out, [4, 2, 1], |x| dot_few(row, x, &add));
+}
+
+/// Two blocks are under way at a time, for a sum can take the next only when the addition before is done.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_few<B: QuantBlock, const N: usize>(
+    row: &[B],
+    x: &[Q8Block],
+    add: &impl Fn(&mut Sums, &B, &Q8Block),
+) -> [f32; N] {
+    let x_len = row.len();
+    assert_eq!(x.len(), N * x_len, "one activation block for every 32 weights");
+    let (mut even, mut odd) = ([Sums::zero(); N], [Sums::zero(); N]);
+    let (pairs, last) = row.as_chunks::<2>();
+    for (i, blocks) in pairs.iter().enumerate() {
+        prefetch_after(blocks);
+        for t in 0..N {
+            let x = &x[t * x_len + 2 * i..][..2];
+            add(&mut even[t], &blocks[0], &x[0]);
+            add(&mut odd[t], &blocks[1], &x[1]);
+        }
     }
-    for (block, x) in last.iter().zip(x_last) {
-        add(&mut even, block, x);
+    for block in last {
+        for t in 0..N {
+            add(&mut even[t], block, &x[(t + 1) * x_len - 1]);
+        }
     }
-    even.total(odd)
+    totals(even, odd)
+}
+
+/// What each token's two sums come to.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn totals<const N: usize>(even: [Sums; N], odd: [Sums; N]) -> [f32; N] {
+    let mut out = [0.0; N];
+    for t in 0..N {
+        out[t] = even[t].total(odd[t]);
+    }
+    out
 }

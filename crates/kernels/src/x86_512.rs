@@ -1,15 +1,15 @@
 //! What the AVX-512 kernels of single rows share: loads, and the way from 256 quants to a sum.
 //!
-//! 256 weights meet one group of activations in four registers of 64 quants. Adding these up by
-//! [transposing](dots) leaves one register with 16 numbers, one for each 16 weights, in the order that
-//! [`lane`](crate::activations::lane) says and the group's own numbers have. So scales are multiplied once
-//! for 256 weights, and formats with a scale for each 16 weights cost little more than others. Quants are
-//! unsigned, for the instruction wants one side so; what that adds is taken off with the sums of the
-//! activations.
+//! 256 weights meet one group of activations in four registers of 64 quants. [Transposed](by_lane), each lane has 4
+//! weights of one run of 16 in each register, so that four multiplications leave one register with 16 numbers, one for
+//! each 16 weights, in the order that [`lane`](crate::activations::lane) says and the group's own numbers have. So scales
+//! are multiplied once for 256 weights, and formats with a scale for each 16 weights cost little more than others. Quants
+//! are unsigned, for the instruction wants one side so; what that adds is taken off with the sums of the activations.
 //!
 //! [Four rows](dot_rows) are taken one after the other, since one stream of weights is what memory serves
 //! fastest, and then finished together: what they have beyond a whole number of groups, two blocks of each
-//! row at a time, and the sums of their lanes.
+//! row at a time, and the sums of their lanes. All that a group of weights needs before it meets activations is done once
+//! for up to eight tokens.
 
 use std::arch::x86_64::*;
 
@@ -102,20 +102,37 @@ pub(crate) const fn raised(levels: &[i8; 16], by: i16) -> [u8; 16] {
     raised
 }
 
-/// Products of 256 unsigned quants with a group, summed by sixteens.
+/// Transposes 4 × 4 numbers of 32 bits in each quarter of the registers: from 64 quants, two blocks, in each to as many for
+/// each [`lane`], four in each.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn by_lane([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(ab_low, cd_low),
+        _mm512_unpackhi_epi64(ab_low, cd_low),
+        _mm512_unpacklo_epi64(ab_high, cd_high),
+        _mm512_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
+
+/// Products of 256 unsigned quants, 64 in each register as a row has them, with a group, summed by sixteens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) fn dots(quants: [__m512i; 4], x: &Q8Group) -> __m512 {
-    let [a, b, c, d] = quants;
-    let dot = |weights, i: usize| {
-        // SAFETY: reads 64 of the 256 bytes of the array, for i < 4.
-        let x = unsafe { _mm512_load_si512(x.quants.as_flattened()[64 * i..][..64].as_ptr().cast()) };
-        _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights, x)
-    };
-    let (a, b, c, d) = (dot(a, 0), dot(b, 1), dot(c, 2), dot(d, 3));
-    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd)))
+    dots_of_lanes(by_lane(quants), x)
+}
+
+/// The same of quants that lie [by lane](by_lane).
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn dots_of_lanes([a, b, c, d]: [__m512i; 4], x: &Q8Group) -> __m512 {
+    // SAFETY: reads the 64 bytes of the reference, which are aligned as a group is.
+    let x = |i: usize| unsafe { _mm512_load_si512(x.quants[i].as_ptr().cast()) };
+    let first = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), a, x(0)), b, x(1));
+    let second = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), c, x(2)), d, x(3));
+    _mm512_cvtepi32_ps(_mm512_add_epi32(first, second))
 }
 
 /// [`dots`] as they would be of quants that are less by `offset`. Exact, for these are integers below 2²⁴.
@@ -223,45 +240,87 @@ pub(crate) fn pairs_of_halves<B: QuantBlock>(blocks: &[B; 8]) -> __m512 {
     _mm512_cvtph_ps(_mm512_castsi512_si256(pairs))
 }
 
-/// The dot products of rows whose `N` blocks hold 256 weights: `add` adds so many to the sum of each lane.
+/// The dot products of rows whose `N` blocks hold 256 weights, with the groups of each token: `add` adds so many to the sum
+/// of each lane. What it does to the blocks alone is the same for all tokens, and is done once: it is inlined for a few
+/// at a time.
 ///
 /// # Panics
-/// If `rows` isn't as many rows as `out` is long, of as many blocks as `x` is groups for.
+/// If `rows` isn't as many rows as `out` has for each token, of as many blocks as `x` is groups for.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) fn dot_rows<B: QuantBlock, const N: usize>(
     rows: &[u8],
     x: &[Q8Group],
+    n_tokens: usize,
     out: &mut [f32],
     add: impl Fn(__m512, &[B; N], &Q8Group) -> __m512,
 ) {
     const { assert!(N * B::TYPE.block_len() == 256) };
     let rows = blocks::<B>(rows);
-    let row_len = rows.len() / out.len().max(1);
-    assert!(row_len > 0 && row_len * out.len() == rows.len(), "rows are equally long");
-    assert_eq!(x.len(), n_groups(row_len * (GROUP_BLOCKS / N)), "the groups are those of a row");
-    let (x, x_pairs) = x.split_at(row_len / N);
-    for (rows, out) in rows.chunks(4 * row_len).zip(out.chunks_mut(4)) {
-        let mut sums = [_mm512_setzero_ps(); 4];
-        let mut rest = rows;
-        for sum in &mut sums {
-            let Some((row, after)) = rest.split_at_checked(row_len) else { break };
-            for (group, x) in row.as_chunks::<N>().0.iter().zip(x) {
-                prefetch_after(group);
-                *sum = add(*sum, group, x);
+    let n_rows = out.len() / n_tokens;
+    let row_len = rows.len() / n_rows.max(1);
+    assert!(row_len > 0 && row_len * n_rows == rows.len(), "rows are equally long");
+    let x_len = n_groups(row_len * (GROUP_BLOCKS / N));
+    assert_eq!(x.len(), n_tokens * x_len, "the groups are those of a row for each token");
+    let mut first = 0;
+    while first < n_tokens {
+        let (x, out) = (&x[first * x_len..], &mut out[first * n_rows..]);
+        first += match n_tokens - first {
+            8.. => dot_few::<B, N, 8>(rows, row_len, x, out, n_rows, &add),
+            4.. => dot_few::<B, N, 4>(rows, row_len, x, out, n_rows, &add),
+            2.. => dot_few::<B, N, 2>(rows, row_len, x, out, n_rows, &add),
+            _ => dot_few::<B, N, 1>(rows, row_len, x, out, n_rows, &add),
+        };
+    }
+}
+
+/// Groups of several tokens that four rows meet in turn, so that all but the first find them in the first-level cache.
+const GROUPS_AT_ONCE: usize = 8;
+
+/// [`dot_rows`] for `T` tokens, of which it returns the number.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn dot_few<B: QuantBlock, const N: usize, const T: usize>(
+    rows: &[B],
+    row_len: usize,
+    x: &[Q8Group],
+    out: &mut [f32],
+    n_rows: usize,
+    add: &impl Fn(__m512, &[B; N], &Q8Group) -> __m512,
+) -> usize {
+    let n_whole = row_len / N;
+    let x_len = n_groups(row_len * (GROUP_BLOCKS / N));
+    let at_once = if T == 1 { n_whole.max(1) } else { GROUPS_AT_ONCE };
+    for (four, rows) in rows.chunks(4 * row_len).enumerate() {
+        let mut sums = [[_mm512_setzero_ps(); 4]; T];
+        for first in (0..n_whole).step_by(at_once) {
+            let groups = first..(first + at_once).min(n_whole);
+            for (r, row) in rows.chunks_exact(row_len).enumerate() {
+                let mut of_row = [_mm512_setzero_ps(); T];
+                for t in 0..T {
+                    of_row[t] = sums[t][r];
+                }
+                for (group, i) in row.as_chunks::<N>().0[groups.clone()].iter().zip(groups.clone()) {
+                    prefetch_after(group);
+                    for t in 0..T {
+                        of_row[t] = add(of_row[t], group, &x[t * x_len + i]);
+                    }
+                }
+                for t in 0..T {
+                    sums[t][r] = of_row[t];
+                }
             }
-            rest = after;
         }
-        let mut sum = transpose(sums);
-        for (i, x) in x_pairs.iter().enumerate() {
-            sum = add(sum, &pairs(rows, row_len, i), x);
-        }
-        let sums = sum_of_fours(sum);
-        match out.as_mut_array::<4>() {
-            Some(out) => *out = sums,
-            None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum),
+        let n = rows.len() / row_len;
+        for t in 0..T {
+            let mut sum = transpose(sums[t]);
+            for i in n_whole..x_len {
+                sum = add(sum, &pairs(rows, row_len, i - n_whole), &x[t * x_len + i]);
+            }
+            out[t * n_rows + 4 * four..][..n].copy_from_slice(&sum_of_fours(sum)[..n]);
         }
     }
+    T
 }
 
 /// The `i`-th 64 weights beyond whole groups of each of up to four rows; zeros where there are none.

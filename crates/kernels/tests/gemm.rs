@@ -1,7 +1,7 @@
 //! Products of many tokens in tiles: every format on every instruction set against plain sums.
 
 use metallic_kernels::activations::{Q8Block, quantize_q8};
-use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
+use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, Tokens, matmul};
 use metallic_kernels::registry::ops;
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
 
@@ -83,7 +83,8 @@ fn multiply(isa: Isa, ops: QuantOps, rows: &[u8], row_len: usize, x: &[f32]) -> 
     let mut out = vec![f32::NAN; n_tokens * matrix.n_rows()];
     let pool = ThreadPool::new(2).expect("threads");
     let mut scratch = ActivationBuf::new(isa);
-    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &Input::Rows(x), n_tokens, &mut scratch);
+    let tokens = Tokens { gemv: 0, gemm: n_tokens };
+    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &Input::Rows(x), tokens, &mut scratch);
     out
 }
 

@@ -3,13 +3,13 @@
 
 use metallic_kernels::activation::{Activation, activate_gated};
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
-use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, matmul};
+use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, Tokens, matmul};
 use metallic_kernels::norm::{Norm, NormKind};
 use metallic_kernels::registry::ops;
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
 
 mod common;
-use common::{Random, dot_q8, is_sane, random_rows};
+use common::{Random, dot_q8, is_sane, one, random_rows};
 
 fn row_lengths(ggml_type: GgmlType) -> Vec<usize> {
     let block = ggml_type.block_len().max(32);
@@ -55,7 +55,7 @@ fn definition(ops: &QuantOps, row: &[u8], x: &[f32]) -> (f64, f64) {
 
 fn dot(ops: &QuantOps, isa: Isa, row: &[u8], x: &[f32]) -> f32 {
     match ops.dot {
-        Dot::F32(dot) => dot(row, x),
+        Dot::F32(dots) => one(dots, row, x),
         _ => dot_q8(ops, row, &quantized(isa, x)).expect("a format takes floats or quants"),
     }
 }
@@ -93,15 +93,10 @@ fn a_product_does_not_depend_on_the_rows_beside_its_own() {
             let rows = random_rows(&ops, row_len, 7, &mut random);
             let mut groups = vec![Q8Group::ZERO; n_groups(row_len / 32)];
             group_q8(&quantized(ops.isa, &random.floats(row_len)), &mut groups);
-            let alone = rows.chunks(rows.len() / 7).map(|row| {
-                let mut out = [f32::NAN];
-                dot(row, &groups, &mut out);
-                out[0]
-            });
-            let alone: Vec<f32> = alone.collect();
+            let alone: Vec<f32> = rows.chunks(rows.len() / 7).map(|row| one(dot, row, &groups)).collect();
             for n in 2..=7 {
                 let mut out = vec![f32::NAN; n];
-                dot(&rows[..rows.len() / 7 * n], &groups, &mut out);
+                dot(&rows[..rows.len() / 7 * n], &groups, 1, &mut out);
                 assert_eq!(out, alone[..n], "{} {} {row_len}", ops.ggml_type, ops.isa);
             }
         }
@@ -177,17 +172,17 @@ impl Layer {
         Layer { ops, rows, n_rows, row_len }
     }
 
-    fn run(&self, pool: &ThreadPool, isa: Isa, x: &[f32], n_tokens: usize) -> [Vec<f32>; 3] {
-        let mut out = self.n_rows.map(|n| vec![f32::NAN; n * n_tokens]);
+    fn run(&self, pool: &ThreadPool, isa: Isa, x: &[f32], tokens: Tokens) -> [Vec<f32>; 3] {
+        let mut out = self.n_rows.map(|n| vec![f32::NAN; n * tokens.count()]);
         let matrix = |i: usize| Matrix::new(self.ops[i], self.row_len, &self.rows[i]);
         let mut scratch = ActivationBuf::new(isa);
         let [a, b, c] = &mut out;
         let mut jobs = [MatmulJob::new(matrix(0), a), MatmulJob::new(matrix(2), c)];
-        matmul(pool, &mut jobs, &Input::Rows(x), n_tokens, &mut scratch);
+        matmul(pool, &mut jobs, &Input::Rows(x), tokens, &mut scratch);
         for chunk in [0..13, 13..50] {
             let weights = matrix(1).rows(chunk.clone());
             let mut job = [MatmulJob::chunk(weights, b, 50, chunk.start)];
-            matmul(pool, &mut job, &Input::Rows(x), n_tokens, &mut scratch);
+            matmul(pool, &mut job, &Input::Rows(x), tokens, &mut scratch);
         }
         out
     }
@@ -202,12 +197,14 @@ fn products_are_their_definition_whatever_the_threads_and_chunks() {
             let types = [ggml_type, ggml_type, GgmlType::F32];
             let layer = Layer::new(types.map(|t| ops(t, isa)), row_len, &mut random);
             let x = random.floats(40 * row_len);
-            for n_tokens in [1, 7, 9, 16, 21, 40] {
+            for (gemv, gemm) in [(1, 0), (0, 1), (7, 0), (0, 9), (3, 13), (16, 5), (40, 0)] {
+                let tokens = Tokens { gemv, gemm };
+                let n_tokens = tokens.count();
                 let x = &x[..n_tokens * row_len];
-                let out = layer.run(&pools[0], isa, x, n_tokens);
+                let out = layer.run(&pools[0], isa, x, tokens);
                 for pool in &pools[1..] {
                     let n = pool.n_threads();
-                    assert!(layer.run(pool, isa, x, n_tokens) == out, "{ggml_type} {isa} {n_tokens} {n}");
+                    assert!(layer.run(pool, isa, x, tokens) == out, "{ggml_type} {isa} {tokens:?} {n}");
                 }
                 for (i, out) in out.iter().enumerate() {
                     let matrix = Matrix::new(layer.ops[i], row_len, &layer.rows[i]);
@@ -229,24 +226,42 @@ fn products_are_their_definition_whatever_the_threads_and_chunks() {
     }
 }
 
-/// Tokens alone and a few at a time meet the rows one by one, many at a time in tiles: in each of the two ways
-/// a result has the same bits, however many there are.
+/// However many tokens are in a call and whichever way the others take, each has the bits that it has alone.
 #[test]
-fn results_depend_on_their_row_and_token_alone() {
+fn results_depend_on_their_row_their_token_and_the_way_alone() {
     let mut random = Random(5);
     let pool = ThreadPool::new(2).unwrap();
     for isa in Isa::available() {
         for &ggml_type in GgmlType::ALL {
-            let row_len = 512;
-            let layer = Layer::new([ops(ggml_type, isa); 3], row_len, &mut random);
-            let x = random.floats(40 * row_len);
-            let run = |n: usize| layer.run(&pool, isa, &x[..n * row_len], n);
-            for (most, fewer) in [(3, &[1, 2][..]), (40, &[4, 5, 8, 11, 12, 16, 33])] {
-                let most = run(most);
-                for &n_tokens in fewer {
-                    let part = run(n_tokens);
-                    for i in 0..3 {
-                        assert!(most[i][..part[i].len()] == part[i], "{ggml_type} {isa} {n_tokens}");
+            // With and without what is left of a row by kernels that take 256 weights at a time.
+            for row_len in [512usize, 672].into_iter().filter(|n| n.is_multiple_of(ggml_type.block_len())) {
+                let layer = Layer::new([ops(ggml_type, isa); 3], row_len, &mut random);
+                let x = random.floats(70 * row_len);
+                let row = |t: usize| &x[t * row_len..][..row_len];
+                let alone = |t: usize, tokens| layer.run(&pool, isa, row(t), tokens);
+                let gemv: Vec<_> = (0..70).map(|t| alone(t, Tokens { gemv: 1, gemm: 0 })).collect();
+                let gemm: Vec<_> = (0..70).map(|t| alone(t, Tokens { gemv: 0, gemm: 1 })).collect();
+                for (n_gemv, n_gemm) in [
+                    (2, 0),
+                    (3, 0),
+                    (8, 0),
+                    (17, 0),
+                    (32, 0),
+                    (70, 0),
+                    (0, 2),
+                    (0, 17),
+                    (0, 70),
+                    (1, 1),
+                    (33, 37),
+                ] {
+                    let tokens = Tokens { gemv: n_gemv, gemm: n_gemm };
+                    let all = layer.run(&pool, isa, &x[..tokens.count() * row_len], tokens);
+                    for t in 0..tokens.count() {
+                        let alone = if t < n_gemv { &gemv[t] } else { &gemm[t] };
+                        for (all, alone) in all.iter().zip(alone) {
+                            let part = &all[t * alone.len()..][..alone.len()];
+                            assert!(part == alone, "{ggml_type} {isa} {row_len} {tokens:?} {t}");
+                        }
                     }
                 }
             }
@@ -265,7 +280,13 @@ fn scratch_reserved_is_scratch_enough() {
     let mut out = [1.0; 3];
     let matrix = Matrix::new(ops(GgmlType::Q4_0, Isa::best()), 64, &row);
     let x = [1.0; 3 * 64];
-    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &Input::Rows(&x), 3, &mut scratch);
+    matmul(
+        &pool,
+        &mut [MatmulJob::new(matrix, &mut out)],
+        &Input::Rows(&x),
+        Tokens { gemv: 3, gemm: 0 },
+        &mut scratch,
+    );
     assert_eq!(out, [0.0; 3]);
 }
 
@@ -296,7 +317,8 @@ fn an_output_too_short_is_refused() {
     let mut out = [0.0; 1];
     let pool = ThreadPool::new(1).unwrap();
     let mut scratch = ActivationBuf::new(Isa::Scalar);
-    matmul(&pool, &mut [MatmulJob::new(matrix, &mut out)], &Input::Rows(&[0.0; 64]), 2, &mut scratch);
+    let (mut jobs, tokens) = ([MatmulJob::new(matrix, &mut out)], Tokens { gemv: 2, gemm: 0 });
+    matmul(&pool, &mut jobs, &Input::Rows(&[0.0; 64]), tokens, &mut scratch);
 }
 
 /// What is made on the way into the product is what the operations by themselves make, bit for bit.
@@ -309,14 +331,16 @@ fn inputs_made_on_the_way_are_the_operations_by_themselves() {
         for ggml_type in [GgmlType::F32, GgmlType::Q4_0, GgmlType::Q6_K] {
             let ops = ops(ggml_type, isa);
             let rows = random_rows(&ops, row_len, 19, &mut random);
-            for n_tokens in [1, 5, 18] {
+            for (gemv, gemm) in [(1, 0), (5, 0), (0, 5), (2, 16)] {
+                let tokens = Tokens { gemv, gemm };
+                let n_tokens = tokens.count();
                 let [x, up] = [(); 2].map(|()| random.floats(n_tokens * row_len));
                 let weight = random.floats(row_len);
                 let norm = Norm { kind: NormKind::Rms, weight: &weight, bias: None, eps };
                 let run = |input: Input<'_>| {
                     let mut out = vec![f32::NAN; 19 * n_tokens];
                     let mut jobs = [MatmulJob::new(Matrix::new(ops, row_len, &rows), &mut out)];
-                    matmul(&pool, &mut jobs, &input, n_tokens, &mut ActivationBuf::new(isa));
+                    matmul(&pool, &mut jobs, &input, tokens, &mut ActivationBuf::new(isa));
                     out
                 };
                 let mut normed = x.clone();
@@ -343,13 +367,14 @@ fn a_bias_is_added_and_results_accumulate() {
         let ops = ops(GgmlType::Q8_0, isa);
         let rows = random_rows(&ops, row_len, n_rows, &mut random);
         let bias = random.floats(n_rows);
-        for n_tokens in [1, 3, 20] {
+        for (gemv, gemm) in [(1, 0), (3, 0), (9, 11)] {
+            let tokens = Tokens { gemv, gemm };
+            let n_tokens = tokens.count();
             let x = random.floats(n_tokens * row_len);
             let before = random.floats(n_tokens * n_rows);
             let (mut plain, mut changed) = (before.clone(), before.clone());
             let matrix = Matrix::new(ops, row_len, &rows);
-            let run =
-                |job| matmul(&pool, &mut [job], &Input::Rows(&x), n_tokens, &mut ActivationBuf::new(isa));
+            let run = |job| matmul(&pool, &mut [job], &Input::Rows(&x), tokens, &mut ActivationBuf::new(isa));
             run(MatmulJob::new(matrix, &mut plain));
             run(MatmulJob::new(matrix, &mut changed).with_bias(&bias).accumulating());
             for (i, changed) in changed.iter().enumerate() {

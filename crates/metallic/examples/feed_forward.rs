@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::Path;
 
-use metallic::backend::{Backend, Cpu, Input, MatmulJob};
+use metallic::backend::{Backend, Cpu, Input, MatmulJob, Tokens};
 use metallic::model::config::Activation;
 use metallic::{GgmlType, GgufFile, Isa, gguf::GgufWriter};
 
@@ -47,7 +47,7 @@ impl FeedForward {
         for (i, Layer { matrix, bias }) in self.layers.iter().enumerate() {
             let mut out = self.cpu.buffer("a layer's output", bias.len())?;
             let job = MatmulJob { bias: Some(bias), ..MatmulJob::new(matrix, &mut out) };
-            self.cpu.matmul(&Input::Rows(&x), 1, &mut [job])?;
+            self.cpu.matmul(&Input::Rows(&x), Tokens { gemv: 1, gemm: 0 }, &mut [job])?;
             if i + 1 < self.layers.len() {
                 self.cpu.activate(Activation::Relu, &mut out, bias.len());
             }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metallic::memory::MemoryBudget;
-use metallic::model::Piece;
+use metallic::model::{Piece, Role};
 use metallic::sampling::SamplingParams;
 use metallic::text::Tokenizer;
 use metallic::{Engine, Error, Event, GgufFile, GgufLoader, Request, testing};
@@ -123,7 +123,7 @@ fn forward_passes(path: &Path, loader: GgufLoader<'_>) {
     let mut decode = |positions: std::ops::Range<usize>| {
         for start in positions {
             let tokens = [next];
-            let piece = Piece { sequence, start, tokens: &tokens, logits: 0..1 };
+            let piece = Piece { sequence, start, tokens: &tokens, role: Role::Generated, logits: 0..1 };
             let sink = &mut |_, logits: &mut [f32]| {
                 next =
                     (0..).zip(&*logits).fold((0, f32::MIN), |a, (i, &x)| if x > a.1 { (i, x) } else { a }).0;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metallic::memory::{Holder, MemoryBudget, MemoryPlan};
-use metallic::model::{LogitsOf, Piece};
+use metallic::model::{LogitsOf, Piece, Role};
 use metallic::sampling::{Sampler, SamplingParams};
 use metallic::text::Tokenizer;
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, Model, testing};
@@ -142,7 +142,7 @@ fn fill(model: &mut Model, first: usize) -> Sampler {
     for (i, tokens) in tokens.chunks(model.n_batch()).enumerate() {
         let start = i * model.n_batch();
         let logits = tokens.len().saturating_sub(20)..tokens.len();
-        let piece = Piece { sequence, start, tokens, logits };
+        let piece = Piece { sequence, start, tokens, role: Role::Prompt { len: model.n_ctx() }, logits };
         let last = model.n_ctx() - 1;
         let mut sink = |of: LogitsOf, logits: &mut [f32]| {
             if of.position == last {

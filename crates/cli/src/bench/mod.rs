@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use metallic::model::{Piece, SequenceId};
+use metallic::model::{Piece, Role, SequenceId};
 use metallic::{Isa, Model};
 
 use crate::args::{BenchArgs, EngineArgs};
@@ -153,7 +153,7 @@ impl Bench<'_> {
     /// The time of each repetition of a test.
     fn run(&mut self, test: Test, n_repetitions: u32) -> metallic::Result<Measured> {
         self.model.truncate_sequence(self.sequence, 0);
-        self.read(0, test.n_depth, false)?;
+        self.read(test, 0, test.n_depth, false)?;
         // A prompt is warmed up in full, as its batches have their own buffers; generation by a token.
         self.once(Test { n_gen: test.n_gen.min(1), ..test })?;
         let meter = Meter::start(self.model);
@@ -171,25 +171,38 @@ impl Bench<'_> {
 
     /// Runs a test from its depth on. What an earlier run left there is written over.
     fn once(&mut self, test: Test) -> metallic::Result<()> {
-        self.read(test.n_depth, test.n_prompt, true)?;
+        self.read(test, test.n_depth, test.n_prompt, true)?;
         let start = test.n_depth + test.n_prompt;
-        (start..start + test.n_gen).try_for_each(|position| self.forward(position, 1, true))
+        (start..start + test.n_gen).try_for_each(|position| self.forward(position, 1, Role::Generated, true))
     }
 
     /// Reads tokens in batches; logits, if at all, of the last one only.
-    fn read(&mut self, start: usize, n_tokens: usize, wants_logits: bool) -> metallic::Result<()> {
+    fn read(
+        &mut self,
+        test: Test,
+        start: usize,
+        n_tokens: usize,
+        wants_logits: bool,
+    ) -> metallic::Result<()> {
         let (n_batch, end) = (self.model.n_batch(), start + n_tokens);
+        let role = Role::Prompt { len: test.n_depth + test.n_prompt };
         (start..end).step_by(n_batch).try_for_each(|position| {
             let n = n_batch.min(end - position);
-            self.forward(position, n, wants_logits && position + n == end)
+            self.forward(position, n, role, wants_logits && position + n == end)
         })
     }
 
-    fn forward(&mut self, start: usize, n_tokens: usize, wants_logits: bool) -> metallic::Result<()> {
+    fn forward(
+        &mut self,
+        start: usize,
+        n_tokens: usize,
+        role: Role,
+        wants_logits: bool,
+    ) -> metallic::Result<()> {
         let n_vocab = self.model.config().n_vocab as u64;
         let tokens: Vec<u32> = (start..start + n_tokens).map(|position| token(position, n_vocab)).collect();
         let logits = n_tokens - usize::from(wants_logits)..n_tokens;
-        let piece = Piece { sequence: self.sequence, start, tokens: &tokens, logits };
+        let piece = Piece { sequence: self.sequence, start, tokens: &tokens, role, logits };
         self.bar.tick();
         self.model.forward(&[piece], &mut |_, _| {})
     }

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{GROUP_BLOCKS, Q8_LEN, Q8Group, lane, quantize_block};
-use crate::x86_512::{dots, dwords, load_f32};
+use crate::x86_512::{by_lane, dots_of_lanes, dwords, load_f32};
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn quantize(x: &[[f32; Q8_LEN]], groups: &mut [Q8Group]) {
@@ -38,8 +38,8 @@ fn quantize_group(x: [&[f32; Q8_LEN]; GROUP_BLOCKS], group: &mut Q8Group) {
     }
     let scales = _mm512_maskz_mov_ps(is_step, scales);
     let inverses = _mm512_maskz_div_ps(is_step, _mm512_set1_ps(1.0), scales);
-    let pairs = x.as_chunks::<2>().0.iter().zip(group.quants.as_flattened_mut().as_chunks_mut::<64>().0);
-    for (i, (x, quants)) in pairs.enumerate() {
+    let mut pairs = [_mm512_setzero_si512(); 4];
+    for (i, x) in x.as_chunks::<2>().0.iter().enumerate() {
         let round = |x: &[f32; 16], block: usize| {
             let inverse = _mm512_permutexvar_ps(_mm512_set1_epi32(lane(2 * i + block, 0) as i32), inverses);
             _mm512_cvtps_epi32(_mm512_mul_ps(load_f32(x), inverse))
@@ -51,10 +51,13 @@ fn quantize_group(x: [&[f32; Q8_LEN]; GROUP_BLOCKS], group: &mut Q8Group) {
         let second = _mm512_packs_epi32(round(c, 1), round(d, 1));
         // Packing works on each quarter of the registers, which leaves the fours in another order.
         let order = dwords(|i| (i % 4 * 4 + i / 4) as u32);
-        store_i8(quants, _mm512_permutexvar_epi32(order, _mm512_packs_epi16(first, second)));
+        pairs[i] = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(first, second));
+    }
+    for (quants, to) in by_lane(pairs).into_iter().zip(&mut group.quants) {
+        store_i8(to, quants);
     }
     store_f32(&mut group.scales, scales);
-    let sums = dots([_mm512_set1_epi8(1); 4], group);
+    let sums = dots_of_lanes([_mm512_set1_epi8(1); 4], group);
     store_f32(&mut group.sums, sums);
 }
 
@@ -82,7 +85,7 @@ fn largest_bits(x: [&[f32; Q8_LEN]; GROUP_BLOCKS]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store_i8(out: &mut [i8; 64], x: __m512i) {
+fn store_i8(out: &mut [[i8; 4]; 16], x: __m512i) {
     // SAFETY: writes the 64 bytes of the reference, at any alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), x) }
 }

@@ -47,8 +47,8 @@ pub const GROUP_BLOCKS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub struct Q8Group {
-    /// The values of each block.
-    pub quants: [[i8; Q8_LEN]; GROUP_BLOCKS],
+    /// Four values of each half at its lane: the first of all halves, then the second, and so on.
+    pub quants: [[[i8; 4]; 2 * GROUP_BLOCKS]; 4],
     /// The step of each half of a block, which is the block's.
     pub scales: [f32; 2 * GROUP_BLOCKS],
     /// The sum of each half.
@@ -75,16 +75,17 @@ pub const fn n_groups(n_blocks: usize) -> usize {
 impl Q8Group {
     /// A group of zeros.
     pub const ZERO: Q8Group = Q8Group {
-        quants: [[0; Q8_LEN]; GROUP_BLOCKS],
+        quants: [[[0; 4]; 2 * GROUP_BLOCKS]; 4],
         scales: [0.0; 2 * GROUP_BLOCKS],
         sums: [0.0; 2 * GROUP_BLOCKS],
     };
 
     fn set(&mut self, i: usize, block: &Q8Block) {
-        self.quants[i] = block.quants;
         for (half, sum) in block.sums.into_iter().enumerate() {
-            self.scales[lane(i, half)] = block.scale;
-            self.sums[lane(i, half)] = sum.into();
+            let (lane, fours) = (lane(i, half), block.quants.as_chunks::<4>().0);
+            self.quants.iter_mut().zip(&fours[4 * half..]).for_each(|(quants, four)| quants[lane] = *four);
+            self.scales[lane] = block.scale;
+            self.sums[lane] = sum.into();
         }
     }
 }

@@ -41,7 +41,8 @@ fn panels_at_once<N: Numbers>(n_blocks: usize) -> usize {
 pub(crate) struct Call<'a> {
     pub(crate) pool: &'a ThreadPool,
     pub(crate) isa: Isa,
-    pub(crate) n_tokens: usize,
+    /// Those of the input's rows that are multiplied.
+    pub(crate) tokens: Range<usize>,
     /// Blocks of a token's input.
     pub(crate) n_blocks: usize,
     /// What the tiles hold: the kind of their numbers, and their first token.
@@ -71,8 +72,8 @@ impl Call<'_> {
         if jobs.iter().all(|job| functions::<N>(job).is_none()) {
             return;
         }
-        for first in (0..self.n_tokens).step_by(N::MAX_TOKENS) {
-            let tokens = first..self.n_tokens.min(first.saturating_add(N::MAX_TOKENS));
+        for first in self.tokens.clone().step_by(N::MAX_TOKENS) {
+            let tokens = first..self.tokens.end.min(first.saturating_add(N::MAX_TOKENS));
             let tiles = &mut cast_mut(tiles)[..tokens.len().div_ceil(TOKENS) * self.n_blocks];
             if self.made != Some((N::KIND, first)) {
                 self.make_tiles::<N>(input, tokens.clone(), tiles, workers);
@@ -102,7 +103,7 @@ impl Call<'_> {
         self.pool.each_chunk_on(tiles, self.n_blocks, &|worker, i, tile| {
             let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
             for (i, token) in tokens.clone().skip(i * TOKENS).take(TOKENS).enumerate() {
-                buf.input.fill(self.isa, input, token, 1, self.n_blocks * Q8_LEN, N::FORMS);
+                buf.input.fill(self.isa, input, token..token + 1, self.n_blocks * Q8_LEN, N::FORMS);
                 N::set(tile, i, &buf.input);
             }
         });

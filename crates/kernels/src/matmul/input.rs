@@ -1,5 +1,7 @@
 //! What a product's input is made from, and how each worker makes it.
 
+use std::ops::Range;
+
 use metallic_gguf::GgmlType;
 
 use crate::activation::{self, Activation};
@@ -7,6 +9,7 @@ use crate::activations::{GROUP_BLOCKS, Q8_LEN, Q8Block, Q8Group, n_groups, quant
 use crate::buffer::grow;
 use crate::isa::Isa;
 use crate::norm::Norm;
+use crate::pool::ThreadPool;
 use crate::registry::{self, Dot};
 
 /// The rows that weights are multiplied with, one a token. All but [`Rows`](Self::Rows) are made on the way
@@ -72,8 +75,7 @@ pub(crate) struct Forms {
     pub(crate) groups: bool,
 }
 
-/// A few rows of input in all forms, of one worker. Each worker makes the few that single products need for
-/// itself: that is sooner done than waiting for another.
+/// Some rows of input in all forms.
 #[derive(Debug, Default)]
 pub(crate) struct InputRows {
     pub(crate) floats: Vec<f32>,
@@ -97,27 +99,51 @@ impl InputRows {
             + groups_on(isa, n_rows, n_blocks) * size_of::<Q8Group>()
     }
 
-    /// Makes the rows of `n` tokens from `first` on.
+    /// Makes the rows of some tokens.
     pub(crate) fn fill(
         &mut self,
         isa: Isa,
         input: &Input<'_>,
-        first: usize,
-        n: usize,
+        tokens: Range<usize>,
         row_len: usize,
         forms: Forms,
     ) {
         let n_blocks = row_len / Q8_LEN;
         let n_groups = n_groups(n_blocks);
-        for i in 0..n {
+        for (i, token) in tokens.enumerate() {
             let row = &mut self.floats[i * row_len..][..row_len];
-            input.write(isa, first + i, row);
+            input.write(isa, token, row);
             if forms.blocks {
                 quantize_q8(isa, row, &mut self.blocks[i * n_blocks..][..n_blocks]);
             }
             if forms.groups {
                 quantize_q8_groups(isa, row, &mut self.groups[i * n_groups..][..n_groups]);
             }
+        }
+    }
+
+    /// The same, with all workers.
+    pub(crate) fn fill_together(
+        &mut self,
+        pool: &ThreadPool,
+        isa: Isa,
+        input: &Input<'_>,
+        tokens: Range<usize>,
+        row_len: usize,
+        forms: Forms,
+    ) {
+        let (n, n_blocks) = (tokens.len(), row_len / Q8_LEN);
+        let n_groups = n_groups(n_blocks);
+        let floats = &mut self.floats[..n * row_len];
+        pool.each_chunk(floats, row_len, &|i, row| input.write(isa, tokens.start + i, row));
+        let row = |i: usize| &floats[i * row_len..][..row_len];
+        if forms.blocks {
+            let blocks = &mut self.blocks[..n * n_blocks];
+            pool.each_chunk(blocks, n_blocks, &|i, blocks| quantize_q8(isa, row(i), blocks));
+        }
+        if forms.groups {
+            let groups = &mut self.groups[..n * n_groups];
+            pool.each_chunk(groups, n_groups, &|i, groups| quantize_q8_groups(isa, row(i), groups));
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Matrices of weight rows times rows of activations.
 //!
-//! A few tokens meet the weights one row at a time. Each worker takes one contiguous range of each matrix's
-//! rows and walks it from start to end: one sequential stream a thread is what memory serves fastest. With
-//! several tokens it takes the rows a tile at a time, so that a tile stays in the first-level cache while
+//! There are two ways, and the caller says which each token takes ([`Tokens`]).
+//!
+//! **GEMV**: weights are met one row at a time. Each worker takes one contiguous range of each matrix's rows and walks it
+//! from start to end: one sequential stream a thread is what memory serves fastest. Several tokens share what is loaded
+//! and unpacked, and the worker then takes the rows a tile at a time, so that a tile stays in the first-level cache while
 //! all tokens meet it. Each result is the format's product of one whole row.
 //!
-//! Many tokens meet the weights in register tiles (`gemm`).
+//! **GEMM**: weights are expanded, and met in register tiles (`gemm`). Types that have no such way take the other.
 //!
-//! The bits of a result depend on its row and its token alone, and on which of the two ways is taken: not on
-//! the number of threads or rows in the call.
+//! The bits of a result depend on its row, its token and the way alone: not on the number of threads, of rows, or of tokens
+//! that take either way in the same call.
 
 mod input;
 mod job;
@@ -27,7 +29,7 @@ use crate::buffer::grow;
 use crate::gemm::{self, Line};
 use crate::isa::Isa;
 use crate::pool::{ThreadPool, part};
-use crate::registry::{self, Dot, QuantOps};
+use crate::registry::{self, Dot, Dots, QuantOps, TOKENS_AT_ONCE};
 
 /// Weight bytes that a worker keeps in its first-level cache while it walks the tokens.
 const TILE_BYTES: usize = 16 << 10;
@@ -38,8 +40,27 @@ const TILE_ROWS: usize = 64;
 /// Rows that kernels finish together; tiles are so many or a multiple.
 const ROWS_AT_ONCE: usize = 4;
 
-/// Tokens from which on expanding weights for all of them is faster than a product for each.
-const MIN_GEMM_TOKENS: usize = 4;
+/// Tokens whose inputs are made for GEMV at a time.
+const GEMV_TOKENS: usize = 32;
+
+/// Tokens whose inputs each worker makes for itself: that is sooner done than waiting for another.
+const OWN_TOKENS: usize = 3;
+
+/// How many of an input's rows go which way: first those of GEMV, then those of GEMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Those that meet one weight row at a time.
+    pub gemv: usize,
+    /// Those that meet expanded weights, where the type has that way.
+    pub gemm: usize,
+}
+
+impl Tokens {
+    /// Rows of the input.
+    pub fn count(self) -> usize {
+        self.gemv + self.gemm
+    }
+}
 
 /// Rows of weights of one type, borrowed: a whole tensor, or some consecutive rows of it.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +131,9 @@ pub struct ActivationBuf {
     isa: Isa,
     /// One a worker, which nobody else locks.
     workers: Vec<Mutex<WorkerBuf>>,
-    /// The input of many tokens.
+    /// The input of more tokens than each worker makes for itself.
+    rows: InputRows,
+    /// The input of GEMM.
     tiles: Vec<Line>,
 }
 
@@ -125,55 +148,59 @@ pub(crate) struct WorkerBuf {
 impl ActivationBuf {
     /// An empty buffer, filled with the instructions of `isa`.
     pub fn new(isa: Isa) -> Self {
-        ActivationBuf { isa, workers: Vec::new(), tiles: Vec::new() }
+        ActivationBuf { isa, workers: Vec::new(), rows: InputRows::default(), tiles: Vec::new() }
     }
 
     /// Makes room for inputs of `n_rows` rows of `row_len` values on `n_threads` threads, so that calls up
     /// to that size allocate nothing.
     pub fn reserve(&mut self, n_threads: usize, n_rows: usize, row_len: usize) {
-        let (n_single, n_blocks) = (n_rows.min(MAX_SINGLE_TOKENS), row_len.div_ceil(Q8_LEN));
-        let (n_tile_lines, n_panel_lines) = gemm_lines(self.isa, n_rows, n_blocks);
+        let (n_own, n_shared) = gemv_rows(n_rows);
+        let (n_tile_lines, n_panel_lines) = gemm_lines(self.isa, n_rows, row_len.div_ceil(Q8_LEN));
+        self.rows.reserve(self.isa, n_shared, row_len);
         grow(&mut self.tiles, n_tile_lines, Line::ZERO);
         self.workers.resize_with(n_threads.max(self.workers.len()), Mutex::default);
         for worker in &mut self.workers {
             let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
-            worker.input.reserve(self.isa, n_single, row_len);
+            worker.input.reserve(self.isa, n_own, row_len);
             grow(&mut worker.panels, n_panel_lines, Line::ZERO);
         }
     }
 
     /// Bytes that `reserve` allocates on `isa`.
     pub fn reserved_bytes(isa: Isa, n_threads: usize, n_rows: usize, row_len: usize) -> u64 {
-        let (n_single, n_blocks) = (n_rows.min(MAX_SINGLE_TOKENS), row_len.div_ceil(Q8_LEN));
-        let (n_tile_lines, n_panel_lines) = gemm_lines(isa, n_rows, n_blocks);
-        let worker = InputRows::reserved_bytes(isa, n_single, row_len) + n_panel_lines * size_of::<Line>();
-        (n_tile_lines * size_of::<Line>() + n_threads * worker) as u64
+        let (n_own, n_shared) = gemv_rows(n_rows);
+        let (n_tile_lines, n_panel_lines) = gemm_lines(isa, n_rows, row_len.div_ceil(Q8_LEN));
+        let worker = InputRows::reserved_bytes(isa, n_own, row_len) + n_panel_lines * size_of::<Line>();
+        let shared = InputRows::reserved_bytes(isa, n_shared, row_len) + n_tile_lines * size_of::<Line>();
+        (shared + n_threads * worker) as u64
     }
 }
 
-/// Tokens that meet the weights one row at a time in a call, or are taken together where a type has no other way.
-const MAX_SINGLE_TOKENS: usize = MIN_GEMM_TOKENS - 1;
+/// Rows of input that each worker makes, and that all make together, for GEMV of up to `n_rows`.
+fn gemv_rows(n_rows: usize) -> (usize, usize) {
+    (n_rows.min(OWN_TOKENS), if n_rows > OWN_TOKENS { n_rows.min(GEMV_TOKENS) } else { 0 })
+}
 
 /// Lines of tiles in all, and of panels for each worker.
 fn gemm_lines(isa: Isa, n_tokens: usize, n_blocks: usize) -> (usize, usize) {
-    let tiles = n_tokens >= MIN_GEMM_TOKENS && registry::ops(GgmlType::Q8_0, isa).gemm.is_some();
+    let tiles = n_tokens > 0 && registry::ops(GgmlType::Q8_0, isa).gemm.is_some();
     if tiles { gemm::n_lines(n_tokens, n_blocks) } else { (0, 0) }
 }
 
-/// Multiplies each job's matrix with the `n_tokens` rows of `input`, which are made once.
+/// Multiplies each job's matrix with the rows of `input`, which are made once.
 ///
 /// # Panics
-/// If `input` is not `n_tokens` rows of every job's row length, or a job's output is shorter than that many
-/// rows.
+/// If `input` is not as many rows as there are `tokens`, of every job's row length, or a job's output is shorter than that
+/// many rows.
 pub fn matmul(
     pool: &ThreadPool,
     jobs: &mut [MatmulJob<'_>],
     input: &Input<'_>,
-    n_tokens: usize,
+    tokens: Tokens,
     scratch: &mut ActivationBuf,
 ) {
-    if n_tokens > 0 {
-        Products::new(pool, input, n_tokens, scratch).multiply(jobs);
+    if tokens.count() > 0 {
+        Products::new(pool, input, tokens, scratch).multiply(jobs);
     }
 }
 
@@ -181,29 +208,32 @@ pub fn matmul(
 /// is made once.
 pub struct Products<'a> {
     call: gemm::Call<'a>,
+    tokens: Tokens,
     input: &'a Input<'a>,
     row_len: usize,
     scratch: &'a mut ActivationBuf,
 }
 
 impl<'a> Products<'a> {
-    /// For the `n_tokens` rows of `input`; `scratch` is made larger where it has not been
-    /// [reserved](ActivationBuf::reserve) for this.
+    /// For the rows of `input`; `scratch` is made larger where it has not been [reserved](ActivationBuf::reserve) for
+    /// this.
     ///
     /// # Panics
     /// If there are no rows, or `input` is not so many.
     pub fn new(
         pool: &'a ThreadPool,
         input: &'a Input<'a>,
-        n_tokens: usize,
+        tokens: Tokens,
         scratch: &'a mut ActivationBuf,
     ) -> Self {
+        let n_tokens = tokens.count();
         let row_len = input.len() / n_tokens;
-        assert_eq!(input.len(), n_tokens * row_len, "the input is n_tokens rows");
+        assert_eq!(input.len(), n_tokens * row_len, "the input is a row for each token");
         scratch.reserve(pool.n_threads(), n_tokens, row_len);
         let isa = scratch.isa;
-        let call = gemm::Call { pool, isa, n_tokens, n_blocks: row_len / Q8_LEN, made: None };
-        Products { call, input, row_len, scratch }
+        let in_tiles = tokens.gemv..n_tokens;
+        let call = gemm::Call { pool, isa, tokens: in_tiles, n_blocks: row_len / Q8_LEN, made: None };
+        Products { call, tokens, input, row_len, scratch }
     }
 
     /// Multiplies each job's matrix with the input.
@@ -211,38 +241,51 @@ impl<'a> Products<'a> {
     /// # Panics
     /// If the input's rows are not of a job's row length, or a job's output is shorter than as many rows.
     pub fn multiply(&mut self, jobs: &mut [MatmulJob<'_>]) {
-        let Self { row_len, input, .. } = *self;
-        let (n_tokens, jobs) = (self.call.n_tokens, &*jobs);
+        let Self { row_len, input, tokens, .. } = *self;
+        let (n_tokens, jobs) = (tokens.count(), &*jobs);
         for job in jobs {
             assert_eq!(row_len, job.weights.row_len, "the input's rows are of the matrix's length");
             assert!(job.has_room(n_tokens), "the output has a row for each token");
         }
-        let ActivationBuf { workers, tiles, .. } = &mut *self.scratch;
-        let in_tiles = |job: &MatmulJob<'_>| n_tokens >= MIN_GEMM_TOKENS && job.gemm().is_some();
-        if jobs.iter().any(in_tiles) {
+        let ActivationBuf { workers, rows, tiles, .. } = &mut *self.scratch;
+        if tokens.gemm > 0 && jobs.iter().any(|job| job.gemm().is_some()) {
             self.call.multiply(jobs, input, tiles, workers);
         }
-        if jobs.iter().all(in_tiles) {
-            return;
-        }
         let gemm::Call { pool, isa, .. } = self.call;
-        let alone = || jobs.iter().filter(|job| !in_tiles(job));
-        let forms = Forms {
-            blocks: alone().any(|job| matches!(job.weights.ops.dot, Dot::Q8(_))),
-            groups: alone().any(|job| matches!(job.weights.ops.dot, Dot::Q8Groups(_))),
-        };
-        for first in (0..n_tokens).step_by(MAX_SINGLE_TOKENS) {
-            let tokens = first..(first + MAX_SINGLE_TOKENS).min(n_tokens);
-            pool.run(&|worker| {
-                let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-                buf.input.fill(isa, input, tokens.start, tokens.len(), row_len, forms);
-                for job in alone() {
+        let n_gemv = |job: &MatmulJob<'_>| if job.gemm().is_some() { tokens.gemv } else { n_tokens };
+        let most = jobs.iter().map(n_gemv).max().unwrap_or(0);
+        for first in (0..most).step_by(GEMV_TOKENS) {
+            let tokens = first..most.min(first + GEMV_TOKENS);
+            let forms = Forms::of(jobs.iter().filter(|job| n_gemv(job) > first));
+            let run = |worker: usize, input: &InputRows| {
+                for job in jobs.iter().filter(|job| n_gemv(job) > first) {
                     let rows = part(job.n_rows(), 1, worker, pool.n_threads());
+                    let tokens = first..n_gemv(job).min(tokens.end);
                     // SAFETY: `part` gives each worker rows of its own, and `jobs` is borrowed exclusively.
-                    unsafe { job.multiply(rows, tokens.clone(), &buf.input) };
+                    unsafe { job.multiply(rows, tokens, input) };
                 }
-            });
+            };
+            if tokens.len() > OWN_TOKENS {
+                rows.fill_together(pool, isa, input, tokens.clone(), row_len, forms);
+                pool.run(&|worker| run(worker, rows));
+            } else {
+                pool.run(&|worker| {
+                    let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
+                    buf.input.fill(isa, input, tokens.clone(), row_len, forms);
+                    run(worker, &buf.input);
+                });
+            }
         }
+    }
+}
+
+impl Forms {
+    /// Those that the products of `jobs` need.
+    fn of<'j, 'a: 'j>(jobs: impl Iterator<Item = &'j MatmulJob<'a>>) -> Self {
+        jobs.fold(Forms::default(), |forms, job| Forms {
+            blocks: forms.blocks || matches!(job.weights.ops.dot, Dot::Q8(_)),
+            groups: forms.groups || matches!(job.weights.ops.dot, Dot::Q8Groups(_)),
+        })
     }
 }
 
@@ -258,16 +301,14 @@ impl MatmulJob<'_> {
         // SAFETY: the caller's: nobody else has these rows.
         unsafe {
             match self.weights.ops.dot {
-                Dot::F32(dot) => self.multiply_rows(rows, tokens, &input.floats, row_len, one_by_one(dot)),
-                Dot::Q8(dot) => self.multiply_rows(rows, tokens, &input.blocks, n_blocks, one_by_one(dot)),
-                Dot::Q8Groups(dot_rows) => {
-                    self.multiply_rows(rows, tokens, &input.groups, n_groups, dot_rows)
-                }
+                Dot::F32(dots) => self.multiply_rows(rows, tokens, &input.floats, row_len, dots),
+                Dot::Q8(dots) => self.multiply_rows(rows, tokens, &input.blocks, n_blocks, dots),
+                Dot::Q8Groups(dots) => self.multiply_rows(rows, tokens, &input.groups, n_groups, dots),
             }
         }
     }
 
-    /// [`multiply`](Self::multiply) with `x` in the form that `dot_rows` takes, `x_len` items a token.
+    /// [`multiply`](Self::multiply) with `x` in the form that `dots` takes, `x_len` items a token.
     ///
     /// # Safety
     /// As there.
@@ -277,29 +318,23 @@ impl MatmulJob<'_> {
         tokens: Range<usize>,
         x: &[X],
         x_len: usize,
-        dot_rows: impl Fn(&[u8], &[X], &mut [f32]),
+        dots: Dots<X>,
     ) {
         let n_rows = TILE_BYTES / self.row_bytes() / ROWS_AT_ONCE * ROWS_AT_ONCE;
         let n_rows = n_rows.clamp(ROWS_AT_ONCE, TILE_ROWS);
-        let mut results = [0.0; TILE_ROWS];
+        let mut results = [0.0; TILE_ROWS * TOKENS_AT_ONCE];
         for start in rows.clone().step_by(n_rows) {
             let tile = start..(start + n_rows).min(rows.end);
-            for (token, x) in tokens.clone().zip(x.chunks_exact(x_len)) {
-                let results = &mut results[..tile.len()];
-                dot_rows(self.rows(tile.clone()), x, results);
-                // SAFETY: the caller's: nobody else has these rows.
-                unsafe { self.store(token, tile.clone(), results) };
+            for first in tokens.clone().step_by(TOKENS_AT_ONCE) {
+                let few = first..tokens.end.min(first + TOKENS_AT_ONCE);
+                let x = &x[(first - tokens.start) * x_len..][..few.len() * x_len];
+                let results = &mut results[..few.len() * tile.len()];
+                dots(self.rows(tile.clone()), x, few.len(), results);
+                for (token, results) in few.zip(results.chunks_exact_mut(tile.len())) {
+                    // SAFETY: the caller's: nobody else has these rows.
+                    unsafe { self.store(token, tile.clone(), results) };
+                }
             }
-        }
-    }
-}
-
-/// The products of several rows, from the product of one.
-fn one_by_one<X>(dot: fn(&[u8], &[X]) -> f32) -> impl Fn(&[u8], &[X], &mut [f32]) {
-    move |rows, x, out| {
-        let n_rows = out.len();
-        for (row, out) in rows.chunks_exact(rows.len() / n_rows).zip(out) {
-            *out = dot(row, x);
         }
     }
 }

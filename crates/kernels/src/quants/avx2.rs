@@ -1,4 +1,4 @@
-//! The dot product of any format in AVX2: plain loops unpack the weights, and instructions multiply them.
+//! The dot products of any format in AVX2: plain loops unpack the weights, and instructions multiply them.
 //!
 //! Left to itself the compiler vectorises the products of some formats and not of others, depending on
 //! how the loops that unpack them turn out.
@@ -6,27 +6,43 @@
 use std::arch::x86_64::*;
 
 use crate::activations::{Q8_LEN, Q8Block};
-use crate::block::{QuantBlock, Unpacked, blocks};
+use crate::block::{QuantBlock, Unpacked, blocks, by_few};
 use crate::quants::bits::word;
 use crate::x86::{dot_signed, sum_f32};
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block]) -> f32 {
-    let (row, per_block) = (blocks::<B>(row), const { B::TYPE.block_len() / Q8_LEN });
-    assert_eq!(x.len(), row.len() * per_block, "one activation block for every 32 weights");
-    let (mut products, mut mins) = (_mm256_setzero_ps(), 0.0);
-    for (block, x) in row.iter().zip(x.chunks_exact(per_block)) {
-        for (i, x) in x.iter().enumerate() {
+pub(super) fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    let row = blocks::<B>(row);
+    by_few!(x, out, [4, 2, 1], |x| dot_few(row, x));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_few<B: QuantBlock, const N: usize>(row: &[B], x: &[Q8Block]) -> [f32; N] {
+    let per_block = const { B::TYPE.block_len() / Q8_LEN };
+    let x_len = row.len() * per_block;
+    assert_eq!(x.len(), N * x_len, "one activation block for every 32 weights");
+    let (mut products, mut mins) = ([_mm256_setzero_ps(); N], [0.0; N]);
+    for (b, block) in row.iter().enumerate() {
+        for i in 0..per_block {
             let weights = block.unpack(i);
-            let dots = _mm256_cvtepi32_ps(dot_signed(load(&weights.quants), x));
-            products = _mm256_fmadd_ps(dots, scales(&weights, x), products);
-            if weights.mins != [0.0; 2] {
-                let min = |half: usize| weights.mins[half] * f32::from(x.sums[half]);
-                mins += x.scale * (min(0) + min(1));
+            let quants = load(&weights.quants);
+            for t in 0..N {
+                let x = &x[t * x_len + b * per_block + i];
+                let dots = _mm256_cvtepi32_ps(dot_signed(quants, x));
+                products[t] = _mm256_fmadd_ps(dots, scales(&weights, x), products[t]);
+                if weights.mins != [0.0; 2] {
+                    let min = |half: usize| weights.mins[half] * f32::from(x.sums[half]);
+                    mins[t] += x.scale * (min(0) + min(1));
+                }
             }
         }
     }
-    sum_f32(products) - mins
+    let mut out = [0.0; N];
+    for t in 0..N {
+        out[t] = sum_f32(products[t]) - mins[t];
+    }
+    out
 }
 
 /// 32 bytes that were just written, perhaps eight at a time: a load wider than the stores before it has

@@ -10,8 +10,10 @@ macro_rules! with_kernels {
         match $ops.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => QuantOps {
-                // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-                dot: crate::registry::Dot::Q8(|row, x| unsafe { avx2::dot(row, x) }),
+                dot: crate::registry::Dot::Q8(|rows, x, n, out| {
+                    // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+                    crate::registry::each_row(rows, x, n, out, |row, x, out| unsafe { avx2::dot(row, x, out) });
+                }),
                 ..$ops
             },
             _ => $ops,
@@ -22,7 +24,7 @@ macro_rules! with_kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => QuantOps {
                 // SAFETY: an `Isa::Avx512` proves that this CPU has what the kernel is compiled for.
-                dot: crate::registry::Dot::Q8Groups(|rows, x, out| unsafe { avx512::dot(rows, x, out) }),
+                dot: crate::registry::Dot::Q8Groups(|rows, x, n, out| unsafe { avx512::dot(rows, x, n, out) }),
                 ..$ops
             },
             _ => $ops,
@@ -32,8 +34,10 @@ macro_rules! with_kernels {
         match $ops.isa {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonI8mm => QuantOps {
-                // SAFETY: both prove that this CPU has what the kernel is compiled for.
-                dot: crate::registry::Dot::Q8(|row, x| unsafe { neon::dot(row, x) }),
+                dot: crate::registry::Dot::Q8(|rows, x, n, out| {
+                    // SAFETY: both prove that this CPU has what the kernel is compiled for.
+                    crate::registry::each_row(rows, x, n, out, |row, x, out| unsafe { neon::dot(row, x, out) });
+                }),
                 ..$ops
             },
             _ => $ops,

@@ -9,15 +9,17 @@ use crate::isa::Isa;
 use crate::quants::avx2;
 #[cfg(target_arch = "aarch64")]
 use crate::quants::neon;
-use crate::registry::{Dot, Encode, QuantOps};
+use crate::registry::{Dot, Dots, Encode, QuantOps, each_row};
 
 /// The operations of a format that can't be made from floats.
 pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
-    let (decode, dot): (Decode, DotQ8) = match isa {
-        Isa::Scalar => (decode::<B>, dot::<B>),
-        // SAFETY: both prove that this CPU has what the kernel is compiled for.
+    let (decode, dot): (Decode, Dots<Q8Block>) = match isa {
+        Isa::Scalar => (decode::<B>, |rows, x, n, out| each_row(rows, x, n, out, dot::<B>)),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonI8mm => (decode::<B>, |row, x| unsafe { neon::dot::<B>(row, x) }),
+        Isa::Neon | Isa::NeonI8mm => (decode::<B>, |rows, x, n, out| {
+            // SAFETY: both prove that this CPU has what the kernel is compiled for.
+            each_row(rows, x, n, out, |row, x, out| unsafe { neon::dot::<B>(row, x, out) });
+        }),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => (
             |row, out| {
@@ -26,8 +28,10 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
                     || decode::<B>(row, out),
                 )
             },
-            // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
-            |row, x| unsafe { avx2::dot::<B>(row, x) },
+            |rows, x, n, out| {
+                // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
+                each_row(rows, x, n, out, |row, x, out| unsafe { avx2::dot::<B>(row, x, out) });
+            },
         ),
     };
     QuantOps {
@@ -57,7 +61,6 @@ pub(super) fn ops_with_encode<B: Quantize>(isa: Isa) -> QuantOps {
 }
 
 type Decode = fn(&[u8], &mut [f32]);
-type DotQ8 = fn(&[u8], &[Q8Block]) -> f32;
 
 #[inline(always)]
 fn decode<B: QuantBlock>(row: &[u8], out: &mut [f32]) {
@@ -70,17 +73,19 @@ fn decode<B: QuantBlock>(row: &[u8], out: &mut [f32]) {
     }
 }
 
-#[inline(always)]
-fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block]) -> f32 {
+fn dot<B: QuantBlock>(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
     let (row, per_block) = (blocks::<B>(row), const { B::TYPE.block_len() / Q8_LEN });
-    assert_eq!(x.len(), row.len() * per_block, "one activation block for every 32 weights");
-    let mut sum = 0.0;
-    for (block, x) in row.iter().zip(x.chunks_exact(per_block)) {
-        for (i, x) in x.iter().enumerate() {
-            sum += block.unpack(i).dot(x);
+    let x_len = row.len() * per_block;
+    assert_eq!(x.len(), out.len() * x_len, "one activation block for every 32 weights");
+    out.fill(0.0);
+    for (b, block) in row.iter().enumerate() {
+        for i in 0..per_block {
+            let weights = block.unpack(i);
+            for (sum, x) in out.iter_mut().zip(x.chunks_exact(x_len)) {
+                *sum += weights.dot(&x[b * per_block + i]);
+            }
         }
     }
-    sum
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups};
+use metallic_kernels::registry::Dots;
 use metallic_kernels::{Dot, QuantOps};
 
 /// A reproducible source of numbers (SplitMix64).
@@ -51,18 +52,23 @@ pub(crate) fn is_sane(ops: &QuantOps, row: &[u8]) -> bool {
     weights.iter().all(|w| w.abs() < 1e20)
 }
 
+/// The product of one row with one token.
+pub(crate) fn one<X>(dots: Dots<X>, row: &[u8], x: &[X]) -> f32 {
+    let mut out = [f32::NAN];
+    dots(row, x, 1, &mut out);
+    out[0]
+}
+
 /// The product of a row with quantized activations, in whichever layout the format's kernel takes them;
 /// `None` for formats that take floats.
 pub(crate) fn dot_q8(ops: &QuantOps, row: &[u8], x: &[Q8Block]) -> Option<f32> {
     match ops.dot {
         Dot::F32(_) => None,
-        Dot::Q8(dot) => Some(dot(row, x)),
-        Dot::Q8Groups(dot) => {
+        Dot::Q8(dots) => Some(one(dots, row, x)),
+        Dot::Q8Groups(dots) => {
             let mut groups = vec![Q8Group::ZERO; n_groups(x.len())];
             group_q8(x, &mut groups);
-            let mut out = [f32::NAN];
-            dot(row, &groups, &mut out);
-            Some(out[0])
+            Some(one(dots, row, &groups))
         }
     }
 }

@@ -17,7 +17,8 @@ use metallic_kernels::{Isa, norm};
 use self::products::{CpuMatrix, Stream};
 use self::rows::{rows_of_span, split, split_rows};
 use super::{
-    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2, MatmulJob, MatrixData, Norm, Span,
+    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2, MatmulJob, MatrixData, Norm,
+    Span, Tokens,
 };
 use crate::error::{Error, Result};
 use crate::memory::{ExpertCache, Lease, Leased, StreamStats, Tier, WeightStream, slab};
@@ -222,13 +223,13 @@ impl Backend for Cpu {
     fn matmul(
         &mut self,
         input: &Input<'_, Self>,
-        n_rows: usize,
+        tokens: Tokens,
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> Result<()> {
-        let Some(row_len) = jobs.first().map(|job| job.matrix.row_len).filter(|_| n_rows > 0) else {
+        let Some(row_len) = jobs.first().map(|job| job.matrix.row_len).filter(|_| tokens.count() > 0) else {
             return Ok(());
         };
-        self.multiply(&rows_of(input, n_rows * row_len), n_rows, jobs)
+        self.multiply(&rows_of(input, tokens.count() * row_len), tokens, jobs)
     }
 
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &Floats, n_rows: usize, out: &mut Floats) {

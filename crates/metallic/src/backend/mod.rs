@@ -9,6 +9,7 @@ mod cpu;
 pub use cpu::{Cpu, Floats};
 use metallic_gguf::GgmlType;
 pub use metallic_kernels::attention::{KvLayout, KvType};
+pub use metallic_kernels::matmul::Tokens;
 
 use crate::error::Result;
 use crate::memory::{FileRange, SharedBytes, StreamStats};
@@ -233,12 +234,12 @@ pub trait Backend {
 
     /// `out[i] = scale · table[ids[i]]`. Fails where rows of the table can't be read.
     fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer) -> Result<()>;
-    /// `out[t] = matrix · input[t] + bias` for each job and each of `n_rows` rows of the input. Fails where a
-    /// streamed matrix can't be read.
+    /// `out[t] = matrix · input[t] + bias` for each job and each row of the input, each the way that `tokens` says. Fails
+    /// where a streamed matrix can't be read.
     fn matmul(
         &mut self,
         input: &Input<'_, Self>,
-        n_rows: usize,
+        tokens: Tokens,
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> Result<()>;
     /// The norm of each row of `x`.

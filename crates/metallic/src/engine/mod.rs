@@ -241,8 +241,8 @@ impl Engine {
     /// Runs one forward pass. True while there is more to do.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event)) -> bool {
         self.admit(on_event);
-        let n_pending: PerSlot<usize> = self.slots.iter().map(Slot::n_pending).collect();
-        let shares = scheduler::divide_batch(&n_pending, self.model.n_batch());
+        let pending: PerSlot<_> = self.slots.iter().map(Slot::pending).collect();
+        let shares = scheduler::divide_batch(&pending, self.model.n_batch());
         if shares.is_empty() {
             return false;
         }
@@ -258,6 +258,7 @@ impl Engine {
                 sequence: slot.sequence,
                 start: slot.n_cached,
                 tokens: &slot.tokens[slot.n_cached..end],
+                role: share.role,
                 logits: last..share.n_tokens,
             });
             actives.push(active);

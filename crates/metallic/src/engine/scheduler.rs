@@ -2,29 +2,40 @@
 
 use smallvec::SmallVec;
 
+use crate::model::Role;
+
 /// One item for each slot. With more slots than it has room for in place, a step allocates.
 pub(super) type PerSlot<T> = SmallVec<[T; 8]>;
+
+/// What a slot has to run next: tokens of one role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) n_tokens: usize,
+    pub(super) role: Role,
+}
 
 /// A slot's share of the next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) slot: usize,
     pub(super) n_tokens: usize,
+    pub(super) role: Role,
 }
 
-/// Divides a batch of `n_batch` rows among slots with `n_pending[slot]` tokens to run.
+/// Divides a batch of `n_batch` rows among slots with tokens to run.
 ///
-/// Sequences that wait for one token come first, so that reading a long prompt does not stop the answers
-/// that are under way; what is left goes to prompts, in order of slots.
-pub(super) fn divide_batch(n_pending: &[usize], n_batch: usize) -> PerSlot<Share> {
+/// Answers come first, so that reading a long prompt does not stop those that are under way; what is left goes to prompts,
+/// in order of slots.
+pub(super) fn divide_batch(pending: &[Option<Pending>], n_batch: usize) -> PerSlot<Share> {
     let (mut left, mut shares) = (n_batch, PerSlot::new());
-    let decoding = n_pending.iter().enumerate().filter(|(_, n)| **n == 1);
-    let reading = n_pending.iter().enumerate().filter(|(_, n)| **n > 1);
-    for (slot, &n) in decoding.chain(reading) {
-        let n_tokens = n.min(left);
+    let pending = || pending.iter().enumerate().filter_map(|(slot, pending)| Some((slot, (*pending)?)));
+    let answers = pending().filter(|(_, pending)| pending.role == Role::Generated);
+    let prompts = pending().filter(|(_, pending)| pending.role != Role::Generated);
+    for (slot, Pending { n_tokens, role }) in answers.chain(prompts) {
+        let n_tokens = n_tokens.min(left);
         if n_tokens > 0 {
             left -= n_tokens;
-            shares.push(Share { slot, n_tokens });
+            shares.push(Share { slot, n_tokens, role });
         }
     }
     shares.sort_unstable_by_key(|share| share.slot);
@@ -42,10 +53,19 @@ mod tests {
 
     #[test]
     fn answers_under_way_come_before_prompts() {
-        let share = |slot, n_tokens| Share { slot, n_tokens };
-        assert_eq!(divide_batch(&[100, 1, 0, 1], 64)[..], [share(0, 62), share(1, 1), share(3, 1)]);
-        assert_eq!(divide_batch(&[40, 40], 64)[..], [share(0, 40), share(1, 24)]);
-        assert_eq!(divide_batch(&[1, 1, 1], 2)[..], [share(0, 1), share(1, 1)]);
-        assert_eq!(divide_batch(&[0, 0], 8)[..], []);
+        let prompt = |len| Role::Prompt { len };
+        let pending = |n_tokens, role| Some(Pending { n_tokens, role });
+        let share = |slot, n_tokens, role| Share { slot, n_tokens, role };
+        let answer = pending(1, Role::Generated);
+        assert_eq!(
+            divide_batch(&[pending(100, prompt(100)), answer, None, answer], 64)[..],
+            [share(0, 62, prompt(100)), share(1, 1, Role::Generated), share(3, 1, Role::Generated)]
+        );
+        let prompts = [pending(40, prompt(50)), pending(40, prompt(40))];
+        assert_eq!(divide_batch(&prompts, 64)[..], [share(0, 40, prompt(50)), share(1, 24, prompt(40))]);
+        // The last token of a prompt is no answer.
+        let shares = divide_batch(&[pending(1, prompt(9)), answer, answer], 2);
+        assert_eq!(shares[..], [share(1, 1, Role::Generated), share(2, 1, Role::Generated)]);
+        assert_eq!(divide_batch(&[None, None], 8)[..], []);
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::scheduler::Pending;
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
-use crate::model::SequenceId;
+use crate::model::{Role, SequenceId};
 use crate::sampling::{Logprobs, Sampler};
 use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
 
@@ -18,8 +19,15 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn n_pending(&self) -> usize {
-        if self.active.is_some() { self.tokens.len() - self.n_cached } else { 0 }
+    /// What is to be computed next, if anything: the rest of the prompt, then what was generated.
+    pub(super) fn pending(&self) -> Option<Pending> {
+        let n_prompt = self.active.as_ref()?.n_prompt;
+        let (end, role) = if self.n_cached < n_prompt {
+            (n_prompt, Role::Prompt { len: n_prompt })
+        } else {
+            (self.tokens.len(), Role::Generated)
+        };
+        Some(Pending { n_tokens: end - self.n_cached, role })
     }
 
     /// Whether it runs this request.

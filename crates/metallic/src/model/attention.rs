@@ -21,7 +21,7 @@ impl<B: Backend> Attention<'_, B> {
     /// Adds to `scratch.hidden`.
     pub(super) fn forward(self, backend: &mut B, batch: &Batch<'_>, scratch: &mut Scratch<B>) -> Result<()> {
         let Self { config, weights, residual, rope, kv } = self;
-        let n_rows = residual.n_rows;
+        let n_rows = residual.n_rows();
         let AttentionConfig { n_head, n_head_kv, key_length, value_length, .. } = *config;
         let Scratch { hidden, normed, query, query_gate, raw_query, key, value, attended, update, .. } =
             scratch;
@@ -29,7 +29,7 @@ impl<B: Backend> Attention<'_, B> {
         let first_query = if config.output_gate { &mut *raw_query } else { &mut *query };
         let mut projections =
             [weights.query.job::<B>(first_query), weights.key.job(&mut *key), weights.value.job(&mut *value)];
-        backend.matmul(&residual.input(hidden, normed), n_rows, &mut projections)?;
+        backend.matmul(&residual.input(hidden, normed), residual.tokens, &mut projections)?;
         if config.output_gate {
             // The queries of each head are followed by its gate.
             let n_heads = n_rows * n_head;

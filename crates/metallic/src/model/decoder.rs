@@ -9,7 +9,7 @@ use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::weights::{LayerWeights, MixerWeights, NormWeights, Weights};
 use super::{Piece, delta_net, ffn, mamba2, moe, short_conv};
-use crate::backend::{Backend, Input, Span};
+use crate::backend::{Backend, Input, Span, Tokens};
 use crate::error::Result;
 use crate::memory::{Leased, MemoryPlan, PlanRequest, StreamStats, Tier};
 
@@ -19,8 +19,10 @@ pub(crate) struct Batch<'a> {
     pub(crate) ids: &'a [u32],
     /// Position of each row in its sequence.
     pub(crate) positions: &'a [u32],
-    /// Whose the rows are, in order.
+    /// Whose the rows are.
     pub(crate) pieces: &'a [Piece<'a>],
+    /// The pieces, in the order of their rows: those that are multiplied one by one come before those in tiles.
+    pub(crate) order: &'a [usize],
     /// Where what their sequences remember lies.
     pub(crate) pages: &'a PageTable,
     /// Rows whose logits are wanted, in order.
@@ -30,13 +32,25 @@ pub(crate) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// The rows of each piece.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span<'a>> {
-        let pages = self.pages;
-        self.pieces.iter().scan(0, move |next_row, piece| {
+        let (pieces, pages) = (self.pieces, self.pages);
+        self.order.iter().map(|&index| &pieces[index]).scan(0, move |next_row, piece| {
             let (first_row, n_rows) = (*next_row, piece.tokens.len());
             *next_row += n_rows;
             let (pages, slot) = (pages.pages(piece.sequence), pages.slot(piece.sequence));
             Some(Span { first_row, n_rows, start: piece.start, pages, slot })
         })
+    }
+
+    /// How the rows are multiplied with matrices that see all of them.
+    pub(crate) fn tokens(&self) -> Tokens {
+        let gemv = self.n_gemv((1, 1));
+        Tokens { gemv, gemm: self.ids.len() - gemv }
+    }
+
+    /// Rows that are multiplied one by one with matrices that see `n_used` of `n_all`: the first so many.
+    pub(crate) fn n_gemv(&self, share: (usize, usize)) -> usize {
+        let pieces = self.pieces.iter().filter(|piece| !piece.role.takes_gemm(share));
+        pieces.map(|piece| piece.tokens.len()).sum()
     }
 }
 
@@ -123,11 +137,11 @@ impl<B: Backend> Decoder<B> {
             },
             post_norm: weights.post_ffn_norm.as_ref().map(NormWeights::as_norm),
             scale: config.residual_scale,
-            n_rows,
+            tokens: batch.tokens(),
             width: self.config.n_embd,
         };
         let (backend, scratch) = (&mut self.backend, &mut self.scratch);
-        ffn::forward(backend, ffn_config, ffn_weights, &residual, &mut self.routing, scratch)
+        ffn::forward(backend, ffn_config, ffn_weights, &residual, batch, &mut self.routing, scratch)
     }
 
     /// The part of a layer in which tokens see each other.
@@ -138,7 +152,7 @@ impl<B: Backend> Decoder<B> {
             reads: norm.map_or(Reads::Hidden, |norm| Reads::Norm(norm.as_norm())),
             post_norm: weights.post_mixer_norm.as_ref().map(NormWeights::as_norm),
             scale: config.residual_scale,
-            n_rows: batch.ids.len(),
+            tokens: batch.tokens(),
             width: self.config.n_embd,
         };
         let rope = self.ropes.of_layer[index].map(|rope| &self.ropes.distinct[rope]);
@@ -164,14 +178,17 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Logits of the rows asked for, a few rows at a time.
-    fn head(&mut self, output_rows: &[u32], sink: LogitSink<'_>) -> Result<()> {
+    fn head(&mut self, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()> {
         let ModelConfig { n_embd, n_vocab, logit_scale, logit_softcap, .. } = self.config;
         let (backend, weights) = (&mut self.backend, &self.weights);
         let Scratch { hidden, output_hidden, logits, .. } = &mut self.scratch;
-        for (group, rows) in output_rows.chunks(MAX_LOGIT_ROWS).enumerate() {
+        let n_gemv = batch.tokens().gemv;
+        for (group, rows) in batch.output_rows.chunks(MAX_LOGIT_ROWS).enumerate() {
+            let gemv = rows.partition_point(|&row| (row as usize) < n_gemv);
+            let tokens = Tokens { gemv, gemm: rows.len() - gemv };
             backend.gather_rows(hidden, rows, n_embd, output_hidden);
             let input = Input::Norm { x: output_hidden, norm: weights.output_norm.as_norm() };
-            backend.matmul(&input, rows.len(), &mut [weights.output.job(&mut *logits)])?;
+            backend.matmul(&input, tokens, &mut [weights.output.job(&mut *logits)])?;
             if logit_scale != 1.0 {
                 (0..rows.len()).for_each(|row| backend.scale_row(logits, row, n_vocab, logit_scale));
             }
@@ -224,7 +241,7 @@ impl<B: Backend> Decoder<B> {
                 self.announce(index + 1, n_heads);
             }
         }
-        self.head(batch.output_rows, sink)
+        self.head(batch, sink)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn forward<B: Backend>(
         backend.causal_conv(&conv, history, &span, conv_input, convolved);
         backend.delta_net(&net, state, &span, convolved, [&*shares, &*rates], by_head, mixed);
     }
-    backend.norm_in_place(&weights.norm.as_norm(), mixed, residual.n_rows * config.n_value_head, 1);
+    backend.norm_in_place(&weights.norm.as_norm(), mixed, residual.n_rows() * config.n_value_head, 1);
     let gated = Input::Gated { activation: Activation::Silu, gate: state_gate, up: mixed };
     residual.add_product(backend, &gated, &weights.output, hidden, update)
 }
@@ -42,24 +42,28 @@ fn project<B: Backend>(
     residual: &Residual<'_, B>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
-    let n_rows = residual.n_rows;
+    let n_rows = residual.n_rows();
     let Scratch { hidden, normed, projected, raw_rates, conv_input, state_gate, shares, rates, .. } = scratch;
     let input = residual.input(hidden, normed);
     match &weights.input {
         DeltaNetInput::Split { conv, gate } => {
-            backend.matmul(&input, n_rows, &mut [conv.job(&mut *conv_input), gate.job(&mut *state_gate)])?;
+            backend.matmul(
+                &input,
+                residual.tokens,
+                &mut [conv.job(&mut *conv_input), gate.job(&mut *state_gate)],
+            )?;
         }
         DeltaNetInput::ByKeyHead(all) => {
-            backend.matmul(&input, n_rows, &mut [all.job(&mut *projected)])?;
+            backend.matmul(&input, residual.tokens, &mut [all.job(&mut *projected)])?;
             part_by_key_head(backend, config, n_rows, projected, conv_input, state_gate);
         }
     }
     match &weights.rates {
         DeltaNetRates::Split { beta, alpha } => {
-            backend.matmul(&input, n_rows, &mut [beta.job(&mut *shares), alpha.job(&mut *rates)])
+            backend.matmul(&input, residual.tokens, &mut [beta.job(&mut *shares), alpha.job(&mut *rates)])
         }
         DeltaNetRates::ByKeyHead(both) => {
-            backend.matmul(&input, n_rows, &mut [both.job(&mut *raw_rates)])?;
+            backend.matmul(&input, residual.tokens, &mut [both.job(&mut *raw_rates)])?;
             // Of each key head, the betas of its value heads and then their alphas.
             let n = config.n_value_head / config.n_key_head;
             for (first, out) in [(0, &mut *shares), (n, &mut *rates)] {

@@ -1,6 +1,7 @@
 //! The feed-forward part of a layer.
 
 use super::config::FfnConfig;
+use super::decoder::Batch;
 use super::moe;
 use super::residual::Residual;
 use super::scratch::Scratch;
@@ -14,26 +15,27 @@ pub(super) fn forward<B: Backend>(
     config: &FfnConfig,
     weights: &FfnWeights<B::Matrix, B::Buffer>,
     residual: &Residual<'_, B>,
+    batch: &Batch<'_>,
     routing: &mut moe::Routing,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
     let DenseWeights { gate, up, divisors, down } = match weights {
         FfnWeights::Dense(weights) => weights,
         FfnWeights::Experts(experts) => {
-            return moe::forward(backend, config, experts, residual, routing, scratch);
+            return moe::forward(backend, config, experts, residual, batch, routing, scratch);
         }
     };
     let Scratch { hidden, normed, update, gate: inner, up: inner_up, .. } = scratch;
     let input = residual.input(hidden, normed);
     let inner = if let Some(gate) = gate {
         let mut jobs = [gate.job(&mut *inner), up.job(&mut *inner_up)];
-        backend.matmul(&input, residual.n_rows, &mut jobs)?;
+        backend.matmul(&input, residual.tokens, &mut jobs)?;
         Input::Gated { activation: config.activation, gate: inner, up: inner_up }
     } else {
-        backend.matmul(&input, residual.n_rows, &mut [up.job(&mut *inner_up)])?;
-        backend.activate(config.activation, inner_up, residual.n_rows * config.n_ff);
+        backend.matmul(&input, residual.tokens, &mut [up.job(&mut *inner_up)])?;
+        backend.activate(config.activation, inner_up, residual.n_rows() * config.n_ff);
         if let Some(divisors) = divisors {
-            backend.divide_rows(inner_up, residual.n_rows, divisors);
+            backend.divide_rows(inner_up, residual.n_rows(), divisors);
         }
         Input::Rows(inner_up)
     };

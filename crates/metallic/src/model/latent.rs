@@ -24,7 +24,7 @@ impl<B: Backend> Latent<'_, B> {
         self.project(backend, scratch)?;
         self.absorb(backend, scratch)?;
         let Self { config, weights, residual, rope, kv } = self;
-        let n_rows = residual.n_rows;
+        let n_rows = residual.n_rows();
         let (attention, rank, value_length) = (&config.attention, config.rank(), config.value_length);
         let Scratch { hidden, query, key, value, attended, head_input, head_output, values, update, .. } =
             scratch;
@@ -45,7 +45,7 @@ impl<B: Backend> Latent<'_, B> {
             backend.copy_columns(attended, from, head_input, Columns::all(rank), rank, n_rows);
             backend.matmul(
                 &Input::Rows(head_input),
-                n_rows,
+                residual.tokens,
                 &mut [MatmulJob::new(matrix, &mut *head_output)],
             )?;
             let to = Columns { first: head * value_length, stride: attention.n_head * value_length };
@@ -57,17 +57,17 @@ impl<B: Backend> Latent<'_, B> {
     /// Makes queries as they are before they meet the vectors, the vectors, and keys and values of them.
     fn project(&self, backend: &mut B, scratch: &mut Scratch<B>) -> Result<()> {
         let Self { config, weights, residual, .. } = self;
-        let (n_rows, rank, n_rot) = (residual.n_rows, config.rank(), config.rope_length());
+        let (n_rows, rank, n_rot) = (residual.n_rows(), config.rank(), config.rope_length());
         let Scratch { hidden, normed, raw_query, compressed_query, compressed, key, value, .. } = scratch;
         let input = residual.input(hidden, normed);
         let first = match &weights.query {
             LatentQuery::Whole(query) => query.job(&mut *raw_query),
             LatentQuery::Compressed { down, .. } => down.job(&mut *compressed_query),
         };
-        backend.matmul(&input, n_rows, &mut [first, weights.down.job(&mut *compressed)])?;
+        backend.matmul(&input, residual.tokens, &mut [first, weights.down.job(&mut *compressed)])?;
         if let LatentQuery::Compressed { norm, up, .. } = &weights.query {
             let input = Input::Norm { x: compressed_query, norm: norm.as_norm() };
-            backend.matmul(&input, n_rows, &mut [up.job(&mut *raw_query)])?;
+            backend.matmul(&input, residual.tokens, &mut [up.job(&mut *raw_query)])?;
         }
         // Files have the vector first, and then what is rotated.
         let all = Columns { first: 0, stride: rank + n_rot };
@@ -81,7 +81,7 @@ impl<B: Backend> Latent<'_, B> {
     /// Makes of each query one that meets the vector instead of a key made of it.
     fn absorb(&self, backend: &mut B, scratch: &mut Scratch<B>) -> Result<()> {
         let Self { config, weights, residual, .. } = self;
-        let (n_rows, rank, n_rot) = (residual.n_rows, config.rank(), config.rope_length());
+        let (n_rows, rank, n_rot) = (residual.n_rows(), config.rank(), config.rope_length());
         let (n_head, nope, key_length) =
             (config.attention.n_head, config.nope_length, config.attention.key_length);
         let Scratch { raw_query, query, head_input, head_output, .. } = scratch;
@@ -93,7 +93,7 @@ impl<B: Backend> Latent<'_, B> {
             backend.copy_columns(raw_query, from, head_input, Columns::all(nope), nope, n_rows);
             backend.matmul(
                 &Input::Rows(head_input),
-                n_rows,
+                residual.tokens,
                 &mut [MatmulJob::new(matrix, &mut *head_output)],
             )?;
             let to = Columns { first: head * key_length + n_rot, stride: n_head * key_length };

@@ -19,7 +19,7 @@ pub(super) fn forward<B: Backend>(
     batch: &Batch<'_>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
-    let (n_rows, inner, n_channels) = (residual.n_rows, config.inner(), config.n_channels());
+    let (n_rows, inner, n_channels) = (residual.n_rows(), config.inner(), config.n_channels());
     let Scratch {
         hidden,
         normed,
@@ -33,7 +33,11 @@ pub(super) fn forward<B: Backend>(
         update,
         ..
     } = scratch;
-    backend.matmul(&residual.input(hidden, normed), n_rows, &mut [weights.input.job(&mut *projected)])?;
+    backend.matmul(
+        &residual.input(hidden, normed),
+        residual.tokens,
+        &mut [weights.input.job(&mut *projected)],
+    )?;
     // A gate, what is convolved, and steps of time.
     let stride = inner + n_channels + config.n_head;
     for (first, out, len) in [

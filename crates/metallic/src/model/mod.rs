@@ -18,6 +18,7 @@ mod loader;
 mod mamba2;
 pub(crate) mod moe;
 mod residual;
+mod role;
 pub(crate) mod scratch;
 mod short_conv;
 mod unused;
@@ -31,6 +32,7 @@ pub use census::Nearest;
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
+pub use role::Role;
 pub use unused::{unread_keys, unused_tensors};
 pub use work::{Products, TokenWork};
 
@@ -65,6 +67,8 @@ pub struct Piece<'a> {
     pub start: usize,
     /// The tokens.
     pub tokens: &'a [u32],
+    /// What they are. It decides the bits of what comes of them, as nothing else in the batch does.
+    pub role: Role,
     /// Which of the tokens' logits are wanted.
     pub logits: Range<usize>,
 }
@@ -81,6 +85,8 @@ pub struct LogitsOf {
 /// The rows of a batch, in buffers that are used again.
 #[derive(Default)]
 struct Rows {
+    /// The pieces, in the order of their rows.
+    order: Vec<usize>,
     ids: Vec<u32>,
     positions: Vec<u32>,
     outputs: Vec<u32>,
@@ -169,7 +175,7 @@ impl Model {
         self.pages.release(id);
     }
 
-    /// Runs one batch and hands the logits asked for to `sink`, in order of pieces and positions.
+    /// Runs one batch and hands the logits asked for to `sink`, those of a piece in order of positions.
     ///
     /// # Errors
     /// A token outside the vocabulary, a position outside the context, or no free page for a sequence. The
@@ -210,7 +216,8 @@ impl Model {
         let tokens = history.read_again(slot, piece.start);
         for (i, tokens) in tokens.chunks(self.n_batch()).enumerate() {
             let start = i * self.plan.request.n_batch;
-            self.run(&[Piece { sequence: piece.sequence, start, tokens, logits: 0..0 }], &mut |_, _| {})?;
+            let again = Piece { start, tokens, logits: 0..0, ..*piece };
+            self.run(&[again], &mut |_, _| {})?;
         }
         Ok(())
     }
@@ -221,6 +228,7 @@ impl Model {
             ids: &self.rows.ids,
             positions: &self.rows.positions,
             pieces,
+            order: &self.rows.order,
             pages: &self.pages,
             output_rows: &self.rows.outputs,
         };
@@ -258,7 +266,8 @@ impl Model {
         sink: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<()> {
         let sequence = self.create_sequence();
-        let result = self.check(&Piece { sequence, start: 0, tokens, logits: 0..0 });
+        let role = Role::Prompt { len: tokens.len() };
+        let result = self.check(&Piece { sequence, start: 0, tokens, role, logits: 0..0 });
         let result = result.and_then(|()| self.evaluate_in(sequence, tokens, wanted, sink));
         self.release_sequence(sequence);
         result
@@ -272,13 +281,13 @@ impl Model {
         wanted: Range<usize>,
         sink: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<()> {
-        let n_batch = self.n_batch();
+        let (n_batch, role) = (self.n_batch(), Role::Prompt { len: tokens.len() });
         self.check_files()?;
         for (i, tokens) in tokens.chunks(n_batch).enumerate() {
             let start = i * n_batch;
             let inside = |position: usize| position.saturating_sub(start).min(tokens.len());
             let logits = inside(wanted.start)..inside(wanted.end);
-            let piece = Piece { sequence, start, tokens, logits };
+            let piece = Piece { sequence, start, tokens, role, logits };
             let mut checked = Ok(());
             let passed = self.forward(&[piece], &mut |of, logits| {
                 if checked.is_ok() {
@@ -317,7 +326,11 @@ impl Rows {
         self.positions.clear();
         self.outputs.clear();
         self.outputs_of.clear();
-        for (index, piece) in pieces.iter().enumerate() {
+        self.order.clear();
+        self.order.extend(0..pieces.len());
+        self.order.sort_by(|&a, &b| pieces[a].role.order(pieces[b].role));
+        for &index in &self.order {
+            let piece = &pieces[index];
             let first_row = self.ids.len();
             self.ids.extend(piece.tokens);
             self.positions.extend((piece.start..).take(piece.tokens.len()).map(|position| position as u32));

@@ -5,10 +5,11 @@
 //! are read from the moment that they are chosen, while others are computed.
 
 use super::config::{ExpertsConfig, FfnConfig, ModelConfig, Scoring};
+use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
 use super::weights::{ExpertMatrix, ExpertWeights, SharedWeights};
-use crate::backend::{Backend, Input, MatmulJob};
+use crate::backend::{Backend, Input, MatmulJob, Tokens};
 use crate::error::Result;
 use crate::memory::{Lease, Tier};
 
@@ -18,28 +19,29 @@ pub(super) fn forward<B: Backend>(
     config: &FfnConfig,
     weights: &ExpertWeights<B::Matrix, B::Buffer>,
     residual: &Residual<'_, B>,
+    batch: &Batch<'_>,
     routing: &mut Routing,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
     let Scratch { hidden, normed, update, gate, up, router, expert_input, expert_output, .. } = scratch;
-    let (n_embd, n_rows) = (residual.width, residual.n_rows);
+    let (n_embd, n_rows, tokens) = (residual.width, residual.n_rows(), residual.tokens);
 
     let rows = residual.rows(backend, hidden, normed);
     match &weights.shared {
         Some(shared) => {
-            run_shared(backend, config, shared, rows, n_rows, (&mut *gate, &mut *up, &mut *update))?
+            run_shared(backend, config, shared, rows, tokens, (&mut *gate, &mut *up, &mut *update))?
         }
         None => backend.clear(update, n_rows * n_embd),
     }
     if let Some(shared_router) = weights.shared.as_ref().and_then(|shared| shared.router.as_ref()) {
-        backend.matmul(&Input::Rows(rows), n_rows, &mut [MatmulJob::new(shared_router, &mut *router)])?;
+        backend.matmul(&Input::Rows(rows), tokens, &mut [MatmulJob::new(shared_router, &mut *router)])?;
         routing.scores.resize(n_rows, 0.0);
         backend.read(router, 0, &mut routing.scores);
         for (row, &score) in routing.scores.iter().enumerate() {
             backend.scale_row(update, row, n_embd, sigmoid(score));
         }
     }
-    backend.matmul(&Input::Rows(rows), n_rows, &mut [weights.router.job(&mut *router)])?;
+    backend.matmul(&Input::Rows(rows), tokens, &mut [weights.router.job(&mut *router)])?;
     routing.scores.resize(n_rows * weights.config.n_expert, 0.0);
     backend.read(router, 0, &mut routing.scores);
     routing.choice_bias.clear();
@@ -60,16 +62,19 @@ pub(super) fn forward<B: Backend>(
     for expert in routing.chosen_experts() {
         matrices(backend, expert).iter().for_each(|matrix| backend.will_use(matrix));
     }
+    let n_gemv = batch.n_gemv((weights.config.n_used, weights.config.n_expert));
     for expert in routing.chosen_experts() {
         let Chosen { rows: chosen, weights: shares } = &routing.chosen[expert];
         let [gate_rows, up_rows, down_rows] = matrices(backend, expert);
+        let gemv = chosen.partition_point(|&row| (row as usize) < n_gemv);
+        let tokens = Tokens { gemv, gemm: chosen.len() - gemv };
         backend.gather_rows(rows, chosen, n_embd, expert_input);
         let mut jobs =
             [weights.gate.job(expert, &gate_rows, &mut *gate), weights.up.job(expert, &up_rows, &mut *up)];
-        backend.matmul(&Input::Rows(expert_input), chosen.len(), &mut jobs)?;
+        backend.matmul(&Input::Rows(expert_input), tokens, &mut jobs)?;
         let inner = Input::Gated { activation: config.activation, gate, up };
         let mut job = [weights.down.job(expert, &down_rows, &mut *expert_output)];
-        backend.matmul(&inner, chosen.len(), &mut job)?;
+        backend.matmul(&inner, tokens, &mut job)?;
         backend.scatter_add_rows(expert_output, chosen, shares, n_embd, update);
     }
     residual.add(backend, hidden, update);
@@ -82,13 +87,13 @@ fn run_shared<B: Backend>(
     config: &FfnConfig,
     weights: &SharedWeights<B::Matrix, B::Buffer>,
     rows: &B::Buffer,
-    n_rows: usize,
+    tokens: Tokens,
     (gate, up, out): (&mut B::Buffer, &mut B::Buffer, &mut B::Buffer),
 ) -> Result<()> {
     let mut jobs = [weights.gate.job(&mut *gate), weights.up.job(&mut *up)];
-    backend.matmul(&Input::Rows(rows), n_rows, &mut jobs)?;
+    backend.matmul(&Input::Rows(rows), tokens, &mut jobs)?;
     let inner = Input::Gated { activation: config.activation, gate, up };
-    backend.matmul(&inner, n_rows, &mut [weights.down.job(out)])
+    backend.matmul(&inner, tokens, &mut [weights.down.job(out)])
 }
 
 impl<M, V> ExpertMatrix<M, V> {

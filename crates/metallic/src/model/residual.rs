@@ -2,7 +2,7 @@
 //! some models normed once more.
 
 use super::weights::Linear;
-use crate::backend::{Backend, Input, Norm};
+use crate::backend::{Backend, Input, Norm, Tokens};
 use crate::error::Result;
 
 /// What one part of a layer reads.
@@ -20,12 +20,16 @@ pub(super) struct Residual<'a, B: Backend> {
     pub(super) reads: Reads<'a, B>,
     pub(super) post_norm: Option<Norm<'a, B>>,
     pub(super) scale: f32,
-    pub(super) n_rows: usize,
+    pub(super) tokens: Tokens,
     /// Of a row of the hidden state.
     pub(super) width: usize,
 }
 
 impl<B: Backend> Residual<'_, B> {
+    pub(super) fn n_rows(&self) -> usize {
+        self.tokens.count()
+    }
+
     /// What the part reads, for products.
     pub(super) fn input<'i>(&'i self, hidden: &'i B::Buffer, normed: &'i B::Buffer) -> Input<'i, B> {
         match self.reads {
@@ -44,7 +48,7 @@ impl<B: Backend> Residual<'_, B> {
     ) -> &'i B::Buffer {
         match &self.reads {
             Reads::Norm(norm) => {
-                backend.norm(norm, hidden, self.n_rows, normed);
+                backend.norm(norm, hidden, self.n_rows(), normed);
                 normed
             }
             Reads::Hidden => hidden,
@@ -62,9 +66,9 @@ impl<B: Backend> Residual<'_, B> {
         update: &mut B::Buffer,
     ) -> Result<()> {
         if self.post_norm.is_none() && self.scale == 1.0 {
-            return backend.matmul(input, self.n_rows, &mut [last.job_adding_to(hidden)]);
+            return backend.matmul(input, self.tokens, &mut [last.job_adding_to(hidden)]);
         }
-        backend.matmul(input, self.n_rows, &mut [last.job(&mut *update)])?;
+        backend.matmul(input, self.tokens, &mut [last.job(&mut *update)])?;
         self.add(backend, hidden, update);
         Ok(())
     }
@@ -72,8 +76,8 @@ impl<B: Backend> Residual<'_, B> {
     /// Adds what the part has written to `update`.
     pub(super) fn add(&self, backend: &mut B, hidden: &mut B::Buffer, update: &B::Buffer) {
         match &self.post_norm {
-            None => backend.add(hidden, update, self.scale, self.n_rows * self.width),
-            Some(norm) => backend.add_norm(norm, update, self.n_rows, self.scale, hidden),
+            None => backend.add(hidden, update, self.scale, self.n_rows() * self.width),
+            Some(norm) => backend.add_norm(norm, update, self.n_rows(), self.scale, hidden),
         }
     }
 }

@@ -19,9 +19,13 @@ pub(super) fn forward<B: Backend>(
     batch: &Batch<'_>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
-    let (n_rows, n) = (residual.n_rows, config.n_channels);
+    let (n_rows, n) = (residual.n_rows(), config.n_channels);
     let Scratch { hidden, normed, projected, conv_input, state_gate, convolved, update, .. } = scratch;
-    backend.matmul(&residual.input(hidden, normed), n_rows, &mut [weights.input.job(&mut *projected)])?;
+    backend.matmul(
+        &residual.input(hidden, normed),
+        residual.tokens,
+        &mut [weights.input.job(&mut *projected)],
+    )?;
     let part = |i: usize| Columns { first: i * n, stride: 3 * n };
     backend.copy_columns(projected, part(0), state_gate, Columns::all(n), n, n_rows);
     backend.copy_columns(projected, part(2), conv_input, Columns::all(n), n, n_rows);

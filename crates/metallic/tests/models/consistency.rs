@@ -1,11 +1,7 @@
-//! The same tokens give the same logits, however they are divided among batches, sequences and threads.
-//!
-//! Many rows of a batch meet the weights in tiles, where sums have another order than for a few. So what
-//! divides tokens otherwise is compared bit by bit on the instruction set without tiles, and within the
-//! rounding of floats on the fastest.
+//! The same tokens give the same bits, however they are divided among batches, sequences and threads, as what they are
+//! stays the same: a prompt's, or an answer's.
 
-use metallic::backend::KvType;
-use metallic::model::Piece;
+use metallic::model::{LogitsOf, Piece, Role, SequenceId};
 use metallic::{GgufFile, GgufLoader, Isa, LoadMode, Model};
 
 use crate::oracles::Oracles;
@@ -21,27 +17,13 @@ fn for_each_model(check: impl Fn(&str, &dyn Fn() -> GgufLoader<'static>, &[u32])
     }
 }
 
-/// Every such model on plain loops and on the fastest instruction set. Logits are to be compared with
-/// [`same`] on either; where there are roundings, keys and values are kept as they are, for rounding them to fewer bits
-/// makes of a last bit one that counts.
-fn for_each_model_and_isa(check: impl Fn(&str, Isa, &dyn Fn() -> GgufLoader<'static>, &[u32])) {
+/// Every such model on every instruction set.
+fn for_each_model_and_isa(check: impl Fn(&str, &dyn Fn() -> GgufLoader<'static>, &[u32])) {
     for_each_model(|name, loader, tokens| {
-        for isa in [Isa::Scalar, Isa::best()] {
-            let loader = || match isa {
-                Isa::Scalar => loader().isa(isa),
-                _ => loader().isa(isa).kv_type(KvType::F32),
-            };
-            check(name, isa, &loader, tokens);
+        for isa in Isa::available() {
+            check(&format!("{name} {isa}"), &|| loader().isa(isa), tokens);
         }
     });
-}
-
-/// Whether logits have the same bits, or differ by roundings where an instruction set has tiles.
-fn same(isa: Isa, found: &[f32], expected: &[f32]) -> bool {
-    let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
-    let error = power(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
-    let bound = if isa == Isa::Scalar { 0.0 } else { 1e-11 };
-    found.len() == expected.len() && error <= bound * power(&mut expected.iter().copied())
 }
 
 fn at_once(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
@@ -50,13 +32,53 @@ fn at_once(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
     all
 }
 
+/// The logits of all tokens, which follow each other in a new sequence.
+fn alone(model: &mut Model, tokens: &[u32], role: Role) -> Vec<f32> {
+    let mut all = Vec::new();
+    let sequence = model.create_sequence();
+    for (start, tokens) in (0..).zip(tokens.chunks(if role == Role::Generated { 1 } else { tokens.len() })) {
+        let piece = Piece { sequence, start, tokens, role, logits: 0..tokens.len() };
+        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("a forward pass");
+    }
+    model.release_sequence(sequence);
+    all
+}
+
 #[test]
 fn prompts_in_pieces_equal_prompts_at_once() {
-    for_each_model_and_isa(|name, isa, loader, tokens| {
-        let expected = at_once(&mut loader().load().expect("a model"), tokens);
-        for n_batch in [1, 7, 32] {
-            let found = at_once(&mut loader().batch(n_batch).load().expect("a model"), tokens);
-            assert!(same(isa, &found, &expected), "{name} {isa} in batches of {n_batch}");
+    for_each_model_and_isa(|name, loader, tokens| {
+        // One that is read in tiles, and one that is not.
+        for tokens in [tokens, &tokens[..11]] {
+            let expected = at_once(&mut loader().load().expect("a model"), tokens);
+            for n_batch in [1, 7, 32] {
+                let found = at_once(&mut loader().batch(n_batch).load().expect("a model"), tokens);
+                assert!(found == expected, "{name}: {} in batches of {n_batch}", tokens.len());
+            }
+        }
+    });
+}
+
+#[test]
+fn answers_in_one_batch_equal_each_alone() {
+    for_each_model_and_isa(|name, loader, tokens| {
+        let mut model = loader().sequences(33).load().expect("a model");
+        // Each answer is another part of the text.
+        let texts: Vec<&[u32]> = (0..32).map(|i| &tokens[i % (tokens.len() - 3)..][..3]).collect();
+        let expected: Vec<_> = texts.iter().map(|text| alone(&mut model, text, Role::Generated)).collect();
+        for n in [1, 2, 3, 8, 17, 32] {
+            let sequences: Vec<SequenceId> = (0..n).map(|_| model.create_sequence()).collect();
+            let mut found = vec![Vec::new(); n];
+            for start in 0..3 {
+                let piece = |i: usize| {
+                    let (sequence, tokens) = (sequences[i], &texts[i][start..start + 1]);
+                    Piece { sequence, start, tokens, role: Role::Generated, logits: 0..1 }
+                };
+                let pieces: Vec<Piece<'_>> = (0..n).map(piece).collect();
+                let sink = &mut |of: LogitsOf, logits: &mut [f32]| found[of.piece].extend_from_slice(logits);
+                model.forward(&pieces, sink).expect("a forward pass");
+            }
+            assert!(found == expected[..n], "{name}: {n} at once");
+            sequences.into_iter().for_each(|sequence| model.release_sequence(sequence));
         }
     });
 }
@@ -81,57 +103,57 @@ fn threads_do_not_matter() {
 
 #[test]
 fn sequences_in_one_batch_equal_each_alone() {
-    for_each_model_and_isa(|name, isa, loader, tokens| {
-        let mut model = loader().sequences(3).load().expect("a model");
-        let texts = [&tokens[..20], &tokens[20..33], &tokens[33..]];
-        let alone = texts.map(|text| at_once(&mut model, text));
+    for_each_model_and_isa(|name, loader, tokens| {
+        let mut model = loader().sequences(4).load().expect("a model");
+        // Two prompts that are read in tiles, one that is not, and an answer.
+        let texts = [&tokens[..20], &tokens[20..36], &tokens[36..44], &tokens[38..]];
+        let prompt = |text: &[u32]| Role::Prompt { len: text.len() };
+        let roles = [prompt(texts[0]), Role::Generated, prompt(texts[2]), prompt(texts[3])];
+        let expected: Vec<_> = (0..4).map(|i| alone(&mut model, texts[i], roles[i])).collect();
 
         let sequences = texts.map(|_| model.create_sequence());
-        let mut together = [const { Vec::new() }; 3];
-        // The first 10 tokens of each, then one each until the shortest ends, then the rest.
-        let mut starts = [0; 3];
-        let mut n_tokens = 10;
+        let mut together = vec![Vec::new(); 4];
+        // The first 5 tokens of each prompt, then one each for a while, then the rest, and of the answer always one.
+        let (mut starts, mut n_tokens) = ([0; 4], 5);
         while starts.iter().zip(&texts).any(|(start, text)| *start < text.len()) {
-            let pieces: Vec<(usize, Piece<'_>)> = (0..3)
-                .filter(|&i| starts[i] < texts[i].len())
-                .map(|i| {
-                    let end = (starts[i] + n_tokens).min(texts[i].len());
-                    let tokens = &texts[i][starts[i]..end];
-                    (i, Piece { sequence: sequences[i], start: starts[i], tokens, logits: 0..tokens.len() })
-                })
-                .collect();
-            let batch: Vec<Piece<'_>> = pieces.iter().map(|(_, piece)| piece.clone()).collect();
-            let sink = &mut |of: metallic::model::LogitsOf, logits: &mut [f32]| {
-                together[pieces[of.piece].0].extend_from_slice(logits);
+            let running: Vec<usize> = (0..4).filter(|&i| starts[i] < texts[i].len()).collect();
+            let piece = |&i: &usize| {
+                let n_tokens = if roles[i] == Role::Generated { 1 } else { n_tokens };
+                let tokens = &texts[i][starts[i]..texts[i].len().min(starts[i] + n_tokens)];
+                let (sequence, start, role) = (sequences[i], starts[i], roles[i]);
+                Piece { sequence, start, tokens, role, logits: 0..tokens.len() }
             };
-            model.forward(&batch, sink).expect("a forward pass");
-            for (i, piece) in &pieces {
-                starts[*i] += piece.tokens.len();
-            }
-            n_tokens = if starts[0] < 14 { 1 } else { 48 };
+            let pieces: Vec<Piece<'_>> = running.iter().map(piece).collect();
+            let sink = &mut |of: LogitsOf, logits: &mut [f32]| {
+                together[running[of.piece]].extend_from_slice(logits);
+            };
+            model.forward(&pieces, sink).expect("a forward pass");
+            running.iter().zip(&pieces).for_each(|(&i, piece)| starts[i] += piece.tokens.len());
+            n_tokens = if starts[0] < 9 { 1 } else { 48 };
         }
-        for i in 0..3 {
-            assert!(same(isa, &together[i], &alone[i]), "{name} {isa}: sequence {i}");
+        for i in 0..4 {
+            assert!(together[i] == expected[i], "{name}: sequence {i}");
         }
     });
 }
 
 #[test]
 fn a_sequence_that_was_cut_back_goes_on_as_if_nothing_had_been() {
-    for_each_model_and_isa(|name, isa, loader, tokens| {
+    for_each_model_and_isa(|name, loader, tokens| {
         let mut model = loader().load().expect("a model");
         let expected = at_once(&mut model, tokens);
-        let sequence = model.create_sequence();
+        let (sequence, role) = (model.create_sequence(), Role::Prompt { len: tokens.len() });
         let other: Vec<u32> = tokens.iter().rev().copied().collect();
-        let mut found = Vec::new();
-        let whole = Piece { sequence, start: 0, tokens, logits: 0..0 };
-        model.forward(&[whole], &mut |_, _| {}).expect("a forward pass");
-        let wrong = Piece { sequence, start: 30, tokens: &other[..10], logits: 0..0 };
-        model.forward(&[wrong], &mut |_, _| {}).expect("a forward pass");
+        let read = |model: &mut Model, start, tokens: &[u32]| {
+            let mut all = Vec::new();
+            let piece = Piece { sequence, start, tokens, role, logits: 0..tokens.len() };
+            model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("a forward pass");
+            all
+        };
+        read(&mut model, 0, tokens);
+        read(&mut model, 30, &other[..10]);
         model.truncate_sequence(sequence, 30);
-        let right = Piece { sequence, start: 30, tokens: &tokens[30..], logits: 0..tokens.len() - 30 };
-        model.forward(&[right], &mut |_, logits| found.extend_from_slice(logits)).expect("a forward pass");
-        let expected = &expected[expected.len() - found.len()..];
-        assert!(same(isa, &found, expected), "{name} {isa}");
+        let found = read(&mut model, 30, &tokens[30..]);
+        assert!(found == expected[expected.len() - found.len()..], "{name}");
     });
 }

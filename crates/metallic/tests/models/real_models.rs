@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use metallic::model::Piece;
+use metallic::model::{Piece, Role};
 use metallic::{GgufFile, GgufLoader, Model};
 use serde::Deserialize;
 
@@ -120,7 +120,8 @@ fn greedy(model: &mut Model, prompt: &[u32], n: usize) -> Vec<u32> {
     let (mut tokens, mut start) = (prompt.to_vec(), 0);
     while tokens.len() < prompt.len() + n {
         let new = &tokens[start..];
-        let piece = Piece { sequence, start, tokens: new, logits: new.len() - 1..new.len() };
+        let role = if start == 0 { Role::Prompt { len: prompt.len() } } else { Role::Generated };
+        let piece = Piece { sequence, start, tokens: new, role, logits: new.len() - 1..new.len() };
         let mut chosen = 0;
         model.forward(&[piece], &mut |_, logits| chosen = argmax(logits)).expect("a forward pass");
         start = tokens.len();

@@ -2,7 +2,7 @@
 //! chunks of whatever size, by whatever reader.
 
 use metallic::memory::{ExpertPolicy, MatrixBytes, MemoryBudget, MemoryPlan, Placement, ReaderKind};
-use metallic::model::Piece;
+use metallic::model::{Piece, Role};
 use metallic::{Error, GgufFile, GgufLoader, Model, testing};
 
 use crate::containers::write_shards;
@@ -14,13 +14,11 @@ const SLOTS: [(usize, usize); 4] = [(1, 1), (2, 1000), (3, 20_000), (8, 4 << 20)
 fn logits(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
     let mut all = Vec::new();
     model.evaluate(tokens, 0..tokens.len(), &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
-    // One by one, too: few rows go another way than many.
-    for range in [0..tokens.len() - 1, tokens.len() - 1..tokens.len()] {
-        let sequence = model.create_sequence();
-        let piece = Piece { sequence, start: 0, tokens: &tokens[range.clone()], logits: 0..range.len() };
-        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
-        model.release_sequence(sequence);
-    }
+    // As an answer, too: it goes another way than a prompt.
+    let sequence = model.create_sequence();
+    let piece = Piece { sequence, start: 0, tokens, role: Role::Generated, logits: 0..tokens.len() };
+    model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
+    model.release_sequence(sequence);
     all
 }
 
@@ -160,7 +158,8 @@ fn after_a_read_that_failed_the_next_pass_is_whole() {
     // Not by `evaluate`, which would refuse a file that was written to.
     let mut pass = || {
         let mut all = Vec::new();
-        let piece = Piece { sequence, start: 0, tokens: &tokens, logits: 0..tokens.len() };
+        let role = Role::Prompt { len: tokens.len() };
+        let piece = Piece { sequence, start: 0, tokens: &tokens, role, logits: 0..tokens.len() };
         model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).map(|()| all)
     };
     let expected = pass().expect("logits");

@@ -7,8 +7,8 @@ use crate::activations::Q8Group;
 use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
-    dot_rows(rows, x, out, |sum, blocks: &[BlockIQ4_NL; 8], x| {
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
+    dot_rows(rows, x, n_tokens, out, |sum, blocks: &[BlockIQ4_NL; 8], x| {
         let pair = |i: usize| levels(&RAISED, nibbles(&blocks[i].qs, &blocks[i + 1].qs));
         let dots = dots_less(_mm512_set1_ps(128.0), [pair(0), pair(2), pair(4), pair(6)], x);
         let d = lanes_of_blocks(halves(|i| blocks[i].d));

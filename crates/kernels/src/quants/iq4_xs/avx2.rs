@@ -4,21 +4,32 @@ use std::arch::x86_64::{_mm256_mul_ps, _mm256_set1_ps};
 
 use super::BlockIQ4_XS;
 use crate::activations::Q8Block;
-use crate::block::blocks;
+use crate::block::{blocks, by_few};
 use crate::quants::iq4_nl::LEVELS;
-use crate::x86::{Sums, dot_signed, half, levels, nibbles};
+use crate::x86::{Sums, dot_signed, half, levels, nibbles, totals};
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    let row = blocks::<BlockIQ4_XS>(row);
-    assert_eq!(x.len(), 8 * row.len(), "eight activation blocks for every 256 weights");
-    let mut sums = [Sums::zero(); 2];
-    for (block, x) in row.iter().zip(x.as_chunks::<8>().0) {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    let row = blocks(row);
+    by_few!(x, out, [4, 2, 1], |x| dot_few(row, x));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_few<const N: usize>(row: &[BlockIQ4_XS], x: &[Q8Block]) -> [f32; N] {
+    let x_len = 8 * row.len();
+    assert_eq!(x.len(), N * x_len, "eight activation blocks for every 256 weights");
+    let mut sums = [[Sums::zero(); N]; 2];
+    for (b, block) in row.iter().enumerate() {
         let d = half(block.d);
-        for (i, (qs, x)) in block.qs.iter().zip(x).enumerate() {
+        for (i, qs) in block.qs.iter().enumerate() {
             let scale = _mm256_mul_ps(d, _mm256_set1_ps(block.sub_scale(i).into()));
-            sums[i % 2].add(dot_signed(levels(&LEVELS, nibbles(qs)), x), scale, x);
+            let weights = levels(&LEVELS, nibbles(qs));
+            for t in 0..N {
+                let x = &x[t * x_len + 8 * b + i];
+                sums[i % 2][t].add(dot_signed(weights, x), scale, x);
+            }
         }
     }
-    sums[0].total(sums[1])
+    totals(sums[0], sums[1])
 }

@@ -8,8 +8,8 @@ use crate::quants::mxfp4::avx512::RAISED;
 use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
-    dot_rows(rows, x, out, |sum, blocks: &[BlockNVFP4; 4], x| {
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
+    dot_rows(rows, x, n_tokens, out, |sum, blocks: &[BlockNVFP4; 4], x| {
         let pair = |i: usize| levels(&RAISED, codes(&blocks[i].qs));
         let dots = dots_less(_mm512_set1_ps(12.0), [pair(0), pair(1), pair(2), pair(3)], x);
         let four = |i: usize| i32::from_le_bytes(blocks[i].d);

@@ -14,7 +14,7 @@ use crate::block::{Bytes, FloatBlock};
 use crate::gemm::{Column, FloatPanel, Gemm, Rows};
 use crate::isa::Isa;
 use crate::quants::bits;
-use crate::registry::{Dot, Encode, QuantOps};
+use crate::registry::{Dot, Encode, QuantOps, each_row};
 
 /// A number of `N` bytes.
 pub(super) trait Number<const N: usize>: Sized + 'static {
@@ -25,16 +25,16 @@ pub(super) trait Number<const N: usize>: Sized + 'static {
 
     /// Row × activations on AVX2: the compiler's own vectorisation, unless there is a better one.
     #[cfg(target_arch = "x86_64")]
-    const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
+    const DOT_AVX2: fn(&[u8], &[f32], &mut [f32]) = |row, x, out| {
         Isa::Avx2.run(
             #[inline(always)]
-            || dot::<Self, N>(row, x),
-        )
+            || dot::<Self, N>(row, x, out),
+        );
     };
 
     /// Row × activations on NEON, likewise; the baseline of its architecture has it.
     #[cfg(target_arch = "aarch64")]
-    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = dot::<Self, N>;
+    const DOT_NEON: fn(&[u8], &[f32], &mut [f32]) = dot::<Self, N>;
 
     /// The way of many tokens, for the types that models are stored in.
     const GEMM: fn(Isa) -> Option<Gemm> = |_| None;
@@ -48,7 +48,7 @@ impl Number<4> for f32 {
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, f32::to_le_bytes));
     const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<f32, 4>>;
     #[cfg(target_arch = "aarch64")]
-    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = neon::dot_f32;
+    const DOT_NEON: fn(&[u8], &[f32], &mut [f32]) = neon::dot_f32;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 4]) -> f32 {
@@ -61,12 +61,12 @@ impl Number<2> for f16 {
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| f16::from_f32(x).to_le_bytes()));
     const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<f16, 2>>;
     #[cfg(target_arch = "x86_64")]
-    const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
+    const DOT_AVX2: fn(&[u8], &[f32], &mut [f32]) = |row, x, out| {
         // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
-        unsafe { avx2::dot_f16(row, x) }
+        unsafe { avx2::dot_f16(row, x, out) }
     };
     #[cfg(target_arch = "aarch64")]
-    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = neon::dot_f16;
+    const DOT_NEON: fn(&[u8], &[f32], &mut [f32]) = neon::dot_f16;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
@@ -79,12 +79,12 @@ impl Number<2> for bf16 {
     const ENCODE: Option<Encode> = Some(|x, row| encode(x, row, |x| bf16::from_f32(x).to_le_bytes()));
     const GEMM: fn(Isa) -> Option<Gemm> = Gemm::of_floats::<Run<bf16, 2>>;
     #[cfg(target_arch = "x86_64")]
-    const DOT_AVX2: fn(&[u8], &[f32]) -> f32 = |row, x| {
+    const DOT_AVX2: fn(&[u8], &[f32], &mut [f32]) = |row, x, out| {
         // SAFETY: only `ops` uses this, where an `Isa::Avx2` proves that this CPU can.
-        unsafe { avx2::dot_bf16(row, x) }
+        unsafe { avx2::dot_bf16(row, x, out) }
     };
     #[cfg(target_arch = "aarch64")]
-    const DOT_NEON: fn(&[u8], &[f32]) -> f32 = neon::dot_bf16;
+    const DOT_NEON: fn(&[u8], &[f32], &mut [f32]) = neon::dot_bf16;
 
     #[inline(always)]
     fn to_f32(bytes: [u8; 2]) -> f32 {
@@ -173,18 +173,20 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
         decode: decode::<T, N>,
         encode: T::ENCODE,
         swap_bytes: |row| row.as_chunks_mut::<N>().0.iter_mut().for_each(|number| number.reverse()),
-        dot: Dot::F32(dot::<T, N>),
+        dot: Dot::F32(|rows, x, n, out| each_row(rows, x, n, out, dot::<T, N>)),
         gemm: None,
     };
     match isa {
         Isa::Scalar => scalar,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::NeonI8mm => {
-            QuantOps { isa, dot: Dot::F32(T::DOT_NEON), gemm: (T::GEMM)(isa), ..scalar }
+            let dot = Dot::F32(|rows, x, n, out| each_row(rows, x, n, out, T::DOT_NEON));
+            QuantOps { isa, dot, gemm: (T::GEMM)(isa), ..scalar }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => {
-            QuantOps { isa, dot: Dot::F32(T::DOT_AVX2), gemm: (T::GEMM)(isa), ..scalar }
+            let dot = Dot::F32(|rows, x, n, out| each_row(rows, x, n, out, T::DOT_AVX2));
+            QuantOps { isa, dot, gemm: (T::GEMM)(isa), ..scalar }
         }
     }
 }
@@ -206,19 +208,23 @@ fn encode<const N: usize>(x: &[f32], row: &mut [u8], to_bytes: impl Fn(f32) -> [
 /// Sums kept apart, so that they can share a vector register and their rounding errors stay small.
 const LANES: usize = 16;
 
+/// Each token by itself: a row of plain numbers is short enough to stay in the cache, and takes little unpacking.
 #[inline(always)]
-fn dot<T: Number<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
-    assert_eq!(row.len(), x.len() * N, "one activation for every weight");
+fn dot<T: Number<N>, const N: usize>(row: &[u8], x: &[f32], out: &mut [f32]) {
+    let row_len = row.len() / N;
+    assert_eq!(x.len(), out.len() * row_len, "one activation for every weight");
     let (row, row_rest) = row.as_chunks::<N>().0.as_chunks::<LANES>();
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for (row, x) in row.iter().zip(x) {
-        for (sum, (number, x)) in sums.iter_mut().zip(row.iter().zip(x)) {
+    for (x, out) in x.chunks_exact(row_len).zip(out) {
+        let (x, x_rest) = x.as_chunks::<LANES>();
+        let mut sums = [0.0; LANES];
+        for (row, x) in row.iter().zip(x) {
+            for (sum, (number, x)) in sums.iter_mut().zip(row.iter().zip(x)) {
+                *sum += T::to_f32(*number) * x;
+            }
+        }
+        for (sum, (number, x)) in sums.iter_mut().zip(row_rest.iter().zip(x_rest)) {
             *sum += T::to_f32(*number) * x;
         }
+        *out = sums.iter().sum();
     }
-    for (sum, (number, x)) in sums.iter_mut().zip(row_rest.iter().zip(x_rest)) {
-        *sum += T::to_f32(*number) * x;
-    }
-    sums.iter().sum()
 }

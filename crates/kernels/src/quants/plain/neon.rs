@@ -7,19 +7,21 @@ use crate::neon::load_f32;
 
 // SAFETY (of the calls below): NEON is in the baseline of the architecture.
 
-pub(super) fn dot_f32(row: &[u8], x: &[f32]) -> f32 {
+pub(super) fn dot_f32(row: &[u8], x: &[f32], out: &mut [f32]) {
     // SAFETY: as above; reads the 16 bytes of the reference, at any alignment.
-    dot(row, x, |four: &[u8; 16]| unsafe { vreinterpretq_f32_u8(vld1q_u8(four.as_ptr())) })
+    each_token(row, x, out, |four: &[u8; 16]| unsafe { vreinterpretq_f32_u8(vld1q_u8(four.as_ptr())) });
 }
 
-pub(super) fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
+pub(super) fn dot_f16(row: &[u8], x: &[f32], out: &mut [f32]) {
     // SAFETY: as above.
-    dot(row, x, |four| unsafe { vcvt_f32_f16(vreinterpret_f16_u16(load_u16(four))) })
+    each_token(row, x, out, |four| unsafe { vcvt_f32_f16(vreinterpret_f16_u16(load_u16(four))) });
 }
 
-pub(super) fn dot_bf16(row: &[u8], x: &[f32]) -> f32 {
+pub(super) fn dot_bf16(row: &[u8], x: &[f32], out: &mut [f32]) {
     // SAFETY: as above.
-    dot(row, x, |four| unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(load_u16(four)))) })
+    each_token(row, x, out, |four| unsafe {
+        vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(load_u16(four))))
+    });
 }
 
 /// 4 numbers of 16 bits.
@@ -28,6 +30,19 @@ pub(super) fn dot_bf16(row: &[u8], x: &[f32]) -> f32 {
 fn load_u16(bytes: &[u8; 8]) -> uint16x4_t {
     // SAFETY: reads the 8 bytes of the reference, at any alignment.
     vreinterpret_u16_u8(unsafe { vld1_u8(bytes.as_ptr()) })
+}
+
+/// Each token by itself: a row of plain numbers is short enough to stay in the cache, and takes little unpacking.
+#[inline(always)]
+fn each_token<const FOUR: usize>(
+    row: &[u8],
+    x: &[f32],
+    out: &mut [f32],
+    widen: impl Fn(&[u8; FOUR]) -> float32x4_t,
+) {
+    for (x, out) in x.chunks_exact(row.len() / (FOUR / 4)).zip(out) {
+        *out = dot(row, x, &widen);
+    }
 }
 
 /// Of numbers of which four take `FOUR` bytes. Eight sums are under way, for each can take the next product only when

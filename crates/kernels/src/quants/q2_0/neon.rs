@@ -8,13 +8,13 @@ use crate::neon::{dot_blocks, less, load_16};
 use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks(row, x, |sums, block: &BlockQ2_0, i, x| {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    dot_blocks(row, x, out, |sums, block: &BlockQ2_0, i, x| {
         let bytes = load_16(&block.qs);
         let twice = if i == 0 { vzip1q_u8(bytes, bytes) } else { vzip2q_u8(bytes, bytes) };
         let weights = [quarters(vzip1q_u8(twice, twice)), quarters(vzip2q_u8(twice, twice))];
         sums.add(less(weights, 1), half(block.d), x);
-    })
+    });
 }
 
 /// Of bytes that come four times each, first the lowest 2 bits, then the next, and so on.

@@ -7,8 +7,8 @@ use crate::activations::Q8Group;
 use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
-    dot_rows(rows, x, out, |sum, [block]: &[BlockQ3_K; 1], x| {
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
+    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ3_K; 1], x| {
         let high = load_twice(&block.hmask);
         let pair = |i: usize| {
             let shift = 4 * (i as i64 % 2);

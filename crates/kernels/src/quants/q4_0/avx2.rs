@@ -7,9 +7,9 @@ use crate::activations::Q8Block;
 use crate::x86::{dot_blocks, dot_signed, half, nibbles};
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks(row, x, |sums, block: &BlockQ4_0, x| {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    dot_blocks(row, x, out, |sums, block: &BlockQ4_0, x| {
         let weights = _mm256_sub_epi8(nibbles(&block.qs), _mm256_set1_epi8(8));
         sums.add(dot_signed(weights, x), half(block.d), x);
-    })
+    });
 }

@@ -10,8 +10,8 @@ use crate::block::{QuantBlock, as_bytes};
 use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
-    dot_rows(rows, x, out, |sum, [block]: &[BlockQ4_K; 1], x| {
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
+    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ4_K; 1], x| {
         // The high nibbles, which are every second 32 weights, stay in place and so are 16 times too large.
         let nibbles = _mm512_setr_epi64(LOW, LOW, LOW, LOW, LOW << 4, LOW << 4, LOW << 4, LOW << 4);
         let pair = |i: usize| _mm512_and_si512(load_twice(&block.qs.as_chunks().0[i]), nibbles);

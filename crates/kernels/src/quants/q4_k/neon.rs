@@ -6,12 +6,12 @@ use crate::neon::{Bytes, bits, dot_blocks};
 use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks(row, x, |sums, block: &BlockQ4_K, i, x| {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    dot_blocks(row, x, out, |sums, block: &BlockQ4_K, i, x| {
         let (scale, min) = scale_min(&block.scales, i);
         sums.add(four_bits(&block.qs, i), half(block.d) * f32::from(scale), x);
         sums.subtract(half(block.dmin) * f32::from(min), x);
-    })
+    });
 }
 
 /// The low four bits of the `i`-th 32 weights.

@@ -6,8 +6,8 @@ use crate::neon::{dot_blocks, five_bits, less};
 use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks(row, x, |sums, block: &BlockQ5_0, _, x| {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    dot_blocks(row, x, out, |sums, block: &BlockQ5_0, _, x| {
         sums.add(less(five_bits(&block.qs, block.qh), 16), half(block.d), x);
-    })
+    });
 }

@@ -8,8 +8,8 @@ use crate::quants::q4_k::avx512::{add_scaled, scales_and_mins};
 use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn dot(rows: &[u8], x: &[Q8Group], out: &mut [f32]) {
-    dot_rows(rows, x, out, |sum, [block]: &[BlockQ5_K; 1], x| {
+pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
+    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ5_K; 1], x| {
         let shifts = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
         let high = load_twice(&block.qh);
         let pair = |i: usize| {

@@ -4,30 +4,39 @@ use std::arch::x86_64::*;
 
 use super::BlockQ6_K;
 use crate::activations::Q8Block;
-use crate::block::blocks;
-use crate::x86::{Sums, half, load_32, pairs_signed, prefetch_after};
+use crate::block::{blocks, by_few};
+use crate::x86::{Sums, half, load_32, pairs_signed, prefetch_after, totals};
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    let row = blocks::<BlockQ6_K>(row);
-    assert_eq!(x.len(), 8 * row.len(), "eight activation blocks for every 256 weights");
-    let (mut even, mut odd) = (Sums::zero(), Sums::zero());
-    for (block, x) in row.iter().zip(x.as_chunks::<8>().0) {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    let row = blocks(row);
+    by_few!(x, out, [4, 2, 1], |x| dot_few(row, x));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_few<const N: usize>(row: &[BlockQ6_K], x: &[Q8Block]) -> [f32; N] {
+    let x_len = 8 * row.len();
+    assert_eq!(x.len(), N * x_len, "eight activation blocks for every 256 weights");
+    let (mut even, mut odd) = ([Sums::zero(); N], [Sums::zero(); N]);
+    for (b, block) in row.iter().enumerate() {
         let d = half(block.d);
         let halves = block.ql.as_chunks::<64>().0.iter().zip(block.qh.as_chunks::<32>().0);
-        let scales = block.scales.as_chunks::<8>().0.iter().zip(x.as_chunks::<4>().0);
-        for ((ql, qh), (scales, x)) in halves.zip(scales) {
+        for (i, ((ql, qh), scales)) in halves.zip(block.scales.as_chunks::<8>().0).enumerate() {
             let scales = scales.as_chunks::<2>().0;
             prefetch_after(ql);
             prefetch_after(qh);
             let weights = unpack(ql.as_chunks::<32>().0, load_32(qh));
-            even.add(dot_scaled(weights[0], scales[0], &x[0]), d, &x[0]);
-            odd.add(dot_scaled(weights[1], scales[1], &x[1]), d, &x[1]);
-            even.add(dot_scaled(weights[2], scales[2], &x[2]), d, &x[2]);
-            odd.add(dot_scaled(weights[3], scales[3], &x[3]), d, &x[3]);
+            for t in 0..N {
+                let x = &x[t * x_len + 8 * b + 4 * i..][..4];
+                even[t].add(dot_scaled(weights[0], scales[0], &x[0]), d, &x[0]);
+                odd[t].add(dot_scaled(weights[1], scales[1], &x[1]), d, &x[1]);
+                even[t].add(dot_scaled(weights[2], scales[2], &x[2]), d, &x[2]);
+                odd[t].add(dot_scaled(weights[3], scales[3], &x[3]), d, &x[3]);
+            }
         }
     }
-    even.total(odd)
+    totals(even, odd)
 }
 
 /// Four runs of 32 weights, −32 … 31, as the block's layout has them.

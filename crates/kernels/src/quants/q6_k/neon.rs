@@ -8,8 +8,8 @@ use crate::neon::{bits, dot_blocks, less, pairs};
 use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks(row, x, |sums, block: &BlockQ6_K, i, x| {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    dot_blocks(row, x, out, |sums, block: &BlockQ6_K, i, x| {
         let (part, run) = (i / 4, i % 4);
         let low = &block.ql.as_chunks::<16>().0[4 * part + 2 * (run % 2)..][..2];
         let high = pairs(&block.qh.as_chunks().0[part], run);
@@ -17,5 +17,5 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
         let d = half(block.d);
         let scales = [d * f32::from(block.scales[2 * i]), d * f32::from(block.scales[2 * i + 1])];
         sums.add_halves(less([sixteen(0), sixteen(1)], 32), scales, x);
-    })
+    });
 }

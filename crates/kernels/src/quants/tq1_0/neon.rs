@@ -8,8 +8,8 @@ use crate::neon::{dot_blocks, load_16};
 use crate::quants::bits::half;
 
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
-    dot_blocks(row, x, |sums, block: &BlockTQ1_0, i, x| {
+pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
+    dot_blocks(row, x, out, |sums, block: &BlockTQ1_0, i, x| {
         let short = load_16(&block.qs_short);
         let weights = match i {
             0..5 => {
@@ -23,7 +23,7 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block]) -> f32 {
             }
         };
         sums.add(weights, half(block.d), x);
-    })
+    });
 }
 
 const POWERS_BY_FOUR: [u8; 16] = [1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27];

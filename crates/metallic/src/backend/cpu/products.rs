@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use metallic_kernels::matmul::{self, Matrix, Products};
+use metallic_kernels::matmul::{self, Matrix, Products, Tokens};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::{Isa, QuantOps, registry};
 use smallvec::SmallVec;
@@ -91,14 +91,15 @@ impl Cpu {
         Ok(())
     }
 
-    /// Products of `n_rows` rows of an input with matrices.
+    /// Products of the rows of an input with matrices.
     pub(super) fn multiply(
         &mut self,
         input: &matmul::Input<'_>,
-        n_rows: usize,
+        tokens: Tokens,
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> Result<()> {
-        let mut products = Products::new(&self.pool, input, n_rows, &mut self.activations);
+        let n_rows = tokens.count();
+        let mut products = Products::new(&self.pool, input, tokens, &mut self.activations);
         // What is in memory first: meanwhile the rest is being read.
         let experts = self.stream.as_ref().map(|stream| &stream.experts);
         let (mut here, mut n_here) = (SmallVec::<[_; 4]>::new(), SmallVec::<[usize; 4]>::new());

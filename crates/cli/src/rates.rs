@@ -55,7 +55,7 @@ impl MachineRates {
 pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -> Result<MachineRates> {
     const GIGA: f64 = 1e9;
     let (file, plan) = (planned.file(), &planned.plan);
-    let isa = args.engine.compute.isa.unwrap_or_else(Isa::best);
+    let isa = args.engine.compute.isa();
     let n_threads = model_file::n_threads(&args.engine);
     let given = args.rates.clone();
     let room_bytes = budget::room(plan);

@@ -241,6 +241,7 @@ impl<'a> Session<'a> {
             max_tokens: self.max_tokens(),
             stop: self.settings.answer.stop.clone(),
             ignore_eos: self.settings.answer.ignore_eos,
+            exact: self.settings.answer.exact,
             control_tokens: prompt.markers,
             logprobs: form.logprobs(),
             ..Request::new(prompt.tokens)
@@ -248,7 +249,8 @@ impl<'a> Session<'a> {
         let n_prompt = request.prompt.len() as u64;
         let id = self.engine.submit(request).map_err(|error| cannot_answer(Arc::new(error)))?;
         let terminal = self.setup.fetcher.terminal;
-        let mut speech = Speech::new(form, terminal, self.setup.args.talk.reasoning, prompt.splitter);
+        let isa = self.setup.args.engine.compute.isa();
+        let mut speech = Speech::new(form, isa, terminal, self.setup.args.talk.reasoning, prompt.splitter);
         let reading = terminal.token_count("reading the prompt", n_prompt);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.setup.fetcher.interrupt.heed();
@@ -325,7 +327,11 @@ impl<'a> Session<'a> {
         if let Some(bytes) = answer.cost.peak_bytes {
             line.push_str(&format!(", peak memory {}", human_bytes(bytes)));
         }
-        let details = if self.settings.answer.stats { answer.cost.lines() } else { Vec::new() };
+        let mut details = Vec::new();
+        if self.settings.answer.stats {
+            details.push(format!("computed by: {}", self.engine.model().description()));
+            details.extend(answer.cost.lines());
+        }
         for line in std::iter::once(line).chain(details) {
             self.setup.fetcher.terminal.note(self.setup.fetcher.terminal.paint_err(Style::Dim, line));
         }

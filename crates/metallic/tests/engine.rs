@@ -83,6 +83,12 @@ impl Heard {
     }
 }
 
+fn heard(engine: &mut Engine, request: Request) -> Answer {
+    let mut heard = Heard::default();
+    engine.generate(request, |event| heard.take(event)).unwrap();
+    heard.0.into_values().next().unwrap()
+}
+
 fn run(engine: &mut Engine, requests: &[Request]) -> Vec<(String, FinishReason, Stats)> {
     let mut heard = Heard::default();
     let ids: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
@@ -341,6 +347,22 @@ fn the_next_turn_reads_only_what_is_new_and_says_the_same() {
     assert_eq!(stats.n_cached, first.prompt.len());
     let (cold, _, stats) = run(&mut engine(128, 1), &[second]).remove(0);
     assert_eq!((text, stats.n_cached), (cold, 0));
+}
+
+#[test]
+fn an_exact_turn_has_the_bits_that_it_has_in_a_new_sequence() {
+    for (first, n_kept) in [("A conversation that begins with many tokens", usize::MAX), ("With few", 0)] {
+        let mut warm = engine(256, 1);
+        let first = request(&warm, first, 8);
+        assert_eq!(first.prompt.len() >= 16, n_kept > 0);
+        let (n_first, answer) = (first.prompt.len(), heard(&mut warm, first.clone()).tokens);
+        let prompt = [&first.prompt[..], &answer, &first.prompt[..], &first.prompt].concat();
+        let second = Request { prompt, exact: true, logprobs: Some(5), ..first };
+        let (found, expected) = (heard(&mut warm, second.clone()), heard(&mut engine(256, 1), second));
+        assert_eq!((found.tokens, found.logprobs), (expected.tokens, expected.logprobs));
+        // What was a prompt's and is again, in tiles both times.
+        assert_eq!(found.end.unwrap().1.n_cached, n_first.min(n_kept));
+    }
 }
 
 #[test]

@@ -69,8 +69,7 @@ pub(crate) struct ComputeArgs {
     #[arg(long, requires = "ram")]
     pub(crate) overcommit: bool,
 
-    /// Tokens of a prompt computed at once; another number may change rounding [default: 512, fewer where --ram is
-    /// small]
+    /// Tokens of a prompt computed at once [default: 512, fewer where --ram is small]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch_size: Option<u32>,
 
@@ -96,6 +95,13 @@ pub(crate) struct ComputeArgs {
     /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
     #[arg(long)]
     pub(crate) mlock: bool,
+}
+
+impl ComputeArgs {
+    /// The instruction set of the kernels.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa.unwrap_or_else(Isa::best)
+    }
 }
 
 /// Which experts are to stay, by name.
@@ -158,7 +164,12 @@ pub(crate) struct AnswerArgs {
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 
-    /// Say after an answer what it took of the disk and of memory
+    /// Read what was said before anew with each turn, instead of keeping what was computed when it was said: the same
+    /// conversation then has the same answers, to the last bit, as if it had been read at once
+    #[arg(long)]
+    pub(crate) exact: bool,
+
+    /// Say after an answer what it took of the disk and of memory, and what computed it
     #[arg(long)]
     pub(crate) stats: bool,
 }

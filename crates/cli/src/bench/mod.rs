@@ -11,8 +11,8 @@ use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use metallic::Model;
 use metallic::model::{Piece, Role, SequenceId};
-use metallic::{Isa, Model};
 
 use crate::args::{BenchArgs, EngineArgs};
 use crate::budget;
@@ -52,7 +52,7 @@ impl Test {
 pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let tests = tests(args)?;
     let path = fetcher.locate(&args.model)?.path;
-    let isa = args.compute.isa.unwrap_or_else(Isa::best);
+    let isa = args.compute.isa();
     let subject = Subject::new(&model_file::open(&path)?, isa)?;
     let n_ctx = tests.iter().map(|test| test.n_depth + test.n_prompt + test.n_gen).max();
     let n_ctx = n_ctx.and_then(|n| u32::try_from(n).ok());

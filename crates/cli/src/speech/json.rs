@@ -4,10 +4,10 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use metallic::FinishReason;
 use metallic::engine::Stats;
 use metallic::sampling::Logprobs;
 use metallic::text::{Part, Tokenizer, ToolCall};
+use metallic::{FinishReason, Isa};
 use serde::Serialize;
 
 use crate::terminal::Terminal;
@@ -15,6 +15,7 @@ use crate::terminal::Terminal;
 /// Writes an answer as lines of JSON.
 pub(super) struct Lines<'a> {
     terminal: &'a Terminal,
+    isa: Isa,
 }
 
 /// What a line says.
@@ -61,11 +62,12 @@ struct End {
     decode_s: f64,
     prefill_tokens_s: Option<f64>,
     decode_tokens_s: Option<f64>,
+    isa: &'static str,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(terminal: &'a Terminal) -> Self {
-        Lines { terminal }
+    pub(super) fn new(terminal: &'a Terminal, isa: Isa) -> Self {
+        Lines { terminal, isa }
     }
 
     pub(super) fn token(
@@ -108,6 +110,7 @@ impl<'a> Lines<'a> {
             decode_s,
             prefill_tokens_s: stats.prefill_rate(),
             decode_tokens_s: stats.decode_rate(),
+            isa: self.isa.name(),
         }))
     }
 

@@ -5,10 +5,10 @@ mod prose;
 
 use std::io::{self, Write as _};
 
-use metallic::FinishReason;
 use metallic::engine::Stats;
 use metallic::sampling::Logprobs;
 use metallic::text::{Answer, AnswerSplitter, Part, Tokenizer};
+use metallic::{FinishReason, Isa};
 
 use self::json::Lines;
 use self::prose::Prose;
@@ -54,13 +54,14 @@ enum Writer<'a> {
 impl<'a> Speech<'a> {
     pub(crate) fn new(
         form: Form,
+        isa: Isa,
         terminal: &'a Terminal,
         reasoning: Reasoning,
         splitter: AnswerSplitter,
     ) -> Self {
         let writer = match form {
             Form::Prose => Writer::Prose(Prose::new(terminal)),
-            Form::Json { .. } => Writer::Json(Lines::new(terminal)),
+            Form::Json { .. } => Writer::Json(Lines::new(terminal, isa)),
         };
         Speech { reasoning, splitter, answer: Answer::default(), writer }
     }

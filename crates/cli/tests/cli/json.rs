@@ -2,6 +2,7 @@
 
 use std::f64::consts::LN_2;
 
+use metallic::Isa;
 use serde_json::{Value, json};
 
 use crate::alphabet::{self, LOGIT, N_VOCAB, TEMPLATE};
@@ -42,6 +43,7 @@ fn every_line_is_an_object_and_the_last_tells_the_end() {
             [&end["n_prompt"], &end["n_cached"], &end["n_read"]],
             [&json!(n_prompt), &json!(0), &json!(n_prompt)]
         );
+        assert!(Isa::available().iter().any(|isa| end["isa"] == isa.name()), "{end}");
         for time in ["prefill_s", "decode_s", "prefill_tokens_s", "decode_tokens_s"] {
             assert!(end[time].as_f64().is_some_and(|value| value > 0.0), "{time} {end}");
         }

@@ -86,6 +86,8 @@ impl Sandbox {
         for variable in of_terminals.iter().chain(&of_networks).chain(&["RUST_BACKTRACE"]) {
             command.env_remove(variable);
         }
+        #[cfg(unix)]
+        heed_hangups(&mut command);
         command
     }
 
@@ -161,6 +163,21 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Lets a program be ended by its terminal, also where the tests were started to outlive theirs.
+#[cfg(unix)]
+fn heed_hangups(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: between fork and exec only functions that are safe in signal handlers may be called; signal(2) is.
+    unsafe {
+        command.pre_exec(|| {
+            signal(Signal::SIGHUP, SigHandler::SigDfl)?;
+            Ok(())
+        });
     }
 }
 

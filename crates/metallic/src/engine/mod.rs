@@ -4,6 +4,7 @@
 //! ends with exactly one [`Event::Finished`] or [`Event::Failed`]. A finished sequence stays cached until its
 //! slot is needed, so that the next turn of a conversation reads only what is new.
 
+mod request;
 mod scheduler;
 mod sequence;
 mod stats;
@@ -12,115 +13,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use request::{Event, FinishReason, Request, RequestId};
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Piece, check_logits};
-use crate::sampling::{Logprobs, SamplingParams};
 use crate::text::Tokenizer;
 use scheduler::PerSlot;
 use sequence::{Active, Choice, Limits, Slot};
 
 /// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
 pub const MAX_WAITING: usize = 256;
-
-/// What is asked of a model.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Tokens to continue.
-    pub prompt: Vec<u32>,
-    /// How tokens are chosen.
-    pub sampling: SamplingParams,
-    /// Tokens to generate at most; `None` for as many as the context holds.
-    pub max_tokens: Option<usize>,
-    /// The answer ends before any of these. One that is the name of a special token, such as `<|im_end|>`,
-    /// stands for that token, even if it has no text.
-    pub stop: Vec<String>,
-    /// Whether the answer goes on where the model would end it: the tokens that end an answer are never chosen.
-    pub ignore_eos: bool,
-    /// Control tokens whose text is part of the answer's, such as those that mark what is reasoning.
-    pub control_tokens: Vec<u32>,
-    /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
-    /// it lists beside. It takes a copy of the logits for each token.
-    pub logprobs: Option<usize>,
-}
-
-impl Request {
-    /// A request with default sampling, no limit but the context, no stop strings, no text of control
-    /// tokens, and no log-probabilities.
-    pub fn new(prompt: Vec<u32>) -> Self {
-        Self {
-            prompt,
-            sampling: SamplingParams::default(),
-            max_tokens: None,
-            stop: Vec::new(),
-            ignore_eos: false,
-            control_tokens: Vec::new(),
-            logprobs: None,
-        }
-    }
-}
-
-/// Names a request in events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(u64);
-
-/// Something that happened to a request.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A token was chosen: one event for each that [`Stats::n_generated`] counts, the token that ends an
-    /// answer included.
-    ///
-    /// Its text, if it has any, comes in [`Event::Text`] after it: at once, or with a later token's if it may
-    /// begin a stop string or does not complete a character. So the tokens since the last text are those that
-    /// a text is from, but for an end of it that is held back; the tokens of a stop string have no text.
-    Token {
-        /// Whose answer.
-        request: RequestId,
-        /// The token.
-        token: u32,
-        /// How likely it was, where [`Request::logprobs`] asks for that.
-        logprobs: Option<Logprobs>,
-    },
-    /// More of the answer: never part of a UTF-8 sequence, never part of a stop string.
-    Text {
-        /// Whose answer.
-        request: RequestId,
-        /// The text.
-        text: String,
-    },
-    /// The answer has ended. Nothing follows.
-    Finished {
-        /// Whose answer.
-        request: RequestId,
-        /// Why.
-        reason: FinishReason,
-        /// What it cost.
-        stats: Stats,
-    },
-    /// The request could not be carried out, and what was said before is no answer. Nothing follows.
-    Failed {
-        /// Which.
-        request: RequestId,
-        /// Why.
-        error: Arc<Error>,
-    },
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FinishReason {
-    /// The model said that it was done.
-    StopToken,
-    /// A stop string came up, or the token that it names.
-    StopString,
-    /// As many tokens as were asked for.
-    MaxTokens,
-    /// The context holds no more.
-    ContextFull,
-    /// The caller wanted no more.
-    Cancelled,
-}
 
 /// Runs requests on a model.
 pub struct Engine {
@@ -140,6 +43,7 @@ impl Engine {
                 // One more than the context: the last token that is chosen need not fit.
                 tokens: Vec::with_capacity(model.n_ctx() + 1),
                 n_cached: 0,
+                read_as: Vec::new(),
                 active: None,
             })
             .collect();
@@ -229,12 +133,10 @@ impl Engine {
         if prompt.len() > n_ctx {
             return Err(Error::PromptTooLong { n_prompt: prompt.len(), n_ctx });
         }
-        slot.n_cached =
-            scheduler::common_prefix(&slot.tokens[..slot.n_cached], &prompt).min(prompt.len() - 1);
-        self.model.truncate_sequence(slot.sequence, slot.n_cached);
-        slot.tokens.clear();
-        slot.tokens.extend(&prompt);
+        let exact = active.exact;
         active.n_prompt = n_prompt;
+        let n_kept = slot.n_kept(&prompt, n_prompt, exact, &self.model);
+        slot.cut_back(n_kept, &prompt, &mut self.model);
         Ok(())
     }
 
@@ -281,7 +183,7 @@ impl Engine {
         let mut ended = PerSlot::new();
         for (share, choice) in shares.iter().zip(choices) {
             let slot = &mut self.slots[share.slot];
-            slot.n_cached += share.n_tokens;
+            slot.has_read(share.n_tokens, share.role);
             let (Some(choice), Some(active)) = (choice, &mut slot.active) else { continue };
             let choice = match choice {
                 Ok(choice) => choice,
@@ -315,18 +217,15 @@ impl Engine {
     /// Moves waiting requests to free slots, each to the one whose cache it shares most with.
     fn admit(&mut self, on_event: &mut dyn FnMut(Event)) {
         while let Some((_, request)) = self.waiting.front() {
-            let shared =
-                |slot: &Slot| scheduler::common_prefix(&slot.tokens[..slot.n_cached], &request.prompt);
+            let Request { prompt, exact, .. } = request;
+            let n_kept = |slot: &Slot| slot.n_kept(prompt, prompt.len(), *exact, &self.model);
             let free = self.slots.iter_mut().filter(|slot| slot.active.is_none());
-            let Some(slot) = free.max_by_key(|slot| shared(slot)) else { return };
-            // The last token always runs again: its logits are what the answer begins with.
-            let n_cached = shared(slot).min(request.prompt.len() - 1);
+            let Some((n_cached, slot)) = free.map(|slot| (n_kept(slot), slot)).max_by_key(|(n, _)| *n) else {
+                return;
+            };
             let Some((id, request)) = self.waiting.pop_front() else { return };
 
-            self.model.truncate_sequence(slot.sequence, n_cached);
-            slot.n_cached = n_cached;
-            slot.tokens.clear();
-            slot.tokens.extend(&request.prompt);
+            slot.cut_back(n_cached, &request.prompt, &mut self.model);
             let active = self.model.check_files();
             match active.and_then(|()| Active::new(id, request, n_cached, &self.tokenizer)) {
                 Ok(active) => slot.active = Some(active),
@@ -359,9 +258,7 @@ impl Engine {
 /// Ends the request of a slot with an error. Its cache is dropped: what it holds is unknown.
 fn fail(model: &mut Model, slot: &mut Slot, error: Arc<Error>, on_event: &mut dyn FnMut(Event)) {
     if let Some(active) = slot.active.take() {
-        model.truncate_sequence(slot.sequence, 0);
-        slot.n_cached = 0;
-        slot.tokens.clear();
+        slot.cut_back(0, &[], model);
         on_event(Event::Failed { request: active.id, error });
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::scheduler::Pending;
+use super::scheduler::{self, Pending};
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
-use crate::model::{Role, SequenceId};
+use crate::model::{Model, Role, SequenceId};
 use crate::sampling::{Logprobs, Sampler};
 use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
 
@@ -15,10 +15,53 @@ pub(super) struct Slot {
     /// Prompt and answer; the first `n_cached` have keys and values.
     pub(super) tokens: Vec<u32>,
     pub(super) n_cached: usize,
+    /// What those were when they were read: each role with the end of its tokens.
+    pub(super) read_as: Vec<(usize, Role)>,
     pub(super) active: Option<Active>,
 }
 
 impl Slot {
+    /// How many of its tokens can be kept for a sequence of `tokens` that begins with a prompt of `n_prompt`: never the last,
+    /// whose logits are what goes on. With `exact`, only those that were summed as they would be now.
+    pub(super) fn n_kept(&self, tokens: &[u32], n_prompt: usize, exact: bool, model: &Model) -> usize {
+        let n_shared = scheduler::common_prefix(&self.tokens[..self.n_cached], tokens).min(tokens.len() - 1);
+        if !exact {
+            return n_shared;
+        }
+        let (prompt, mut n_same) = (Role::Prompt { len: n_prompt }, 0);
+        for &(end, role) in &self.read_as {
+            // Of a run that reaches into the answer, what is part of the prompt is looked at alone.
+            for (end, wanted) in [(end.min(n_prompt), prompt), (end, Role::Generated)] {
+                if end > n_same && !model.sums_alike(role, wanted) {
+                    return n_shared.min(n_same);
+                }
+                n_same = n_same.max(end);
+            }
+        }
+        n_shared
+    }
+
+    /// Lets it go on with other tokens, of which it keeps what was computed of the first `n_cached`.
+    pub(super) fn cut_back(&mut self, n_cached: usize, tokens: &[u32], model: &mut Model) {
+        model.truncate_sequence(self.sequence, n_cached);
+        self.n_cached = n_cached;
+        self.tokens.clear();
+        self.tokens.extend(tokens);
+        let n_whole = self.read_as.partition_point(|&(end, _)| end <= n_cached);
+        let part = self.read_as.get(n_whole).map(|&(_, role)| (n_cached, role));
+        self.read_as.truncate(n_whole);
+        self.read_as.extend(part.filter(|_| self.read_as.last().map_or(0, |&(end, _)| end) < n_cached));
+    }
+
+    /// Notes that the next tokens have been read.
+    pub(super) fn has_read(&mut self, n_tokens: usize, role: Role) {
+        self.n_cached += n_tokens;
+        match self.read_as.last_mut() {
+            Some((end, last)) if *last == role => *end = self.n_cached,
+            _ => self.read_as.push((self.n_cached, role)),
+        }
+    }
+
     /// What is to be computed next, if anything: the rest of the prompt, then what was generated.
     pub(super) fn pending(&self) -> Option<Pending> {
         let n_prompt = self.active.as_ref()?.n_prompt;
@@ -49,6 +92,7 @@ pub(super) struct Active {
     named_stops: Vec<u32>,
     max_tokens: usize,
     logprobs: Option<usize>,
+    pub(super) exact: bool,
 }
 
 /// A token that was chosen.
@@ -91,6 +135,7 @@ impl Active {
             stop: StopMatcher::new(request.stop),
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
             logprobs: request.logprobs,
+            exact: request.exact,
         })
     }
 

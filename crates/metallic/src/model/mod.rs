@@ -150,6 +150,13 @@ impl Model {
         self.plan.request.n_batch
     }
 
+    /// Whether tokens of two roles have the same bits at the same place.
+    pub(crate) fn sums_alike(&self, a: Role, b: Role) -> bool {
+        let experts = self.config.layers.iter().filter_map(|layer| layer.ffn.as_ref()?.experts.as_ref());
+        let shares = experts.map(|experts| (experts.n_used, experts.n_expert));
+        std::iter::once((1, 1)).chain(shares).all(|share| a.takes_gemm(share) == b.takes_gemm(share))
+    }
+
     /// One line for logs: what computes, with what.
     pub fn description(&self) -> String {
         self.stage.description()

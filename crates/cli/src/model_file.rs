@@ -148,7 +148,7 @@ fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Gg
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);
     }
-    loader.threads(n_threads(args))
+    loader.threads(n_threads(args)).sequences(args.n_sequences)
 }
 
 /// Makes an opened model ready to run within what memory there is.

@@ -54,8 +54,12 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     if let Some(budget) = &mut budget {
         budget.ram_bytes = budget.ram_bytes.saturating_sub(size_of_val(&tokens[..]) as u64);
     }
-    let engine =
-        EngineArgs { ctx_size: Some(args.ctx_size), threads: args.threads, compute: args.compute.clone() };
+    let engine = EngineArgs {
+        ctx_size: Some(args.ctx_size),
+        threads: args.threads,
+        n_sequences: 1,
+        compute: args.compute.clone(),
+    };
     let mut model = Planned::new(file, &engine, budget, SMALLER_CONTEXT)?.load(&engine, fetcher.terminal)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let bar = fetcher.terminal.step_bar("perplexity", n_chunks as u64);

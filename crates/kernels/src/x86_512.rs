@@ -8,8 +8,8 @@
 //!
 //! [Four rows](dot_rows) are taken one after the other, since one stream of weights is what memory serves
 //! fastest, and then finished together: what they have beyond a whole number of groups, two blocks of each
-//! row at a time, and the sums of their lanes. All that a group of weights needs before it meets activations is done once
-//! for up to eight tokens.
+//! row at a time, and the sums of their lanes. All that a group of weights needs before it meets activations ([`Weights`])
+//! is done once for up to eight tokens.
 
 use std::arch::x86_64::*;
 
@@ -117,17 +117,10 @@ pub(crate) fn by_lane([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     ]
 }
 
-/// Products of 256 unsigned quants, 64 in each register as a row has them, with a group, summed by sixteens.
+/// Products of 256 unsigned quants that lie [by lane](by_lane) with a group, summed by sixteens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn dots(quants: [__m512i; 4], x: &Q8Group) -> __m512 {
-    dots_of_lanes(by_lane(quants), x)
-}
-
-/// The same of quants that lie [by lane](by_lane).
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn dots_of_lanes([a, b, c, d]: [__m512i; 4], x: &Q8Group) -> __m512 {
+pub(crate) fn dots([a, b, c, d]: [__m512i; 4], x: &Q8Group) -> __m512 {
     // SAFETY: reads the 64 bytes of the reference, which are aligned as a group is.
     let x = |i: usize| unsafe { _mm512_load_si512(x.quants[i].as_ptr().cast()) };
     let first = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), a, x(0)), b, x(1));
@@ -135,11 +128,33 @@ pub(crate) fn dots_of_lanes([a, b, c, d]: [__m512i; 4], x: &Q8Group) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_add_epi32(first, second))
 }
 
-/// [`dots`] as they would be of quants that are less by `offset`. Exact, for these are integers below 2²⁴.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn dots_less(offset: __m512, quants: [__m512i; 4], x: &Q8Group) -> __m512 {
-    _mm512_fnmadd_ps(offset, load_f32(&x.sums), dots(quants, x))
+/// 256 weights, ready to meet any number of tokens: `w = scale · (q − less)`, or with minima `w = scale · q − less`.
+pub(crate) struct Weights<const MINS: bool> {
+    quants: [__m512i; 4],
+    scales: __m512,
+    less: __m512,
+}
+
+impl<const MINS: bool> Weights<MINS> {
+    /// From unsigned quants, 64 in each register as a row has them, and the numbers of each lane.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(crate) fn new(quants: [__m512i; 4], scales: __m512, less: __m512) -> Self {
+        Self { quants: by_lane(quants), scales, less }
+    }
+
+    /// Adds the products with a group to the sum of each lane. What offsets take off is exact: integers below 2²⁴.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn add(&self, sum: __m512, x: &Q8Group) -> __m512 {
+        let (dots, scales, sums) = (dots(self.quants, x), load_f32(&x.scales), load_f32(&x.sums));
+        if MINS {
+            let product = _mm512_fmsub_ps(dots, self.scales, _mm512_mul_ps(self.less, sums));
+            return _mm512_fmadd_ps(product, scales, sum);
+        }
+        let dots = _mm512_fnmadd_ps(self.less, sums, dots);
+        _mm512_fmadd_ps(dots, _mm512_mul_ps(self.scales, scales), sum)
+    }
 }
 
 /// A register of 16 numbers.
@@ -195,6 +210,13 @@ pub(crate) fn lanes_of_blocks(numbers: __m256) -> __m512 {
     _mm512_permutexvar_ps(lanes_of(|block, _| block as u32), _mm512_castps256_ps512(numbers))
 }
 
+/// Numbers with the other sign.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn minus(x: __m512) -> __m512 {
+    _mm512_xor_ps(x, _mm512_set1_ps(-0.0))
+}
+
 /// Of two numbers side by side for each of eight blocks, the first and the second of each lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -240,20 +262,18 @@ pub(crate) fn pairs_of_halves<B: QuantBlock>(blocks: &[B; 8]) -> __m512 {
     _mm512_cvtph_ps(_mm512_castsi512_si256(pairs))
 }
 
-/// The dot products of rows whose `N` blocks hold 256 weights, with the groups of each token: `add` adds so many to the sum
-/// of each lane. What it does to the blocks alone is the same for all tokens, and is done once: it is inlined for a few
-/// at a time.
+/// The dot products of rows with the groups of each token; `unpack` makes weights of the `N` blocks that hold 256.
 ///
 /// # Panics
 /// If `rows` isn't as many rows as `out` has for each token, of as many blocks as `x` is groups for.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn dot_rows<B: QuantBlock, const N: usize>(
+pub(crate) fn dot_rows<B: QuantBlock, const N: usize, const MINS: bool>(
     rows: &[u8],
     x: &[Q8Group],
     n_tokens: usize,
     out: &mut [f32],
-    add: impl Fn(__m512, &[B; N], &Q8Group) -> __m512,
+    unpack: impl Fn(&[B; N]) -> Weights<MINS>,
 ) {
     const { assert!(N * B::TYPE.block_len() == 256) };
     let rows = blocks::<B>(rows);
@@ -266,10 +286,10 @@ pub(crate) fn dot_rows<B: QuantBlock, const N: usize>(
     while first < n_tokens {
         let (x, out) = (&x[first * x_len..], &mut out[first * n_rows..]);
         first += match n_tokens - first {
-            8.. => dot_few::<B, N, 8>(rows, row_len, x, out, n_rows, &add),
-            4.. => dot_few::<B, N, 4>(rows, row_len, x, out, n_rows, &add),
-            2.. => dot_few::<B, N, 2>(rows, row_len, x, out, n_rows, &add),
-            _ => dot_few::<B, N, 1>(rows, row_len, x, out, n_rows, &add),
+            8.. => dot_few::<B, N, MINS, 8>(rows, row_len, x, x_len, out, n_rows, &unpack),
+            4.. => dot_few::<B, N, MINS, 4>(rows, row_len, x, x_len, out, n_rows, &unpack),
+            2.. => dot_few::<B, N, MINS, 2>(rows, row_len, x, x_len, out, n_rows, &unpack),
+            _ => dot_few::<B, N, MINS, 1>(rows, row_len, x, x_len, out, n_rows, &unpack),
         };
     }
 }
@@ -280,16 +300,16 @@ const GROUPS_AT_ONCE: usize = 8;
 /// [`dot_rows`] for `T` tokens, of which it returns the number.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn dot_few<B: QuantBlock, const N: usize, const T: usize>(
+fn dot_few<B: QuantBlock, const N: usize, const MINS: bool, const T: usize>(
     rows: &[B],
     row_len: usize,
     x: &[Q8Group],
+    x_len: usize,
     out: &mut [f32],
     n_rows: usize,
-    add: &impl Fn(__m512, &[B; N], &Q8Group) -> __m512,
+    unpack: &impl Fn(&[B; N]) -> Weights<MINS>,
 ) -> usize {
     let n_whole = row_len / N;
-    let x_len = n_groups(row_len * (GROUP_BLOCKS / N));
     let at_once = if T == 1 { n_whole.max(1) } else { GROUPS_AT_ONCE };
     for (four, rows) in rows.chunks(4 * row_len).enumerate() {
         let mut sums = [[_mm512_setzero_ps(); 4]; T];
@@ -302,8 +322,9 @@ fn dot_few<B: QuantBlock, const N: usize, const T: usize>(
                 }
                 for (group, i) in row.as_chunks::<N>().0[groups.clone()].iter().zip(groups.clone()) {
                     prefetch_after(group);
+                    let weights = unpack(group);
                     for t in 0..T {
-                        of_row[t] = add(of_row[t], group, &x[t * x_len + i]);
+                        of_row[t] = weights.add(of_row[t], &x[t * x_len + i]);
                     }
                 }
                 for t in 0..T {
@@ -311,13 +332,19 @@ fn dot_few<B: QuantBlock, const N: usize, const T: usize>(
                 }
             }
         }
+        let mut of_four = [_mm512_setzero_ps(); T];
+        for t in 0..T {
+            of_four[t] = transpose(sums[t]);
+        }
+        for i in n_whole..x_len {
+            let weights = unpack(&pairs(rows, row_len, i - n_whole));
+            for t in 0..T {
+                of_four[t] = weights.add(of_four[t], &x[t * x_len + i]);
+            }
+        }
         let n = rows.len() / row_len;
         for t in 0..T {
-            let mut sum = transpose(sums[t]);
-            for i in n_whole..x_len {
-                sum = add(sum, &pairs(rows, row_len, i - n_whole), &x[t * x_len + i]);
-            }
-            out[t * n_rows + 4 * four..][..n].copy_from_slice(&sum_of_fours(sum)[..n]);
+            out[t * n_rows + 4 * four..][..n].copy_from_slice(&sum_of_fours(of_four[t])[..n]);
         }
     }
     T

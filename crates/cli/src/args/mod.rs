@@ -259,6 +259,10 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'd', long, value_name = "N,N,…", value_delimiter = ',', default_value = "0")]
     pub(crate) n_depth: Vec<u32>,
 
+    /// Sequences that generate at the same time; rates count the tokens of all
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+
     /// Numbers of threads to compute with [default: one a physical core]
     #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Vec<u16>,

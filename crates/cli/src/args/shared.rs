@@ -51,6 +51,10 @@ pub(crate) struct EngineArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u16>,
 
+    /// Sequences at a time.
+    #[arg(skip = 1_usize)]
+    pub(crate) n_sequences: usize,
+
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 }

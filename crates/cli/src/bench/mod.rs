@@ -8,6 +8,7 @@ pub(crate) mod bandwidth;
 mod report;
 
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -34,16 +35,19 @@ struct Test {
     n_gen: usize,
     /// Tokens in the context before.
     n_depth: usize,
+    /// Sequences that do so at the same time.
+    n_parallel: usize,
 }
 
 impl Test {
-    /// As `llama-bench` names it: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
+    /// As `llama-bench` names it: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`; and `tg128 x8` for eight sequences.
     fn name(self) -> String {
         let name = match (self.n_prompt, self.n_gen) {
             (n_prompt, 0) => format!("pp{n_prompt}"),
             (0, n_gen) => format!("tg{n_gen}"),
             (n_prompt, n_gen) => format!("pp{n_prompt}+tg{n_gen}"),
         };
+        let name = if self.n_parallel == 1 { name } else { format!("{name} x{}", self.n_parallel) };
         if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
     }
 }
@@ -62,14 +66,20 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let budget = budget::to_run_in(&args.compute);
     let mut rows = Vec::new();
     for &n_threads in threads {
-        let engine = EngineArgs { ctx_size: n_ctx, threads: Some(n_threads), compute: args.compute.clone() };
+        let engine = EngineArgs {
+            ctx_size: n_ctx,
+            threads: Some(n_threads),
+            n_sequences: args.parallel.into(),
+            compute: args.compute.clone(),
+        };
         let planned = Planned::new(model_file::open(&path)?, &engine, budget, "shorter tests (-p, -n, -d)")?;
         // Before the model, which may be meant to fill what memory there is.
         let rates = Rates::measure(&planned, n_threads.into(), fetcher.terminal)?;
         let mut model = planned.load(&engine, fetcher.terminal)?;
         let n_runs = tests.len() as u64 * u64::from(args.repetitions);
         let bar = fetcher.terminal.step_bar("measuring", n_runs);
-        let mut bench = Bench { sequence: model.create_sequence(), model: &mut model, bar: &bar };
+        let sequences = (0..args.parallel).map(|_| model.create_sequence()).collect();
+        let mut bench = Bench { sequences, model: &mut model, bar: &bar };
         for &test in &tests {
             let began = jiff::Timestamp::now();
             bar.set_message(format!("{} -t {n_threads}", test.name()));
@@ -125,7 +135,7 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
                 ));
             }
             let [n_prompt, n_gen, n_depth] = [n_prompt, n_gen, n_depth].map(|n| n as usize);
-            tests.push(Test { n_prompt, n_gen, n_depth });
+            tests.push(Test { n_prompt, n_gen, n_depth, n_parallel: args.parallel.into() });
         }
     }
     if tests.is_empty() {
@@ -141,10 +151,10 @@ struct Measured {
     cost: Cost,
 }
 
-/// A model and the sequence that tests run in.
+/// A model and the sequences that tests run in.
 struct Bench<'m> {
     model: &'m mut Model,
-    sequence: SequenceId,
+    sequences: Vec<SequenceId>,
     /// Counts repetitions, and shows with each pass that there is life.
     bar: &'m ProgressBar,
 }
@@ -152,7 +162,7 @@ struct Bench<'m> {
 impl Bench<'_> {
     /// The time of each repetition of a test.
     fn run(&mut self, test: Test, n_repetitions: u32) -> metallic::Result<Measured> {
-        self.model.truncate_sequence(self.sequence, 0);
+        self.sequences.iter().for_each(|&sequence| self.model.truncate_sequence(sequence, 0));
         self.read(test, 0, test.n_depth, false)?;
         // A prompt is warmed up in full, as its batches have their own buffers; generation by a token.
         self.once(Test { n_gen: test.n_gen.min(1), ..test })?;
@@ -173,10 +183,12 @@ impl Bench<'_> {
     fn once(&mut self, test: Test) -> metallic::Result<()> {
         self.read(test, test.n_depth, test.n_prompt, true)?;
         let start = test.n_depth + test.n_prompt;
-        (start..start + test.n_gen).try_for_each(|position| self.forward(position, 1, Role::Generated, true))
+        let all = 0..self.sequences.len();
+        (start..start + test.n_gen)
+            .try_for_each(|position| self.forward(all.clone(), position, 1, Role::Generated, true))
     }
 
-    /// Reads tokens in batches; logits, if at all, of the last one only.
+    /// Reads the tokens of one sequence after another in batches; logits, if at all, of the last one only.
     fn read(
         &mut self,
         test: Test,
@@ -186,25 +198,42 @@ impl Bench<'_> {
     ) -> metallic::Result<()> {
         let (n_batch, end) = (self.model.n_batch(), start + n_tokens);
         let role = Role::Prompt { len: test.n_depth + test.n_prompt };
-        (start..end).step_by(n_batch).try_for_each(|position| {
-            let n = n_batch.min(end - position);
-            self.forward(position, n, role, wants_logits && position + n == end)
-        })
+        for sequence in 0..self.sequences.len() {
+            for position in (start..end).step_by(n_batch) {
+                let n = n_batch.min(end - position);
+                let wants_logits = wants_logits && position + n == end;
+                self.forward(sequence..sequence + 1, position, n, role, wants_logits)?;
+            }
+        }
+        Ok(())
     }
 
+    /// Computes as many tokens of each of some sequences.
     fn forward(
         &mut self,
+        sequences: Range<usize>,
         start: usize,
         n_tokens: usize,
         role: Role,
         wants_logits: bool,
     ) -> metallic::Result<()> {
         let n_vocab = self.model.config().n_vocab as u64;
-        let tokens: Vec<u32> = (start..start + n_tokens).map(|position| token(position, n_vocab)).collect();
         let logits = n_tokens - usize::from(wants_logits)..n_tokens;
-        let piece = Piece { sequence: self.sequence, start, tokens: &tokens, role, logits };
+        let positions = start..start + n_tokens;
+        // Each sequence has its own tokens, as experts are chosen by them.
+        let of = |i: usize| positions.clone().map(move |position| token(position + (i << 32), n_vocab));
+        let tokens: Vec<Vec<u32>> = sequences.clone().map(|i| of(i).collect()).collect();
+        let pieces = self.sequences[sequences].iter().zip(&tokens).map(|(&sequence, tokens)| Piece {
+            sequence,
+            start,
+            tokens,
+            role,
+            logits: logits.clone(),
+        });
+        let pieces: Vec<Piece<'_>> = pieces.collect();
         self.bar.tick();
-        self.model.forward(&[piece], &mut |_, _| {})
+        let n_at_once = self.model.n_batch() / n_tokens;
+        pieces.chunks(n_at_once).try_for_each(|pieces| self.model.forward(pieces, &mut |_, _| {}))
     }
 }
 

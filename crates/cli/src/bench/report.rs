@@ -65,6 +65,7 @@ pub(super) struct Row {
     n_prompt: usize,
     n_gen: usize,
     n_depth: usize,
+    n_parallel: usize,
     test_time: String,
     avg_ns: u64,
     stddev_ns: u64,
@@ -117,7 +118,8 @@ impl Row {
         let Measured { samples, cost } = measured;
         let stream = cost.stream;
         let PlanRequest { n_batch, kv_type, .. } = request;
-        let n_tokens = (test.n_prompt + test.n_gen) as f64;
+        let n_parallel = test.n_parallel as f64;
+        let n_tokens = (test.n_prompt + test.n_gen) as f64 * n_parallel;
         let samples_ns: Vec<u64> = samples.iter().map(|time| time.as_nanos() as u64).collect();
         let samples_ts: Vec<f64> = samples.iter().map(|time| n_tokens / time.as_secs_f64()).collect();
         let (n_samples, total_s) = (samples.len() as f64, samples.iter().sum::<Duration>().as_secs_f64());
@@ -127,7 +129,7 @@ impl Row {
         let experts = stream.map(|stats| stats.experts).filter(|experts| experts.hit_rate().is_some());
         let TokenWork { layers, head } = subject.work;
         // A prompt takes logits of its last token alone.
-        let n_logits = (test.n_prompt.min(1) + test.n_gen) as f64;
+        let n_logits = (test.n_prompt.min(1) + test.n_gen) as f64 * n_parallel;
         let multiply_adds = layers.multiply_adds as f64 * n_tokens + head.multiply_adds as f64 * n_logits;
         let weight_bytes = (layers.weight_bytes + head.weight_bytes) as f64;
         Row {
@@ -147,6 +149,7 @@ impl Row {
             n_prompt: test.n_prompt,
             n_gen: test.n_gen,
             n_depth: test.n_depth,
+            n_parallel: test.n_parallel,
             test_time: began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             avg_ns: avg_ns as u64,
             stddev_ns: stddev_ns as u64,
@@ -156,7 +159,7 @@ impl Row {
             samples_ts,
             isa: subject.isa.name(),
             read_gb_s: rates.memory.map(|rate| rate / 1e9),
-            weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / 1e9),
+            weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / n_parallel / 1e9),
             streamed_bytes_per_token: stream.map(|stats| stats.read_bytes as f64 / (n_tokens * n_samples)),
             streamed_gb_s: streamed_rate.map(|rate| rate / 1e9),
             stream_waited: stream.map(|stats| stats.waited.as_secs_f64() / total_s),

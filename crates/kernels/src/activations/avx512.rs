@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{GROUP_BLOCKS, Q8_LEN, Q8Group, lane, quantize_block};
-use crate::x86_512::{by_lane, dots_of_lanes, dwords, load_f32};
+use crate::x86_512::{by_lane, dots, dwords, load_f32};
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn quantize(x: &[[f32; Q8_LEN]], groups: &mut [Q8Group]) {
@@ -57,7 +57,7 @@ fn quantize_group(x: [&[f32; Q8_LEN]; GROUP_BLOCKS], group: &mut Q8Group) {
         store_i8(to, quants);
     }
     store_f32(&mut group.scales, scales);
-    let sums = dots_of_lanes([_mm512_set1_epi8(1); 4], group);
+    let sums = dots([_mm512_set1_epi8(1); 4], group);
     store_f32(&mut group.sums, sums);
 }
 

@@ -9,11 +9,10 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockIQ4_XS; 1], x| {
+    dot_rows(rows, x, n_tokens, out, |[block]: &[BlockIQ4_XS; 1]| {
         let pair = |i: usize| levels(&RAISED, nibbles(&block.qs[i], &block.qs[i + 1]));
-        let dots = dots_less(_mm512_set1_ps(128.0), [pair(0), pair(2), pair(4), pair(6)], x);
-        let scale = _mm512_mul_ps(half(block.d), sub_scales(block));
-        _mm512_fmadd_ps(_mm512_mul_ps(dots, scale), load_f32(&x.scales), sum)
+        let scales = _mm512_mul_ps(half(block.d), sub_scales(block));
+        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], scales, _mm512_set1_ps(128.0))
     });
 }
 

@@ -9,11 +9,10 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, blocks: &[BlockMXFP4; 8], x| {
+    dot_rows(rows, x, n_tokens, out, |blocks: &[BlockMXFP4; 8]| {
         let pair = |i: usize| levels(&RAISED, nibbles(&blocks[i].qs, &blocks[i + 1].qs));
-        let dots = dots_less(_mm512_set1_ps(12.0), [pair(0), pair(2), pair(4), pair(6)], x);
         let d = scales_of_lanes(half_e8m0(exponents(blocks)));
-        _mm512_fmadd_ps(dots, _mm512_mul_ps(d, load_f32(&x.scales)), sum)
+        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], d, _mm512_set1_ps(12.0))
     });
 }
 

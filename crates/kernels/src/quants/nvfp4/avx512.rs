@@ -9,12 +9,11 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, blocks: &[BlockNVFP4; 4], x| {
+    dot_rows(rows, x, n_tokens, out, |blocks: &[BlockNVFP4; 4]| {
         let pair = |i: usize| levels(&RAISED, codes(&blocks[i].qs));
-        let dots = dots_less(_mm512_set1_ps(12.0), [pair(0), pair(1), pair(2), pair(3)], x);
         let four = |i: usize| i32::from_le_bytes(blocks[i].d);
         let d = half_e4m3(_mm_setr_epi32(four(0), four(1), four(2), four(3)));
-        _mm512_fmadd_ps(_mm512_mul_ps(dots, d), load_f32(&x.scales), sum)
+        Weights::<false>::new([pair(0), pair(1), pair(2), pair(3)], d, _mm512_set1_ps(12.0))
     });
 }
 

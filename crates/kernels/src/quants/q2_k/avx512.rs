@@ -8,7 +8,7 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ2_K; 1], x| {
+    dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ2_K; 1]| {
         // The pairs of bits stay in place: the four runs of 32 that share bytes are 1, 4, 16 and 64 times too large.
         let qs = block.qs.as_chunks().0;
         let run = |half: usize, low: i8, high: i8| {
@@ -16,18 +16,15 @@ pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) 
             _mm512_and_si512(load_twice(&qs[half]), mask)
         };
         let (low, high) = ((0x03, 0x0c), (0x30, 0xc0_u8.cast_signed()));
-        let dots = dots(
-            [run(0, low.0, low.1), run(0, high.0, high.1), run(1, low.0, low.1), run(1, high.0, high.1)],
-            x,
-        );
+        let quants =
+            [run(0, low.0, low.1), run(0, high.0, high.1), run(1, low.0, low.1), run(1, high.0, high.1)];
         let times =
             _mm512_castsi512_ps(lanes_of(|block, _| (1.0 / (1 << (2 * (block % 4))) as f32).to_bits()));
         let packed = load_16(&block.scales);
         let low = _mm_set1_epi8(15);
         let s = floats_of_halves(_mm_and_si128(packed, low));
         let m = floats_of_halves(_mm_and_si128(_mm_srli_epi16::<4>(packed), low));
-        let offsets = _mm512_mul_ps(_mm512_mul_ps(half(block.dmin), m), load_f32(&x.sums));
         let d = _mm512_mul_ps(_mm512_mul_ps(half(block.d), times), s);
-        _mm512_fmadd_ps(_mm512_fmsub_ps(dots, d, offsets), load_f32(&x.scales), sum)
+        Weights::<true>::new(quants, d, _mm512_mul_ps(half(block.dmin), m))
     });
 }

@@ -8,7 +8,7 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ3_K; 1], x| {
+    dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ3_K; 1]| {
         let high = load_twice(&block.hmask);
         let pair = |i: usize| {
             let shift = 4 * (i as i64 % 2);
@@ -19,9 +19,9 @@ pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) 
             let bit = _mm512_mask_add_epi8(bit, u64::MAX << 32, bit, bit);
             _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(high, bit), low, _mm512_set1_epi8(4))
         };
-        let dots = dots_less(_mm512_set1_ps(4.0), [pair(0), pair(1), pair(2), pair(3)], x);
         let s = _mm512_sub_ps(floats_of_halves(sub_scales(&block.scales)), _mm512_set1_ps(32.0));
-        _mm512_fmadd_ps(_mm512_mul_ps(dots, _mm512_mul_ps(half(block.d), s)), load_f32(&x.scales), sum)
+        let scales = _mm512_mul_ps(half(block.d), s);
+        Weights::<false>::new([pair(0), pair(1), pair(2), pair(3)], scales, _mm512_set1_ps(4.0))
     });
 }
 

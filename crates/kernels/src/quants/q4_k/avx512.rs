@@ -11,27 +11,25 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ4_K; 1], x| {
+    dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ4_K; 1]| {
         // The high nibbles, which are every second 32 weights, stay in place and so are 16 times too large.
         let nibbles = _mm512_setr_epi64(LOW, LOW, LOW, LOW, LOW << 4, LOW << 4, LOW << 4, LOW << 4);
         let pair = |i: usize| _mm512_and_si512(load_twice(&block.qs.as_chunks().0[i]), nibbles);
-        let dots = dots([pair(0), pair(1), pair(2), pair(3)], x);
         let steps = dwords(|i| if i < 8 && i % 2 == 1 { 1.0 / 16.0f32 } else { 1.0 }.to_bits());
         let scales = _mm512_mul_ps(scales_and_mins(block), _mm512_castsi512_ps(steps));
-        add_scaled(sum, dots, scales, x)
+        weights([pair(0), pair(1), pair(2), pair(3)], scales)
     });
 }
 
 const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
 
-/// Adds the product of 256 weights to the sum, from the `dots` of their quants and [`scales_and_mins`].
+/// 256 weights of their quants and [`scales_and_mins`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(in crate::quants) fn add_scaled(sum: __m512, dots: __m512, scales: __m512, x: &Q8Group) -> __m512 {
+pub(in crate::quants) fn weights(quants: [__m512i; 4], scales: __m512) -> Weights<true> {
     let mins = _mm512_permutexvar_ps(lanes_of(|block, _| 8 + block as u32), scales);
     let scales = _mm512_permutexvar_ps(lanes_of(|block, _| block as u32), scales);
-    let product = _mm512_fmsub_ps(dots, scales, _mm512_mul_ps(mins, load_f32(&x.sums)));
-    _mm512_fmadd_ps(product, load_f32(&x.scales), sum)
+    Weights::new(quants, scales, mins)
 }
 
 /// `d · s` of the eight 32 weights of a block of Q4_K or Q5_K, then `dmin · m`. The block begins with `d`,

@@ -4,12 +4,12 @@ use std::arch::x86_64::*;
 
 use super::BlockQ5_K;
 use crate::activations::Q8Group;
-use crate::quants::q4_k::avx512::{add_scaled, scales_and_mins};
+use crate::quants::q4_k::avx512::{scales_and_mins, weights};
 use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ5_K; 1], x| {
+    dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ5_K; 1]| {
         let shifts = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
         let high = load_twice(&block.qh);
         let pair = |i: usize| {
@@ -19,7 +19,6 @@ pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) 
             let bit = _mm512_mask_add_epi8(bit, u64::MAX << 32, bit, bit);
             _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(high, bit), low, _mm512_set1_epi8(16))
         };
-        let dots = dots([pair(0), pair(1), pair(2), pair(3)], x);
-        add_scaled(sum, dots, scales_and_mins(block), x)
+        weights([pair(0), pair(1), pair(2), pair(3)], scales_and_mins(block))
     });
 }

@@ -8,12 +8,11 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, [block]: &[BlockQ6_K; 1], x| {
+    dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ6_K; 1]| {
         let halves = |i: usize| unpack(&block.ql.as_chunks().0[i], &block.qh.as_chunks().0[i]);
         let ([a, b], [c, d]) = (halves(0), halves(1));
-        let dots = dots_less(_mm512_set1_ps(32.0), [a, b, c, d], x);
-        let d = _mm512_mul_ps(half(block.d), sub_scales(&block.scales));
-        _mm512_fmadd_ps(_mm512_mul_ps(dots, d), load_f32(&x.scales), sum)
+        let scales = _mm512_mul_ps(half(block.d), sub_scales(&block.scales));
+        Weights::<false>::new([a, b, c, d], scales, _mm512_set1_ps(32.0))
     });
 }
 

@@ -8,10 +8,9 @@ use crate::x86_512::*;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
-    dot_rows(rows, x, n_tokens, out, |sum, blocks: &[BlockQ8_0; 8], x| {
+    dot_rows(rows, x, n_tokens, out, |blocks: &[BlockQ8_0; 8]| {
         let pair = |i: usize| signed_pair(&blocks[i].qs, &blocks[i + 1].qs);
-        let dots = dots_less(_mm512_set1_ps(128.0), [pair(0), pair(2), pair(4), pair(6)], x);
         let d = lanes_of_blocks(halves(|i| blocks[i].d));
-        _mm512_fmadd_ps(dots, _mm512_mul_ps(d, load_f32(&x.scales)), sum)
+        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], d, _mm512_set1_ps(128.0))
     });
 }

@@ -132,7 +132,7 @@ impl Facts {
             n_bytes: file.n_bytes(),
             n_files: gguf.n_shards(),
             path: file.path().display().to_string(),
-            template: text(&metadata, "tokenizer.chat_template"),
+            template: template(&metadata),
             architecture,
         }
     }
@@ -209,6 +209,17 @@ fn quantization(gguf: &Gguf<'_>) -> String {
             most.map_or("none".to_owned(), |ggml_type| format!("mostly {ggml_type}"))
         }
     }
+}
+
+/// The template that a conversation takes where none is asked for: the file's default, or the only one that has a name.
+fn template(metadata: &Metadata<'_>) -> Option<String> {
+    const KEY: &str = "tokenizer.chat_template";
+    let default = text(metadata, KEY);
+    let mut named = metadata.iter().map(|(key, _)| key).filter(|key| key.starts_with(&format!("{KEY}.")));
+    default.or_else(|| match (named.next(), named.next()) {
+        (Some(only), None) => text(metadata, only),
+        _ => None,
+    })
 }
 
 /// What the model was made for, as far as its chat template tells.

@@ -17,6 +17,20 @@ macro_rules! by_few {
     }};
 }
 pub(crate) use by_few;
+
+/// The activations of each of `N` tokens, which lie one after another, `L` for each of `n` blocks.
+///
+/// # Panics
+/// If there are fewer.
+#[inline(always)]
+pub(crate) fn of_tokens<X, const N: usize, const L: usize>(x: &[X], n: usize) -> [&[[X; L]]; N] {
+    let (mut tokens, x_len) = ([&[][..]; N], x.len() / N);
+    for (t, token) in tokens.iter_mut().enumerate() {
+        *token = &x[t * x_len..].as_chunks().0[..n];
+    }
+    tokens
+}
+
 use metallic_gguf::GgmlType;
 
 use crate::activations::Q8Block;

@@ -41,7 +41,11 @@ pub(crate) fn each_row<X>(
     dot: impl Fn(&[u8], &[X], &mut [f32]),
 ) {
     let (n_rows, x_len) = (out.len() / n_tokens, x.len() / n_tokens);
-    for (r, row) in rows.chunks_exact(rows.len() / n_rows).enumerate() {
+    let rows = rows.chunks_exact(rows.len() / n_rows);
+    if n_tokens == 1 {
+        return rows.zip(out).for_each(|(row, out)| dot(row, x, std::slice::from_mut(out)));
+    }
+    for (r, row) in rows.enumerate() {
         for first in (0..n_tokens).step_by(TOKENS_AT_ONCE) {
             let mut products = [0.0; TOKENS_AT_ONCE];
             let products = &mut products[..TOKENS_AT_ONCE.min(n_tokens - first)];

@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 use crate::activations::Q8Block;
-use crate::block::{QuantBlock, blocks, by_few};
+use crate::block::{QuantBlock, blocks, by_few, of_tokens};
 
 /// 16 bytes.
 #[inline]
@@ -224,10 +224,11 @@ fn dot_few<B: QuantBlock, const N: usize>(
     assert_eq!(x.len(), N * x_len, "one activation block for every 32 weights");
     let (mut even, mut odd) = ([Sums::zero(); N], [Sums::zero(); N]);
     let (pairs, last) = row.as_chunks::<2>();
+    let tokens = of_tokens::<_, N, 2>(x, pairs.len());
     for (i, blocks) in pairs.iter().enumerate() {
         prefetch_after(blocks);
         for t in 0..N {
-            let x = &x[t * x_len + 2 * i..][..2];
+            let x = &tokens[t][i];
             add(&mut even[t], &blocks[0], &x[0]);
             add(&mut odd[t], &blocks[1], &x[1]);
         }

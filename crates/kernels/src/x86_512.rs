@@ -1,8 +1,7 @@
 //! What the AVX-512 kernels of single rows share: loads, and the way from 256 quants to a sum.
 //!
-//! 256 weights meet one group of activations in four registers of 64 quants. [Transposed](by_lane), each lane has 4
-//! weights of one run of 16 in each register, so that four multiplications leave one register with 16 numbers, one for
-//! each 16 weights, in the order that [`lane`](crate::activations::lane) says and the group's own numbers have. So scales
+//! 256 weights meet one group of activations in four registers of 64 quants. In each, a lane has 4 weights of one run of
+//! 16, so that four multiplications leave one register with 16 numbers, one for each 16 weights, in the order that [`lane`](crate::activations::lane) says and the group's own numbers have. So scales
 //! are multiplied once for 256 weights, and formats with a scale for each 16 weights cost little more than others. Quants
 //! are unsigned, for the instruction wants one side so; what that adds is taken off with the sums of the activations.
 //!
@@ -41,33 +40,6 @@ pub(crate) fn load_twice(bytes: &[u8; 32]) -> __m512i {
     _mm512_broadcast_i64x4(load_32(bytes))
 }
 
-/// 16 bytes twice, then another 16 twice.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn load_each_twice(first: &[u8; 16], second: &[u8; 16]) -> __m512i {
-    let first = _mm512_broadcast_i32x4(load_16(first));
-    _mm512_mask_broadcast_i32x4(first, 0xff00, load_16(second))
-}
-
-/// The 32 numbers of 4 bits in each of two blocks: the low nibbles, then the high ones.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn nibbles(first: &[u8; 16], second: &[u8; 16]) -> __m512i {
-    let shifts = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
-    let bytes = _mm512_srlv_epi64(load_each_twice(first, second), shifts);
-    _mm512_and_si512(bytes, _mm512_set1_epi8(15))
-}
-
-/// As [`nibbles`], but the high ones stay where they are and so are 16 times too large, as are their sums:
-/// those of second halves.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn nibbles_in_place(first: &[u8; 16], second: &[u8; 16]) -> __m512i {
-    const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
-    let mask = _mm512_setr_epi64(LOW, LOW, LOW << 4, LOW << 4, LOW, LOW, LOW << 4, LOW << 4);
-    _mm512_and_si512(load_each_twice(first, second), mask)
-}
-
 /// The quants of two blocks plus 128.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -76,19 +48,100 @@ pub(crate) fn signed_pair(first: &[i8; 32], second: &[i8; 32]) -> __m512i {
     _mm512_xor_si512(pair, _mm512_set1_epi8(-128))
 }
 
-/// Numbers of 4 bits, and 16 more where a bit of two blocks is set.
+/// 128 bytes that lie in eight places.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn fifth_bits(low: __m512i, first: [u8; 4], second: [u8; 4]) -> __m512i {
-    let bits = u64::from(u32::from_le_bytes(first)) | u64::from(u32::from_le_bytes(second)) << 32;
-    _mm512_mask_add_epi8(low, bits, low, _mm512_set1_epi8(16))
+pub(crate) fn load_each<'a>(bytes: impl Fn(usize) -> &'a [u8; 16]) -> [__m512i; 2] {
+    let two = |i: usize| {
+        let first = _mm256_castsi128_si256(load_16(bytes(i)));
+        _mm256_inserti128_si256::<1>(first, load_16(bytes(i + 1)))
+    };
+    let four = |i: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(two(i)), two(i + 2));
+    [four(0), four(4)]
 }
 
-/// What each of 64 numbers of 4 bits stands for.
+/// 128 bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn levels(levels: &[u8; 16], codes: __m512i) -> __m512i {
-    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_16(levels)), codes)
+pub(crate) fn load_128(bytes: &[u8; 128]) -> [__m512i; 2] {
+    let [first, second] = bytes.as_chunks().0 else { unreachable!("128 are twice 64") };
+    [load_64(first), load_64(second)]
+}
+
+/// Four bytes of 128 for each lane, four times: of those in which its block and half begin, the first four, the second, and
+/// so on. `first` is their place, in fours.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn fours_of_lanes([a, b]: [__m512i; 2], first: impl Fn(usize, usize) -> usize) -> [__m512i; 4] {
+    let four =
+        |r: usize| _mm512_permutex2var_epi32(a, lanes_of(|block, half| (first(block, half) + r) as u32), b);
+    [four(0), four(1), four(2), four(3)]
+}
+
+/// Of each byte the low four bits, or in lanes where `is_high` the high ones.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn nibbles([a, b, c, d]: [__m512i; 4], is_high: impl Fn(usize, usize) -> bool) -> [__m512i; 4] {
+    let shifts = lanes_of(|block, half| 4 * u32::from(is_high(block, half)));
+    let nibbles = |bytes| _mm512_and_si512(_mm512_srlv_epi32(bytes, shifts), _mm512_set1_epi8(15));
+    [nibbles(a), nibbles(b), nibbles(c), nibbles(d)]
+}
+
+/// As [`nibbles`], but the high ones stay where they are and so are 16 times too large, as are their sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn nibbles_in_place(
+    [a, b, c, d]: [__m512i; 4],
+    is_high: impl Fn(usize, usize) -> bool,
+) -> [__m512i; 4] {
+    let mask = lanes_of(|block, half| 0x0f0f_0f0f << (4 * u32::from(is_high(block, half))));
+    let nibbles = |bytes| _mm512_and_si512(bytes, mask);
+    [nibbles(a), nibbles(b), nibbles(c), nibbles(d)]
+}
+
+/// Numbers of 4 bits, and 16 more where the bit is set that a block of 32 has for it.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn fifth_bits(low: [__m512i; 4], bits: impl Fn(usize) -> [u8; 4]) -> [__m512i; 4] {
+    let two =
+        |i: usize| i64::from(u32::from_le_bytes(bits(i))) | i64::from(i32::from_le_bytes(bits(i + 1))) << 32;
+    let blocks = _mm512_castsi256_si512(_mm256_setr_epi64x(two(0), two(2), two(4), two(6)));
+    // To each lane its block's 32 bits, those of its half in the low 16.
+    let bits = _mm512_permutexvar_epi32(lanes_of(|block, _| block as u32), blocks);
+    let bits = _mm512_srlv_epi32(bits, lanes_of(|_, half| 16 * half as u32));
+    let mut out = low;
+    for (r, out) in out.iter_mut().enumerate() {
+        // The byte with a lane's four bits, four times.
+        let byte = r as u32 / 2 * 0x0101_0101;
+        let four = _mm512_shuffle_epi8(bits, dwords(|lane| byte + lane as u32 % 4 * 0x0404_0404));
+        let which = _mm512_set1_epi32(if r % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32.cast_signed() });
+        let set = _mm512_test_epi8_mask(four, which);
+        *out = _mm512_mask_add_epi8(*out, set, *out, _mm512_set1_epi8(16));
+    }
+    out
+}
+
+/// Numbers, and more of them where the bit is set that 256 weights have for it: bit `i` of byte `j` is that of weight `j` of
+/// block `i`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn bits_of_blocks(low: [__m512i; 4], bits: &[u8; 32], more: i8) -> [__m512i; 4] {
+    let bits = load_twice(bits);
+    let which = lanes_of(|block, _| 0x0101_0101 << block);
+    let mut out = low;
+    for (out, bits) in out.iter_mut().zip(fours_of_lanes([bits, bits], |_, half| 4 * half)) {
+        *out = _mm512_mask_add_epi8(*out, _mm512_test_epi8_mask(bits, which), *out, _mm512_set1_epi8(more));
+    }
+    out
+}
+
+/// What each of numbers of 4 bits stands for.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn levels(levels: &[u8; 16], [a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let levels = _mm512_broadcast_i32x4(load_16(levels));
+    let level = |codes| _mm512_shuffle_epi8(levels, codes);
+    [level(a), level(b), level(c), level(d)]
 }
 
 /// Levels that are made unsigned by adding to them.
@@ -102,8 +155,8 @@ pub(crate) const fn raised(levels: &[i8; 16], by: i16) -> [u8; 16] {
     raised
 }
 
-/// Transposes 4 × 4 numbers of 32 bits in each quarter of the registers: from 64 quants, two blocks, in each to as many for
-/// each [`lane`], four in each.
+/// From 64 quants in each register as a row has them, two blocks, to four in each for each [`lane`]: transposes 4 × 4 numbers
+/// of 32 bits in each quarter of the registers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) fn by_lane([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
@@ -117,43 +170,64 @@ pub(crate) fn by_lane([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     ]
 }
 
-/// Products of 256 unsigned quants that lie [by lane](by_lane) with a group, summed by sixteens.
+/// Products of 256 unsigned quants that lie [by lane](by_lane) with a group, summed by sixteens from `start` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) fn dots([a, b, c, d]: [__m512i; 4], x: &Q8Group) -> __m512 {
+pub(crate) fn dots(start: __m512i, [a, b, c, d]: [__m512i; 4], x: &Q8Group) -> __m512 {
     // SAFETY: reads the 64 bytes of the reference, which are aligned as a group is.
     let x = |i: usize| unsafe { _mm512_load_si512(x.quants[i].as_ptr().cast()) };
-    let first = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), a, x(0)), b, x(1));
-    let second = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), c, x(2)), d, x(3));
-    _mm512_cvtepi32_ps(_mm512_add_epi32(first, second))
+    let half = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(start, a, x(0)), b, x(1));
+    _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(half, c, x(2)), d, x(3)))
 }
 
-/// 256 weights, ready to meet any number of tokens: `w = scale · (q − less)`, or with minima `w = scale · q − less`.
+/// 256 weights, ready to meet any number of tokens: `w = scale · (q − 128)`, or with minima `w = scale · q − min`.
 pub(crate) struct Weights<const MINS: bool> {
     quants: [__m512i; 4],
     scales: __m512,
-    less: __m512,
+    /// 0 where there are none.
+    mins: __m512,
+}
+
+impl Weights<false> {
+    /// From quants plus 128, [by lane](by_lane), and the scale of each lane.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(crate) fn new(quants: [__m512i; 4], scales: __m512) -> Self {
+        Self { quants, scales, mins: _mm512_setzero_ps() }
+    }
+
+    /// The same from quants plus something less, which is given what it lacks.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(crate) fn raised([a, b, c, d]: [__m512i; 4], by: __m512i, scales: __m512) -> Self {
+        let raised = |quants| _mm512_add_epi8(quants, by);
+        Self::new([raised(a), raised(b), raised(c), raised(d)], scales)
+    }
+}
+
+impl Weights<true> {
+    /// From unsigned quants, [by lane](by_lane), and the scale and minimum of each lane.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(crate) fn with_mins(quants: [__m512i; 4], scales: __m512, mins: __m512) -> Self {
+        Self { quants, scales, mins }
+    }
 }
 
 impl<const MINS: bool> Weights<MINS> {
-    /// From unsigned quants, 64 in each register as a row has them, and the numbers of each lane.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub(crate) fn new(quants: [__m512i; 4], scales: __m512, less: __m512) -> Self {
-        Self { quants: by_lane(quants), scales, less }
-    }
-
-    /// Adds the products with a group to the sum of each lane. What offsets take off is exact: integers below 2²⁴.
+    /// Adds the products with a group to the sum of each lane.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     fn add(&self, sum: __m512, x: &Q8Group) -> __m512 {
-        let (dots, scales, sums) = (dots(self.quants, x), load_f32(&x.scales), load_f32(&x.sums));
+        let scales = load_f32(&x.scales);
         if MINS {
-            let product = _mm512_fmsub_ps(dots, self.scales, _mm512_mul_ps(self.less, sums));
-            return _mm512_fmadd_ps(product, scales, sum);
+            let offsets = _mm512_mul_ps(self.mins, load_f32(&x.sums));
+            let dots = dots(_mm512_setzero_si512(), self.quants, x);
+            return _mm512_fmadd_ps(_mm512_fmsub_ps(dots, self.scales, offsets), scales, sum);
         }
-        let dots = _mm512_fnmadd_ps(self.less, sums, dots);
-        _mm512_fmadd_ps(dots, _mm512_mul_ps(self.scales, scales), sum)
+        // SAFETY: reads the 64 bytes of the reference, which are aligned as a group is.
+        let offsets = unsafe { _mm512_load_si512(x.offsets.as_ptr().cast()) };
+        _mm512_fmadd_ps(dots(offsets, self.quants, x), _mm512_mul_ps(self.scales, scales), sum)
     }
 }
 
@@ -241,6 +315,30 @@ pub(crate) fn halves(of: impl Fn(usize) -> [u8; 2]) -> __m256 {
     _mm256_cvtph_ps(_mm_set_epi64x(four(4).cast_signed(), four(0).cast_signed()))
 }
 
+/// The number in half precision that begins each of eight blocks of 18 bytes, in the lanes of each.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn halves_of_18<B: QuantBlock>(blocks: &[B; 8]) -> __m512 {
+    const { assert!(size_of::<B>() == 18) };
+    let load = |i: usize| match as_bytes(&blocks[i..]).first_chunk() {
+        Some(bytes) => load_64(bytes),
+        None => unreachable!("four blocks are longer"),
+    };
+    // Where the lanes' numbers are, in 16 bits each.
+    const WORDS: [u32; 16] = {
+        let (mut words, mut i) = ([0; 16], 0);
+        while i < 16 {
+            let (block, lane) = (i / 2, lane(i / 2, i % 2));
+            words[lane / 2] |= ((block / 4 * 32 + block % 4 * 9) as u32) << (16 * (lane % 2));
+            i += 1;
+        }
+        words
+    };
+    let words = dwords(|i| WORDS[i]);
+    let halves = _mm512_permutex2var_epi16(load(0), words, load(4));
+    _mm512_cvtph_ps(_mm512_castsi512_si256(halves))
+}
+
 /// The two numbers in half precision that begin each of eight blocks.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -295,7 +393,7 @@ pub(crate) fn dot_rows<B: QuantBlock, const N: usize, const MINS: bool>(
 }
 
 /// Groups of several tokens that four rows meet in turn, so that all but the first find them in the first-level cache.
-const GROUPS_AT_ONCE: usize = 8;
+const GROUPS_AT_ONCE: usize = 4;
 
 /// [`dot_rows`] for `T` tokens, of which it returns the number.
 #[inline]
@@ -320,11 +418,16 @@ fn dot_few<B: QuantBlock, const N: usize, const MINS: bool, const T: usize>(
                 for t in 0..T {
                     of_row[t] = sums[t][r];
                 }
-                for (group, i) in row.as_chunks::<N>().0[groups.clone()].iter().zip(groups.clone()) {
+                let row = &row.as_chunks::<N>().0[groups.clone()];
+                let mut tokens = [x; T];
+                for (t, token) in tokens.iter_mut().enumerate() {
+                    *token = &x[t * x_len + first..][..row.len()];
+                }
+                for (i, group) in row.iter().enumerate() {
                     prefetch_after(group);
                     let weights = unpack(group);
                     for t in 0..T {
-                        of_row[t] = weights.add(of_row[t], &x[t * x_len + i]);
+                        of_row[t] = weights.add(of_row[t], &tokens[t][i]);
                     }
                 }
                 for t in 0..T {

@@ -16,7 +16,8 @@ fn quantized(x: &[f32]) -> Vec<Q8Block> {
         blocks
     };
     let bits = |b: &Q8Block| (b.scale.to_bits(), b.sums, b.quants);
-    let group_bits = |g: &Q8Group| (g.quants, g.scales.map(f32::to_bits), g.sums.map(f32::to_bits));
+    let group_bits =
+        |g: &Q8Group| (g.quants, g.scales.map(f32::to_bits), g.sums.map(f32::to_bits), g.offsets);
     let scalar = on(Isa::Scalar);
     let mut sorted = vec![Q8Group::ZERO; n_groups(scalar.len())];
     group_q8(&scalar, &mut sorted);
@@ -48,6 +49,7 @@ fn groups_have_the_numbers_of_their_blocks() {
                     assert_eq!(quants, block.quants[16 * half..][..16]);
                     assert_eq!(group.scales[lane(i, half)], block.scale);
                     assert_eq!(group.sums[lane(i, half)], f32::from(block.sums[half]));
+                    assert_eq!(group.offsets[lane(i, half)], -128 * i32::from(block.sums[half]));
                 }
             }
         }

@@ -351,10 +351,10 @@ fn the_next_turn_reads_only_what_is_new_and_says_the_same() {
 
 #[test]
 fn an_exact_turn_has_the_bits_that_it_has_in_a_new_sequence() {
-    for (first, n_kept) in [("A conversation that begins with many tokens", usize::MAX), ("With few", 0)] {
+    for (first, n_kept) in [("A conversation that begins with many tokens", usize::MAX), ("Few", 0)] {
         let mut warm = engine(256, 1);
         let first = request(&warm, first, 8);
-        assert_eq!(first.prompt.len() >= 16, n_kept > 0);
+        assert_eq!(first.prompt.len() > 8, n_kept > 0);
         let (n_first, answer) = (first.prompt.len(), heard(&mut warm, first.clone()).tokens);
         let prompt = [&first.prompt[..], &answer, &first.prompt[..], &first.prompt].concat();
         let second = Request { prompt, exact: true, logprobs: Some(5), ..first };

@@ -238,12 +238,12 @@ impl Chat<'_> {
         let n_ctx = self.session.n_ctx();
         let n_turns = self.conversation.n_turns();
         let n_used = if n_turns == 0 { 0 } else { self.prompt()?.n_tokens() };
-        let mut line = format!(
-            "{}: {n_used} of {n_ctx} tokens for {}, {} left",
-            self.session.name(),
-            counted(n_turns - self.conversation.n_forgotten(), "turn"),
-            n_ctx.saturating_sub(n_used)
-        );
+        let (name, turns) = (self.session.name(), counted(n_turns - self.conversation.n_forgotten(), "turn"));
+        let mut line = if n_used <= n_ctx {
+            format!("{name}: {n_used} of {n_ctx} tokens for {turns}, {} left", n_ctx - n_used)
+        } else {
+            format!("{name}: {n_used} tokens for {turns}, more than the context of {n_ctx} holds")
+        };
         if self.conversation.n_forgotten() > 0 {
             let _ = write!(line, "; {} gave way", counted(self.conversation.n_forgotten(), "turn"));
         }

@@ -58,6 +58,19 @@ fn json_has_the_rows_that_were_asked_for() {
 }
 
 #[test]
+fn answers_at_the_same_time_are_counted_together() {
+    let args = ["--json", "-p", "0", "-n", "4", "-r", "3", "-t", "1", "--parallel", "3", "-b", "2"];
+    let rows: Vec<Value> = serde_json::from_str(&bench("bench-parallel", &args).stdout).unwrap();
+    let row = &rows[0];
+    assert_eq!((row["n_parallel"].as_u64(), row["n_gen"].as_u64()), (Some(3), Some(4)));
+    for (ns, rate) in row["samples_ns"].as_array().unwrap().iter().zip(row["samples_ts"].as_array().unwrap())
+    {
+        assert_close(rate.as_f64().unwrap(), 12.0 / (ns.as_f64().unwrap() / 1e9));
+    }
+    assert!(bench("bench-parallel-table", &args[1..]).stdout.contains("tg4 x3"));
+}
+
+#[test]
 fn a_prompt_and_its_answer_are_timed_together_on_the_instruction_set_asked_for() {
     let args = ["--json", "-p", "0", "-n", "0", "--pg", "20,4", "-r", "1", "--isa", "scalar"];
     let rows: Vec<Value> = serde_json::from_str(&bench("bench-pg", &args).stdout).unwrap();

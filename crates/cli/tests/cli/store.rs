@@ -290,6 +290,12 @@ fn show_says_what_a_model_can_do() {
     }
     sandbox.write("a.gguf", alphabet::model_with(Options { template: None, ..Options::default() }));
     assert!(sandbox.run(&["show", "a.gguf", "--template"]).fails(3).contains("has no chat template"));
+    // One that has a name is used where there is no other.
+    let named =
+        Options { template: None, named: &[("rag", "{{ messages[0].content }}")], ..Options::default() };
+    sandbox.write("a.gguf", alphabet::model_with(named));
+    let template = sandbox.run(&["show", "a.gguf", "--template"]).succeeds().stdout;
+    assert_eq!(template, "{{ messages[0].content }}\n");
     sandbox.write("a.gguf", alphabet::model_with(Options { architecture: "clip", ..Options::default() }));
     let text = sandbox.run(&["show", "a.gguf"]).succeeds().stdout;
     assert!(text.contains("runs here     no: "), "{text}");

@@ -57,8 +57,11 @@ fn quantize_group(x: [&[f32; Q8_LEN]; GROUP_BLOCKS], group: &mut Q8Group) {
         store_i8(to, quants);
     }
     store_f32(&mut group.scales, scales);
-    let sums = dots([_mm512_set1_epi8(1); 4], group);
+    let sums = dots(_mm512_setzero_si512(), [_mm512_set1_epi8(1); 4], group);
     store_f32(&mut group.sums, sums);
+    let offsets = _mm512_cvtps_epi32(_mm512_mul_ps(sums, _mm512_set1_ps(-128.0)));
+    // SAFETY: writes the 64 bytes of the array, at any alignment.
+    unsafe { _mm512_storeu_si512(group.offsets.as_mut_ptr().cast(), offsets) };
 }
 
 /// The bits of the largest magnitude of each lane's block.

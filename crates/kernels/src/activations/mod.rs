@@ -53,6 +53,8 @@ pub struct Q8Group {
     pub scales: [f32; 2 * GROUP_BLOCKS],
     /// The sum of each half.
     pub sums: [f32; 2 * GROUP_BLOCKS],
+    /// −128 times the same, which takes off what quants plus 128 have too much.
+    pub offsets: [i32; 2 * GROUP_BLOCKS],
 }
 
 /// Where a group has the numbers of a half, 0 or 1, of one of its blocks: what is left of the order of
@@ -78,6 +80,7 @@ impl Q8Group {
         quants: [[[0; 4]; 2 * GROUP_BLOCKS]; 4],
         scales: [0.0; 2 * GROUP_BLOCKS],
         sums: [0.0; 2 * GROUP_BLOCKS],
+        offsets: [0; 2 * GROUP_BLOCKS],
     };
 
     fn set(&mut self, i: usize, block: &Q8Block) {
@@ -86,6 +89,7 @@ impl Q8Group {
             self.quants.iter_mut().zip(&fours[4 * half..]).for_each(|(quants, four)| quants[lane] = *four);
             self.scales[lane] = block.scale;
             self.sums[lane] = sum.into();
+            self.offsets[lane] = -128 * i32::from(sum);
         }
     }
 }

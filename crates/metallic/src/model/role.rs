@@ -5,8 +5,9 @@
 
 use std::cmp::Ordering;
 
-/// Rows of one prompt from which on it is faster to expand weights for all of them than to multiply each by itself.
-const MIN_GEMM_ROWS: usize = 16;
+/// Rows of one prompt from which on it is faster to expand weights for all of them than to multiply each by itself: more than
+/// the kernels of single rows take at once.
+const MIN_GEMM_ROWS: usize = 9;
 
 /// What the tokens of a [`Piece`](super::Piece) are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +47,8 @@ mod tests {
     fn long_prompts_take_tiles_where_enough_of_their_rows_meet_a_matrix() {
         let prompt = |len| Role::Prompt { len };
         assert!(!Role::Generated.takes_gemm((1, 1)));
-        assert!(!prompt(15).takes_gemm((1, 1)) && prompt(16).takes_gemm((1, 1)));
-        assert!(!prompt(255).takes_gemm((2, 32)) && prompt(256).takes_gemm((2, 32)));
+        assert!(!prompt(8).takes_gemm((1, 1)) && prompt(9).takes_gemm((1, 1)));
+        assert!(!prompt(143).takes_gemm((2, 32)) && prompt(144).takes_gemm((2, 32)));
         assert!(prompt(usize::MAX).takes_gemm((8, 128)));
     }
 

@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 
+use metallic::memory::MemoryBudget;
 use metallic::model::{Piece, Role};
-use metallic::{GgufFile, GgufLoader, Model};
+use metallic::{Error, GgufFile, GgufLoader, Model};
 use serde::Deserialize;
 
-use crate::oracles::{Oracles, model};
+use crate::oracles::{Oracles, is_full, model};
 
 /// Largest difference of a logit between two engines. The other engine alone is up to 0.28 from exact
 /// arithmetic on SmolLM2 and up to 0.62 on Gemma, and our own error adds to that.
@@ -112,6 +113,51 @@ fn last_logits(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
     let n = tokens.len();
     model.evaluate(tokens, n - 1..n, &mut |_, logits| last = logits.to_vec()).expect("logits");
     last
+}
+
+/// The logits that greedy decoding chooses each token of an answer by, after a prompt that is read in whole batches.
+fn logits_of_answer(loader: GgufLoader<'_>, prompt: &[u32], n: usize) -> Vec<f32> {
+    let mut model = loader.load().expect("a model that runs");
+    let (sequence, role) = (model.create_sequence(), Role::Prompt { len: prompt.len() });
+    let (mut all, n_batch) = (Vec::new(), model.n_batch());
+    for (i, tokens) in prompt.chunks(n_batch).enumerate() {
+        let start = i * n_batch;
+        let last = tokens.len() - usize::from(start + tokens.len() == prompt.len());
+        let piece = Piece { sequence, start, tokens, role, logits: last..tokens.len() };
+        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("a forward pass");
+    }
+    for start in prompt.len()..prompt.len() + n {
+        let tokens = [argmax(&all[all.len() - model.config().n_vocab..])];
+        let piece = Piece { sequence, start, tokens: &tokens, role: Role::Generated, logits: 0..1 };
+        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("a forward pass");
+    }
+    all
+}
+
+#[test]
+fn an_answer_has_the_same_bits_whatever_the_batch_and_the_budget() {
+    for path in ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"].into_iter().filter_map(model)
+    {
+        let loader =
+            || GgufLoader::new(GgufFile::open(&path).expect("a valid model")).threads(2).context_length(128);
+        let (long, short): (Vec<u32>, Vec<u32>) = ((100..140).collect(), (200..207).collect());
+        let within = |ram| loader().budget(MemoryBudget::given(ram));
+        let Err(Error::BudgetTooSmall { floor_bytes, .. }) = within(0).plan() else { panic!("no floor") };
+        let everything = loader().plan().expect("a plan").1.total_bytes();
+        let n_budgets = if is_full() { 8 } else { 2 };
+        for prompt in [&long, &short] {
+            let expected = logits_of_answer(loader().batch(512), prompt, 5);
+            for n_batch in [1, 7, 32] {
+                let found = logits_of_answer(loader().batch(n_batch), prompt, 5);
+                assert!(found == expected, "{}: in batches of {n_batch}", path.display());
+            }
+            for i in 0..n_budgets {
+                let ram = floor_bytes + everything.saturating_sub(floor_bytes) * i / n_budgets;
+                let found = logits_of_answer(within(ram), prompt, 5);
+                assert!(found == expected, "{}: within {ram} bytes", path.display());
+            }
+        }
+    }
 }
 
 /// Reads the prompt in one piece, then decodes token by token from the cache.

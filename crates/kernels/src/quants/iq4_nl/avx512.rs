@@ -1,7 +1,5 @@
 //! IQ4_NL in AVX-512.
 
-use std::arch::x86_64::*;
-
 use super::{BlockIQ4_NL, LEVELS};
 use crate::activations::Q8Group;
 use crate::x86_512::*;
@@ -9,9 +7,9 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |blocks: &[BlockIQ4_NL; 8]| {
-        let pair = |i: usize| levels(&RAISED, nibbles(&blocks[i].qs, &blocks[i + 1].qs));
-        let d = lanes_of_blocks(halves(|i| blocks[i].d));
-        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], d, _mm512_set1_ps(128.0))
+        let bytes = fours_of_lanes(load_each(|i| &blocks[i].qs), |block, _| 4 * block);
+        let d = halves_of_18(blocks);
+        Weights::new(levels(&RAISED, nibbles(bytes, |_, half| half == 1)), d)
     });
 }
 

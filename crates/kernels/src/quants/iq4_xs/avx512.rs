@@ -10,9 +10,9 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |[block]: &[BlockIQ4_XS; 1]| {
-        let pair = |i: usize| levels(&RAISED, nibbles(&block.qs[i], &block.qs[i + 1]));
+        let bytes = fours_of_lanes(load_each(|i| &block.qs[i]), |block, _| 4 * block);
         let scales = _mm512_mul_ps(half(block.d), sub_scales(block));
-        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], scales, _mm512_set1_ps(128.0))
+        Weights::new(levels(&RAISED, nibbles(bytes, |_, half| half == 1)), scales)
     });
 }
 

@@ -10,14 +10,14 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |blocks: &[BlockMXFP4; 8]| {
-        let pair = |i: usize| levels(&RAISED, nibbles(&blocks[i].qs, &blocks[i + 1].qs));
+        let bytes = fours_of_lanes(load_each(|i| &blocks[i].qs), |block, _| 4 * block);
         let d = scales_of_lanes(half_e8m0(exponents(blocks)));
-        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], d, _mm512_set1_ps(12.0))
+        Weights::new(levels(&RAISED, nibbles(bytes, |_, half| half == 1)), d)
     });
 }
 
-/// The levels plus 12.
-pub(in crate::quants) const RAISED: [u8; 16] = raised(&DOUBLED_E2M1, 12);
+/// The levels plus 128.
+pub(in crate::quants) const RAISED: [u8; 16] = raised(&DOUBLED_E2M1, 128);
 
 /// The exponents of blocks 0 and 4, two zeros, those of 1 and 5, and so on.
 #[inline]

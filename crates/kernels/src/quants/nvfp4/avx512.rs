@@ -10,20 +10,21 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |blocks: &[BlockNVFP4; 4]| {
-        let pair = |i: usize| levels(&RAISED, codes(&blocks[i].qs));
         let four = |i: usize| i32::from_le_bytes(blocks[i].d);
         let d = half_e4m3(_mm_setr_epi32(four(0), four(1), four(2), four(3)));
-        Weights::<false>::new([pair(0), pair(1), pair(2), pair(3)], d, _mm512_set1_ps(12.0))
+        Weights::new(levels(&RAISED, codes(blocks)), d)
     });
 }
 
-/// 64 numbers of 4 bits: of each eight bytes the low nibbles, then the high ones.
+/// The numbers of 4 bits of four blocks: of each eight bytes the low nibbles, then the high ones.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn codes(bytes: &[u8; 32]) -> __m512i {
-    let twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), load_twice(bytes));
-    let shifted = _mm512_srlv_epi64(twice, _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4));
-    _mm512_and_si512(shifted, _mm512_set1_epi8(15))
+fn codes(blocks: &[BlockNVFP4; 4]) -> [__m512i; 4] {
+    let bytes = load_each(|i| &blocks[i / 2].qs.as_chunks().0[i % 2]);
+    let [even, odd, ..] = fours_of_lanes(bytes, |block, half| 4 * block + 2 * half);
+    let low = |bytes| _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+    let high = |bytes| low(_mm512_srli_epi32::<4>(bytes));
+    [low(even), low(odd), high(even), high(odd)]
 }
 
 /// Half of the E4M3 float of each half of a block, as the scalar function of the name.

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use crate::block::by_few;
+use crate::block::{by_few, of_tokens};
 use crate::x86::{load_16, load_f32, sum_f32};
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -34,11 +34,12 @@ fn dot<const N: usize>(
     assert_eq!(x.len(), N * row_len, "one activation for every weight");
     let (row, row_rest) = row.as_chunks::<64>();
     let mut sums = [[_mm256_setzero_ps(); 4]; N];
+    let tokens = of_tokens::<_, N, 32>(x, row.len());
     for (i, row) in row.iter().enumerate() {
         for (j, eight) in row.as_chunks::<16>().0.iter().enumerate() {
             let weights = widen_8(eight);
             for (t, sums) in sums.iter_mut().enumerate() {
-                let x = &x[t * row_len + 32 * i + 8 * j..].as_chunks::<8>().0[0];
+                let x = &tokens[t][i].as_chunks::<8>().0[j];
                 sums[j] = _mm256_fmadd_ps(weights, load_f32(x), sums[j]);
             }
         }

@@ -10,14 +10,12 @@ use crate::x86_512::*;
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ2_K; 1]| {
         // The pairs of bits stay in place: the four runs of 32 that share bytes are 1, 4, 16 and 64 times too large.
-        let qs = block.qs.as_chunks().0;
-        let run = |half: usize, low: i8, high: i8| {
-            let mask = _mm512_mask_set1_epi8(_mm512_set1_epi8(low), u64::MAX << 32, high);
-            _mm512_and_si512(load_twice(&qs[half]), mask)
-        };
-        let (low, high) = ((0x03, 0x0c), (0x30, 0xc0_u8.cast_signed()));
-        let quants =
-            [run(0, low.0, low.1), run(0, high.0, high.1), run(1, low.0, low.1), run(1, high.0, high.1)];
+        let qs = load_64(&block.qs);
+        let mask = lanes_of(|block, _| 0x0303_0303 << (2 * (block % 4)));
+        let mut quants = fours_of_lanes([qs, qs], |block, half| block / 4 * 8 + 4 * half);
+        for bytes in &mut quants {
+            *bytes = _mm512_and_si512(*bytes, mask);
+        }
         let times =
             _mm512_castsi512_ps(lanes_of(|block, _| (1.0 / (1 << (2 * (block % 4))) as f32).to_bits()));
         let packed = load_16(&block.scales);
@@ -25,6 +23,6 @@ pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) 
         let s = floats_of_halves(_mm_and_si128(packed, low));
         let m = floats_of_halves(_mm_and_si128(_mm_srli_epi16::<4>(packed), low));
         let d = _mm512_mul_ps(_mm512_mul_ps(half(block.d), times), s);
-        Weights::<true>::new(quants, d, _mm512_mul_ps(half(block.dmin), m))
+        Weights::with_mins(quants, d, _mm512_mul_ps(half(block.dmin), m))
     });
 }

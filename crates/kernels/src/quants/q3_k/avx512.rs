@@ -9,19 +9,16 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ3_K; 1]| {
-        let high = load_twice(&block.hmask);
-        let pair = |i: usize| {
-            let shift = 4 * (i as i64 % 2);
-            let shifts = _mm512_mask_set1_epi64(_mm512_set1_epi64(shift), 0xf0, shift + 2);
-            let low = _mm512_srlv_epi64(load_twice(&block.qs.as_chunks().0[i / 2]), shifts);
-            let low = _mm512_and_si512(low, _mm512_set1_epi8(3));
-            let bit = _mm512_set1_epi8(1 << (2 * i));
-            let bit = _mm512_mask_add_epi8(bit, u64::MAX << 32, bit, bit);
-            _mm512_mask_add_epi8(low, _mm512_test_epi8_mask(high, bit), low, _mm512_set1_epi8(4))
-        };
+        let qs = load_64(&block.qs);
+        let shifts = lanes_of(|block, _| 2 * (block % 4) as u32);
+        let mut low = fours_of_lanes([qs, qs], |block, half| block / 4 * 8 + 4 * half);
+        for bytes in &mut low {
+            *bytes = _mm512_and_si512(_mm512_srlv_epi32(*bytes, shifts), _mm512_set1_epi8(3));
+        }
+        let quants = bits_of_blocks(low, &block.hmask, 4);
         let s = _mm512_sub_ps(floats_of_halves(sub_scales(&block.scales)), _mm512_set1_ps(32.0));
         let scales = _mm512_mul_ps(half(block.d), s);
-        Weights::<false>::new([pair(0), pair(1), pair(2), pair(3)], scales, _mm512_set1_ps(4.0))
+        Weights::raised(quants, _mm512_set1_epi8(124), scales)
     });
 }
 

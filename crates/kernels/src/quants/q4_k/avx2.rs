@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::BlockQ4_K;
 use crate::activations::Q8Block;
-use crate::block::{blocks, by_few};
+use crate::block::{blocks, by_few, of_tokens};
 use crate::x86::{Sums, dot_unsigned, halves, load_32, prefetch_after, totals};
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -16,10 +16,10 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_few<const N: usize>(row: &[BlockQ4_K], x: &[Q8Block]) -> [f32; N] {
-    let x_len = 8 * row.len();
-    assert_eq!(x.len(), N * x_len, "eight activation blocks for every 256 weights");
+    assert_eq!(x.len(), N * 8 * row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = ([Sums::zero(); N], [Sums::zero(); N]);
     let low = _mm256_set1_epi8(15);
+    let tokens = of_tokens::<_, N, 8>(x, row.len());
     for (b, block) in row.iter().enumerate() {
         let scales = scale_offsets(halves(block.d, block.dmin), &block.scales);
         for (i, qs) in block.qs.as_chunks::<32>().0.iter().enumerate() {
@@ -28,7 +28,7 @@ fn dot_few<const N: usize>(row: &[BlockQ4_K], x: &[Q8Block]) -> [f32; N] {
             let first = _mm256_and_si256(qs, low);
             let second = _mm256_and_si256(_mm256_srli_epi16::<4>(qs), low);
             for t in 0..N {
-                let x = &x[t * x_len + 8 * b + 2 * i..][..2];
+                let x = &tokens[t][b].as_chunks::<2>().0[i];
                 even[t].add_with_offset(dot_unsigned(first, &x[0]), scales[2 * i], &x[0]);
                 odd[t].add_with_offset(dot_unsigned(second, &x[1]), scales[2 * i + 1], &x[1]);
             }

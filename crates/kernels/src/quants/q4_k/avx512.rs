@@ -12,16 +12,13 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |[block]: &[BlockQ4_K; 1]| {
-        // The high nibbles, which are every second 32 weights, stay in place and so are 16 times too large.
-        let nibbles = _mm512_setr_epi64(LOW, LOW, LOW, LOW, LOW << 4, LOW << 4, LOW << 4, LOW << 4);
-        let pair = |i: usize| _mm512_and_si512(load_twice(&block.qs.as_chunks().0[i]), nibbles);
+        let bytes = fours_of_lanes(load_128(&block.qs), |block, half| block / 2 * 8 + 4 * half);
+        let quants = nibbles_in_place(bytes, |block, _| block % 2 == 1);
         let steps = dwords(|i| if i < 8 && i % 2 == 1 { 1.0 / 16.0f32 } else { 1.0 }.to_bits());
         let scales = _mm512_mul_ps(scales_and_mins(block), _mm512_castsi512_ps(steps));
-        weights([pair(0), pair(1), pair(2), pair(3)], scales)
+        weights(quants, scales)
     });
 }
-
-const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
 
 /// 256 weights of their quants and [`scales_and_mins`].
 #[inline]
@@ -29,7 +26,7 @@ const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
 pub(in crate::quants) fn weights(quants: [__m512i; 4], scales: __m512) -> Weights<true> {
     let mins = _mm512_permutexvar_ps(lanes_of(|block, _| 8 + block as u32), scales);
     let scales = _mm512_permutexvar_ps(lanes_of(|block, _| block as u32), scales);
-    Weights::new(quants, scales, mins)
+    Weights::with_mins(quants, scales, mins)
 }
 
 /// `d · s` of the eight 32 weights of a block of Q4_K or Q5_K, then `dmin · m`. The block begins with `d`,

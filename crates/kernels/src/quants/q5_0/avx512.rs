@@ -9,11 +9,9 @@ use crate::x86_512::*;
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) {
     dot_rows(rows, x, n_tokens, out, |blocks: &[BlockQ5_0; 8]| {
-        let pair = |i: usize| {
-            let [first, second] = [&blocks[i], &blocks[i + 1]];
-            fifth_bits(nibbles(&first.qs, &second.qs), first.qh, second.qh)
-        };
+        let bytes = fours_of_lanes(load_each(|i| &blocks[i].qs), |block, _| 4 * block);
+        let quants = fifth_bits(nibbles(bytes, |_, half| half == 1), |i| blocks[i].qh);
         let d = lanes_of_blocks(halves(|i| blocks[i].d));
-        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], d, _mm512_set1_ps(16.0))
+        Weights::raised(quants, _mm512_set1_epi8(112), d)
     });
 }

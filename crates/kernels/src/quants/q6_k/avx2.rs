@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::BlockQ6_K;
 use crate::activations::Q8Block;
-use crate::block::{blocks, by_few};
+use crate::block::{blocks, by_few, of_tokens};
 use crate::x86::{Sums, half, load_32, pairs_signed, prefetch_after, totals};
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -16,9 +16,9 @@ pub(super) fn dot(row: &[u8], x: &[Q8Block], out: &mut [f32]) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_few<const N: usize>(row: &[BlockQ6_K], x: &[Q8Block]) -> [f32; N] {
-    let x_len = 8 * row.len();
-    assert_eq!(x.len(), N * x_len, "eight activation blocks for every 256 weights");
+    assert_eq!(x.len(), N * 8 * row.len(), "eight activation blocks for every 256 weights");
     let (mut even, mut odd) = ([Sums::zero(); N], [Sums::zero(); N]);
+    let tokens = of_tokens::<_, N, 8>(x, row.len());
     for (b, block) in row.iter().enumerate() {
         let d = half(block.d);
         let halves = block.ql.as_chunks::<64>().0.iter().zip(block.qh.as_chunks::<32>().0);
@@ -28,7 +28,7 @@ fn dot_few<const N: usize>(row: &[BlockQ6_K], x: &[Q8Block]) -> [f32; N] {
             prefetch_after(qh);
             let weights = unpack(ql.as_chunks::<32>().0, load_32(qh));
             for t in 0..N {
-                let x = &x[t * x_len + 8 * b + 4 * i..][..4];
+                let x = &tokens[t][b].as_chunks::<4>().0[i];
                 even[t].add(dot_scaled(weights[0], scales[0], &x[0]), d, &x[0]);
                 odd[t].add(dot_scaled(weights[1], scales[1], &x[1]), d, &x[1]);
                 even[t].add(dot_scaled(weights[2], scales[2], &x[2]), d, &x[2]);

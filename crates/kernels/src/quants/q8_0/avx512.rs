@@ -1,7 +1,5 @@
 //! Q8_0 in AVX-512.
 
-use std::arch::x86_64::*;
-
 use super::BlockQ8_0;
 use crate::activations::Q8Group;
 use crate::x86_512::*;
@@ -11,6 +9,6 @@ pub(super) fn dot(rows: &[u8], x: &[Q8Group], n_tokens: usize, out: &mut [f32]) 
     dot_rows(rows, x, n_tokens, out, |blocks: &[BlockQ8_0; 8]| {
         let pair = |i: usize| signed_pair(&blocks[i].qs, &blocks[i + 1].qs);
         let d = lanes_of_blocks(halves(|i| blocks[i].d));
-        Weights::<false>::new([pair(0), pair(2), pair(4), pair(6)], d, _mm512_set1_ps(128.0))
+        Weights::new(by_lane([pair(0), pair(2), pair(4), pair(6)]), d)
     });
 }

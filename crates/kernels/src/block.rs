@@ -84,6 +84,10 @@ unsafe impl<B: QuantBlock> Bytes for B {}
 
 /// 32 numbers, one beside the other, of a format whose numbers are floats.
 pub(crate) trait FloatBlock: Bytes {
+    /// Whether the numbers are bfloat16.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AMX has a way of its own for them"))]
+    const IS_BF16: bool = false;
+
     /// Expands 32 numbers of each of 16 rows.
     fn expand<R: gemm::Rows<Self>>(rows: &R, panel: &mut gemm::FloatPanel);
 }

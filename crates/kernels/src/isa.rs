@@ -28,6 +28,11 @@ pub enum Isa {
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx512,
+    /// AVX-512, and tiles of bfloat16 (AMX: Sapphire Rapids and onwards) for the products of many tokens. Not the default until
+    /// it has been measured: see [`Isa::best`].
+    #[cfg(target_arch = "x86_64")]
+    #[non_exhaustive]
+    Amx,
     /// NEON with the dot products of bytes (ARMv8.2 with dotprod: Apple M1, Graviton 2 and onwards).
     #[cfg(target_arch = "aarch64")]
     #[non_exhaustive]
@@ -41,6 +46,15 @@ pub enum Isa {
 impl Isa {
     /// Those this CPU can run, slowest first. Never empty.
     pub fn available() -> Vec<Isa> {
+        #[cfg(target_arch = "x86_64")]
+        let has_avx512 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni");
         let candidates = [
             (Isa::Scalar, true),
             #[cfg(target_arch = "x86_64")]
@@ -51,17 +65,9 @@ impl Isa {
                     && is_x86_feature_detected!("f16c"),
             ),
             #[cfg(target_arch = "x86_64")]
-            (
-                Isa::Avx512,
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vnni"),
-            ),
+            (Isa::Avx512, has_avx512),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Amx, has_avx512 && may_use_tiles()),
             #[cfg(target_arch = "aarch64")]
             (Isa::Neon, is_aarch64_feature_detected!("dotprod")),
             #[cfg(target_arch = "aarch64")]
@@ -70,9 +76,18 @@ impl Isa {
         candidates.into_iter().filter(|(_, can_run)| *can_run).map(|(isa, _)| isa).collect()
     }
 
-    /// The fastest this CPU can run.
+    /// The fastest this CPU can run, of those that were measured.
     pub fn best() -> Isa {
-        Self::available().last().copied().unwrap_or(Isa::Scalar)
+        Self::available().last().map_or(Isa::Scalar, |isa| isa.vectors())
+    }
+
+    /// What its kernels for vectors are: its own, or those of the instruction set that it adds tiles to.
+    pub(crate) fn vectors(self) -> Isa {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512,
+            isa => isa,
+        }
     }
 
     /// Lower-case name, as flags and logs show it.
@@ -83,6 +98,8 @@ impl Isa {
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => "amx",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -95,7 +112,7 @@ impl Isa {
     pub fn has_bf16(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => is_x86_feature_detected!("avx512bf16"),
+            Isa::Avx512 | Isa::Amx => is_x86_feature_detected!("avx512bf16"),
             _ => false,
         }
     }
@@ -114,12 +131,52 @@ impl Isa {
             Isa::Avx2 => unsafe { with_avx2(body) },
             // SAFETY: likewise an `Isa::Avx512`, and the extensions below.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { with_avx512(body) },
+            Isa::Avx512 | Isa::Amx => unsafe { with_avx512(body) },
             // What these have beyond the baseline of their architecture is of no use to loops over floats.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonI8mm => body(),
         }
     }
+}
+
+/// Whether the CPU has tiles of bfloat16, the system saves them, and this process may use them.
+///
+/// The state of tiles is large, so Linux wants to be asked for it (arch_prctl(2), since 5.16). It refuses where a thread has a
+/// stack for signals that is too small for that state. To ask again is harmless.
+#[cfg(target_arch = "x86_64")]
+fn may_use_tiles() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+    const OSXSAVE: u32 = 1 << 27;
+    const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
+    const TILE_STATE: u64 = 1 << 17 | 1 << 18;
+
+    #[target_feature(enable = "xsave")]
+    fn enabled_states() -> u64 {
+        // SAFETY: register 0 is there where the system has set OSXSAVE, which the caller has looked at.
+        unsafe { _xgetbv(0) }
+    }
+    // Leaf 7 is there where the CPU has AVX2.
+    let (first, seventh) = (__cpuid(1), __cpuid_count(7, 0));
+    is_x86_feature_detected!("avx2")
+        && first.ecx & OSXSAVE != 0
+        && seventh.edx & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
+        // SAFETY: OSXSAVE says that the instruction is there.
+        && unsafe { enabled_states() } & TILE_STATE == TILE_STATE
+        && is_permitted()
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn is_permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // SAFETY: the call takes two numbers and touches no memory of the process.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn is_permitted() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]

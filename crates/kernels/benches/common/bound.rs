@@ -55,6 +55,8 @@ fn bounds(isa: Isa) -> Vec<Bound> {
             }
             bounds
         }
+        // The unit's own rate has not been measured yet.
+        Isa::Amx { .. } => Vec::new(),
         Isa::Scalar => Vec::new(),
     }
 }

@@ -129,7 +129,7 @@ pub fn quantize_q8(isa: Isa, x: &[f32], out: &mut [Q8Block]) {
         Isa::Scalar => x.iter().zip(out).for_each(|(x, block)| *block = quantize_block(x)),
         // SAFETY: an `Isa::Avx2` proves that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantize(x, out) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { avx2::quantize(x, out) },
         // The plain loops vectorise: NEON is the baseline of its architecture.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::NeonI8mm => x.iter().zip(out).for_each(|(x, block)| *block = quantize_block(x)),
@@ -145,9 +145,9 @@ pub fn quantize_q8_groups(isa: Isa, x: &[f32], groups: &mut [Q8Group]) {
     assert!(rest.is_empty(), "a row is a whole number of blocks");
     assert_eq!(groups.len(), n_groups(blocks.len()), "as many groups as the row takes");
     match isa {
-        // SAFETY: an `Isa::Avx512` proves that this CPU has what the kernel is compiled for.
+        // SAFETY: both prove that this CPU has what the kernel is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::quantize(blocks, groups) },
+        Isa::Avx512 | Isa::Amx => unsafe { avx512::quantize(blocks, groups) },
         _ => {
             let mut groups = groups;
             for x in x.chunks(GROUP_BLOCKS * Q8_LEN) {

@@ -96,7 +96,7 @@ impl Products {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonI8mm => neon::products::<E>(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => x86::products::<E>(isa),
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => x86::products::<E>(isa.vectors()),
         }
     }
 }

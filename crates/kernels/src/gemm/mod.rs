@@ -24,6 +24,8 @@
 //! in another order than `dot` adds them, so the last bits differ from those of a single token.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -54,6 +56,8 @@ pub(crate) type Product = [[f32; ROWS]; TOKENS];
 pub(crate) enum Gemm {
     Quants(Functions<Quants>),
     Floats(Functions<Floats>),
+    #[cfg(target_arch = "x86_64")]
+    Bf16(Functions<numbers::Bf16>),
 }
 
 /// See [`Gemm`].
@@ -63,11 +67,12 @@ pub(crate) struct Functions<N: Numbers> {
     /// are missing has no meaning.
     expand: fn(&[u8], usize, &mut [N::Panel]),
     /// Multiplies panels, one after another and as many as products, for the first `n` tokens of a tile:
-    /// `(panels, tile, n, out)`.
+    /// `(unit, panels, tile, n, out)`.
     multiply: Multiply<N>,
 }
 
-type Multiply<N> = fn(&[<N as Numbers>::Panel], &[<N as Numbers>::Tile], usize, &mut [Product]);
+type Multiply<N> =
+    fn(&<N as Numbers>::Unit, &[<N as Numbers>::Panel], &[<N as Numbers>::Tile], usize, &mut [Product]);
 
 /// Panels that are multiplied together at most. Where registers are many, a load of activations serves two.
 const PANELS: usize = 2;
@@ -106,13 +111,13 @@ trait RegisterTile {
         // SAFETY (of all the calls): the caller's.
         match (B::HALVES, B::MINS) {
             // SAFETY: as above.
-            (false, false) => |w, x, n, out| unsafe { Self::multiply::<false, false>(w, x, n, out) },
+            (false, false) => |(), w, x, n, out| unsafe { Self::multiply::<false, false>(w, x, n, out) },
             // SAFETY: as above.
-            (false, true) => |w, x, n, out| unsafe { Self::multiply::<false, true>(w, x, n, out) },
+            (false, true) => |(), w, x, n, out| unsafe { Self::multiply::<false, true>(w, x, n, out) },
             // SAFETY: as above.
-            (true, false) => |w, x, n, out| unsafe { Self::multiply::<true, false>(w, x, n, out) },
+            (true, false) => |(), w, x, n, out| unsafe { Self::multiply::<true, false>(w, x, n, out) },
             // SAFETY: as above.
-            (true, true) => |w, x, n, out| unsafe { Self::multiply::<true, true>(w, x, n, out) },
+            (true, true) => |(), w, x, n, out| unsafe { Self::multiply::<true, true>(w, x, n, out) },
         }
     }
 }
@@ -132,6 +137,8 @@ impl Gemm {
             Isa::Avx2 => Some(Gemm::Quants(avx2::quants::<B>())),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Some(Gemm::Quants(avx512::quants::<B>())),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Some(Gemm::Bf16(amx::quants::<B>())),
         }
     }
 
@@ -144,7 +151,9 @@ impl Gemm {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(Gemm::Floats(avx2::floats::<B>())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Some(Gemm::Floats(avx512::floats::<B>())),
+            Isa::Amx if B::IS_BF16 => Some(Gemm::Bf16(amx::floats::<B>())),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Amx => Some(Gemm::Floats(avx512::floats::<B>())),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Functions, Gemm, ROWS, TOKENS};
 use crate::activations::{Q8_LEN, Q8Block};
+use crate::isa::Isa;
 use crate::matmul::{Forms, InputRows};
 
 /// What the buffers of panels and tiles are made of, whatever numbers these hold: a line of the cache.
@@ -40,9 +41,11 @@ pub(super) fn cast_mut<B: Block>(lines: &mut [Line]) -> &mut [B] {
 pub(crate) enum Kind {
     Quants,
     Floats,
+    #[cfg(target_arch = "x86_64")]
+    Bf16,
 }
 
-/// One of the two kinds of numbers.
+/// One of the kinds of numbers.
 pub(crate) trait Numbers: Copy + Sized {
     /// 32 weights of each of [`ROWS`] rows.
     type Panel: Block;
@@ -53,8 +56,13 @@ pub(crate) trait Numbers: Copy + Sized {
     const MAX_TOKENS: usize;
     /// What a tile is made from.
     const FORMS: Forms;
-    /// Which of the two.
+    /// Which it is.
     const KIND: Kind;
+    /// What a worker sets up for its products, and takes down after them.
+    type Unit;
+
+    /// Sets it up.
+    fn unit(isa: Isa) -> Self::Unit;
 
     /// The functions of a format that has panels of this kind.
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>>;
@@ -129,6 +137,9 @@ impl Numbers for Quants {
     const MAX_TOKENS: usize = usize::MAX;
     const FORMS: Forms = Forms { blocks: true, groups: false };
     const KIND: Kind = Kind::Quants;
+    type Unit = ();
+
+    fn unit(_: Isa) {}
 
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Quants(functions) = gemm { Some(functions) } else { None }
@@ -148,6 +159,9 @@ impl Numbers for Floats {
     const MAX_TOKENS: usize = 240;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Floats;
+    type Unit = ();
+
+    fn unit(_: Isa) {}
 
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Floats(functions) = gemm { Some(functions) } else { None }
@@ -156,6 +170,66 @@ impl Numbers for Floats {
     fn set(tile: &mut [FloatTile], token: usize, input: &InputRows) {
         for (tile, x) in tile.iter_mut().zip(input.floats.as_chunks::<Q8_LEN>().0) {
             tile.0[token] = *x;
+        }
+    }
+}
+
+/// bfloat16, which AMX multiplies in tiles.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bf16;
+
+/// 32 weights of each of [`ROWS`] rows as bfloat16: `0[i][r]` are weights `2i` and `2i + 1` of row `r`.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Bf16Panel(pub(super) [[[u16; 2]; ROWS]; Q8_LEN / 2]);
+
+/// 32 activations of each of [`TOKENS`] tokens as bfloat16.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Bf16Tile(pub(super) [[u16; Q8_LEN]; TOKENS]);
+
+// SAFETY: an array of numbers whose size is a multiple of the alignment, repr(C).
+#[cfg(target_arch = "x86_64")]
+unsafe impl Block for Bf16Panel {}
+// SAFETY: likewise.
+#[cfg(target_arch = "x86_64")]
+unsafe impl Block for Bf16Tile {}
+
+#[cfg(target_arch = "x86_64")]
+impl PanelBlock {
+    pub(super) const ZERO: Self =
+        PanelBlock { quants: [[0; 4 * ROWS]; Q8_LEN / 4], scales: [[0.0; ROWS]; 2], mins: [[0.0; ROWS]; 2] };
+}
+
+#[cfg(target_arch = "x86_64")]
+impl FloatPanel {
+    pub(super) const ZERO: Self = FloatPanel([[0.0; ROWS]; Q8_LEN]);
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Numbers for Bf16 {
+    type Panel = Bf16Panel;
+    type Tile = Bf16Tile;
+
+    const MAX_TOKENS: usize = usize::MAX;
+    const FORMS: Forms = Forms { blocks: false, groups: false };
+    const KIND: Kind = Kind::Bf16;
+    type Unit = super::amx::tiles::Tiles;
+
+    fn unit(isa: Isa) -> Self::Unit {
+        super::amx::tiles::Tiles::new(isa)
+    }
+
+    fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
+        if let Gemm::Bf16(functions) = gemm { Some(functions) } else { None }
+    }
+
+    fn set(tile: &mut [Bf16Tile], token: usize, input: &InputRows) {
+        for (tile, x) in tile.iter_mut().zip(input.floats.as_chunks::<Q8_LEN>().0) {
+            tile.0[token] = x.map(|x| half::bf16::from_f32(x).to_bits());
         }
     }
 }

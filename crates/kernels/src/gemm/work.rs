@@ -26,7 +26,13 @@ pub(crate) fn n_lines(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
         (tiles, fewest.max(PANEL_BYTES / size_of::<Line>()))
     }
     let (quants, floats) = (of::<Quants>(n_tokens, n_blocks), of::<Floats>(n_tokens, n_blocks));
-    (quants.0.max(floats.0), quants.1.max(floats.1))
+    let most = (quants.0.max(floats.0), quants.1.max(floats.1));
+    #[cfg(target_arch = "x86_64")]
+    let most = {
+        let tiles = of::<super::numbers::Bf16>(n_tokens, n_blocks);
+        (most.0.max(tiles.0), most.1.max(tiles.1))
+    };
+    most
 }
 
 /// Panels with rows of so many blocks that a worker expands before tiles meet them: a multiple of those that are
@@ -60,6 +66,8 @@ impl Call<'_> {
     ) {
         self.multiply_with::<Quants>(jobs, input, tiles, workers);
         self.multiply_with::<Floats>(jobs, input, tiles, workers);
+        #[cfg(target_arch = "x86_64")]
+        self.multiply_with::<super::numbers::Bf16>(jobs, input, tiles, workers);
     }
 
     fn multiply_with<N: Numbers>(
@@ -83,10 +91,10 @@ impl Call<'_> {
             let this = &*self;
             this.pool.run(&|worker| {
                 let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-                let panels = cast_mut(&mut buf.panels);
+                let (unit, panels) = (N::unit(this.isa), cast_mut(&mut buf.panels));
                 while let Some((job, rows)) = this.portion::<N>(jobs, next.fetch_add(1, Ordering::Relaxed)) {
                     // SAFETY: portions are disjoint, and the counter hands out each once.
-                    unsafe { this.multiply_rows::<N>(job, rows, tokens.clone(), tiles, panels) };
+                    unsafe { this.multiply_rows::<N>(&unit, job, rows, tokens.clone(), tiles, panels) };
                 }
             });
         }
@@ -141,6 +149,7 @@ impl Call<'_> {
     /// No other call at the same time may have any of `rows` of the same job.
     unsafe fn multiply_rows<N: Numbers>(
         &self,
+        unit: &N::Unit,
         job: &MatmulJob<'_>,
         rows: Range<usize>,
         tokens: Range<usize>,
@@ -161,7 +170,7 @@ impl Call<'_> {
                 let products = &mut products[..panels.len() / self.n_blocks];
                 let starts = starts.clone().skip(i * PANELS).take(PANELS);
                 starts.clone().for_each(|start| job.prefetch_tile(first..first + n, start));
-                (functions.multiply)(panels, tile, n, products);
+                (functions.multiply)(unit, panels, tile, n, products);
                 for (start, product) in starts.zip(products) {
                     let end = (start + ROWS).min(rows.end);
                     if end - start == ROWS {

@@ -22,8 +22,8 @@ macro_rules! with_kernels {
     (@ $ops:ident avx512) => {
         match $ops.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => QuantOps {
-                // SAFETY: an `Isa::Avx512` proves that this CPU has what the kernel is compiled for.
+            Isa::Avx512 | Isa::Amx => QuantOps {
+                // SAFETY: both prove that this CPU has what the kernel is compiled for.
                 dot: crate::registry::Dot::Q8Groups(|rows, x, n, out| unsafe { avx512::dot(rows, x, n, out) }),
                 ..$ops
             },

@@ -21,7 +21,7 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
             each_row(rows, x, n, out, |row, x, out| unsafe { neon::dot::<B>(row, x, out) });
         }),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => (
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => (
             |row, out| {
                 Isa::Avx2.run(
                     #[inline(always)]
@@ -49,7 +49,7 @@ pub(super) fn ops<B: QuantBlock>(isa: Isa) -> QuantOps {
 pub(super) fn ops_with_encode<B: Quantize>(isa: Isa) -> QuantOps {
     let encode: Encode = match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => |x, row| {
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => |x, row| {
             Isa::Avx2.run(
                 #[inline(always)]
                 || encode::<B>(x, row),

@@ -3,7 +3,7 @@
 
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups};
 use metallic_kernels::registry::Dots;
-use metallic_kernels::{Dot, QuantOps};
+use metallic_kernels::{Dot, Isa, QuantOps};
 
 /// A reproducible source of numbers (SplitMix64).
 pub(crate) struct Random(pub(crate) u64);
@@ -50,6 +50,12 @@ pub(crate) fn is_sane(ops: &QuantOps, row: &[u8]) -> bool {
     let mut weights = vec![0.0; row.len() / ops.ggml_type.block_bytes() * ops.ggml_type.block_len()];
     (ops.decode)(row, &mut weights);
     weights.iter().all(|w| w.abs() < 1e20)
+}
+
+/// The instruction sets whose products take activations in 8 bits, and floats as they are. Those of AMX are tested beside its
+/// kernels.
+pub(crate) fn exact_isas() -> impl Iterator<Item = Isa> {
+    Isa::available().into_iter().filter(|isa| isa.name() != "amx")
 }
 
 /// The product of one row with one token.

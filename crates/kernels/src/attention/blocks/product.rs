@@ -34,7 +34,7 @@ pub(in crate::attention) fn products<B: Blocks>(isa: Isa) -> Products {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => x86::avx2::<B>(of_floats),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::avx512::<B>(of_floats),
+        Isa::Avx512 | Isa::Amx => x86::avx512::<B>(of_floats),
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn floats<B: FloatBlock>() -> Functions<Floats> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx2` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_floats::<B>(rows, row_bytes, panel) },
-        multiply: |panels, tile, n, out| {
+        multiply: |(), panels, tile, n, out| {
             // SAFETY: likewise.
             one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply_floats(panel, tile, n, out) });
         },

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
-use super::super::{Floats, Functions};
+use super::super::{Floats, Functions, ROWS};
 use super::columns::Avx512Rows;
 use super::{Kernel, Part, load_floats, multiply};
 use crate::activations::Q8_LEN;
@@ -18,15 +18,20 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx512` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
         // SAFETY: likewise.
-        multiply: |panels, tile, n, out| unsafe { multiply::<Blocks, AT_ONCE>(panels, tile, n, out) },
+        multiply: |(), panels, tile, n, out| unsafe { multiply::<Blocks, AT_ONCE>(panels, tile, n, out) },
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn expand<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [FloatPanel]) {
-    for_each_block(rows, row_bytes, panel, 1, |blocks, panel| {
-        B::expand(&Avx512Rows::new(blocks), &mut panel[0]);
-    });
+    for_each_block(rows, row_bytes, panel, 1, |blocks, panel| expand_block::<B>(blocks, &mut panel[0]));
+}
+
+/// Expands 32 numbers of each row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in crate::gemm) fn expand_block<B: FloatBlock>(blocks: [&B; ROWS], panel: &mut FloatPanel) {
+    B::expand(&Avx512Rows::new(blocks), panel);
 }
 
 struct Blocks;

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{PanelBlock, TileBlock, TileRow};
-use super::super::{Functions, Product, Quants, RegisterTile};
+use super::super::{Functions, Product, Quants, ROWS, RegisterTile};
 use super::columns::Avx512Rows;
 use super::{Kernel, Part, load_floats, multiply};
 use crate::activations::Q8_LEN;
@@ -25,9 +25,14 @@ pub(in crate::gemm) fn quants<B: QuantBlock>() -> Functions<Quants> {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn expand<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [PanelBlock]) {
     let per_block = const { B::TYPE.block_len() / Q8_LEN };
-    for_each_block(rows, row_bytes, panel, per_block, |blocks, panel| {
-        B::expand(&Avx512Rows::new(blocks), panel);
-    });
+    for_each_block(rows, row_bytes, panel, per_block, |blocks, panel| expand_block::<B>(blocks, panel));
+}
+
+/// Expands a block of each row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in crate::gemm) fn expand_block<B: QuantBlock>(blocks: [&B; ROWS], panel: &mut [PanelBlock]) {
+    B::expand(&Avx512Rows::new(blocks), panel);
 }
 
 struct Avx512;

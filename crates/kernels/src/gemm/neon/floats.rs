@@ -14,7 +14,7 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     // SAFETY: NEON is in the baseline of the architecture.
     Functions {
         expand: expand::<B>,
-        multiply: |panels, tile, n, out| {
+        multiply: |(), panels, tile, n, out| {
             one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply(panel, tile, n, out) });
         },
     }

@@ -122,6 +122,8 @@ impl FloatBlock for Run<f16, 2> {
 }
 
 impl FloatBlock for Run<bf16, 2> {
+    const IS_BF16: bool = true;
+
     #[inline(always)]
     fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {
         expand_pairs(rows, panel, |pair| ((pair << 16).float(), (pair & 0xffff_0000).float()));
@@ -184,7 +186,7 @@ pub(super) fn ops<T: Number<N>, const N: usize>(isa: Isa) -> QuantOps {
             QuantOps { isa, dot, gemm: (T::GEMM)(isa), ..scalar }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => {
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => {
             let dot = Dot::F32(|rows, x, n, out| each_row(rows, x, n, out, T::DOT_AVX2));
             QuantOps { isa, dot, gemm: (T::GEMM)(isa), ..scalar }
         }

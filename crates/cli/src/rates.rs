@@ -96,6 +96,7 @@ enum Phase {
 
 /// A product of a size.
 struct Product {
+    phase: Phase,
     ggml_type: GgmlType,
     row_len: usize,
     n_rows: usize,
@@ -124,7 +125,7 @@ impl Product {
                 Phase::Decode => (1, n_threads as u64 * CACHED_BYTES / row_bytes),
             };
             let [row_len, n_rows, n_tokens] = [row_len, n_rows.max(1), n_tokens].map(|n| n as usize);
-            let kind = Self { ggml_type: tensor.ggml_type(), row_len, n_rows, n_tokens };
+            let kind = Self { phase, ggml_type: tensor.ggml_type(), row_len, n_rows, n_tokens };
             match kinds.iter_mut().find(|(known, _)| known.is_like(&kind)) {
                 Some((_, sum)) => *sum += weights,
                 None => kinds.push((kind, weights)),
@@ -158,7 +159,7 @@ impl Product {
 
     /// Two operations for each weight and token, by the best of the calls, as the others were disturbed.
     fn operations_a_second(&self, n_threads: usize, isa: Isa) -> metallic::Result<Option<f64>> {
-        let &Self { ggml_type, row_len, n_rows, n_tokens } = self;
+        let &Self { phase, ggml_type, row_len, n_rows, n_tokens } = self;
         let mut cpu = Cpu::new(n_threads, isa)?;
         let row_bytes = ggml_type.row_bytes(row_len as u64).unwrap_or(0) as usize;
         // Any weights do, as long as scales are ordinary numbers: 0x2222 is 0.012 as 16 bits.
@@ -168,8 +169,10 @@ impl Product {
         let values: Vec<f32> = (0..n_tokens * row_len).map(|i| (i % 251) as f32 - 125.0).collect();
         cpu.write(&values, &mut input);
         let mut out = cpu.buffer("a product", n_tokens * n_rows)?;
-        let tokens =
-            if n_tokens == 1 { Tokens { gemv: 1, gemm: 0 } } else { Tokens { gemv: 0, gemm: n_tokens } };
+        let tokens = match phase {
+            Phase::Prefill => Tokens { gemv: 0, gemm: n_tokens },
+            Phase::Decode => Tokens { gemv: n_tokens, gemm: 0 },
+        };
         let (began, mut best) = (Instant::now(), Duration::MAX);
         while began.elapsed() < PRODUCT_TIME {
             let started = Instant::now();

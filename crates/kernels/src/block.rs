@@ -4,33 +4,6 @@
 //! and for some formats a minimum. So a format only has to say how it [unpacks](QuantBlock::unpack);
 //! decoding and the integer dot product follow, written once here.
 
-/// Writes the products of a row with some tokens, as many tokens at a time as `$kernel` is made for: `$n`, from the most on.
-macro_rules! by_few {
-    ($x:ident, $out:ident, [$($n:literal),+], $kernel:expr) => {{
-        let x_len = $x.len() / $out.len().max(1);
-        let (mut x, mut out) = ($x, $out);
-        $(while let Some(few) = out.first_chunk_mut::<$n>() {
-            *few = $kernel(&x[..$n * x_len]);
-            x = &x[$n * x_len..];
-            out = &mut std::mem::take(&mut out)[$n..];
-        })+
-    }};
-}
-pub(crate) use by_few;
-
-/// The activations of each of `N` tokens, which lie one after another, `L` for each of `n` blocks.
-///
-/// # Panics
-/// If there are fewer.
-#[inline(always)]
-pub(crate) fn of_tokens<X, const N: usize, const L: usize>(x: &[X], n: usize) -> [&[[X; L]]; N] {
-    let (mut tokens, x_len) = ([&[][..]; N], x.len() / N);
-    for (t, token) in tokens.iter_mut().enumerate() {
-        *token = &x[t * x_len..].as_chunks().0[..n];
-    }
-    tokens
-}
-
 use metallic_gguf::GgmlType;
 
 use crate::activations::Q8Block;
@@ -127,6 +100,34 @@ pub(crate) trait Quantize: QuantBlock {
     /// The block nearest to `x`, which holds `TYPE.block_len()` values. Any float is accepted; where one
     /// isn't finite the block is of no use, but nothing panics.
     fn quantize(x: &[f32]) -> Self;
+}
+
+/// Writes the products of a row with some tokens, as many tokens at a time as `$kernel` is made for: `$n`, from the most on.
+macro_rules! by_few {
+    ($x:ident, $out:ident, [$($n:literal),+], $kernel:expr) => {{
+        let x_len = $x.len() / $out.len().max(1);
+        let (mut x, mut out) = ($x, $out);
+        $(while let Some(few) = out.first_chunk_mut::<$n>() {
+            *few = $kernel(&x[..$n * x_len]);
+            x = &x[$n * x_len..];
+            out = &mut std::mem::take(&mut out)[$n..];
+        })+
+    }};
+}
+pub(crate) use by_few;
+
+/// The activations of each of `N` tokens, which lie one after another, `L` for each of `n` blocks.
+///
+/// # Panics
+/// If there are fewer.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn of_tokens<X, const N: usize, const L: usize>(x: &[X], n: usize) -> [&[[X; L]]; N] {
+    let (mut tokens, x_len) = ([&[][..]; N], x.len() / N);
+    for (t, token) in tokens.iter_mut().enumerate() {
+        *token = &x[t * x_len..].as_chunks().0[..n];
+    }
+    tokens
 }
 
 /// The blocks of a row.

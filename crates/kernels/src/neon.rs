@@ -214,9 +214,7 @@ impl Sums {
     }
 }
 
-/// The dot product of a row: `add` adds the `i`-th 32 weights of a block to the sums. Two are under way at a time, for
-/// a sum can take the next only when the addition before is done; they take turns, so that `add` is called, and its
-/// code is, in one place.
+/// The dot products of a row with each token of `x`: `add` adds the `i`-th 32 weights of a block to the sums.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) fn dot_blocks<B: QuantBlock>(
@@ -229,7 +227,8 @@ pub(crate) fn dot_blocks<B: QuantBlock>(
     by_few!(x, out, [4, 2, 1], |x| dot_few(row, x, &add));
 }
 
-/// Two sums are under way for each token, for one can take the next block only when the addition before is done.
+/// Two sums are under way for each token, for one can take the next block only when the addition before is done; they take
+/// turns, so that `add` is called, and its code is, in one place.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn dot_few<B: QuantBlock, const N: usize>(

@@ -72,7 +72,7 @@ pub struct QuantOps {
     pub swap_bytes: fn(&mut [u8]),
     /// Row × activations.
     pub dot: Dot,
-    /// The way of many tokens, where there is one that is faster than `dot` for each.
+    /// GEMM, where the type has it.
     pub(crate) gemm: Option<Gemm>,
 }
 

@@ -363,7 +363,7 @@ pub(crate) fn pairs_of_halves<B: QuantBlock>(blocks: &[B; 8]) -> __m512 {
 /// The dot products of rows with the groups of each token; `unpack` makes weights of the `N` blocks that hold 256.
 ///
 /// # Panics
-/// If `rows` isn't as many rows as `out` has for each token, of as many blocks as `x` is groups for.
+/// If `rows`, `x` and `out` don't go with each other: as many products for each token as rows, as many groups as a row takes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) fn dot_rows<B: QuantBlock, const N: usize, const MINS: bool>(

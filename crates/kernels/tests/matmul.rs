@@ -274,8 +274,11 @@ fn scratch_reserved_is_scratch_enough() {
     let pool = ThreadPool::new(1).unwrap();
     let mut scratch = ActivationBuf::new(Isa::best());
     scratch.reserve(1, 3, 64);
-    let n_bytes = ActivationBuf::reserved_bytes(Isa::Scalar, 1, 3, 64);
-    assert_eq!(n_bytes, 6 * size_of::<Q8Block>() as u64 + 3 * 64 * 4);
+    let n_bytes = |n_threads, n_rows| ActivationBuf::reserved_bytes(Isa::Scalar, n_threads, n_rows, 64);
+    let of_row = 2 * size_of::<Q8Block>() as u64 + 64 * 4;
+    assert_eq!(n_bytes(1, 3), 3 * of_row);
+    // More are made by all threads together, at most 32 at a time.
+    assert_eq!([n_bytes(2, 4), n_bytes(2, 40)], [(2 * 3 + 4) * of_row, (2 * 3 + 32) * of_row]);
     let row = vec![0; GgmlType::Q4_0.block_bytes() * 2];
     let mut out = [1.0; 3];
     let matrix = Matrix::new(ops(GgmlType::Q4_0, Isa::best()), 64, &row);

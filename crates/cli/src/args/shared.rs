@@ -168,8 +168,8 @@ pub(crate) struct AnswerArgs {
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 
-    /// Read what was said before anew with each turn, instead of keeping what was computed when it was said: the same
-    /// conversation then has the same answers, to the last bit, as if it had been read at once
+    /// Read anew with each turn what was computed in another way than it would be now, such as earlier answers: the same
+    /// conversation then has the same answer, to the last bit, as if it were read at once
     #[arg(long)]
     pub(crate) exact: bool,
 

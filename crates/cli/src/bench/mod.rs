@@ -169,6 +169,7 @@ impl Bench<'_> {
         let meter = Meter::start(self.model);
         let mut samples = Vec::new();
         for _ in 0..n_repetitions {
+            self.return_to_depth(test)?;
             let started = Instant::now();
             self.once(test)?;
             samples.push(started.elapsed().max(SHORTEST));
@@ -177,6 +178,15 @@ impl Bench<'_> {
             self.bar.inc(1);
         }
         Ok(Measured { samples, cost: meter.stop(self.model) })
+    }
+
+    /// Reads what comes before a test again where the model can't be cut back, so that the test does not.
+    fn return_to_depth(&mut self, test: Test) -> metallic::Result<()> {
+        if self.model.config().can_be_cut_back() {
+            return Ok(());
+        }
+        self.sequences.iter().for_each(|&sequence| self.model.truncate_sequence(sequence, 0));
+        self.read(test, 0, test.n_depth, false)
     }
 
     /// Runs a test from its depth on. What an earlier run left there is written over.
@@ -221,7 +231,7 @@ impl Bench<'_> {
         let logits = n_tokens - usize::from(wants_logits)..n_tokens;
         let positions = start..start + n_tokens;
         // Each sequence has its own tokens, as experts are chosen by them.
-        let of = |i: usize| positions.clone().map(move |position| token(position + (i << 32), n_vocab));
+        let of = |i: usize| positions.clone().map(move |position| token(i, position, n_vocab));
         let tokens: Vec<Vec<u32>> = sequences.clone().map(|i| of(i).collect()).collect();
         let pieces = self.sequences[sequences].iter().zip(&tokens).map(|(&sequence, tokens)| Piece {
             sequence,
@@ -237,9 +247,10 @@ impl Bench<'_> {
     }
 }
 
-/// A token for a position: any, as speed does not depend on it but for the choice of experts, which wants
+/// A token for a position of a sequence: any, as speed does not depend on it but for the choice of experts, which wants
 /// variety. The same every time, by multiplicative hashing (Knuth, TAOCP 3, 6.4).
-fn token(position: usize, n_vocab: u64) -> u32 {
+fn token(sequence: usize, position: usize, n_vocab: u64) -> u32 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
-    (((position as u64 + 1).wrapping_mul(GOLDEN) >> 32) % n_vocab) as u32
+    let place = (sequence as u64) << 32 | position as u64;
+    (((place + 1).wrapping_mul(GOLDEN) >> 32) % n_vocab) as u32
 }

@@ -159,7 +159,8 @@ impl Row {
             samples_ts,
             isa: subject.isa.name(),
             read_gb_s: rates.memory.map(|rate| rate / 1e9),
-            weights_gb_s: (test.n_prompt == 0).then_some(weight_bytes * avg_ts / n_parallel / 1e9),
+            weights_gb_s: (test.n_prompt == 0)
+                .then_some(weight_bytes * avg_ts / n_parallel.min(n_batch as f64) / 1e9),
             streamed_bytes_per_token: stream.map(|stats| stats.read_bytes as f64 / (n_tokens * n_samples)),
             streamed_gb_s: streamed_rate.map(|rate| rate / 1e9),
             stream_waited: stream.map(|stats| stats.waited.as_secs_f64() / total_s),

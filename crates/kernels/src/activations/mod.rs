@@ -1,6 +1,6 @@
 //! Activations in 8 bits, as every integer kernel takes them.
 //!
-//! One layout serves all weight formats, so an input is quantized once however many matrices read it.
+//! One form serves all weight formats, so an input is quantized once however many matrices read it.
 //! One scale per 32 values: a scale per 256, as ggml's Q8_K has it, doubles the error and saves 2–4 %.
 
 #[cfg(target_arch = "x86_64")]

@@ -21,7 +21,7 @@
 //! token's broadcast activation in one multiplication and addition.
 //!
 //! A result depends on its row and its token alone, as everywhere in this crate. But its floats are added
-//! in another order than `dot` adds them, so the last bits differ from those of a single token.
+//! in another order than `dot` adds them, so the last bits differ from those of GEMV.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -123,7 +123,7 @@ trait RegisterTile {
 }
 
 impl Gemm {
-    /// The functions for blocks of type `B`; `None` where a product a token is faster.
+    /// The functions for blocks of type `B`; `None` on plain loops.
     pub(crate) fn of<B: QuantBlock>(isa: Isa) -> Option<Self> {
         match isa {
             Isa::Scalar => None,

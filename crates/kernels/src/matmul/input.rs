@@ -69,7 +69,7 @@ fn row_of(x: &[f32], token: usize, len: usize) -> &[f32] {
 }
 
 /// In which forms the weights of a call take their input.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Forms {
     pub(crate) blocks: bool,
     pub(crate) groups: bool,

@@ -66,7 +66,7 @@ impl<'a> MatmulJob<'a> {
         self.weights.row_bytes
     }
 
-    /// The way of many tokens, where the type has one and rows are as it needs them.
+    /// GEMM, where the type has it and rows are as it needs them.
     pub(crate) fn gemm(&self) -> Option<&Gemm> {
         self.weights.ops.gemm.as_ref().filter(|_| self.weights.row_len.is_multiple_of(Q8_LEN))
     }

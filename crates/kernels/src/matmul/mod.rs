@@ -211,6 +211,8 @@ pub struct Products<'a> {
     tokens: Tokens,
     input: &'a Input<'a>,
     row_len: usize,
+    /// What the rows that all workers made together hold: from which token on, in which forms.
+    made: Option<(usize, Forms)>,
     scratch: &'a mut ActivationBuf,
 }
 
@@ -233,7 +235,7 @@ impl<'a> Products<'a> {
         let isa = scratch.isa;
         let in_tiles = tokens.gemv..n_tokens;
         let call = gemm::Call { pool, isa, tokens: in_tiles, n_blocks: row_len / Q8_LEN, made: None };
-        Products { call, tokens, input, row_len, scratch }
+        Products { call, tokens, input, row_len, made: None, scratch }
     }
 
     /// Multiplies each job's matrix with the input.
@@ -266,7 +268,11 @@ impl<'a> Products<'a> {
                 }
             };
             if tokens.len() > OWN_TOKENS {
-                rows.fill_together(pool, isa, input, tokens.clone(), row_len, forms);
+                if self.made != Some((first, forms)) {
+                    rows.fill_together(pool, isa, input, tokens.clone(), row_len, forms);
+                    self.made = Some((first, forms));
+                }
+                let rows = &*rows;
                 pool.run(&|worker| run(worker, rows));
             } else {
                 pool.run(&|worker| {

@@ -17,7 +17,7 @@ pub use request::{Event, FinishReason, Request, RequestId};
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
-use crate::model::{Model, Piece, check_logits};
+use crate::model::{Model, Piece, ReadAs, check_logits};
 use crate::text::Tokenizer;
 use scheduler::PerSlot;
 use sequence::{Active, Choice, Limits, Slot};
@@ -43,7 +43,7 @@ impl Engine {
                 // One more than the context: the last token that is chosen need not fit.
                 tokens: Vec::with_capacity(model.n_ctx() + 1),
                 n_cached: 0,
-                read_as: Vec::new(),
+                read_as: ReadAs::default(),
                 active: None,
             })
             .collect();

@@ -23,8 +23,8 @@ pub struct Request {
     /// Control tokens whose text is part of the answer's, such as those that mark what is reasoning.
     pub control_tokens: Vec<u32>,
     /// Whether what follows has the bits that it has in a new sequence. A conversation's earlier answers were computed as
-    /// answers, a token at a time; kept for the next turn, they differ in rounding from the same tokens read as part of
-    /// its prompt. With this, such tokens are read anew.
+    /// answers, and a short prompt as one; kept for the next turn, they differ in rounding from the same tokens read as part
+    /// of its prompt. With this, such tokens are read anew.
     pub exact: bool,
     /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
     /// it lists beside. It takes a copy of the logits for each token.

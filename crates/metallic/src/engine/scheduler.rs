@@ -24,14 +24,15 @@ pub(super) struct Share {
 
 /// Divides a batch of `n_batch` rows among slots with tokens to run.
 ///
-/// Answers come first, so that reading a long prompt does not stop those that are under way; what is left goes to prompts,
-/// in order of slots.
+/// Answers that wait for one token come first, so that reading much does not stop those that are under way. What is left goes
+/// to prompts, and to answers that are read again, in order of slots.
 pub(super) fn divide_batch(pending: &[Option<Pending>], n_batch: usize) -> PerSlot<Share> {
     let (mut left, mut shares) = (n_batch, PerSlot::new());
     let pending = || pending.iter().enumerate().filter_map(|(slot, pending)| Some((slot, (*pending)?)));
-    let answers = pending().filter(|(_, pending)| pending.role == Role::Generated);
-    let prompts = pending().filter(|(_, pending)| pending.role != Role::Generated);
-    for (slot, Pending { n_tokens, role }) in answers.chain(prompts) {
+    let is_next = |pending: &Pending| pending.role == Role::Generated && pending.n_tokens == 1;
+    let answers = pending().filter(|(_, pending)| is_next(pending));
+    let others = pending().filter(|(_, pending)| !is_next(pending));
+    for (slot, Pending { n_tokens, role }) in answers.chain(others) {
         let n_tokens = n_tokens.min(left);
         if n_tokens > 0 {
             left -= n_tokens;
@@ -63,6 +64,9 @@ mod tests {
         );
         let prompts = [pending(40, prompt(50)), pending(40, prompt(40))];
         assert_eq!(divide_batch(&prompts, 64)[..], [share(0, 40, prompt(50)), share(1, 24, prompt(40))]);
+        let again = pending(100, Role::Generated);
+        let shares = divide_batch(&[again, answer], 64);
+        assert_eq!(shares[..], [share(0, 63, Role::Generated), share(1, 1, Role::Generated)]);
         // The last token of a prompt is no answer.
         let shares = divide_batch(&[pending(1, prompt(9)), answer, answer], 2);
         assert_eq!(shares[..], [share(1, 1, Role::Generated), share(2, 1, Role::Generated)]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::scheduler::{self, Pending};
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
-use crate::model::{Model, Role, SequenceId};
+use crate::model::{Model, ReadAs, Role, SequenceId};
 use crate::sampling::{Logprobs, Sampler};
 use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
 
@@ -15,8 +15,8 @@ pub(super) struct Slot {
     /// Prompt and answer; the first `n_cached` have keys and values.
     pub(super) tokens: Vec<u32>,
     pub(super) n_cached: usize,
-    /// What those were when they were read: each role with the end of its tokens.
-    pub(super) read_as: Vec<(usize, Role)>,
+    /// As what those were read.
+    pub(super) read_as: ReadAs,
     pub(super) active: Option<Active>,
 }
 
@@ -29,7 +29,7 @@ impl Slot {
             return n_shared;
         }
         let (prompt, mut n_same) = (Role::Prompt { len: n_prompt }, 0);
-        for &(end, role) in &self.read_as {
+        for (end, role) in self.read_as.runs() {
             // Of a run that reaches into the answer, what is part of the prompt is looked at alone.
             for (end, wanted) in [(end.min(n_prompt), prompt), (end, Role::Generated)] {
                 if end > n_same && !model.sums_alike(role, wanted) {
@@ -47,19 +47,13 @@ impl Slot {
         self.n_cached = n_cached;
         self.tokens.clear();
         self.tokens.extend(tokens);
-        let n_whole = self.read_as.partition_point(|&(end, _)| end <= n_cached);
-        let part = self.read_as.get(n_whole).map(|&(_, role)| (n_cached, role));
-        self.read_as.truncate(n_whole);
-        self.read_as.extend(part.filter(|_| self.read_as.last().map_or(0, |&(end, _)| end) < n_cached));
+        self.read_as.truncate(n_cached);
     }
 
     /// Notes that the next tokens have been read.
     pub(super) fn has_read(&mut self, n_tokens: usize, role: Role) {
         self.n_cached += n_tokens;
-        match self.read_as.last_mut() {
-            Some((end, last)) if *last == role => *end = self.n_cached,
-            _ => self.read_as.push((self.n_cached, role)),
-        }
+        self.read_as.push(self.n_cached, role);
     }
 
     /// What is to be computed next, if anything: the rest of the prompt, then what was generated.

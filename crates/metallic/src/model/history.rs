@@ -1,7 +1,8 @@
 //! The tokens of sequences, for models whose states can't be cut back: what they have read can be read again.
 
-use super::Piece;
 use super::kv_cache::PageTable;
+use super::role::ReadAs;
+use super::{Piece, Role};
 use crate::error::{Error, Result};
 use crate::memory::{Lease, PlanRequest, Tier};
 
@@ -17,6 +18,7 @@ pub(crate) struct History {
 /// One sequence.
 struct Sequence {
     tokens: Vec<u32>,
+    read_as: ReadAs,
     /// Whether the states are those after the tokens: not when a forward pass has failed.
     settled: bool,
 }
@@ -33,7 +35,7 @@ impl History {
             let mut tokens = Vec::new();
             let no_memory = |_| Error::OutOfMemory { what: HISTORY, bytes };
             tokens.try_reserve_exact(request.n_ctx).map_err(no_memory)?;
-            Ok(Sequence { tokens, settled: true })
+            Ok(Sequence { tokens, read_as: ReadAs::default(), settled: true })
         };
         let sequences = (0..request.n_sequences).map(sequence).collect::<Result<_>>()?;
         Ok(Self { sequences, _lease: lease })
@@ -46,19 +48,29 @@ impl History {
 
     /// Whether the states are those before position `start`. Before position 0 there are none to be wrong.
     pub(super) fn is_at(&self, slot: usize, start: usize) -> bool {
-        let Sequence { tokens, settled } = &self.sequences[slot];
+        let Sequence { tokens, settled, .. } = &self.sequences[slot];
         start == 0 || (*settled && tokens.len() == start)
     }
 
-    /// The tokens before position `start`, to be read again from the first.
+    /// The tokens before position `start`, to be read again from the first, as what they were read before: in runs of one
+    /// role, each with the position of its first.
     ///
     /// # Panics
     /// If the sequence has not come so far.
-    pub(super) fn read_again(&mut self, slot: usize, start: usize) -> &[u32] {
-        let Sequence { tokens, settled } = &mut self.sequences[slot];
+    pub(super) fn read_again(
+        &mut self,
+        slot: usize,
+        start: usize,
+    ) -> impl Iterator<Item = (usize, &[u32], Role)> {
+        let Sequence { tokens, read_as, settled } = &mut self.sequences[slot];
         *settled = false;
         assert!(start <= tokens.len(), "position {start} follows {} tokens", tokens.len());
-        &tokens[..start]
+        let tokens = &tokens[..start];
+        read_as.runs().scan(0, move |first, (end, role)| {
+            let run = *first..end.min(start);
+            *first = run.end;
+            (!run.is_empty()).then(|| (run.start, &tokens[run], role))
+        })
     }
 
     /// Of the sequences of these pieces, nothing is certain until they are through.
@@ -66,6 +78,7 @@ impl History {
         for piece in pieces {
             let sequence = &mut self.sequences[pages.slot(piece.sequence)];
             sequence.tokens.truncate(piece.start);
+            sequence.read_as.truncate(piece.start);
             sequence.settled = false;
         }
     }
@@ -75,6 +88,7 @@ impl History {
         for piece in pieces {
             let sequence = &mut self.sequences[pages.slot(piece.sequence)];
             sequence.tokens.extend(piece.tokens);
+            sequence.read_as.push(sequence.tokens.len(), piece.role);
             sequence.settled = true;
         }
     }

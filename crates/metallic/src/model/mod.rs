@@ -32,6 +32,7 @@ pub use census::Nearest;
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
 pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
+pub(crate) use role::ReadAs;
 pub use role::Role;
 pub use unused::{unread_keys, unused_tensors};
 pub use work::{Products, TokenWork};
@@ -150,7 +151,7 @@ impl Model {
         self.plan.request.n_batch
     }
 
-    /// Whether tokens of two roles have the same bits at the same place.
+    /// Whether tokens of two roles take the same kernels, and so have the same bits at the same place.
     pub(crate) fn sums_alike(&self, a: Role, b: Role) -> bool {
         let experts = self.config.layers.iter().filter_map(|layer| layer.ffn.as_ref()?.experts.as_ref());
         let shares = experts.map(|experts| (experts.n_used, experts.n_expert));
@@ -189,7 +190,7 @@ impl Model {
     /// sequences then hold what they held before.
     ///
     /// # Panics
-    /// If there are more rows than [`Model::n_batch`], no rows, or logits asked for of no token.
+    /// If there are more rows than [`Model::n_batch`], no rows, two pieces of one sequence, or logits asked for of no token.
     pub fn forward(
         &mut self,
         pieces: &[Piece<'_>],
@@ -197,6 +198,10 @@ impl Model {
     ) -> Result<()> {
         let n_rows: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
         assert!((1..=self.n_batch()).contains(&n_rows), "{n_rows} rows in a batch of {}", self.n_batch());
+        let is_alone = |(i, piece): (usize, &Piece<'_>)| {
+            pieces[..i].iter().all(|other| other.sequence != piece.sequence)
+        };
+        assert!(pieces.iter().enumerate().all(is_alone), "two pieces of one sequence");
         for piece in pieces {
             self.check(piece)?;
         }
@@ -220,11 +225,13 @@ impl Model {
         if history.is_at(slot, piece.start) {
             return Ok(());
         }
-        let tokens = history.read_again(slot, piece.start);
-        for (i, tokens) in tokens.chunks(self.n_batch()).enumerate() {
-            let start = i * self.plan.request.n_batch;
-            let again = Piece { start, tokens, logits: 0..0, ..*piece };
-            self.run(&[again], &mut |_, _| {})?;
+        let n_batch = self.n_batch();
+        for (first, tokens, role) in history.read_again(slot, piece.start) {
+            for (i, tokens) in tokens.chunks(n_batch).enumerate() {
+                let start = first + i * n_batch;
+                let again = Piece { sequence: piece.sequence, start, tokens, role, logits: 0..0 };
+                self.run(&[again], &mut |_, _| {})?;
+            }
         }
         Ok(())
     }

@@ -39,9 +39,60 @@ impl Role {
     }
 }
 
+/// As what the tokens of a sequence were read.
+#[derive(Debug, Default)]
+pub(crate) struct ReadAs(Vec<(usize, Role)>);
+
+impl ReadAs {
+    /// Of runs of one role in order of position: the role, and where its tokens end.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (usize, Role)> {
+        self.0.iter().copied()
+    }
+
+    /// Notes what the tokens up to `end` are, that follow those before.
+    pub(crate) fn push(&mut self, end: usize, role: Role) {
+        match self.0.last_mut() {
+            Some((last_end, last)) if *last == role => *last_end = end,
+            _ => self.0.push((end, role)),
+        }
+    }
+
+    /// Forgets all tokens but the first `len`.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        let n_whole = self.0.partition_point(|&(end, _)| end <= len);
+        let cut = self.0.get(n_whole).map(|&(_, role)| role);
+        self.0.truncate(n_whole);
+        if let Some(role) = cut
+            && self.0.last().map_or(0, |&(end, _)| end) < len
+        {
+            self.0.push((len, role));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_one_role_grow_and_are_cut() {
+        let prompt = Role::Prompt { len: 9 };
+        let mut read_as = ReadAs::default();
+        for (end, role) in [(4, prompt), (9, prompt), (10, Role::Generated), (11, Role::Generated)] {
+            read_as.push(end, role);
+        }
+        assert_eq!(read_as.0, [(9, prompt), (11, Role::Generated)]);
+        for (len, runs) in [
+            (20, &[(9, prompt), (11, Role::Generated)][..]),
+            (10, &[(9, prompt), (10, Role::Generated)]),
+            (9, &[(9, prompt)]),
+            (3, &[(3, prompt)]),
+            (0, &[]),
+        ] {
+            read_as.truncate(len);
+            assert_eq!(read_as.0, runs, "{len}");
+        }
+    }
 
     #[test]
     fn long_prompts_take_tiles_where_enough_of_their_rows_meet_a_matrix() {

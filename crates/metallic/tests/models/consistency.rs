@@ -157,3 +157,28 @@ fn a_sequence_that_was_cut_back_goes_on_as_if_nothing_had_been() {
         assert!(found == expected[expected.len() - found.len()..], "{name}");
     });
 }
+
+/// What can't be cut back is read again: each token as what it was before.
+#[test]
+fn an_answer_that_was_cut_back_goes_on_as_if_nothing_had_been() {
+    for_each_model_and_isa(|name, loader, tokens| {
+        let mut model = loader().sequences(2).load().expect("a model");
+        let [whole, cut] = [(); 2].map(|()| model.create_sequence());
+        let mut read = |sequence, start: usize, tokens: &[u32], role| {
+            let mut all = Vec::new();
+            let piece = Piece { sequence, start, tokens, role, logits: 0..tokens.len() };
+            model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).expect("a forward pass");
+            all
+        };
+        let mut last = [Vec::new(), Vec::new()];
+        for (last, sequence) in last.iter_mut().zip([whole, cut]) {
+            read(sequence, 0, &tokens[..20], Role::Prompt { len: 20 });
+            (20..26).for_each(|i| drop(read(sequence, i, &tokens[i..i + 1], Role::Generated)));
+            if sequence == cut {
+                read(cut, 26, &[1, 2, 3], Role::Generated);
+            }
+            *last = read(sequence, 26, &tokens[26..27], Role::Generated);
+        }
+        assert!(last[0] == last[1], "{name}");
+    });
+}

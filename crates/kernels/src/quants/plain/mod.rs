@@ -36,7 +36,7 @@ pub(super) trait Number<const N: usize>: Sized + 'static {
     #[cfg(target_arch = "aarch64")]
     const DOT_NEON: fn(&[u8], &[f32], &mut [f32]) = dot::<Self, N>;
 
-    /// The way of many tokens, for the types that models are stored in.
+    /// GEMM, for the types that models are stored in.
     const GEMM: fn(Isa) -> Option<Gemm> = |_| None;
 
     /// The nearest float.

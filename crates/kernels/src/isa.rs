@@ -107,8 +107,21 @@ impl Isa {
         }
     }
 
-    /// Whether kernels for it multiply numbers of [`KvType::BF16`](crate::attention::KvType) as fast as the CPU
-    /// can multiply at all. The first processors with AVX-512 have no instructions for them.
+    /// Whether its kernels multiply numbers of [`KvType::BF16`](crate::attention::KvType) faster than floats. Not every
+    /// processor that has the instruction does: against fused multiplications of floats it makes
+    ///
+    /// | processors | products |
+    /// |---|---|
+    /// | AMD Zen 4 and Zen 5 | twice as many |
+    /// | Intel Emerald Rapids | half as many |
+    ///
+    /// in registers, as measured on one of each (`cargo bench --bench attention -- bound`). Others are taken to be as Intel's.
+    pub fn prefers_bf16(self) -> bool {
+        self.has_bf16() && is_amd()
+    }
+
+    /// Whether the CPU has instructions for numbers of [`KvType::BF16`](crate::attention::KvType). The first
+    /// processors with AVX-512 have none.
     pub fn has_bf16(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -137,6 +150,17 @@ impl Isa {
             Isa::Neon | Isa::NeonI8mm => body(),
         }
     }
+}
+
+/// Whether the CPU says that AMD made it.
+fn is_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Whether the CPU has tiles of bfloat16, the system saves them, and this process may use them.

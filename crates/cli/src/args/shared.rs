@@ -87,7 +87,7 @@ pub(crate) struct ComputeArgs {
     pub(crate) load: Load,
 
     /// What the keys and values of the context are kept as [default: bf16 where the CPU multiplies it
-    /// and the weights are no more exact, else f16]
+    /// fast and the weights are no more exact, else f16]
     #[arg(long, value_name = "TYPE", value_parser = kv_type())]
     pub(crate) kv_type: Option<KvType>,
 

@@ -374,7 +374,7 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
         let is_exact = |tensor: &Tensor<'_>| matches!(tensor.ggml_type(), GgmlType::F32 | GgmlType::F16);
         gguf.tensors().filter(|tensor| is_exact(tensor) == exact).map(|tensor| tensor.n_bytes()).sum()
     };
-    if isa.has_bf16() && bytes(false) > bytes(true) { KvType::BF16 } else { KvType::F16 }
+    if isa.prefers_bf16() && bytes(false) > bytes(true) { KvType::BF16 } else { KvType::F16 }
 }
 
 /// The second pass: every tensor to the backend.

@@ -10,8 +10,8 @@ use crate::quants;
 /// Quantizes floats to a row: `(x, row)`.
 pub type Encode = fn(&[f32], &mut [u8]);
 
-/// Dot products of weight rows with activation rows, one a token: `(rows, x, n_tokens, out)`. The tokens' rows lie one after
-/// another, and the product of row `r` of `n_rows` with token `t` goes to `out[t * n_rows + r]`.
+/// Dot products of weight rows with activation rows, one for each of up to 8 tokens: `(rows, x, n_tokens, out)`. The tokens'
+/// rows lie one after another, and the product of row `r` of `n_rows` with token `t` goes to `out[t * n_rows + r]`.
 ///
 /// A product depends on its row and its token alone, not on those beside it: tokens share the loads and the unpacking of
 /// weights, and each is summed as it is by itself.
@@ -28,10 +28,10 @@ pub enum Dot {
     Q8Groups(Dots<Q8Group>),
 }
 
-/// Tokens that a kernel takes at once at most.
+/// Tokens that [`Dots`] take at most.
 pub(crate) const TOKENS_AT_ONCE: usize = 8;
 
-/// [`Dots`] from the products of one row with up to [`TOKENS_AT_ONCE`] tokens.
+/// [`Dots`] from the products of one row.
 #[inline(always)]
 pub(crate) fn each_row<X>(
     rows: &[u8],
@@ -40,20 +40,16 @@ pub(crate) fn each_row<X>(
     out: &mut [f32],
     dot: impl Fn(&[u8], &[X], &mut [f32]),
 ) {
-    let (n_rows, x_len) = (out.len() / n_tokens, x.len() / n_tokens);
+    let n_rows = out.len() / n_tokens;
     let rows = rows.chunks_exact(rows.len() / n_rows);
     if n_tokens == 1 {
         return rows.zip(out).for_each(|(row, out)| dot(row, x, std::slice::from_mut(out)));
     }
+    let mut products = [0.0; TOKENS_AT_ONCE];
+    let products = &mut products[..n_tokens];
     for (r, row) in rows.enumerate() {
-        for first in (0..n_tokens).step_by(TOKENS_AT_ONCE) {
-            let mut products = [0.0; TOKENS_AT_ONCE];
-            let products = &mut products[..TOKENS_AT_ONCE.min(n_tokens - first)];
-            dot(row, &x[first * x_len..][..products.len() * x_len], products);
-            for (t, product) in products.iter().enumerate() {
-                out[(first + t) * n_rows + r] = *product;
-            }
-        }
+        dot(row, x, products);
+        products.iter().enumerate().for_each(|(t, product)| out[t * n_rows + r] = *product);
     }
 }
 

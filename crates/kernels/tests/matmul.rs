@@ -3,7 +3,7 @@
 
 use metallic_kernels::activation::{Activation, activate_gated};
 use metallic_kernels::activations::{Q8Block, Q8Group, group_q8, n_groups, quantize_q8};
-use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, Tokens, matmul};
+use metallic_kernels::matmul::{ActivationBuf, Input, MatmulJob, Matrix, Products, Tokens, matmul};
 use metallic_kernels::norm::{Norm, NormKind};
 use metallic_kernels::registry::ops;
 use metallic_kernels::{Dot, GgmlType, Isa, QuantOps, ThreadPool};
@@ -265,6 +265,28 @@ fn results_depend_on_their_row_their_token_and_the_way_alone() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Where only some types have tiles, matrices that come one after another take other numbers of tokens one by one.
+#[test]
+fn inputs_made_for_one_matrix_are_whole_for_the_next() {
+    let mut random = Random(8);
+    let pool = ThreadPool::new(2).unwrap();
+    for isa in Isa::available() {
+        let (row_len, n_rows, tokens) = (64, 5, Tokens { gemv: 5, gemm: 15 });
+        let x = random.floats(tokens.count() * row_len);
+        let input = Input::Rows(&x);
+        let mut scratch = ActivationBuf::new(isa);
+        let mut products = Products::new(&pool, &input, tokens, &mut scratch);
+        for ops in [GgmlType::F32, GgmlType::F64].map(|ggml_type| ops(ggml_type, isa)) {
+            let rows = random_rows(&ops, row_len, n_rows, &mut random);
+            let [mut after, mut alone] = [(); 2].map(|()| vec![f32::NAN; n_rows * tokens.count()]);
+            products.multiply(&mut [MatmulJob::new(Matrix::new(ops, row_len, &rows), &mut after)]);
+            let mut jobs = [MatmulJob::new(Matrix::new(ops, row_len, &rows), &mut alone)];
+            matmul(&pool, &mut jobs, &input, tokens, &mut ActivationBuf::new(isa));
+            assert!(after == alone, "{} {isa}", ops.ggml_type);
         }
     }
 }

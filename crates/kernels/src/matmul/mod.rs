@@ -208,11 +208,10 @@ pub fn matmul(
 /// is made once.
 pub struct Products<'a> {
     call: gemm::Call<'a>,
-    tokens: Tokens,
     input: &'a Input<'a>,
     row_len: usize,
-    /// What the rows that all workers made together hold: from which token on, in which forms.
-    made: Option<(usize, Forms)>,
+    /// What the rows that all workers made together hold: which tokens, in which forms.
+    made: Option<(Range<usize>, Forms)>,
     scratch: &'a mut ActivationBuf,
 }
 
@@ -235,7 +234,7 @@ impl<'a> Products<'a> {
         let isa = scratch.isa;
         let in_tiles = tokens.gemv..n_tokens;
         let call = gemm::Call { pool, isa, tokens: in_tiles, n_blocks: row_len / Q8_LEN, made: None };
-        Products { call, tokens, input, row_len, made: None, scratch }
+        Products { call, input, row_len, made: None, scratch }
     }
 
     /// Multiplies each job's matrix with the input.
@@ -243,34 +242,36 @@ impl<'a> Products<'a> {
     /// # Panics
     /// If the input's rows are not of a job's row length, or a job's output is shorter than as many rows.
     pub fn multiply(&mut self, jobs: &mut [MatmulJob<'_>]) {
-        let Self { row_len, input, tokens, .. } = *self;
-        let (n_tokens, jobs) = (tokens.count(), &*jobs);
+        let Self { row_len, input, .. } = *self;
+        let (Range { start: gemv, end: n_tokens }, jobs) = (self.call.tokens.clone(), &*jobs);
         for job in jobs {
             assert_eq!(row_len, job.weights.row_len, "the input's rows are of the matrix's length");
             assert!(job.has_room(n_tokens), "the output has a row for each token");
         }
         let ActivationBuf { workers, rows, tiles, .. } = &mut *self.scratch;
-        if tokens.gemm > 0 && jobs.iter().any(|job| job.gemm().is_some()) {
+        if gemv < n_tokens {
             self.call.multiply(jobs, input, tiles, workers);
         }
         let gemm::Call { pool, isa, .. } = self.call;
-        let n_gemv = |job: &MatmulJob<'_>| if job.gemm().is_some() { tokens.gemv } else { n_tokens };
+        let n_gemv = |job: &MatmulJob<'_>| if job.gemm().is_some() { gemv } else { n_tokens };
         let most = jobs.iter().map(n_gemv).max().unwrap_or(0);
         for first in (0..most).step_by(GEMV_TOKENS) {
-            let tokens = first..most.min(first + GEMV_TOKENS);
+            let end = most.min(first + GEMV_TOKENS);
+            let tokens = first..end;
             let forms = Forms::of(jobs.iter().filter(|job| n_gemv(job) > first));
             let run = |worker: usize, input: &InputRows| {
                 for job in jobs.iter().filter(|job| n_gemv(job) > first) {
                     let rows = part(job.n_rows(), 1, worker, pool.n_threads());
-                    let tokens = first..n_gemv(job).min(tokens.end);
+                    let tokens = first..n_gemv(job).min(end);
                     // SAFETY: `part` gives each worker rows of its own, and `jobs` is borrowed exclusively.
                     unsafe { job.multiply(rows, tokens, input) };
                 }
             };
             if tokens.len() > OWN_TOKENS {
-                if self.made != Some((first, forms)) {
-                    rows.fill_together(pool, isa, input, tokens.clone(), row_len, forms);
-                    self.made = Some((first, forms));
+                let wanted = Some((tokens.clone(), forms));
+                if self.made != wanted {
+                    rows.fill_together(pool, isa, input, tokens, row_len, forms);
+                    self.made = wanted;
                 }
                 let rows = &*rows;
                 pool.run(&|worker| run(worker, rows));

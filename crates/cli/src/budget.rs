@@ -1,7 +1,8 @@
 //! How much memory a command may take: what `--ram` says, as far as the system allows it.
 
 use metallic::MemoryBudget;
-use metallic::memory::{BudgetSource, MemoryPlan};
+use metallic::MemoryPlan;
+use metallic::memory::BudgetSource;
 
 use crate::args::ComputeArgs;
 use crate::terminal::human_bytes;

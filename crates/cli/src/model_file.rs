@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use metallic::memory::MemoryPlan;
-use metallic::model::{DEFAULT_MAX_CONTEXT, ModelConfig};
+use metallic::loader::DEFAULT_MAX_CONTEXT;
+use metallic::model::ModelConfig;
 use metallic::text::{EncodeOptions, Tokenizer};
-use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model};
+use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, MemoryPlan, Model};
 
 use crate::args::{ComputeArgs, EngineArgs, Load};
 use crate::budget;
@@ -109,7 +109,7 @@ impl Planned {
     pub(crate) fn load(self, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
         let Self { loader, config, plan } = self;
         note_what_is_smaller(&config, &plan, args, terminal);
-        warn_of_length(&config, plan.request.n_ctx);
+        warn_of_length(&config, plan.request.capacity.n_ctx);
         let path = loader.file().path().to_owned();
         let bar = terminal.byte_bar("loading", 0);
         let progress = bar.clone();
@@ -117,7 +117,7 @@ impl Planned {
             progress.set_length(total);
             progress.set_position(done);
         });
-        let model = loader.load_planned(config, plan);
+        let model = loader.load_planned(config, &plan);
         bar.finish_and_clear();
         model.map_err(|e| unusable(&path, e))
     }
@@ -160,7 +160,7 @@ pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Re
 fn note_what_is_smaller(config: &ModelConfig, plan: &MemoryPlan, args: &EngineArgs, terminal: &Terminal) {
     let ComputeArgs { ram, load, .. } = args.compute;
     let budget = if ram.is_some() { "--ram" } else { "the memory that is free" };
-    let n_ctx = plan.request.n_ctx;
+    let n_ctx = plan.request.capacity.n_ctx;
     if args.ctx_size.is_none() && n_ctx < config.context_length.min(DEFAULT_MAX_CONTEXT) {
         terminal
             .note(format_args!("the context is {n_ctx} tokens, to leave room within {budget}; -c sets it"));

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use metallic::MemoryBudget;
-use metallic::memory::{MatrixBytes, MemoryPlan, Placement, Prediction, Rates};
+use metallic::plan::{MatrixPlan, MemoryPlan, Placement, Prediction, Rates};
 use serde_json::json;
 
 use crate::args::PlanArgs;
@@ -93,7 +93,7 @@ fn write_text(
         let mut table = Table::new(columns);
         for matrix in &plan.matrices {
             let place = matrix.placement.name().to_owned();
-            table.push([one_line(&matrix.name), human_bytes(matrix.bytes), place]);
+            table.push([one_line(&matrix.weights.name), human_bytes(matrix.weights.bytes), place]);
         }
         table.write(out, heading)?;
     }
@@ -113,8 +113,8 @@ fn places(plan: &MemoryPlan) -> Table<4> {
         let placed = plan.matrices.iter().filter(|matrix| matrix.placement.name() == name);
         let n = placed.clone().count();
         if n > 0 {
-            let bytes = human_bytes(placed.clone().map(|matrix| matrix.bytes).sum());
-            let in_memory = human_bytes(placed.map(MatrixBytes::resident_bytes).sum());
+            let bytes = human_bytes(placed.clone().map(|matrix| matrix.weights.bytes).sum());
+            let in_memory = human_bytes(placed.map(MatrixPlan::resident_bytes).sum());
             table.push([name.to_owned(), n.to_string(), bytes, in_memory]);
         }
     }
@@ -208,8 +208,8 @@ fn write_json(
     });
     let matrices = plan.matrices.iter().map(|matrix| {
         json!({
-            "name": matrix.name,
-            "bytes": matrix.bytes,
+            "name": matrix.weights.name,
+            "bytes": matrix.weights.bytes,
             "placement": matrix.placement.name(),
             "resident_bytes": matrix.resident_bytes(),
         })
@@ -219,9 +219,9 @@ fn write_json(
         // What this machine would lower it to.
         "allowed_ram_bytes": excess.map(|allowed| allowed.ram_bytes),
         "total_bytes": plan.total_bytes(),
-        "n_ctx": plan.request.n_ctx,
-        "n_batch": plan.request.n_batch,
-        "kv_type": plan.request.kv_type.name(),
+        "n_ctx": plan.request.capacity.n_ctx,
+        "n_batch": plan.request.capacity.n_batch,
+        "kv_type": plan.request.capacity.kv_type.name(),
         "resident_bytes": plan.resident_bytes(),
         "streamed_bytes": plan.streamed_bytes(),
         "slots": plan.stream.map(|stream| json!({ "n": stream.n_slots, "chunk_bytes": stream.chunk_bytes })),

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use metallic::backend::{Backend, Cpu, Input, MatmulJob, MatrixBytes, MatrixData, Tokens};
-use metallic::memory::{self, MemoryPlan, Rates, SharedBytes, Usage};
+use metallic::backend::{Backend, Cpu, Input, MatmulJob, Tokens};
+use metallic::loader::stream_rate;
+use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
+use metallic::model::Usage;
+use metallic::plan::{MemoryPlan, Rates};
 use metallic::{GgmlType, GgufFile, Isa};
 
 use crate::args::PlanArgs;
@@ -85,7 +88,7 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
 /// Bytes a second that the weights which a plan streams come at; `None` if there are none.
 pub(crate) fn disk(planned: &Planned) -> Result<Option<f64>> {
     let (file, plan) = (planned.file(), &planned.plan);
-    memory::stream_rate(file, plan, DISK_TIME).map_err(|e| model_file::unusable(file.path(), e))
+    stream_rate(file, plan, DISK_TIME).map_err(|e| model_file::unusable(file.path(), e))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +111,8 @@ impl Product {
     fn typical(file: &GgufFile, plan: &MemoryPlan, phase: Phase, n_threads: usize) -> Result<Self> {
         let gguf = file.gguf();
         let mut kinds: Vec<(Self, u64)> = Vec::new();
-        for matrix in &plan.matrices {
-            let n_batch = plan.request.n_batch.min(MAX_TOKENS) as u64;
+        for matrix in plan.matrices.iter().map(|matrix| &matrix.weights) {
+            let n_batch = plan.request.capacity.n_batch.min(MAX_TOKENS) as u64;
             let (n_parts, n_tokens, weights) = match matrix.usage {
                 Usage::Whole => (1, n_batch, matrix.n_weights),
                 Usage::Logits if phase == Phase::Decode => (1, 1, matrix.n_weights),
@@ -119,7 +122,7 @@ impl Product {
                 Usage::Logits | Usage::Row => continue,
             };
             let Some(tensor) = gguf.tensor(&matrix.name) else { continue };
-            let (row_len, row_bytes) = (matrix.n_weights / matrix.n_rows, matrix.bytes / matrix.n_rows);
+            let (row_len, row_bytes) = (matrix.n_weights / matrix.n_rows, matrix.row_bytes());
             let (n_tokens, n_rows) = match phase {
                 Phase::Prefill => (n_tokens.max(1), MAX_ROWS.min(matrix.n_rows / n_parts)),
                 Phase::Decode => (1, n_threads as u64 * CACHED_BYTES / row_bytes),

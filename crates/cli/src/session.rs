@@ -115,7 +115,7 @@ impl<'a> Opened<'a> {
         let sampling = sampling(&settings, setup.entry, &tokenizer)?;
         let budget = budget::to_run_in(&args.engine.compute);
         let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT)?;
-        model_file::refuse_too_long(&tokenizer, first, planned.plan.request.n_ctx)?;
+        model_file::refuse_too_long(&tokenizer, first, planned.plan.request.capacity.n_ctx)?;
         let model = planned.load(&args.engine, setup.fetcher.terminal)?;
         if let Some(Entry { name, temperature, system, .. }) = setup.entry {
             tracing::info!(

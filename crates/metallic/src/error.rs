@@ -1,5 +1,6 @@
 //! Everything that can go wrong between a path and a token.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// What failed, where, and what to do about it.
@@ -38,10 +39,10 @@ pub enum Error {
     },
 
     /// The system does not allow weights to be read in the way that was asked for.
-    #[error("weights can't be read by {}", kind.name())]
+    #[error("weights can't be read by {reader}")]
     Reader {
         /// The way.
-        kind: crate::memory::ReaderKind,
+        reader: &'static str,
         /// The system's reason.
         source: std::io::Error,
     },
@@ -53,7 +54,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What has happened to it.
-        change: crate::memory::FileChange,
+        change: FileChange,
     },
 
     /// The memory budget is below what the model needs even with all its weights streamed.
@@ -134,7 +135,7 @@ pub enum Error {
         /// `general.architecture` of the file.
         name: String,
         /// What comes nearest, if anything does.
-        nearest: Option<Box<crate::model::Nearest>>,
+        nearest: Option<Box<Nearest>>,
         /// Those that are.
         supported: Vec<&'static str>,
     },
@@ -294,3 +295,66 @@ impl Error {
 
 /// Result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What has happened to a file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileChange {
+    /// It is shorter.
+    Cut,
+    /// It was written to.
+    Written,
+    /// Another file has its name.
+    Replaced,
+    /// The system notes a change, which may be of what is in it, or only of its name, its links, its owner or its
+    /// permissions.
+    Altered,
+}
+
+impl fmt::Display for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cut => "was cut short",
+            Self::Written => "was written to",
+            Self::Replaced => "was replaced by another",
+            Self::Altered => "was changed, if only in its name, links or permissions,",
+        })
+    }
+}
+
+/// The architecture that runs and comes nearest to one that does not: reading the file's keys as its own, it lacks and
+/// has no use for the fewest tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nearest {
+    /// Its name.
+    pub name: &'static str,
+    /// Tensors that it needs and the file lacks; `*` stands for the layers.
+    pub missing: Vec<String>,
+    /// Tensors of the file that it has no use for.
+    pub unused: Vec<String>,
+}
+
+impl fmt::Display for Nearest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nearest is {}", self.name)?;
+        match (self.missing.as_slice(), self.unused.as_slice()) {
+            ([], []) => write!(f, ", which needs just the tensors that this file has"),
+            (missing, []) => write!(f, ", which needs also {}", listed(missing)),
+            ([], unused) => write!(f, ", which has no use for {}", listed(unused)),
+            (missing, unused) => {
+                write!(f, ", which has no use for {}, and needs {}", listed(unused), listed(missing))
+            }
+        }
+    }
+}
+
+/// Names that are shown of many.
+const SHOWN: usize = 8;
+
+/// The first few names.
+pub(crate) fn listed(names: &[String]) -> String {
+    match names.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    }
+}

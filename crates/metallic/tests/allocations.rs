@@ -103,7 +103,7 @@ fn main() {
 /// With a budget half way between the least and what the model takes.
 fn within_half<'p>(loader: impl Fn() -> GgufLoader<'p>) -> GgufLoader<'p> {
     let (_, plan) = loader().plan().unwrap();
-    let loader = || loader().context_length(plan.request.n_ctx).batch(plan.request.n_batch);
+    let loader = || loader().context_length(plan.request.capacity.n_ctx).batch(plan.request.capacity.n_batch);
     let within = |ram| loader().budget(MemoryBudget::given(ram));
     let Err(Error::BudgetTooSmall { floor_bytes, .. }) = within(0).plan() else {
         panic!("a budget of nothing")
@@ -117,7 +117,7 @@ const SMALL_BYTES: usize = 1 << 10;
 /// Decodes across the border of a page of keys and values.
 fn forward_passes(path: &Path, loader: GgufLoader<'_>) {
     let mut model = loader.load().unwrap();
-    let streams = model.plan().stream.is_some();
+    let streams = model.stream_stats().is_some();
     let sequence = model.create_sequence();
     let (n_ctx, mut next) = (model.n_ctx().min(264), 1);
     let mut decode = |positions: std::ops::Range<usize>| {

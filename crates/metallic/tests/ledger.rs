@@ -8,11 +8,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use metallic::memory::{Holder, MemoryBudget, MemoryPlan};
 use metallic::model::{LogitsOf, Piece, Role};
+use metallic::plan::{Holder, MemoryPlan};
 use metallic::sampling::{Sampler, SamplingParams};
 use metallic::text::Tokenizer;
-use metallic::{Error, GgufFile, GgufLoader, LoadMode, Model, testing};
+use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, Model, testing};
 
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "models/oracles.rs"]
@@ -109,10 +109,11 @@ fn check(path: &Path, idle: f64, setup: Setup<'_>) {
 fn compare(path: &Path, idle: f64, loader: GgufLoader<'_>) {
     let (before, heap) = (anonymous_bytes(), ALLOCATOR.0.load(Ordering::Relaxed));
     let tokenizer = Tokenizer::from_gguf(&GgufFile::open(path).unwrap().gguf()).unwrap();
-    let mut model = loader.load().unwrap();
-    let plan = model.plan().clone();
+    let (config, plan) = loader.plan().unwrap();
+    let mut model = loader.load_planned(config, &plan).unwrap();
     assert_eq!(model.ram().used_bytes(), plan.total_bytes(), "{}", path.display());
-    let samplers: Vec<_> = (0..plan.request.n_sequences).map(|first| fill(&mut model, first)).collect();
+    let samplers: Vec<_> =
+        (0..plan.request.capacity.n_sequences).map(|first| fill(&mut model, first)).collect();
 
     let (taken, ledger) = (anonymous_bytes() - before, itemised(&plan));
     let off = 100.0 * (taken as f64 / ledger as f64 - 1.0);

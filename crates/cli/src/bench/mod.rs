@@ -85,8 +85,8 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             bar.set_message(format!("{} -t {n_threads}", test.name()));
             let samples = bench.run(test, args.repetitions);
             let samples = samples.map_err(|e| Failure::new(kind_of(&e), "can't run the model").because(e))?;
-            let request = bench.model.plan().request;
-            rows.push(Row::new(&subject, test, n_threads, request, rates, began, samples));
+            let capacity = bench.model.capacity();
+            rows.push(Row::new(&subject, test, n_threads, capacity, rates, began, samples));
         }
         bar.finish_and_clear();
     }

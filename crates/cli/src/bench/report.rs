@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use metallic::memory::PlanRequest;
-use metallic::model::TokenWork;
+use metallic::model::{Capacity, TokenWork};
 use metallic::{GgufFile, Isa};
 use serde::Serialize;
 
@@ -110,14 +109,14 @@ impl Row {
         subject: &Subject,
         test: Test,
         n_threads: u16,
-        request: PlanRequest,
+        capacity: Capacity,
         rates: Rates,
         began: jiff::Timestamp,
         measured: Measured,
     ) -> Self {
         let Measured { samples, cost } = measured;
         let stream = cost.stream;
-        let PlanRequest { n_batch, kv_type, .. } = request;
+        let Capacity { n_batch, kv_type, .. } = capacity;
         let n_parallel = test.n_parallel as f64;
         let n_tokens = (test.n_prompt + test.n_gen) as f64 * n_parallel;
         let samples_ns: Vec<u64> = samples.iter().map(|time| time.as_nanos() as u64).collect();

@@ -7,7 +7,7 @@ mod rows;
 use std::ops::Range;
 
 use memmap2::MmapMut;
-use metallic_kernels::activation::{self, Activation};
+use metallic_kernels::activation;
 use metallic_kernels::attention::{self, AttentionBuf, KvLayout, KvPages, KvView};
 use metallic_kernels::matmul::{self, ActivationBuf};
 use metallic_kernels::pool::ThreadPool;
@@ -17,12 +17,11 @@ use metallic_kernels::{Isa, norm};
 use self::products::{CpuMatrix, Stream};
 use self::rows::{rows_of_span, split, split_rows};
 use super::{
-    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2, MatmulJob, MatrixData, Norm,
-    Span, Tokens,
+    Activation, AttentionParams, AttentionShape, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2,
+    MatmulJob, Norm, RopeConfig, Span, Tokens,
 };
 use crate::error::{Error, Result};
-use crate::memory::{ExpertCache, Lease, Leased, StreamStats, Tier, WeightStream, slab};
-use crate::model::config::RopeConfig;
+use crate::memory::{ExpertCache, Lease, Leased, MatrixData, StreamStats, Tier, WeightStream, slab};
 
 /// Computes with the weights where they lie in memory, and with chunks of those that don't as they arrive.
 pub struct Cpu {
@@ -286,17 +285,17 @@ impl Backend for Cpu {
         queries: &Floats,
         out: &mut Floats,
     ) {
-        let config = params.config;
+        let AttentionShape { n_head, key_length, value_length, scale, softcap, window, alibi } = params.shape;
         let params = attention::AttentionParams {
-            n_head: config.n_head,
-            scale: config.scale,
-            softcap: config.softcap,
-            window: config.window,
-            alibi: config.alibi,
+            n_head,
+            scale,
+            softcap,
+            window,
+            alibi,
             sinks: params.sinks.map(|sinks| &sinks[..]),
         };
-        let queries = &queries[rows_of_span(span, config.n_head * config.key_length)];
-        let out = &mut out[rows_of_span(span, config.n_head * config.value_length)];
+        let queries = &queries[rows_of_span(span, n_head * key_length)];
+        let out = &mut out[rows_of_span(span, n_head * value_length)];
         let view = KvView { layout: kv.layout, keys: &kv.keys, values: &kv.values, table: span.pages };
         let buf = &mut self.attention;
         attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, buf, out);
@@ -404,14 +403,14 @@ impl Backend for Cpu {
         by_head: &mut Floats,
         out: &mut Floats,
     ) {
-        let (config, mixer) = (mixer.config, mixers::mamba2(mixer));
-        let rows = rows_of_span(span, config.inner());
+        let (shape, mixer) = (mixer.shape, mixers::mamba2(mixer));
+        let rows = rows_of_span(span, shape.inner());
         let by_head = &mut by_head[..rows.len()];
         let state = mixers::state_of(state, span, mixer.state_len());
-        let x_b_c = &x_b_c[rows_of_span(span, config.n_channels())];
-        let dt = &dt[rows_of_span(span, config.n_head)];
+        let x_b_c = &x_b_c[rows_of_span(span, shape.n_channels())];
+        let dt = &dt[rows_of_span(span, shape.n_head)];
         mixer.run(&self.pool, self.isa, state, x_b_c, dt, by_head);
-        mixers::rows_from_heads(&self.pool, by_head, config.head_dim, span.n_rows, &mut out[rows]);
+        mixers::rows_from_heads(&self.pool, by_head, shape.head_dim, span.n_rows, &mut out[rows]);
     }
 
     fn delta_net(
@@ -424,14 +423,14 @@ impl Backend for Cpu {
         by_head: &mut Floats,
         out: &mut Floats,
     ) {
-        let (config, net) = (net.config, mixers::delta_net(net));
-        let rows = rows_of_span(span, config.inner());
+        let (shape, net) = (net.shape, mixers::delta_net(net));
+        let rows = rows_of_span(span, shape.inner());
         let by_head = &mut by_head[..rows.len()];
         let state = mixers::state_of(state, span, net.state_len());
-        let q_k_v = &mut q_k_v[rows_of_span(span, config.n_channels())];
-        let [beta, alpha] = rates.map(|rates| &rates[rows_of_span(span, config.n_value_head)]);
+        let q_k_v = &mut q_k_v[rows_of_span(span, shape.n_channels())];
+        let [beta, alpha] = rates.map(|rates| &rates[rows_of_span(span, shape.n_value_head)]);
         net.run(&self.pool, self.isa, state, q_k_v, beta, alpha, by_head);
-        mixers::rows_from_heads(&self.pool, by_head, config.value_dim, span.n_rows, &mut out[rows]);
+        mixers::rows_from_heads(&self.pool, by_head, shape.value_dim, span.n_rows, &mut out[rows]);
     }
 }
 

@@ -5,44 +5,17 @@
 //! it and knows nothing of devices.
 
 mod cpu;
+mod numbers;
 
 pub use cpu::{Cpu, Floats};
-use metallic_gguf::GgmlType;
 pub use metallic_kernels::attention::{KvLayout, KvType};
 pub use metallic_kernels::matmul::Tokens;
+pub use numbers::{
+    Activation, AttentionShape, DeltaNetShape, KeyHeads, Mamba2Shape, NormKind, RopeConfig, RopePairs, Yarn,
+};
 
 use crate::error::Result;
-use crate::memory::{FileRange, SharedBytes, StreamStats};
-use crate::model::config::{Activation, AttentionConfig, DeltaNetConfig, Mamba2Config, NormKind, RopeConfig};
-
-/// A matrix as it lies in a file: `n_rows` rows of `row_len` weights of one type, little-endian.
-#[derive(Clone, Debug)]
-pub struct MatrixData {
-    /// Type of the weights.
-    pub ggml_type: GgmlType,
-    /// Weights in a row: the width of the input.
-    pub row_len: usize,
-    /// Rows: the width of the output.
-    pub n_rows: usize,
-    /// The rows, one after another.
-    pub bytes: MatrixBytes,
-}
-
-/// Where the bytes of a matrix are: leading rows in memory, the others in a file. Either may have all.
-#[derive(Clone, Debug)]
-pub struct MatrixBytes {
-    /// In memory, to be used there.
-    pub memory: Option<SharedBytes>,
-    /// In a file, to be swapped in a chunk at a time.
-    pub file: Option<FileRange>,
-}
-
-impl MatrixBytes {
-    /// All in memory.
-    pub fn in_memory(bytes: SharedBytes) -> Self {
-        Self { memory: Some(bytes), file: None }
-    }
-}
+use crate::memory::{MatrixData, StreamStats};
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +93,7 @@ impl Columns {
 /// A layer's attention.
 pub struct AttentionParams<'a, B: Backend + ?Sized> {
     /// Its numbers.
-    pub config: &'a AttentionConfig,
+    pub shape: AttentionShape,
     /// A score for each head that belongs to no position.
     pub sinks: Option<&'a B::Buffer>,
 }
@@ -140,7 +113,7 @@ pub struct CausalConv<'a, B: Backend + ?Sized> {
 /// A state space; see [`Mamba2`](metallic_kernels::recurrent::Mamba2).
 pub struct Mamba2<'a, B: Backend + ?Sized> {
     /// Its numbers.
-    pub config: &'a Mamba2Config,
+    pub shape: Mamba2Shape,
     /// A rate of decay for each head.
     pub a: &'a B::Buffer,
     /// What passes by the state, for each head.
@@ -152,7 +125,7 @@ pub struct Mamba2<'a, B: Backend + ?Sized> {
 /// A gated delta net; see [`DeltaNet`](metallic_kernels::recurrent::DeltaNet).
 pub struct DeltaNet<'a, B: Backend + ?Sized> {
     /// Its numbers.
-    pub config: &'a DeltaNetConfig,
+    pub shape: DeltaNetShape,
     /// A rate of decay for each value head.
     pub a: &'a B::Buffer,
     /// For each value head.

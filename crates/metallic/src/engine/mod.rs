@@ -37,7 +37,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without requests. It runs as many at a time as the model was loaded for.
     pub fn new(mut model: Model, tokenizer: Tokenizer) -> Self {
-        let slots = (0..model.plan().request.n_sequences)
+        let slots = (0..model.capacity().n_sequences)
             .map(|_| Slot {
                 sequence: model.create_sequence(),
                 // One more than the context: the last token that is chosen need not fit.

@@ -7,10 +7,12 @@ use memmap2::MmapMut;
 
 use super::expert_places::{ExpertPolicy, Places, Residence};
 use super::ledger::{Leased, Tier};
-use super::plan::EXPERT_CACHE;
 use super::reader::FileRange;
 use super::slab;
 use crate::error::Result;
+
+/// What places for experts are for, in plans.
+pub(crate) const EXPERT_CACHE: &str = "expert cache";
 
 /// What a cache of experts has been asked for so far. An expert counts once for each of its matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

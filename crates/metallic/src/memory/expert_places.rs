@@ -139,15 +139,15 @@ impl Places {
 
 /// A tensor of experts that is swapped in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ExpertTensor {
-    pub(super) layer: usize,
-    pub(super) n_experts: usize,
-    pub(super) expert_bytes: u64,
+pub(crate) struct ExpertTensor {
+    pub(crate) layer: usize,
+    pub(crate) n_experts: usize,
+    pub(crate) expert_bytes: u64,
 }
 
 /// Shares `capacity` between tensors: a place for an expert of each tensor of each layer, then another, as long as there is
 /// room. Returns the places of each.
-pub(super) fn share(tensors: &[ExpertTensor], capacity: u64) -> Vec<usize> {
+pub(crate) fn share(tensors: &[ExpertTensor], capacity: u64) -> Vec<usize> {
     let mut places = vec![0; tensors.len()];
     let n_layers = tensors.iter().map(|tensor| tensor.layer + 1).max().unwrap_or(0);
     let n_rounds = tensors.iter().map(|tensor| tensor.n_experts).max().unwrap_or(0);

@@ -2,29 +2,13 @@
 //!
 //! What they can't say is in `docs/memory.md`. Reading all of a file again would say more, and take as long as loading it.
 
-use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::error::{Error, Result};
-
-/// What has happened to a file that was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FileChange {
-    /// It is shorter.
-    Cut,
-    /// It was written to.
-    Written,
-    /// Another file has its name.
-    Replaced,
-    /// The system notes a change, which may be of what is in it, or only of its name, its links, its owner or its
-    /// permissions.
-    Altered,
-}
+use crate::error::{Error, FileChange, Result};
 
 /// A file as it was when it was opened.
 #[derive(Clone, Debug)]
@@ -115,17 +99,6 @@ fn changed(metadata: &Metadata) -> Option<(i64, i64)> {
 #[cfg(not(unix))]
 fn changed(_: &Metadata) -> Option<(i64, i64)> {
     None
-}
-
-impl fmt::Display for FileChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Cut => "was cut short",
-            Self::Written => "was written to",
-            Self::Replaced => "was replaced by another",
-            Self::Altered => "was changed, if only in its name, links or permissions,",
-        })
-    }
 }
 
 #[cfg(test)]

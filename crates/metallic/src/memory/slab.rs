@@ -87,12 +87,12 @@ pub(super) fn read(path: &Path, map: &Mmap, progress: &mut dyn FnMut(u64)) -> io
 }
 
 /// Bytes that a range read by [`read_ranges`] takes.
-pub(super) fn bytes_for(n_bytes: usize) -> usize {
+pub(crate) fn bytes_for(n_bytes: usize) -> usize {
     DirectFile::room_for(n_bytes)
 }
 
 /// Bytes of the longest range that takes no more than `n_bytes`.
-pub(super) fn longest_in(n_bytes: usize) -> usize {
+pub(crate) fn longest_in(n_bytes: usize) -> usize {
     DirectFile::longest_in(n_bytes)
 }
 

@@ -13,9 +13,9 @@ use metallic_kernels::{Isa, registry};
 
 use super::file_stamp::FileStamp;
 use super::ledger::Tier;
+use super::matrix::{MatrixBytes, MatrixData};
 use super::reader::{FileRange, ModelFiles};
 use super::slab;
-use crate::backend::{MatrixBytes, MatrixData};
 use crate::error::{Error, Result};
 
 /// A GGUF model: the maps of all its shards, and what parsing them proved.

@@ -12,9 +12,19 @@ use std::time::{Duration, Instant};
 
 use super::expert_cache::ExpertStats;
 use super::ledger::Tier;
-use super::plan::StreamPlan;
 use super::reader::{FileRange, ModelFiles, Read, Reader, ReaderKind, Slot};
 use crate::error::Result;
+
+/// How weights are swapped in, where not all stay in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPlan {
+    /// Chunks that are read ahead or in use.
+    pub n_slots: usize,
+    /// Bytes of a chunk at most, if a row is not longer.
+    pub chunk_bytes: usize,
+    /// Bytes of the longest row that is read by itself.
+    pub max_row_bytes: usize,
+}
 
 /// How weights are streamed, and what it has cost so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,7 +144,7 @@ impl WeightStream {
     }
 
     /// Bytes of the slots.
-    pub(super) fn slot_bytes(plan: StreamPlan) -> u64 {
+    pub(crate) fn slot_bytes(plan: StreamPlan) -> u64 {
         let StreamPlan { n_slots, chunk_bytes, max_row_bytes } = plan;
         (n_slots * Slot::bytes_for(chunk_bytes) + Slot::bytes_for(max_row_bytes)) as u64
     }

@@ -58,7 +58,7 @@ impl<B: Backend> Attention<'_, B> {
             warm(backend, temperature, batch, query, n_head * key_length);
         }
 
-        let params = AttentionParams { config, sinks: weights.sinks.as_ref() };
+        let params = AttentionParams { shape: config.shape(), sinks: weights.sinks.as_ref() };
         for span in batch.spans() {
             backend.store_kv(kv, &span, key, value);
             backend.attention(&params, kv, &span, query, attended);

@@ -48,12 +48,12 @@ impl CacheSize {
             MixerConfig::Latent(config) => Self::pages(&config.attention, kv_type),
             MixerConfig::ShortConv(config) => states(&[config.length - 1, config.n_channels], &[0]),
             MixerConfig::Mamba2(config) => states(
-                &[config.conv_length - 1, config.n_channels()],
-                &[config.n_head, config.head_dim, config.d_state],
+                &[config.conv_length - 1, config.shape.n_channels()],
+                &[config.shape.n_head, config.shape.head_dim, config.shape.d_state],
             ),
             MixerConfig::DeltaNet(config) => states(
-                &[config.conv_length - 1, config.n_channels()],
-                &[config.n_value_head, config.key_dim, config.value_dim],
+                &[config.conv_length - 1, config.shape.n_channels()],
+                &[config.shape.n_value_head, config.shape.key_dim, config.shape.value_dim],
             ),
         }
     }

@@ -1,21 +1,66 @@
 //! Which tensors of a file a model needs, which it lacks, and which no code uses.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt;
 use std::ops::Range;
 
 use metallic_gguf::{ByteOrder, Gguf, Tensor};
 
 use super::config::ModelConfig;
-use super::unused::{self, listed};
-use super::weights::{self, RopeFactors, WeightSource};
-use crate::error::{Error, Result};
-use crate::memory::{MatrixBytes, Placement, Role, Usage, WeightBytes};
+use super::unused;
+use super::weights::{self, MatrixRole, RopeFactors, WeightSource};
+use crate::error::{Error, Nearest, Result};
+
+/// A matrix of weights in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightMatrix {
+    /// The tensor.
+    pub name: String,
+    /// What it is for.
+    pub(crate) role: MatrixRole,
+    /// Its bytes in the file.
+    pub bytes: u64,
+    /// Weights in it.
+    pub n_weights: u64,
+    /// Its rows, each of which makes one value of a product.
+    pub n_rows: u64,
+    /// How much of it a token uses.
+    pub usage: Usage,
+}
+
+impl WeightMatrix {
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> u64 {
+        self.bytes / self.n_rows
+    }
+}
+
+/// How much of a matrix a token uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// All of it.
+    Whole,
+    /// All of it, if the token's logits are wanted.
+    Logits,
+    /// Some of many experts, which are equal parts.
+    Experts {
+        /// Those that a token is sent to.
+        n_used: u64,
+        /// All of them.
+        n_expert: u64,
+    },
+    /// A row.
+    Row,
+}
 
 /// The first pass over the weights: which there are, and how large.
 pub(crate) struct Census<'c> {
     config: &'c ModelConfig,
-    pub(crate) bytes: WeightBytes,
+    /// Those that can be used as the file holds them, in the order in which they are looked for.
+    pub(crate) matrices: Vec<WeightMatrix>,
+    /// Those that are copied, because the file has the other byte order.
+    pub(crate) copied: Vec<WeightMatrix>,
+    /// Bytes of norms and biases, as floats.
+    pub(crate) vector_bytes: u64,
     pub(crate) rope_factors: RopeFactors<()>,
     used: HashSet<String>,
     missing: Vec<String>,
@@ -38,24 +83,31 @@ impl<'c> Census<'c> {
 
     /// The same, with the tensors that the file lacks in a list of their own.
     fn taken(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
-        let (bytes, used, missing) = (WeightBytes::default(), HashSet::new(), Vec::new());
-        let mut census = Self { config, bytes, rope_factors: RopeFactors::None, used, missing };
+        let mut census = Self {
+            config,
+            matrices: Vec::new(),
+            copied: Vec::new(),
+            vector_bytes: 0,
+            rope_factors: RopeFactors::None,
+            used: HashSet::new(),
+            missing: Vec::new(),
+        };
         census.rope_factors = weights::build(gguf, config, &mut census)?.rope_factors;
         Ok(census)
     }
 
     /// How much of a matrix of this role a token uses.
-    fn usage(&self, role: Role) -> Usage {
+    fn usage(&self, role: MatrixRole) -> Usage {
         let experts =
             |layer: usize| self.config.layers[layer].ffn.as_ref().and_then(|ffn| ffn.experts.as_ref());
         match role {
-            Role::Layer(_) => Usage::Whole,
-            Role::Experts(layer) => experts(layer).map_or(Usage::Whole, |experts| Usage::Experts {
+            MatrixRole::Layer(_) => Usage::Whole,
+            MatrixRole::Experts(layer) => experts(layer).map_or(Usage::Whole, |experts| Usage::Experts {
                 n_used: experts.n_used as u64,
                 n_expert: experts.n_expert as u64,
             }),
-            Role::Head => Usage::Logits,
-            Role::Embedding => Usage::Row,
+            MatrixRole::Head => Usage::Logits,
+            MatrixRole::Embedding => Usage::Row,
         }
     }
 
@@ -74,20 +126,19 @@ impl WeightSource for Census<'_> {
     type Matrix = ();
     type Vector = ();
 
-    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<()> {
+    fn matrix(&mut self, tensor: Tensor<'_>, role: MatrixRole) -> Result<()> {
         self.used.insert(tensor.name().to_owned());
-        let matrix = MatrixBytes {
+        let matrix = WeightMatrix {
             name: tensor.name().to_owned(),
+            role,
             bytes: tensor.n_bytes(),
             n_weights: tensor.n_elements(),
             n_rows: tensor.n_rows(),
             usage: self.usage(role),
-            placement: Placement::Resident,
-            cache: None,
         };
         match tensor.byte_order() {
-            ByteOrder::Little => self.bytes.matrices.push((role, matrix)),
-            ByteOrder::Big => self.bytes.copied.push(matrix),
+            ByteOrder::Little => self.matrices.push(matrix),
+            ByteOrder::Big => self.copied.push(matrix),
         }
         Ok(())
     }
@@ -96,7 +147,7 @@ impl WeightSource for Census<'_> {
 
     fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<()> {
         self.used.insert(tensor.name().to_owned());
-        self.bytes.vectors += (values.len() * size_of::<f32>()) as u64;
+        self.vector_bytes += (values.len() * size_of::<f32>()) as u64;
         Ok(())
     }
 
@@ -108,18 +159,6 @@ impl WeightSource for Census<'_> {
     fn absent_vector(&mut self, name: &str) -> Result<()> {
         self.absent_matrix(name)
     }
-}
-
-/// The architecture that runs and comes nearest to one that does not: reading the file's keys as its own, it lacks and
-/// has no use for the fewest tensors.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nearest {
-    /// Its name.
-    pub name: &'static str,
-    /// Tensors that it needs and the file lacks; `*` stands for the layers.
-    pub missing: Vec<String>,
-    /// Tensors of the file that it has no use for.
-    pub unused: Vec<String>,
 }
 
 impl Nearest {
@@ -156,19 +195,5 @@ fn of_all_layers(name: &str) -> String {
     match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
         Some((layer, rest)) if layer.bytes().all(|byte| byte.is_ascii_digit()) => format!("blk.*.{rest}"),
         _ => name.to_owned(),
-    }
-}
-
-impl fmt::Display for Nearest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nearest is {}", self.name)?;
-        match (self.missing.as_slice(), self.unused.as_slice()) {
-            ([], []) => write!(f, ", which needs just the tensors that this file has"),
-            (missing, []) => write!(f, ", which needs also {}", listed(missing)),
-            ([], unused) => write!(f, ", which has no use for {}", listed(unused)),
-            (missing, unused) => {
-                write!(f, ", which has no use for {}, and needs {}", listed(unused), listed(missing))
-            }
-        }
     }
 }

@@ -1,9 +1,7 @@
 //! Hyper-parameters as independent features: the one description that the forward pass reads.
 
-pub use metallic_kernels::activation::Activation;
-pub use metallic_kernels::norm::NormKind;
-pub use metallic_kernels::recurrent::KeyHeads;
-pub use metallic_kernels::rope::{RopePairs, Yarn};
+pub use crate::backend::{Activation, KeyHeads, NormKind, RopeConfig, RopePairs, Yarn};
+use crate::backend::{AttentionShape, DeltaNetShape, Mamba2Shape};
 
 /// A model's hyper-parameters, whatever its architecture.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,8 +47,8 @@ impl ModelConfig {
                     .max(config.nope_length)
                     .max(config.query_rank.unwrap_or(0)),
                 MixerConfig::ShortConv(config) => config.n_channels,
-                MixerConfig::Mamba2(config) => config.inner(),
-                MixerConfig::DeltaNet(config) => config.inner(),
+                MixerConfig::Mamba2(config) => config.shape.inner(),
+                MixerConfig::DeltaNet(config) => config.shape.inner(),
             };
             let ffn = layer.ffn.as_ref().map_or(0, |ffn| {
                 let shared = ffn.experts.as_ref().and_then(|experts| experts.shared);
@@ -207,6 +205,14 @@ pub struct AttentionConfig {
     pub output_gate: bool,
 }
 
+impl AttentionConfig {
+    /// The numbers of the operation.
+    pub fn shape(&self) -> AttentionShape {
+        let Self { n_head, key_length, value_length, scale, softcap, window, alibi, .. } = *self;
+        AttentionShape { n_head, key_length, value_length, scale, softcap, window, alibi }
+    }
+}
+
 /// What the norms of queries and keys go over. The kind is that of the model's norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
@@ -272,81 +278,19 @@ pub struct ShortConvConfig {
 /// Mamba-2: a convolution, then a state space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mamba2Config {
-    /// Heads.
-    pub n_head: usize,
-    /// Values of a head.
-    pub head_dim: usize,
-    /// Groups of heads that share what enters and leaves the state.
-    pub n_group: usize,
-    /// Length of a state for each value.
-    pub d_state: usize,
+    /// The state space.
+    pub shape: Mamba2Shape,
     /// Positions that the convolution sees.
     pub conv_length: usize,
-}
-
-impl Mamba2Config {
-    /// Values of all heads.
-    pub fn inner(&self) -> usize {
-        self.n_head * self.head_dim
-    }
-
-    /// Channels of the convolution.
-    pub fn n_channels(&self) -> usize {
-        self.inner() + 2 * self.n_group * self.d_state
-    }
 }
 
 /// A gated delta net: a convolution, then the delta rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeltaNetConfig {
-    /// Heads of queries and keys.
-    pub n_key_head: usize,
-    /// Heads of values; a multiple.
-    pub n_value_head: usize,
-    /// Length of a query or key.
-    pub key_dim: usize,
-    /// Length of a value.
-    pub value_dim: usize,
+    /// The delta rule.
+    pub shape: DeltaNetShape,
     /// Positions that the convolution sees.
     pub conv_length: usize,
-    /// Which key head a value head takes.
-    pub key_heads: KeyHeads,
-}
-
-impl DeltaNetConfig {
-    /// Values of all heads.
-    pub fn inner(&self) -> usize {
-        self.n_value_head * self.value_dim
-    }
-
-    /// Channels of the convolution: queries, keys and values.
-    pub fn n_channels(&self) -> usize {
-        2 * self.n_key_head * self.key_dim + self.inner()
-    }
-}
-
-/// Rotary position embedding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    /// Which values of a head turn together.
-    pub pairs: RopePairs,
-    /// How many values of a head turn, the first ones.
-    pub n_rot: usize,
-    /// Base of the frequencies.
-    pub freq_base: f32,
-    /// What positions are multiplied by to reach past the trained context; 1 as trained.
-    pub freq_scale: f32,
-    /// What the rotated values are multiplied by.
-    pub attn_factor: f32,
-    /// YaRN, where the model is stretched by it.
-    pub yarn: Option<Yarn>,
-}
-
-impl RopeConfig {
-    /// As the model was first trained.
-    pub(super) fn unstretched(&mut self) {
-        (self.freq_scale, self.attn_factor, self.yarn) = (1.0, 1.0, None);
-    }
 }
 
 /// The feed-forward network.

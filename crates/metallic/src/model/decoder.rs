@@ -8,10 +8,10 @@ use super::latent::Latent;
 use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::weights::{LayerWeights, MixerWeights, NormWeights, Weights};
-use super::{Piece, delta_net, ffn, mamba2, moe, short_conv};
+use super::{Capacity, Piece, delta_net, ffn, mamba2, moe, short_conv};
 use crate::backend::{Backend, Input, Span, Tokens};
 use crate::error::Result;
-use crate::memory::{Leased, MemoryPlan, PlanRequest, StreamStats, Tier};
+use crate::memory::{Leased, StreamStats, Tier};
 
 /// The rows of one forward pass.
 pub(crate) struct Batch<'a> {
@@ -93,14 +93,15 @@ impl<B: Backend> Decoder<B> {
         mut backend: B,
         config: ModelConfig,
         weights: Weights<B::Matrix, B::Buffer>,
-        plan: &MemoryPlan,
+        capacity: Capacity,
         ram: &Tier,
     ) -> Result<Self> {
-        let PlanRequest { n_batch, n_ctx, n_sequences, kv_type, .. } = plan.request;
+        let Capacity { n_batch, n_ctx, n_sequences, kv_type } = capacity;
+        let n_pages = capacity.n_pages()?;
         let factors = weights.rope_factors.of_context(n_ctx, &config)?;
         let sizes = cache::sizes(&config, kv_type)?;
         // The caches first: they are the largest, and say so where there is no memory for them.
-        let caches = sizes.iter().map(|size| size.allocate(&backend, plan.n_pages, n_sequences));
+        let caches = sizes.iter().map(|size| size.allocate(&backend, n_pages, n_sequences));
         let caches = caches.collect::<Result<_>>()?;
         backend.reserve_inputs(n_batch, config.max_input_width())?;
         backend.reserve_attention(&cache::layouts(&sizes), n_ctx)?;
@@ -171,7 +172,7 @@ impl<B: Backend> Decoder<B> {
                 mamba2::forward(backend, config, weights, &residual, states, batch, scratch)
             }
             (MixerConfig::DeltaNet(config), MixerWeights::DeltaNet(weights), Cache::States(states)) => {
-                delta_net::forward(backend, config, weights, &residual, states, batch, scratch)
+                delta_net::forward(backend, config.shape, weights, &residual, states, batch, scratch)
             }
             _ => unreachable!("weights and cache are made from the layer's configuration"),
         }

@@ -2,9 +2,9 @@
 
 use super::kv_cache::PageTable;
 use super::role::ReadAs;
-use super::{Piece, Role};
+use super::{Capacity, Piece, Role};
 use crate::error::{Error, Result};
-use crate::memory::{Lease, PlanRequest, Tier};
+use crate::memory::{Lease, Tier};
 
 /// What [`History`] is for, in plans.
 pub(crate) const HISTORY: &str = "tokens of sequences";
@@ -28,16 +28,16 @@ impl History {
     ///
     /// # Errors
     /// No memory.
-    pub(super) fn new(request: &PlanRequest, ram: &Tier) -> Result<Self> {
-        let bytes = Self::bytes(request.n_ctx, request.n_sequences);
+    pub(super) fn new(capacity: Capacity, ram: &Tier) -> Result<Self> {
+        let bytes = Self::bytes(capacity.n_ctx, capacity.n_sequences);
         let lease = ram.lease(HISTORY, bytes)?;
         let sequence = |_| {
             let mut tokens = Vec::new();
             let no_memory = |_| Error::OutOfMemory { what: HISTORY, bytes };
-            tokens.try_reserve_exact(request.n_ctx).map_err(no_memory)?;
+            tokens.try_reserve_exact(capacity.n_ctx).map_err(no_memory)?;
             Ok(Sequence { tokens, read_as: ReadAs::default(), settled: true })
         };
-        let sequences = (0..request.n_sequences).map(sequence).collect::<Result<_>>()?;
+        let sequences = (0..capacity.n_sequences).map(sequence).collect::<Result<_>>()?;
         Ok(Self { sequences, _lease: lease })
     }
 

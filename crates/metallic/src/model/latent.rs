@@ -35,7 +35,7 @@ impl<B: Backend> Latent<'_, B> {
         if let Some(temperature) = attention.temperature {
             warm(backend, temperature, batch, query, attention.n_head * attention.key_length);
         }
-        let params = AttentionParams { config: attention, sinks: None };
+        let params = AttentionParams { shape: attention.shape(), sinks: None };
         for span in batch.spans() {
             backend.store_kv(kv, &span, key, value);
             backend.attention(&params, kv, &span, query, attended);

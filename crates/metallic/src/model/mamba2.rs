@@ -19,7 +19,8 @@ pub(super) fn forward<B: Backend>(
     batch: &Batch<'_>,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
-    let (n_rows, inner, n_channels) = (residual.n_rows(), config.inner(), config.n_channels());
+    let shape = config.shape;
+    let (n_rows, inner, n_channels) = (residual.n_rows(), shape.inner(), shape.n_channels());
     let Scratch {
         hidden,
         normed,
@@ -39,11 +40,11 @@ pub(super) fn forward<B: Backend>(
         &mut [weights.input.job(&mut *projected)],
     )?;
     // A gate, what is convolved, and steps of time.
-    let stride = inner + n_channels + config.n_head;
+    let stride = inner + n_channels + shape.n_head;
     for (first, out, len) in [
         (0, &mut *state_gate, inner),
         (inner, &mut *conv_input, n_channels),
-        (inner + n_channels, &mut *rates, config.n_head),
+        (inner + n_channels, &mut *rates, shape.n_head),
     ] {
         backend.copy_columns(projected, Columns { first, stride }, out, Columns::all(len), len, n_rows);
     }
@@ -53,12 +54,12 @@ pub(super) fn forward<B: Backend>(
         activation: Activation::Silu,
         n_channels,
     };
-    let mixer = Mamba2 { config, a: &weights.a, d: &weights.d, dt_bias: &weights.dt_bias };
+    let mixer = Mamba2 { shape, a: &weights.a, d: &weights.d, dt_bias: &weights.dt_bias };
     for span in batch.spans() {
         backend.causal_conv(&conv, history, &span, conv_input, convolved);
         backend.mamba2(&mixer, state, &span, convolved, rates, by_head, mixed);
     }
     backend.gate(Activation::Silu, state_gate, mixed, n_rows * inner);
-    backend.norm_in_place(&weights.norm.as_norm(), mixed, n_rows, config.n_group);
+    backend.norm_in_place(&weights.norm.as_norm(), mixed, n_rows, shape.n_group);
     residual.add_product(backend, &Input::Rows(mixed), &weights.output, hidden, update)
 }

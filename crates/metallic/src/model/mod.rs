@@ -6,39 +6,39 @@
 mod arch;
 mod attention;
 pub(crate) mod cache;
-mod census;
+mod capacity;
+pub(crate) mod census;
 pub mod config;
-mod decoder;
+pub(crate) mod decoder;
 mod delta_net;
 mod ffn;
 pub(crate) mod history;
 pub(crate) mod kv_cache;
 mod latent;
-mod loader;
 mod mamba2;
 pub(crate) mod moe;
 mod residual;
 mod role;
 pub(crate) mod scratch;
 mod short_conv;
-mod unused;
-mod weights;
+pub(crate) mod unused;
+pub(crate) mod weights;
 mod work;
 
 use std::ops::Range;
 
 pub use arch::{read_config, supported as supported_architectures};
-pub use census::Nearest;
+pub use capacity::Capacity;
+pub use census::{Usage, WeightMatrix};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
-pub use loader::{DEFAULT_BATCH, DEFAULT_MAX_CONTEXT, DEFAULT_SLOTS, GgufLoader, LoadMode};
 pub(crate) use role::ReadAs;
 pub use role::Role;
 pub use unused::{unread_keys, unused_tensors};
 pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};
-use crate::memory::{FileStamp, Lease, MemoryPlan, StreamStats, Tier};
+use crate::memory::{FileStamp, Lease, StreamStats, Tier};
 use decoder::{Batch, Stage};
 use history::History;
 use kv_cache::PageTable;
@@ -46,7 +46,7 @@ use kv_cache::PageTable;
 /// A model that is ready to run, with the keys and values of the sequences it has seen.
 pub struct Model {
     config: ModelConfig,
-    plan: MemoryPlan,
+    capacity: Capacity,
     stage: Box<dyn Stage>,
     pages: PageTable,
     /// Where what a sequence remembers can't be cut back.
@@ -95,18 +95,18 @@ struct Rows {
 }
 
 impl Model {
-    fn new(
+    pub(crate) fn new(
         config: ModelConfig,
-        plan: MemoryPlan,
+        capacity: Capacity,
         stage: Box<dyn Stage>,
         stamps: Vec<FileStamp>,
         ram: Tier,
         elsewhere: Lease,
     ) -> Result<Self> {
-        let pages = PageTable::new(plan.n_pages);
-        let history = (!config.can_be_cut_back()).then(|| History::new(&plan.request, &ram)).transpose()?;
+        let pages = PageTable::new(capacity.n_pages()?);
+        let history = (!config.can_be_cut_back()).then(|| History::new(capacity, &ram)).transpose()?;
         let rows = Rows::default();
-        Ok(Self { config, plan, stage, pages, history, rows, stamps, ram, _elsewhere: elsewhere })
+        Ok(Self { config, capacity, stage, pages, history, rows, stamps, ram, _elsewhere: elsewhere })
     }
 
     /// Looks whether the files that weights are streamed from, or used in the maps of, are still what they were.
@@ -131,9 +131,9 @@ impl Model {
         &self.config
     }
 
-    /// What the model holds in memory.
-    pub fn plan(&self) -> &MemoryPlan {
-        &self.plan
+    /// How much it holds and does at a time.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     /// The account that everything the model holds is charged to.
@@ -143,12 +143,12 @@ impl Model {
 
     /// Positions that a sequence may hold.
     pub fn n_ctx(&self) -> usize {
-        self.plan.request.n_ctx
+        self.capacity.n_ctx
     }
 
     /// Rows that a forward pass may have.
     pub fn n_batch(&self) -> usize {
-        self.plan.request.n_batch
+        self.capacity.n_batch
     }
 
     /// Whether tokens of two roles take the same kernels, and so have the same bits at the same place.
@@ -257,7 +257,7 @@ impl Model {
         if end > n_ctx {
             return Err(Error::PromptTooLong { n_prompt: end, n_ctx });
         }
-        let n_sequences = self.plan.request.n_sequences;
+        let n_sequences = self.capacity.n_sequences;
         if self.history.is_some() && self.pages.slot(piece.sequence) >= n_sequences {
             return Err(Error::StatesFull { n_sequences });
         }

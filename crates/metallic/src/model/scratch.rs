@@ -1,6 +1,6 @@
 //! Every buffer of a forward pass: named, sized from the model and the batch, allocated once.
 
-use super::config::{AttentionConfig, MixerConfig, ModelConfig, Wiring};
+use super::config::{AttentionConfig, DeltaNetConfig, Mamba2Config, MixerConfig, ModelConfig, Wiring};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
@@ -110,18 +110,18 @@ impl MixerWidths {
                 state: config.n_channels,
                 ..attention
             },
-            MixerConfig::Mamba2(config) => Self {
-                projected: config.inner() + config.n_channels() + config.n_head,
-                conv: config.n_channels(),
-                rates: config.n_head,
-                state: config.inner(),
+            MixerConfig::Mamba2(Mamba2Config { shape, .. }) => Self {
+                projected: shape.inner() + shape.n_channels() + shape.n_head,
+                conv: shape.n_channels(),
+                rates: shape.n_head,
+                state: shape.inner(),
                 ..attention
             },
-            MixerConfig::DeltaNet(config) => Self {
-                projected: config.n_channels() + config.inner(),
-                conv: config.n_channels(),
-                rates: config.n_value_head,
-                state: config.inner(),
+            MixerConfig::DeltaNet(DeltaNetConfig { shape, .. }) => Self {
+                projected: shape.n_channels() + shape.inner(),
+                conv: shape.n_channels(),
+                rates: shape.n_value_head,
+                state: shape.inner(),
                 ..attention
             },
         }

@@ -9,10 +9,7 @@ use metallic_gguf::{FromValue, Gguf, Value};
 use super::arch;
 use super::census::{Census, of_layers};
 use super::config::ModelConfig;
-use crate::error::{Error, Result};
-
-/// Names that are shown of many.
-const SHOWN: usize = 8;
+use crate::error::{Error, Result, listed};
 
 /// Keys, or groups of them ending in `.` or `_`, that change no logits of a text: those of encoders of images and sound,
 /// of pooling and classifying, how the original was laid out, and what tensors or other keys say as well.
@@ -42,7 +39,7 @@ const TENSORS: &[&str] = &["a.", "cls.", "mm.", "v."];
 /// Names of tensors that no code uses, in a file of a model that runs.
 ///
 /// # Errors
-/// As [`GgufLoader::plan`](super::GgufLoader::plan), as far as it is about the file.
+/// As [`GgufLoader::plan`](crate::GgufLoader::plan), as far as it is about the file.
 pub fn unused_tensors(gguf: &Gguf<'_>) -> Result<Vec<String>> {
     let config = arch::read_config(gguf)?;
     let census = Census::of(gguf, &config)?;
@@ -63,7 +60,7 @@ pub fn unread_keys(gguf: &Gguf<'_>) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// As [`unused_tensors`].
-pub(super) fn warn(gguf: &Gguf<'_>) -> Result<()> {
+pub(crate) fn warn(gguf: &Gguf<'_>) -> Result<()> {
     let (config, _) = arch::read(gguf)?;
     let keys = unread_keys(gguf)?;
     if !keys.is_empty() {
@@ -131,12 +128,4 @@ fn tensor_changes_nothing(name: &str, config: &ModelConfig) -> bool {
 
 fn starts_as(list: &[&str], name: &str) -> bool {
     list.iter().any(|known| name == *known || known.ends_with(['.', '_']) && name.starts_with(known))
-}
-
-/// The first few names.
-pub(super) fn listed(names: &[String]) -> String {
-    match names.len().checked_sub(SHOWN) {
-        Some(more) if more > 0 => format!("{} and {more} more", names[..SHOWN].join(", ")),
-        _ => names.join(", "),
-    }
 }

@@ -10,16 +10,28 @@ use metallic_gguf::{Gguf, Tensor};
 use super::config::{ExpertsConfig, ModelConfig, NormConfig, NormKind};
 use crate::backend::{Backend, MatmulJob, Norm};
 use crate::error::{Error, Result};
-use crate::memory::Role;
 
 mod build;
+
+/// What a matrix is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MatrixRole {
+    /// Of a layer: used in every pass.
+    Layer(usize),
+    /// Of a layer's experts: a part is used in every pass, and stays by use.
+    Experts(usize),
+    /// The output head: used where logits are wanted.
+    Head,
+    /// The token embedding alone: a row a token.
+    Embedding,
+}
 
 /// What a tensor becomes: nothing while planning, weights on a backend while loading.
 pub(crate) trait WeightSource {
     type Matrix: Clone;
     type Vector;
 
-    fn matrix(&mut self, tensor: Tensor<'_>, role: Role) -> Result<Self::Matrix>;
+    fn matrix(&mut self, tensor: Tensor<'_>, role: MatrixRole) -> Result<Self::Matrix>;
     /// Some rows of a matrix, which has `of`.
     fn rows(&self, matrix: &Self::Matrix, rows: Range<usize>, of: usize) -> Self::Matrix;
     /// Some values of a tensor.

@@ -6,9 +6,8 @@ use metallic_gguf::{Gguf, Tensor};
 
 use super::arch;
 use super::config::ExpertsConfig;
-use super::weights::{self, WeightSource};
+use super::weights::{self, MatrixRole, WeightSource};
 use crate::error::Result;
-use crate::memory::Role;
 
 /// What a token's products with matrices of weights cost. Attention is not counted: it grows with the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +31,7 @@ impl TokenWork {
     /// The work that a model file's tensors make.
     ///
     /// # Errors
-    /// As [`GgufLoader::plan`](super::GgufLoader::plan).
+    /// As [`GgufLoader::plan`](crate::GgufLoader::plan).
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self> {
         let config = arch::read_config(gguf)?;
         let weights = weights::build(gguf, &config, &mut Sizes)?;
@@ -71,7 +70,7 @@ impl WeightSource for Sizes {
     type Matrix = Products;
     type Vector = ();
 
-    fn matrix(&mut self, tensor: Tensor<'_>, _: Role) -> Result<Products> {
+    fn matrix(&mut self, tensor: Tensor<'_>, _: MatrixRole) -> Result<Products> {
         Ok(Products { weight_bytes: tensor.n_bytes(), multiply_adds: tensor.n_elements() })
     }
 

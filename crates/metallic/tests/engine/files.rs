@@ -7,9 +7,8 @@ use std::slice;
 use std::sync::Arc;
 
 use metallic::engine::{Engine, Event, RequestId};
-use metallic::memory::FileChange;
 use metallic::text::Tokenizer;
-use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, testing};
+use metallic::{Error, FileChange, GgufFile, GgufLoader, LoadMode, MemoryBudget, testing};
 
 use crate::{request, run};
 

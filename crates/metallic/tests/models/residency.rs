@@ -1,8 +1,9 @@
 //! Where the weights are makes no difference: the same bits whatever stays in memory and whatever is swapped in, in
 //! chunks of whatever size, by whatever reader.
 
-use metallic::memory::{ExpertPolicy, MatrixBytes, MemoryBudget, MemoryPlan, Placement, ReaderKind};
+use metallic::memory::{ExpertPolicy, MemoryBudget, ReaderKind};
 use metallic::model::{Piece, Role};
+use metallic::plan::{MatrixPlan, MemoryPlan, Placement};
 use metallic::{Error, GgufFile, GgufLoader, Model, testing};
 
 use crate::containers::write_shards;
@@ -31,6 +32,12 @@ fn limits(loader: &GgufLoader<'_>, at_least: GgufLoader<'_>) -> (u64, u64) {
     }
 }
 
+/// A model, and the plan that it was loaded as.
+fn load(loader: GgufLoader<'_>) -> (Model, MemoryPlan) {
+    let (config, plan) = loader.plan().expect("a budget that is enough");
+    (loader.load_planned(config, &plan).expect("a model within its budget"), plan)
+}
+
 fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
     let expected = logits(&mut loader().load().expect("a model"), tokens);
     let readers: Vec<ReaderKind> = ReaderKind::available().collect();
@@ -46,8 +53,7 @@ fn check(name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]) {
         let budgets: Vec<u64> = if is_full() { all.collect() } else { gating.to_vec() };
         for ram in budgets {
             let reader = readers.next().expect("threads at least");
-            let mut model = with(ram).reader(reader).load().expect("a model within its budget");
-            let plan = model.plan().clone();
+            let (mut model, plan) = load(with(ram).reader(reader));
             assert!(plan.total_bytes() <= ram, "{name}: {} of {ram} bytes", plan.total_bytes());
             let what = format!("{n_slots} x {chunk_bytes}, {ram} bytes, {}", reader.name());
             assert!(logits(&mut model, tokens) == expected, "{name}: {what}");
@@ -111,8 +117,7 @@ fn check_cached(name: &str, path: &std::path::Path, tokens: &[u32]) -> Vec<f64> 
             };
             let (floor, everything) = limits(&loader(), with(0));
             for ram in (0..=4).map(|i| floor + (everything.saturating_sub(floor + 1)) * i / 4) {
-                let mut model = with(ram).load().expect("a model within its budget");
-                let plan = model.plan().clone();
+                let (mut model, plan) = load(with(ram));
                 assert!(plan.total_bytes() <= ram, "{name}: {} of {ram} bytes", plan.total_bytes());
                 assert!(
                     logits(&mut model, tokens) == expected,
@@ -187,11 +192,11 @@ fn a_real_model_streams_each_byte_once_a_pass() {
     let mut all = loader().load().expect("a model");
     let (floor, everything) = limits(&loader(), loader().budget(MemoryBudget::given(0)));
     for ram in [floor, (floor + everything) / 2, everything - 1] {
-        let mut model = loader().budget(MemoryBudget::given(ram)).load().expect("a model within its budget");
-        let streamed = model.plan().streamed_bytes();
-        assert!(streamed > 0 && model.plan().total_bytes() <= ram);
-        let is_split = |matrix: &MatrixBytes| matches!(matrix.placement, Placement::Split { .. });
-        let n_split = model.plan().matrices.iter().filter(|matrix| is_split(matrix)).count();
+        let (mut model, plan) = load(loader().budget(MemoryBudget::given(ram)));
+        let streamed = plan.streamed_bytes();
+        assert!(streamed > 0 && plan.total_bytes() <= ram);
+        let is_split = |matrix: &MatrixPlan| matches!(matrix.placement, Placement::Split { .. });
+        let n_split = plan.matrices.iter().filter(|matrix| is_split(matrix)).count();
         assert_eq!(n_split, usize::from(ram > floor), "what is left goes to a part of a matrix");
         for position in 0..3 {
             let before = model.stream_stats().expect("streams").read_bytes;

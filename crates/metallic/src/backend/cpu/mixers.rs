@@ -13,18 +13,18 @@ pub(super) fn conv<'a>(conv: &CausalConv<'a, Cpu>) -> recurrent::CausalConv<'a> 
 }
 
 pub(super) fn mamba2<'a>(mixer: &Mamba2<'a, Cpu>) -> recurrent::Mamba2<'a> {
-    let Mamba2 { config, a, d, dt_bias } = *mixer;
-    let (head_dim, d_state, n_group) = (config.head_dim, config.d_state, config.n_group);
+    let Mamba2 { shape, a, d, dt_bias } = *mixer;
+    let (head_dim, d_state, n_group) = (shape.head_dim, shape.d_state, shape.n_group);
     recurrent::Mamba2 { head_dim, d_state, n_group, a, d, dt_bias }
 }
 
 pub(super) fn delta_net<'a>(net: &DeltaNet<'a, Cpu>) -> recurrent::DeltaNet<'a> {
-    let DeltaNet { config, a, dt_bias, eps } = *net;
+    let DeltaNet { shape, a, dt_bias, eps } = *net;
     recurrent::DeltaNet {
-        n_key_head: config.n_key_head,
-        key_dim: config.key_dim,
-        value_dim: config.value_dim,
-        key_heads: config.key_heads,
+        n_key_head: shape.n_key_head,
+        key_dim: shape.key_dim,
+        value_dim: shape.value_dim,
+        key_heads: shape.key_heads,
         a,
         dt_bias,
         eps,

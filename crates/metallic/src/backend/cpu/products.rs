@@ -8,9 +8,9 @@ use metallic_kernels::{Isa, QuantOps, registry};
 use smallvec::SmallVec;
 
 use super::Cpu;
-use crate::backend::{MatmulJob, MatrixBytes, MatrixData};
+use crate::backend::MatmulJob;
 use crate::error::Result;
-use crate::memory::{ExpertCache, SharedBytes, StreamedRows, WeightStream};
+use crate::memory::{ExpertCache, MatrixBytes, MatrixData, SharedBytes, StreamedRows, WeightStream};
 
 /// What brings in the weights that are not in memory.
 pub(super) struct Stream {

@@ -22,7 +22,7 @@ use super::slab;
 use crate::error::{Error, Result};
 
 /// Bytes that a request asks for at most: with several under way disks gain nothing from more.
-pub(super) const MAX_READ_BYTES: usize = 4 << 20;
+pub(crate) const MAX_READ_BYTES: usize = 4 << 20;
 
 /// Requests under way: as many as bring disks near to their best. With more, what is wanted first comes with the last.
 pub(super) const N_READS: usize = 4;
@@ -197,7 +197,7 @@ impl ReaderKind {
                 }
             },
         };
-        kind.start(files, max_reads).map_err(|source| Error::Reader { kind, source })
+        kind.start(files, max_reads).map_err(|source| Error::Reader { reader: kind.name(), source })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Windowed layers keep the short rotation base of Gemma 2 and are not stretched; full layers use the
 //! file's base and scaling (arXiv 2503.19786, section 2). The checkpoint's norms hold `w`, the files `1 + w`.
 
+use super::keys::unstretched;
 use super::{Keys, gemma};
 use crate::error::Result;
 use crate::model::config::{ModelConfig, QkNorm};
@@ -31,7 +32,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
         }
         if let Some(window) = window.filter(|_| windowed) {
             if let Some(rope) = &mut attention.rope {
-                rope.unstretched();
+                unstretched(rope);
                 rope.freq_base = LOCAL_FREQ_BASE;
             }
             keys.set_window(attention, window)?;

@@ -47,9 +47,8 @@ mod starcoder2;
 use keys::Keys;
 use metallic_gguf::{Gguf, Value};
 
-use super::census::Nearest;
 use super::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Nearest, Result};
 
 /// Keys without the architecture's name, and their values.
 pub(super) type Unread<'a> = Vec<(&'a str, Value<'a>)>;

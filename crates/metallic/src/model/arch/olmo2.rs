@@ -2,6 +2,7 @@
 //! layers, which are not stretched, to each full one.
 
 use super::Keys;
+use super::keys::unstretched;
 use crate::error::Result;
 use crate::model::config::{Activation, ModelConfig, QkNorm, RopePairs, Wiring};
 
@@ -19,7 +20,7 @@ pub(super) fn config(keys: &Keys<'_, '_>) -> Result<ModelConfig> {
         attention.qk_norm = Some(QkNorm::AllHeads);
         if let Some(window) = window.filter(|_| windowed) {
             keys.set_window(attention, window)?;
-            attention.rope.iter_mut().for_each(|rope| rope.unstretched());
+            attention.rope.iter_mut().for_each(unstretched);
         }
     }
     Ok(config)

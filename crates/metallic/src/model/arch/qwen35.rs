@@ -3,6 +3,7 @@
 //! Positions have sections for what models see; for text these are the same.
 
 use super::keys::{Keys, StateHeads};
+use crate::backend::DeltaNetShape;
 use crate::error::Result;
 use crate::model::config::{
     Activation, DeltaNetConfig, Gate, KeyHeads, LayerConfig, MixerConfig, ModelConfig, NormKind, QkNorm,
@@ -35,12 +36,8 @@ pub(super) fn hybrid(keys: &Keys<'_, '_>, key_heads: KeyHeads) -> Result<ModelCo
 
 fn delta_net(keys: &Keys<'_, '_>, key_heads: KeyHeads) -> Result<DeltaNetConfig> {
     let StateHeads { n_head, head_dim, n_group } = keys.state_heads()?;
-    Ok(DeltaNetConfig {
-        n_key_head: n_group,
-        n_value_head: n_head,
-        key_dim: keys.width("ssm.state_size")?,
-        value_dim: head_dim,
-        conv_length: keys.width("ssm.conv_kernel")?,
-        key_heads,
-    })
+    let key_dim = keys.width("ssm.state_size")?;
+    let shape =
+        DeltaNetShape { n_key_head: n_group, n_value_head: n_head, key_dim, value_dim: head_dim, key_heads };
+    Ok(DeltaNetConfig { shape, conv_length: keys.width("ssm.conv_kernel")? })
 }

@@ -6,12 +6,12 @@ use metallic_gguf::{Gguf, Tensor};
 
 use super::{
     AttentionWeights, DeltaNetInput, DeltaNetRates, DeltaNetWeights, DenseWeights, ExpertMatrix,
-    ExpertWeights, FfnWeights, LatentQuery, LatentWeights, LayerWeights, Linear, Mamba2Weights, MixerWeights,
-    NormConfig, NormWeights, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, RopeFactors, SharedWeights,
+    ExpertWeights, FfnWeights, LatentQuery, LatentWeights, LayerWeights, Linear, Mamba2Weights, MatrixRole,
+    MixerWeights, NormConfig, NormWeights, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, RopeFactors, SharedWeights,
     ShortConvWeights, WeightSource, Weights,
 };
+use crate::backend::Mamba2Shape;
 use crate::error::{Error, Result};
-use crate::memory::Role;
 use crate::model::config::{
     AttentionConfig, DeltaNetConfig, ExpertsConfig, FfnConfig, Gate, LatentConfig, LayerConfig, Mamba2Config,
     MixerConfig, ModelConfig, QkNorm, SharedExpert, ShortConvConfig, Wiring,
@@ -23,7 +23,7 @@ pub(super) struct Build<'a, 'g, S> {
     config: &'a ModelConfig,
     source: &'a mut S,
     /// Of the matrices that are looked for.
-    role: Role,
+    role: MatrixRole,
     /// What the names of tensors begin with.
     prefix: String,
 }
@@ -34,21 +34,21 @@ type LinearOf<S> = Linear<Matrix<S>, Vector<S>>;
 
 impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
     pub(super) fn new(gguf: &'a Gguf<'g>, config: &'a ModelConfig, source: &'a mut S) -> Self {
-        Self { gguf, config, source, role: Role::Embedding, prefix: String::new() }
+        Self { gguf, config, source, role: MatrixRole::Embedding, prefix: String::new() }
     }
 
     pub(super) fn weights(mut self) -> Result<Weights<Matrix<S>, Vector<S>>> {
         let config = self.config;
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
         let tied = !self.has("output.weight");
-        self.role = if tied { Role::Head } else { Role::Embedding };
+        self.role = if tied { MatrixRole::Head } else { MatrixRole::Embedding };
         let token_embedding = self.matrix("token_embd.weight", &[n_embd, n_vocab])?;
         let embedding_norm = config.embedding_norm.then(|| self.norm("token_embd_norm")).transpose()?;
-        self.role = Role::Embedding;
+        self.role = MatrixRole::Embedding;
         let positions = [n_embd, config.context_length];
         let positions =
             config.learned_positions.then(|| self.matrix("position_embd.weight", &positions)).transpose()?;
-        self.role = Role::Head;
+        self.role = MatrixRole::Head;
         let output =
             if tied { token_embedding.clone() } else { self.matrix("output.weight", &[n_embd, n_vocab])? };
         let output = Linear { matrix: output, bias: self.optional_vector("output.bias", &[n_vocab])? };
@@ -78,7 +78,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
 
     fn layer(&mut self, index: usize, config: &LayerConfig) -> Result<LayerWeights<Matrix<S>, Vector<S>>> {
         self.prefix = format!("blk.{index}.");
-        self.role = Role::Layer(index);
+        self.role = MatrixRole::Layer(index);
         let unnormed = config.wiring == Wiring::Unnormed;
         let ffn_norm = match config.wiring {
             Wiring::Sequential { ffn_norm } => Some(ffn_norm),
@@ -185,8 +185,9 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
     }
 
     fn mamba2(&mut self, config: &Mamba2Config) -> Result<Mamba2Weights<Matrix<S>, Vector<S>>> {
-        let (n_embd, inner, n_head) = (self.config.n_embd, config.inner(), config.n_head);
-        let n_channels = config.n_channels();
+        let Mamba2Shape { n_head, n_group, .. } = config.shape;
+        let (n_embd, inner, n_channels) =
+            (self.config.n_embd, config.shape.inner(), config.shape.n_channels());
         Ok(Mamba2Weights {
             input: self.linear("ssm_in", n_embd, inner + n_channels + n_head)?,
             kernel: self.vector("ssm_conv1d.weight", &[config.conv_length, n_channels])?,
@@ -194,14 +195,15 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
             a: self.vector("ssm_a", &[1, n_head])?,
             d: self.vector("ssm_d", &[1, n_head])?,
             dt_bias: self.vector("ssm_dt.bias", &[n_head])?,
-            norm: self.norm_of("ssm_norm", &[inner / config.n_group, config.n_group])?,
+            norm: self.norm_of("ssm_norm", &[inner / n_group, n_group])?,
             output: self.linear("ssm_out", inner, n_embd)?,
         })
     }
 
     fn delta_net(&mut self, config: &DeltaNetConfig) -> Result<DeltaNetWeights<Matrix<S>, Vector<S>>> {
-        let (n_embd, inner, n_channels) = (self.config.n_embd, config.inner(), config.n_channels());
-        let n_head = config.n_value_head;
+        let shape = config.shape;
+        let (n_embd, inner, n_channels) = (self.config.n_embd, shape.inner(), shape.n_channels());
+        let n_head = shape.n_value_head;
         let input = if self.has("ssm_in.weight") && !self.has("attn_qkv.weight") {
             DeltaNetInput::ByKeyHead(self.linear("ssm_in", n_embd, n_channels + inner)?)
         } else {
@@ -224,7 +226,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
             kernel: self.vector("ssm_conv1d.weight", &[config.conv_length, n_channels])?,
             a: self.vector("ssm_a", &[n_head])?,
             dt_bias: self.vector("ssm_dt.bias", &[n_head])?,
-            norm: self.norm_of("ssm_norm", &[config.value_dim])?,
+            norm: self.norm_of("ssm_norm", &[shape.value_dim])?,
             output: self.linear("ssm_out", inner, n_embd)?,
         })
     }
@@ -264,7 +266,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         let shared = config.shared.map(|shared| self.shared_expert(shared)).transpose()?;
         let router = self.linear("ffn_gate_inp", n_embd, n)?;
         let choice_bias = self.optional_vector("exp_probs_b.bias", &[n])?;
-        self.role = Role::Experts(index);
+        self.role = MatrixRole::Experts(index);
         let (gate, up) = if self.has("ffn_gate_up_exps.weight") {
             let all = self.matrix("ffn_gate_up_exps.weight", &[n_embd, 2 * n_ff, n])?;
             let half = |first: usize| ExpertMatrix {

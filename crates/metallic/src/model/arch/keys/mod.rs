@@ -17,6 +17,7 @@ use metallic_gguf::{FromValue, Gguf, MAX_LAYERS, Metadata, Value, ValueType};
 
 use crate::error::{Error, Result};
 
+pub(super) use rope::unstretched;
 pub(super) use state::StateHeads;
 pub(super) use validate::validate;
 

@@ -69,3 +69,8 @@ impl<'a> Keys<'a, '_> {
         self.required("context_length")
     }
 }
+
+/// Makes rotations what they were when the model was first trained.
+pub(in crate::model::arch) fn unstretched(rope: &mut RopeConfig) {
+    (rope.freq_scale, rope.attn_factor, rope.yarn) = (1.0, 1.0, None);
+}

@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 
-use super::plan::{ExpertPlaces, MatrixBytes, MemoryPlan, StreamPlan, Usage};
+use super::{ExpertPlaces, MatrixPlan, MemoryPlan};
+use crate::memory::StreamPlan;
+use crate::model::Usage;
 use crate::model::config::ModelConfig;
 
 /// Tokens of the prompt that a prediction is for, if the context holds as many.
@@ -96,7 +98,7 @@ impl MemoryPlan {
     /// 512, in batches; logits are taken of the last token.
     pub fn predict_prefill(&self, rates: &Rates) -> Prediction {
         let PromptWork { n_tokens, attention } = self.prompt;
-        let n_batch = self.request.n_batch;
+        let n_batch = self.request.capacity.n_batch;
         let attention_s = 2.0 * ATTENTION_COST * attention as f64 / rates.prefill_ops;
         let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);
         for start in (0..n_tokens).step_by(n_batch) {
@@ -189,16 +191,18 @@ impl Pipeline {
     }
 
     /// A pass for `n_tokens`, of which `n_logits` give logits.
-    fn pass(&mut self, matrices: &[MatrixBytes], n_tokens: usize, n_logits: usize) {
+    fn pass(&mut self, matrices: &[MatrixPlan], n_tokens: usize, n_logits: usize) {
         let mut is_routed = false;
         for matrix in matrices {
-            let was_routed = std::mem::replace(&mut is_routed, matches!(matrix.usage, Usage::Experts { .. }));
+            let weights = &matrix.weights;
+            let was_routed =
+                std::mem::replace(&mut is_routed, matches!(weights.usage, Usage::Experts { .. }));
             if is_routed && !was_routed {
                 // Which experts are wanted is known only now.
                 self.disk = self.disk.max(self.total.seconds);
             }
             // What is read of the matrix, how much of it meets a token, and how many tokens it meets.
-            let (part, share, n_rows) = match matrix.usage {
+            let (part, share, n_rows) = match weights.usage {
                 Usage::Whole => (1.0, 1.0, n_tokens),
                 Usage::Logits if n_logits > 0 => (1.0, 1.0, n_logits),
                 Usage::Experts { n_used, n_expert } => {
@@ -207,10 +211,10 @@ impl Pipeline {
                 }
                 Usage::Logits | Usage::Row => continue,
             };
-            let (bytes, n_rows) = (part * matrix.bytes as f64, share * n_rows as f64);
-            let mut compute_s = 2.0 * n_rows * matrix.n_weights as f64 / self.ops;
+            let (bytes, n_rows) = (part * weights.bytes as f64, share * n_rows as f64);
+            let mut compute_s = 2.0 * n_rows * weights.n_weights as f64 / self.ops;
             if n_tokens > 1 {
-                compute_s += RESULT_BYTES * n_rows * matrix.n_rows as f64 / self.rates.memory_bytes;
+                compute_s += RESULT_BYTES * n_rows * weights.n_rows as f64 / self.rates.memory_bytes;
             }
             // What is streamed is read from memory, too, once it is there.
             let memory_s = bytes / (KERNEL_SHARE * self.rates.memory_bytes);
@@ -219,9 +223,9 @@ impl Pipeline {
             let seconds = memory_s.max(compute_s);
             let (kept, copied) = match matrix.cache {
                 Some(cache) => self.found(cache, part),
-                None => (matrix.resident_bytes() as f64 / matrix.bytes as f64, 0.0),
+                None => (matrix.resident_bytes() as f64 / weights.bytes as f64, 0.0),
             };
-            let copy_s = COPY_BYTES * copied * matrix.bytes as f64 / self.rates.memory_bytes;
+            let copy_s = COPY_BYTES * copied * weights.bytes as f64 / self.rates.memory_bytes;
             self.total.memory_s += copy_s;
             self.total.seconds += kept * seconds;
             if kept < 1.0 {
@@ -261,7 +265,9 @@ fn part_of_experts(share: f64, n_tokens: usize) -> f64 {
 mod tests {
     use super::*;
     use crate::backend::KvType;
-    use crate::memory::{Placement, PlanRequest};
+    use crate::model::weights::MatrixRole;
+    use crate::model::{Capacity, WeightMatrix};
+    use crate::plan::{Placement, PlanRequest};
 
     /// Speeds that make a byte or an operation a round number of seconds.
     const RATES: Rates =
@@ -270,27 +276,20 @@ mod tests {
     /// With slots for chunks of 100 bytes.
     fn plan(matrices: &[(u64, u64, Usage, Placement)], n_slots: usize, prompt: PromptWork) -> MemoryPlan {
         let request = PlanRequest {
-            n_ctx: 100,
-            n_sequences: 1,
-            n_batch: 40,
-            kv_type: KvType::F16,
+            capacity: Capacity { n_ctx: 100, n_sequences: 1, n_batch: 40, kv_type: KvType::F16 },
             ram_bytes: None,
             n_slots,
             chunk_bytes: None,
             in_slab: false,
         };
-        let matrix = |&(bytes, n_rows, usage, placement): &_| MatrixBytes {
-            name: String::new(),
-            bytes,
-            n_weights: 2 * bytes,
-            n_rows,
-            usage,
-            placement,
-            cache: None,
+        let matrix = |&(bytes, n_rows, usage, placement): &_| {
+            let (name, role) = (String::new(), MatrixRole::Head);
+            let weights = WeightMatrix { name, role, bytes, n_weights: 2 * bytes, n_rows, usage };
+            MatrixPlan { weights, placement, cache: None }
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });
-        MemoryPlan { request, n_pages: 1, ledger: Vec::new(), matrices, stream, prompt }
+        MemoryPlan { request, ledger: Vec::new(), matrices, stream, prompt }
     }
 
     fn close(found: f64, expected: f64) {

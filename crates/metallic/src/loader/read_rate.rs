@@ -3,11 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::ledger::Tier;
-use super::plan::{MatrixBytes, MemoryPlan, Usage};
-use super::source::GgufFile;
-use super::stream::{StreamedRows, WeightStream};
 use crate::error::{Error, Result};
+use crate::memory::{GgufFile, StreamedRows, Tier, WeightStream};
+use crate::model::Usage;
+use crate::plan::{MatrixPlan, MemoryPlan};
 
 /// Bytes a second that the streamed weights of a plan come at: they are read as they will be, in the same order and past
 /// the page cache, for about `time`, again and again if they are few. `None` if the plan streams nothing, or no time
@@ -42,13 +41,14 @@ pub fn stream_rate(file: &GgufFile, plan: &MemoryPlan, time: Duration) -> Result
 }
 
 /// The streamed rows of a matrix, in chunks as they are read: of experts one at a time.
-fn rows_of(file: &GgufFile, matrix: &MatrixBytes, chunk_bytes: usize) -> Result<StreamedRows> {
+fn rows_of(file: &GgufFile, matrix: &MatrixPlan, chunk_bytes: usize) -> Result<StreamedRows> {
     let gguf = file.gguf();
-    let tensor = gguf.tensor(&matrix.name).ok_or_else(|| Error::missing_tensor(&matrix.name))?;
+    let weights = &matrix.weights;
+    let tensor = gguf.tensor(&weights.name).ok_or_else(|| Error::missing_tensor(&weights.name))?;
     let resident_bytes = matrix.resident_bytes();
     let range = GgufFile::range(&tensor)?.after(resident_bytes as usize);
-    let n_rows = matrix.n_rows - resident_bytes / (matrix.bytes / matrix.n_rows);
-    let most = match matrix.usage {
+    let n_rows = weights.n_rows - resident_bytes / weights.row_bytes();
+    let most = match weights.usage {
         Usage::Experts { n_expert, .. } => range.n_bytes / n_expert as usize,
         Usage::Whole | Usage::Logits | Usage::Row => range.n_bytes,
     };
@@ -58,7 +58,7 @@ fn rows_of(file: &GgufFile, matrix: &MatrixBytes, chunk_bytes: usize) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GgufLoader;
+    use crate::loader::GgufLoader;
     use crate::memory::MemoryBudget;
     use crate::testing::{tiny_mixture, tiny_model};
 

@@ -1,35 +1,31 @@
 //! What a model will hold in memory, item by item, before anything is allocated.
 
+mod placement;
+mod prediction;
 #[cfg(test)]
 mod tests;
 
-use super::direct::BLOCK_BYTES;
-use super::expert_places::{self, ExpertTensor};
-use super::placement::{self, Placement, Role};
-use super::prediction::PromptWork;
-use super::reader::MAX_READ_BYTES;
-use super::slab;
-use super::stream::WeightStream;
-use crate::backend::KvType;
+pub use placement::Placement;
+pub use prediction::{Bound, Prediction, PromptWork, Rates};
+
 use crate::error::{Error, Result};
+use crate::memory::expert_places::{self, ExpertTensor};
+use crate::memory::{BLOCK_BYTES, EXPERT_CACHE, MAX_READ_BYTES, StreamPlan, WeightStream, slab};
+use crate::model::Capacity;
 use crate::model::cache::{self, CacheSize};
+use crate::model::census::{Usage, WeightMatrix};
 use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
 use crate::model::moe::{ROUTING, Routing};
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
+use crate::model::weights::MatrixRole;
 
 /// How a model is to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanRequest {
-    /// Positions that each sequence may hold.
-    pub n_ctx: usize,
-    /// Sequences at the same time.
-    pub n_sequences: usize,
-    /// Rows of a forward pass.
-    pub n_batch: usize,
-    /// What keys and values are kept as.
-    pub kv_type: KvType,
+    /// How much it is to hold.
+    pub capacity: Capacity,
     /// Bytes that the process may hold; `None` for as many as the model takes.
     pub ram_bytes: Option<u64>,
     /// Chunks that are read ahead or in use, where weights are streamed; at most, if their size is not given.
@@ -97,29 +93,21 @@ impl Holder {
 
 /// A matrix of weights, and where it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MatrixBytes {
-    /// The tensor.
-    pub name: String,
-    /// Its bytes in the file.
-    pub bytes: u64,
-    /// Weights in it.
-    pub n_weights: u64,
-    /// Its rows, each of which makes one value of a product.
-    pub n_rows: u64,
-    /// How much of it a token uses.
-    pub usage: Usage,
+pub struct MatrixPlan {
+    /// The matrix.
+    pub weights: WeightMatrix,
     /// Where it is while the model runs.
     pub placement: Placement,
     /// Of experts that are swapped in, how many can stay in memory.
     pub cache: Option<ExpertPlaces>,
 }
 
-impl MatrixBytes {
+impl MatrixPlan {
     /// Those that stay in memory: of whole rows, the first.
     pub fn resident_bytes(&self) -> u64 {
         match self.placement {
-            Placement::Resident => self.bytes,
-            Placement::Split { n_resident } => n_resident * (self.bytes / self.n_rows),
+            Placement::Resident => self.weights.bytes,
+            Placement::Split { n_resident } => n_resident * self.weights.row_bytes(),
             Placement::Streamed | Placement::ByRow => 0,
         }
     }
@@ -129,7 +117,7 @@ impl MatrixBytes {
         match self.placement {
             Placement::ByRow => 0,
             Placement::Resident | Placement::Split { .. } | Placement::Streamed => {
-                self.bytes - self.resident_bytes()
+                self.weights.bytes - self.resident_bytes()
             }
         }
     }
@@ -144,46 +132,15 @@ pub struct ExpertPlaces {
     pub n_places: usize,
 }
 
-/// How much of a matrix a token uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Usage {
-    /// All of it.
-    Whole,
-    /// All of it, if the token's logits are wanted.
-    Logits,
-    /// Some of many experts, which are equal parts.
-    Experts {
-        /// Those that a token is sent to.
-        n_used: u64,
-        /// All of them.
-        n_expert: u64,
-    },
-    /// A row.
-    Row,
-}
-
-/// How weights are swapped in, where not all stay in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamPlan {
-    /// Chunks that are read ahead or in use.
-    pub n_slots: usize,
-    /// Bytes of a chunk at most, if a row is not longer.
-    pub chunk_bytes: usize,
-    /// Bytes of the longest row that is read by itself.
-    pub max_row_bytes: usize,
-}
-
 /// An itemised list of every large thing a model holds, and a place for every matrix. Loading allocates just that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// How the model is to be used.
     pub request: PlanRequest,
-    /// Pages of the KV cache, in every layer.
-    pub n_pages: usize,
     /// The list.
     pub ledger: Vec<LedgerLine>,
     /// The matrices, in the order in which they are looked for in the file; last those that are copied.
-    pub matrices: Vec<MatrixBytes>,
+    pub matrices: Vec<MatrixPlan>,
     /// How weights are swapped in, where not all stay in memory.
     pub stream: Option<StreamPlan>,
     /// What a prompt takes beside the weights, for predictions.
@@ -193,12 +150,12 @@ pub struct MemoryPlan {
 /// What the plan needs to know of the weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WeightBytes {
-    /// Those that can be used as the file holds them, each with what it is for. Their placement is still open.
-    pub(crate) matrices: Vec<(Role, MatrixBytes)>,
+    /// Those that can be used as the file holds them, in the order in which they are looked for.
+    pub(crate) matrices: Vec<WeightMatrix>,
     /// Bytes of all files, which an all-resident slab takes.
     pub(crate) files: u64,
     /// Those that are copied, because the file has the other byte order.
-    pub(crate) copied: Vec<MatrixBytes>,
+    pub(crate) copied: Vec<WeightMatrix>,
     /// Norms and biases, copied as floats.
     pub(crate) vectors: u64,
     /// Metadata, of which the vocabulary is the most.
@@ -231,9 +188,6 @@ const HEADER: &str = "header";
 
 const STATES: &str = "recurrent states";
 
-/// What places for experts are for, in plans.
-pub(crate) const EXPERT_CACHE: &str = "expert cache";
-
 /// Bytes of a sampler for each token of the vocabulary: a candidate's id and logit, and its probability.
 const CANDIDATE_BYTES: u64 = 12;
 
@@ -250,15 +204,17 @@ impl MemoryPlan {
         request: PlanRequest,
     ) -> Result<Self> {
         use Holder::{Kernel, Loading, Map, Program};
-        let PlanRequest { n_ctx, n_sequences, n_batch, kv_type, .. } = request;
+        let Capacity { n_ctx, n_sequences, n_batch, kv_type } = request.capacity;
         let too_large = || Error::TooLarge { what: "the KV cache" };
-        // Positions are numbers of 32 bits.
-        u32::try_from(n_ctx).map_err(|_| too_large())?;
-        let n_pages = n_ctx.div_ceil(PAGE_LEN).checked_mul(n_sequences).ok_or_else(too_large)?;
-        let as_they_are = weights.matrices.iter().map(|(_, matrix)| matrix);
-        let matrices = as_they_are.chain(&weights.copied).cloned().collect();
+        let n_pages = request.capacity.n_pages()?;
+        let resident = |weights: &WeightMatrix| MatrixPlan {
+            weights: weights.clone(),
+            placement: Placement::Resident,
+            cache: None,
+        };
+        let matrices = weights.matrices.iter().chain(&weights.copied).map(resident).collect();
         let prompt = PromptWork::new(config, n_ctx);
-        let mut plan = Self { request, n_pages, ledger: Vec::new(), matrices, stream: None, prompt };
+        let mut plan = Self { request, ledger: Vec::new(), matrices, stream: None, prompt };
 
         let copied = weights.copied.iter().map(|matrix| matrix.bytes).sum();
         plan.charge(COPIES, copied, Loading, "matrices of a file in the other byte order");
@@ -307,7 +263,7 @@ impl MemoryPlan {
     /// the others.
     fn place_weights(&mut self, weights: &WeightBytes) -> Result<()> {
         let fixed = self.total_bytes();
-        let total: u64 = weights.matrices.iter().map(|(_, matrix)| matrix.bytes).sum();
+        let total: u64 = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
         let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
         let fits = |bytes: u64| fixed.saturating_add(bytes) <= budget;
         self.request.in_slab &= fits(weights.files);
@@ -319,8 +275,9 @@ impl MemoryPlan {
             self.charge("weights", total, Holder::Map, "matrices, where they lie in the file");
             return Ok(());
         }
-        let PlanRequest { n_slots, n_ctx, n_batch, kv_type, chunk_bytes, .. } = self.request;
-        let row_bytes = weights.matrices.iter().map(|(_, matrix)| matrix.bytes / matrix.n_rows);
+        let PlanRequest { n_slots, chunk_bytes, capacity, .. } = self.request;
+        let Capacity { n_ctx, n_batch, kv_type, .. } = capacity;
+        let row_bytes = weights.matrices.iter().map(WeightMatrix::row_bytes);
         let max_row_bytes = row_bytes.max().unwrap_or(0) as usize;
         let (least_slots, least_chunk) = match chunk_bytes {
             Some(bytes) => (n_slots, bytes),
@@ -343,27 +300,27 @@ impl MemoryPlan {
         } else {
             slots_within(least, n_slots, budget, rest)
         };
-        let capacity = budget - fixed - for_slots;
+        let room = budget - fixed - for_slots;
         let in_slab = |bytes: u64| slab::bytes_for(bytes as usize) as u64;
         let sizes: Vec<_> =
-            weights.matrices.iter().map(|(role, matrix)| (*role, in_slab(matrix.bytes))).collect();
-        let rooms = placement::share(&sizes, capacity);
+            weights.matrices.iter().map(|matrix| (matrix.role, in_slab(matrix.bytes))).collect();
+        let rooms = placement::share(&sizes, room);
         for ((matrix, (role, bytes)), room) in self.matrices.iter_mut().zip(&sizes).zip(rooms) {
-            let n_resident = slab::longest_in(room as usize) as u64 / (matrix.bytes / matrix.n_rows);
+            let n_resident = slab::longest_in(room as usize) as u64 / matrix.weights.row_bytes();
             matrix.placement = match (room == *bytes, n_resident, role) {
                 (true, ..) => Placement::Resident,
                 (_, 1.., _) => Placement::Split { n_resident },
-                (_, 0, Role::Embedding) => Placement::ByRow,
+                (_, 0, MatrixRole::Embedding) => Placement::ByRow,
                 (_, 0, _) => Placement::Streamed,
             };
         }
-        let resident = self.matrices.iter().map(MatrixBytes::resident_bytes).filter(|bytes| *bytes > 0);
+        let resident = self.matrices.iter().map(MatrixPlan::resident_bytes).filter(|bytes| *bytes > 0);
         let resident = resident.map(in_slab).sum();
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, Holder::Loading, &reason);
         let reason = format!("{} for chunks of {} bytes, one for a row", stream.n_slots, stream.chunk_bytes);
         self.charge("slots", WeightStream::slot_bytes(stream), Holder::Loading, &reason);
-        self.cache_experts(weights, capacity - resident);
+        self.cache_experts(weights, room - resident);
         self.stream = Some(stream);
         Ok(())
     }
@@ -372,9 +329,10 @@ impl MemoryPlan {
     fn cache_experts(&mut self, weights: &WeightBytes, capacity: u64) {
         let mut matrices = Vec::new();
         let mut tensors = Vec::new();
-        for ((role, _), matrix) in weights.matrices.iter().zip(&mut self.matrices) {
-            if let (Role::Experts(layer), Usage::Experts { n_expert, .. }) = (*role, matrix.usage) {
-                let expert_bytes = matrix.bytes / n_expert;
+        for matrix in &mut self.matrices[..weights.matrices.len()] {
+            let WeightMatrix { role, usage, bytes, .. } = matrix.weights;
+            if let (MatrixRole::Experts(layer), Usage::Experts { n_expert, .. }) = (role, usage) {
+                let expert_bytes = bytes / n_expert;
                 tensors.push(ExpertTensor { layer, n_experts: n_expert as usize, expert_bytes });
                 matrices.push(matrix);
             }
@@ -394,12 +352,12 @@ impl MemoryPlan {
 
     /// Bytes of matrices that stay in memory.
     pub fn resident_bytes(&self) -> u64 {
-        self.matrices.iter().map(MatrixBytes::resident_bytes).sum()
+        self.matrices.iter().map(MatrixPlan::resident_bytes).sum()
     }
 
     /// Bytes of matrices that are swapped in a chunk at a time.
     pub fn streamed_bytes(&self) -> u64 {
-        self.matrices.iter().map(MatrixBytes::streamed_bytes).sum()
+        self.matrices.iter().map(MatrixPlan::streamed_bytes).sum()
     }
 
     /// Bytes of the KV cache.

@@ -1,5 +1,7 @@
 //! Which tensors stay in memory, where not all of them can.
 
+use crate::model::weights::MatrixRole;
+
 /// Where a tensor's bytes are while the model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -28,19 +30,6 @@ impl Placement {
     }
 }
 
-/// What a matrix is used for, as far as its placement depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Of a layer: used in every pass.
-    Layer(usize),
-    /// Of a layer's experts: a part is used in every pass, and stays by use.
-    Experts(usize),
-    /// The output head: used where logits are wanted.
-    Head,
-    /// The token embedding alone: a row a token.
-    Embedding,
-}
-
 /// Shares `capacity` between matrices, given with their bytes. Returns the room of each: all that it takes, nothing, or, of
 /// one, what is left.
 ///
@@ -49,7 +38,7 @@ pub(crate) enum Role {
 /// layer, then another of each, and last the head. The order in which matrices become resident does not depend on the
 /// capacity: with more, none has less room. Of experts and of the token embedding a pass uses a part: they are not for
 /// this to choose.
-pub(crate) fn share(matrices: &[(Role, u64)], capacity: u64) -> Vec<u64> {
+pub(crate) fn share(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
     let mut rooms = vec![0; matrices.len()];
     let mut left = capacity;
     for i in order(matrices.iter().map(|(role, _)| *role)) {
@@ -60,17 +49,17 @@ pub(crate) fn share(matrices: &[(Role, u64)], capacity: u64) -> Vec<u64> {
 }
 
 /// The numbers of the matrices that may become resident, in the order in which they do.
-fn order(roles: impl Iterator<Item = Role> + Clone) -> impl Iterator<Item = usize> {
-    let layer = |role| if let Role::Layer(layer) = role { Some(layer + 1) } else { None };
+fn order(roles: impl Iterator<Item = MatrixRole> + Clone) -> impl Iterator<Item = usize> {
+    let layer = |role| if let MatrixRole::Layer(layer) = role { Some(layer + 1) } else { None };
     let n_layers = roles.clone().filter_map(layer).max().unwrap_or(0);
     let mut n_seen = vec![0; n_layers];
     let ranked = roles.enumerate().filter_map(|(i, role)| match role {
-        Role::Layer(layer) => {
+        MatrixRole::Layer(layer) => {
             n_seen[layer] += 1;
             Some(((n_seen[layer], spread(layer, n_layers)), i))
         }
-        Role::Head => Some(((usize::MAX, 0), i)),
-        Role::Experts(_) | Role::Embedding => None,
+        MatrixRole::Head => Some(((usize::MAX, 0), i)),
+        MatrixRole::Experts(_) | MatrixRole::Embedding => None,
     });
     let mut ranked: Vec<_> = ranked.collect();
     ranked.sort_unstable();
@@ -88,18 +77,19 @@ fn spread(layer: usize, n_layers: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn matrices(n_layers: usize) -> Vec<(Role, u64)> {
-        let mut matrices = vec![(Role::Embedding, 50)];
-        matrices
-            .extend((0..n_layers).flat_map(|layer| [(Role::Layer(layer), 7), (Role::Experts(layer), 20)]));
-        matrices.push((Role::Head, 50));
+    fn matrices(n_layers: usize) -> Vec<(MatrixRole, u64)> {
+        let mut matrices = vec![(MatrixRole::Embedding, 50)];
+        matrices.extend(
+            (0..n_layers).flat_map(|layer| [(MatrixRole::Layer(layer), 7), (MatrixRole::Experts(layer), 20)]),
+        );
+        matrices.push((MatrixRole::Head, 50));
         matrices
     }
 
     #[test]
     fn all_room_is_shared_and_more_of_it_never_costs_a_matrix_any() {
         let matrices = matrices(13);
-        let chosen = |role| matches!(role, Role::Layer(_) | Role::Head);
+        let chosen = |role| matches!(role, MatrixRole::Layer(_) | MatrixRole::Head);
         let total = matrices.iter().filter(|(role, _)| chosen(*role)).map(|(_, bytes)| bytes).sum();
         let mut before = vec![0; matrices.len()];
         for capacity in 0..=total + 1 {
@@ -116,7 +106,7 @@ mod tests {
     #[test]
     fn what_stays_is_spread_over_the_model() {
         // Two of each layer.
-        let matrices: Vec<_> = (0..32).map(|i| (Role::Layer(i / 2), 1)).collect();
+        let matrices: Vec<_> = (0..32).map(|i| (MatrixRole::Layer(i / 2), 1)).collect();
         let resident = |capacity| -> Vec<usize> {
             let rooms = share(&matrices, capacity).into_iter().enumerate();
             rooms.filter(|(_, room)| *room == 1).map(|(i, _)| i).collect()

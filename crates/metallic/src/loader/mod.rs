@@ -6,21 +6,22 @@ use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
-use super::arch;
-use super::cache;
-use super::census::Census;
-use super::decoder::Decoder;
-use super::unused;
-use super::weights::{self, WeightSource};
-use super::{Model, config::ModelConfig};
-use crate::backend::{Backend, Cpu, KvType, MatrixBytes};
+mod read_rate;
+
+pub use read_rate::stream_rate;
+
+use crate::backend::{Backend, Cpu, KvType};
 use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
-    BackendBytes, COPIES, CachedTensor, ExpertCache, ExpertPlaces, ExpertPolicy, FileStamp, GgufFile, Holder,
-    MemoryBudget, MemoryPlan, PlanRequest, ReaderKind, Resident, Role, SharedBytes, Tier, WeightBytes,
-    WeightStream, lock_memory,
+    CachedTensor, ExpertCache, ExpertPolicy, FileStamp, GgufFile, MatrixBytes, MemoryBudget, ReaderKind,
+    Resident, SharedBytes, Tier, WeightStream, lock_memory,
 };
+use crate::model::census::Census;
+use crate::model::decoder::Decoder;
+use crate::model::weights::{self, MatrixRole, WeightSource};
+use crate::model::{Capacity, Model, ModelConfig, cache, read_config, unused};
+use crate::plan::{BackendBytes, COPIES, ExpertPlaces, Holder, MemoryPlan, PlanRequest, WeightBytes};
 use crate::text::Tokenizer;
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -196,21 +197,29 @@ impl<'p> GgufLoader<'p> {
     /// As [`GgufLoader::load`], as far as the file's header can tell.
     pub fn plan(&self) -> Result<(ModelConfig, MemoryPlan)> {
         let gguf = self.file.gguf();
-        let config = arch::read_config(&gguf)?;
+        let config = read_config(&gguf)?;
         let census = Census::of(&gguf, &config)?;
-        let (mut weights, rope_factors) = (census.bytes, census.rope_factors);
-        weights.files = self.file.n_bytes();
-        weights.metadata = self.file.metadata_bytes();
-        weights.tokenizer = Tokenizer::estimated_bytes(&gguf);
+        let rope_factors = census.rope_factors;
+        let weights = WeightBytes {
+            matrices: census.matrices,
+            copied: census.copied,
+            vectors: census.vector_bytes,
+            files: self.file.n_bytes(),
+            metadata: self.file.metadata_bytes(),
+            tokenizer: Tokenizer::estimated_bytes(&gguf),
+        };
         let n_ctx = self.n_ctx.unwrap_or(config.context_length.min(DEFAULT_MAX_CONTEXT));
         if config.learned_positions && n_ctx > config.context_length {
             return Err(Error::ContextTooLong { n_ctx, max: config.context_length });
         }
-        let mut request = PlanRequest {
+        let capacity = Capacity {
             n_ctx,
             n_sequences: self.n_sequences,
             n_batch: self.n_batch.unwrap_or(DEFAULT_BATCH),
             kv_type: self.kv_type.unwrap_or_else(|| default_kv_type(&gguf, self.isa)),
+        };
+        let mut request = PlanRequest {
+            capacity,
             ram_bytes: self.budget.map(|budget| budget.ram_bytes),
             n_slots: self.n_slots,
             chunk_bytes: self.chunk_bytes,
@@ -224,16 +233,17 @@ impl<'p> GgufLoader<'p> {
             let buffers = all - kv - plan.held_bytes(Holder::Map);
             if all <= budget {
                 break;
-            } else if self.n_ctx.is_none() && kv > budget / 4 && request.n_ctx > MIN_CONTEXT {
-                request.n_ctx = (request.n_ctx / 2).max(MIN_CONTEXT);
-            } else if self.n_batch.is_none() && buffers > budget / 4 && request.n_batch > MIN_BATCH {
-                request.n_batch = (request.n_batch / 2).max(MIN_BATCH);
+            } else if self.n_ctx.is_none() && kv > budget / 4 && request.capacity.n_ctx > MIN_CONTEXT {
+                request.capacity.n_ctx = (request.capacity.n_ctx / 2).max(MIN_CONTEXT);
+            } else if self.n_batch.is_none() && buffers > budget / 4 && request.capacity.n_batch > MIN_BATCH {
+                request.capacity.n_batch = (request.capacity.n_batch / 2).max(MIN_BATCH);
             } else {
                 break;
             }
         }
-        rope_factors.of_context(request.n_ctx, &config)?;
-        request.n_batch = request.n_batch.min(request.n_ctx.saturating_mul(self.n_sequences));
+        rope_factors.of_context(request.capacity.n_ctx, &config)?;
+        request.capacity.n_batch =
+            request.capacity.n_batch.min(request.capacity.n_ctx.saturating_mul(self.n_sequences));
         let plan = self.plan_for(&config, &weights, request)?;
         Ok((config, plan))
     }
@@ -245,7 +255,7 @@ impl<'p> GgufLoader<'p> {
         weights: &WeightBytes,
         request: PlanRequest,
     ) -> Result<MemoryPlan> {
-        let PlanRequest { n_batch, n_ctx, kv_type, .. } = request;
+        let Capacity { n_batch, n_ctx, kv_type, .. } = request.capacity;
         let width = config.max_input_width();
         let rotations = config.distinct_ropes().into_iter().map(|rope| Cpu::rope_bytes(rope, n_batch));
         let backend = BackendBytes {
@@ -265,7 +275,7 @@ impl<'p> GgufLoader<'p> {
     /// The tensors of experts that a plan has places for.
     fn cached_tensors(&self, plan: &MemoryPlan) -> Result<Vec<CachedTensor>> {
         let gguf = self.file.gguf();
-        let places = plan.matrices.iter().filter_map(|matrix| Some((&matrix.name, matrix.cache?)));
+        let places = plan.matrices.iter().filter_map(|matrix| Some((&matrix.weights.name, matrix.cache?)));
         let tensor = |(name, ExpertPlaces { n_experts, n_places }): (&String, _)| {
             let tensor =
                 gguf.tensor(name).ok_or_else(|| Error::MissingTensors { names: vec![name.clone()] })?;
@@ -280,14 +290,14 @@ impl<'p> GgufLoader<'p> {
     /// What is wrong with the file for this architecture, or what could not be allocated.
     pub fn load(self) -> Result<Model> {
         let (config, plan) = self.plan()?;
-        self.load_planned(config, plan)
+        self.load_planned(config, &plan)
     }
 
     /// Loads the model as a [`plan`](Self::plan) of this loader says.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_planned(mut self, config: ModelConfig, plan: MemoryPlan) -> Result<Model> {
+    pub fn load_planned(mut self, config: ModelConfig, plan: &MemoryPlan) -> Result<Model> {
         unused::warn(&self.file.gguf())?;
         let ram = Tier::ram(plan.request.ram_bytes);
         // What others take, and the pages of maps, which come as they are used.
@@ -298,7 +308,8 @@ impl<'p> GgufLoader<'p> {
         if let Some(stream) = plan.stream {
             self.file.will_need_little();
             let files = self.file.open_direct()?;
-            let parts = plan.matrices.iter().map(|matrix| (matrix.name.as_str(), matrix.resident_bytes()));
+            let parts =
+                plan.matrices.iter().map(|matrix| (matrix.weights.name.as_str(), matrix.resident_bytes()));
             let parts: Vec<(&str, u64)> = parts.filter(|(_, n_bytes)| *n_bytes > 0).collect();
             resident = self.file.read_tensors(
                 &ram,
@@ -306,7 +317,7 @@ impl<'p> GgufLoader<'p> {
                 &parts,
                 &mut counted(&mut self.progress, plan.resident_bytes()),
             )?;
-            let experts = ExpertCache::new(self.cached_tensors(&plan)?, self.expert_policy, &ram)?;
+            let experts = ExpertCache::new(self.cached_tensors(plan)?, self.expert_policy, &ram)?;
             let weights = WeightStream::new(files, stream, self.reader, &ram)?;
             backend = backend.with_stream(weights, stream.chunk_bytes, experts);
         } else if plan.request.in_slab {
@@ -323,9 +334,9 @@ impl<'p> GgufLoader<'p> {
         info!(
             architecture = config.architecture,
             compute = backend.description(),
-            n_ctx = plan.request.n_ctx,
-            n_batch = plan.request.n_batch,
-            kv_type = plan.request.kv_type.name(),
+            n_ctx = plan.request.capacity.n_ctx,
+            n_batch = plan.request.capacity.n_batch,
+            kv_type = plan.request.capacity.kv_type.name(),
             in_slab = plan.request.in_slab,
             budget_bytes = plan.request.ram_bytes,
             budget_from = self.budget.map(|budget| tracing::field::display(budget.source)),
@@ -338,7 +349,7 @@ impl<'p> GgufLoader<'p> {
         for line in &plan.ledger {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
-        let stage = Decoder::new(backend, config.clone(), weights, &plan, &ram)?;
+        let stage = Decoder::new(backend, config.clone(), weights, plan.request.capacity, &ram)?;
         // What was read while it changed is no model.
         let mut stamps = self.file.stamps();
         stamps.iter().try_for_each(FileStamp::check)?;
@@ -350,7 +361,7 @@ impl<'p> GgufLoader<'p> {
         if self.locks_memory {
             lock_memory();
         }
-        Model::new(config, plan, Box::new(stage), stamps, ram, elsewhere)
+        Model::new(config, plan.request.capacity, Box::new(stage), stamps, ram, elsewhere)
     }
 }
 
@@ -392,7 +403,7 @@ impl<B: Backend> WeightSource for Load<'_, B> {
     type Matrix = B::Matrix;
     type Vector = B::Buffer;
 
-    fn matrix(&mut self, tensor: Tensor<'_>, _: Role) -> Result<B::Matrix> {
+    fn matrix(&mut self, tensor: Tensor<'_>, _: MatrixRole) -> Result<B::Matrix> {
         if tensor.byte_order() == ByteOrder::Big {
             let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
             let mut data = self.file.matrix(&tensor)?;

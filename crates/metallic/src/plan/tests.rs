@@ -4,6 +4,7 @@ use metallic_gguf::Gguf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::KvType;
 use crate::testing::tiny_model;
 
 /// Bytes.
@@ -15,31 +16,19 @@ fn weights() -> impl Strategy<Value = WeightBytes> {
     let layers = prop::collection::vec((matrix.clone(), any::<bool>()), 1..40);
     (layers, matrix.clone(), matrix, 0..1_u64 << 24).prop_map(|(layers, embedding, head, vectors)| {
         let of = |role, usage, (n_rows, row_bytes): (u64, u64)| {
-            let bytes = n_rows * row_bytes;
-            let name = format!("{role:?}");
-            (
-                role,
-                MatrixBytes {
-                    name,
-                    bytes,
-                    n_weights: bytes,
-                    n_rows,
-                    usage,
-                    placement: Placement::Resident,
-                    cache: None,
-                },
-            )
+            let (name, bytes) = (format!("{role:?}"), n_rows * row_bytes);
+            WeightMatrix { name, role, bytes, n_weights: bytes, n_rows, usage }
         };
-        let mut matrices = vec![of(Role::Embedding, Usage::Row, embedding)];
+        let mut matrices = vec![of(MatrixRole::Embedding, Usage::Row, embedding)];
         matrices.extend(layers.into_iter().enumerate().map(|(layer, (size, experts))| {
             if experts {
-                of(Role::Experts(layer), Usage::Experts { n_used: 1, n_expert: 1 }, size)
+                of(MatrixRole::Experts(layer), Usage::Experts { n_used: 1, n_expert: 1 }, size)
             } else {
-                of(Role::Layer(layer), Usage::Whole, size)
+                of(MatrixRole::Layer(layer), Usage::Whole, size)
             }
         }));
-        matrices.push(of(Role::Head, Usage::Logits, head));
-        let files = 1000 + matrices.iter().map(|(_, matrix)| matrix.bytes).sum::<u64>();
+        matrices.push(of(MatrixRole::Head, Usage::Logits, head));
+        let files = 1000 + matrices.iter().map(|matrix| matrix.bytes).sum::<u64>();
         WeightBytes { matrices, files, copied: Vec::new(), vectors, metadata: 1000, tokenizer: 1 << 20 }
     })
 }
@@ -49,10 +38,7 @@ fn request() -> impl Strategy<Value = PlanRequest> {
     let chunk_bytes = prop::option::of(1..1_usize << 20);
     (1..2000_usize, 1..3_usize, 1..600_usize, kv_types, 1..20_usize, chunk_bytes, any::<bool>()).prop_map(
         |(n_ctx, n_sequences, n_batch, kv_type, n_slots, chunk_bytes, in_slab)| PlanRequest {
-            n_ctx,
-            n_sequences,
-            n_batch,
-            kv_type,
+            capacity: Capacity { n_ctx, n_sequences, n_batch, kv_type },
             ram_bytes: None,
             n_slots,
             chunk_bytes,
@@ -75,7 +61,10 @@ fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: 
 fn floor(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest) -> u64 {
     match plan(config, weights, request, 0) {
         Err(Error::BudgetTooSmall { floor_bytes, budget_bytes: 0, n_ctx, n_batch, kv_type }) => {
-            assert_eq!((n_ctx, n_batch, kv_type), (request.n_ctx, request.n_batch, request.kv_type));
+            assert_eq!(
+                (n_ctx, n_batch, kv_type),
+                (request.capacity.n_ctx, request.capacity.n_batch, request.capacity.kv_type)
+            );
             floor_bytes
         }
         other => panic!("{other:?}"),
@@ -100,15 +89,15 @@ proptest! {
             let plan = plan(&config, &weights, request, budget).unwrap();
             prop_assert!(plan.total_bytes() <= budget);
             let resident = |plan: &MemoryPlan| -> Vec<u64> {
-                plan.matrices.iter().map(MatrixBytes::resident_bytes).collect()
+                plan.matrices.iter().map(MatrixPlan::resident_bytes).collect()
             };
             if let Some(before) = before {
                 let kept = resident(&before).into_iter().zip(resident(&plan)).all(|(was, is)| is >= was);
                 prop_assert!(kept, "{budget} bytes keep less than {:?}", before.request.ram_bytes);
             }
             // Nothing is left over for which there is use, but where slots are smaller than what is set aside for them.
-            let waits = |matrix: &MatrixBytes| {
-                matrix.streamed_bytes() > 0 && !matches!(matrix.usage, Usage::Experts { .. })
+            let waits = |matrix: &MatrixPlan| {
+                matrix.streamed_bytes() > 0 && !matches!(matrix.weights.usage, Usage::Experts { .. })
             };
             if request.chunk_bytes.is_some() && plan.matrices.iter().any(waits) {
                 let left = budget - plan.total_bytes();
@@ -128,13 +117,15 @@ proptest! {
             other => prop_assert!(false, "{:?}", other),
         }
         // What the error says would lower it does.
+        let Capacity { n_ctx, n_batch, kv_type, .. } = request.capacity;
         let lower = [
-            PlanRequest { n_ctx: request.n_ctx.div_ceil(2), ..request },
-            PlanRequest { n_batch: request.n_batch.div_ceil(2), ..request },
+            Capacity { n_ctx: n_ctx.div_ceil(2), ..request.capacity },
+            Capacity { n_batch: n_batch.div_ceil(2), ..request.capacity },
             // Heads of this model are shorter than a block of the other types.
-            PlanRequest { kv_type: if request.kv_type == KvType::F32 { KvType::F16 } else { request.kv_type }, ..request },
+            Capacity { kv_type: if kv_type == KvType::F32 { KvType::F16 } else { kv_type }, ..request.capacity },
         ];
-        for request in lower {
+        for capacity in lower {
+            let request = PlanRequest { capacity, ..request };
             prop_assert!(floor(&config, &weights, request) <= least);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use metallic::backend::{Backend, Cpu, Input, MatmulJob, Tokens};
+use metallic::backend::{Backend, Cpu, Input, MatmulJob, Needs, Tokens};
 use metallic::loader::stream_rate;
 use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::model::Usage;
@@ -153,8 +153,9 @@ impl Product {
     fn within(self, room_bytes: u64, n_threads: usize, isa: Isa) -> Option<Self> {
         let Self { ggml_type, row_len, n_tokens, .. } = self;
         // The numbers of the input, as they are made and as the backend has them, and what it makes of them.
+        let needs = Needs { n_rows: n_tokens, row_len, attention: &[], n_positions: 0, ropes: &[] };
         let inputs = (2 * n_tokens * row_len * size_of::<f32>()) as u64
-            + Cpu::input_bytes(n_threads, isa, n_tokens, row_len);
+            + Cpu::bytes_with(n_threads, isa, &needs).inputs;
         let of_row = ggml_type.row_bytes(row_len as u64)? + (n_tokens * size_of::<f32>()) as u64;
         let n_rows = room_bytes.saturating_sub(inputs) / of_row;
         (n_rows > 0).then_some(Self { n_rows: self.n_rows.min(n_rows as usize), ..self })

@@ -17,8 +17,8 @@ use metallic_kernels::{Isa, norm};
 use self::products::{CpuMatrix, Stream};
 use self::rows::{rows_of_span, split, split_rows};
 use super::{
-    Activation, AttentionParams, AttentionShape, Backend, CausalConv, Columns, DeltaNet, Input, Mamba2,
-    MatmulJob, Norm, RopeConfig, Span, Tokens,
+    Activation, AttentionParams, AttentionShape, Backend, BackendBytes, CausalConv, Columns, DeltaNet, Input,
+    Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Tokens,
 };
 use crate::error::{Error, Result};
 use crate::memory::{ExpertCache, Lease, Leased, MatrixData, StreamStats, Tier, WeightStream, slab};
@@ -63,12 +63,6 @@ impl Cpu {
         Ok(Self { pool, isa, activations, attention, stream: None, ram, leases })
     }
 
-    /// The same, with all that it allocates charged to `ram`.
-    #[must_use]
-    pub fn within(self, ram: Tier) -> Self {
-        Self { ram, ..self }
-    }
-
     /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row, and places for
     /// experts to stay in.
     #[must_use]
@@ -76,34 +70,23 @@ impl Cpu {
         Self { stream: Some(Stream { weights, chunk_bytes, experts }), ..self }
     }
 
-    /// Bytes of its threads' stacks.
-    pub fn stack_bytes(n_threads: usize) -> u64 {
-        ThreadPool::stack_bytes(n_threads)
+    /// Bytes that one of `n_threads` threads with the kernels of `isa` takes beside weights, caches and buffers.
+    pub fn bytes_with(n_threads: usize, isa: Isa, needs: &Needs<'_>) -> BackendBytes {
+        let Needs { n_rows, row_len, attention, n_positions, ropes } = *needs;
+        let rotations = ropes.iter().map(|rope| rope_bytes(rope, n_rows));
+        BackendBytes {
+            inputs: ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len),
+            attention: AttentionBuf::reserved_bytes(n_threads, attention.iter().copied(), n_positions),
+            rotations: rotations.fold(0, u64::saturating_add),
+            stacks: ThreadPool::stack_bytes(n_threads),
+            kernel: ThreadPool::kernel_bytes(n_threads),
+        }
     }
+}
 
-    /// Bytes that the system keeps for its threads.
-    pub fn kernel_bytes(n_threads: usize) -> u64 {
-        ThreadPool::kernel_bytes(n_threads)
-    }
-
-    /// Bytes that [`Backend::reserve_inputs`] allocates.
-    pub fn input_bytes(n_threads: usize, isa: Isa, n_rows: usize, row_len: usize) -> u64 {
-        ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len)
-    }
-
-    /// Bytes that [`Backend::reserve_attention`] allocates for `layers`.
-    pub fn attention_bytes(
-        n_threads: usize,
-        layers: impl IntoIterator<Item = (usize, KvLayout)>,
-        n_positions: usize,
-    ) -> u64 {
-        AttentionBuf::reserved_bytes(n_threads, layers, n_positions)
-    }
-
-    /// Bytes that [`Backend::rope`] allocates.
-    pub fn rope_bytes(config: &RopeConfig, max_rows: usize) -> u64 {
-        (config.n_rot as u64).saturating_mul(max_rows as u64).saturating_mul(size_of::<f32>() as u64)
-    }
+/// Bytes that [`Backend::rope`] allocates.
+fn rope_bytes(config: &RopeConfig, max_rows: usize) -> u64 {
+    (config.n_rot as u64).saturating_mul(max_rows as u64).saturating_mul(size_of::<f32>() as u64)
 }
 
 impl Backend for Cpu {
@@ -116,9 +99,17 @@ impl Backend for Cpu {
         format!("CPU, {}, {} threads", self.isa, self.pool.n_threads())
     }
 
+    fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
+        Self::bytes_with(self.pool.n_threads(), self.isa, needs)
+    }
+
+    fn charge_to(&mut self, ram: &Tier) {
+        self.ram = ram.clone();
+    }
+
     fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> Result<()> {
         let n_threads = self.pool.n_threads();
-        let bytes = Self::input_bytes(n_threads, self.isa, n_rows, row_len);
+        let bytes = ActivationBuf::reserved_bytes(self.isa, n_threads, n_rows, row_len);
         self.leases[0] = Some(self.ram.lease("inputs of products", bytes)?);
         self.activations.reserve(n_threads, n_rows, row_len);
         Ok(())
@@ -126,7 +117,7 @@ impl Backend for Cpu {
 
     fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()> {
         let n_threads = self.pool.n_threads();
-        let bytes = Self::attention_bytes(n_threads, layers.iter().copied(), n_positions);
+        let bytes = AttentionBuf::reserved_bytes(n_threads, layers.iter().copied(), n_positions);
         self.leases[1] = Some(self.ram.lease("attention", bytes)?);
         for (n_head, layout) in layers {
             self.attention.reserve(n_threads, *n_head, layout, n_positions);

@@ -15,7 +15,7 @@ pub use numbers::{
 };
 
 use crate::error::Result;
-use crate::memory::{MatrixData, StreamStats};
+use crate::memory::{MatrixData, StreamStats, Tier};
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,21 +153,55 @@ impl<'a, B: Backend + ?Sized> MatmulJob<'a, B> {
     }
 }
 
+/// What a model asks of a backend beside weights, caches and the buffers of a forward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs<'a> {
+    /// Rows of a batch.
+    pub n_rows: usize,
+    /// Values of the widest row that a product reads.
+    pub row_len: usize,
+    /// Of each layer with attention, its query heads and how its keys and values lie.
+    pub attention: &'a [(usize, KvLayout)],
+    /// Positions of a sequence.
+    pub n_positions: usize,
+    /// The rotations.
+    pub ropes: &'a [&'a RopeConfig],
+}
+
+/// Bytes that a backend takes for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendBytes {
+    /// For the inputs of products.
+    pub inputs: u64,
+    /// For attention.
+    pub attention: u64,
+    /// For the positions' rotations.
+    pub rotations: u64,
+    /// For the stacks of its threads.
+    pub stacks: u64,
+    /// What the system keeps for its threads.
+    pub kernel: u64,
+}
+
 /// A place to compute.
 ///
 /// Sizes are checked when a model is loaded; an operation whose buffers are too short panics.
-pub trait Backend {
+pub trait Backend: Send {
     /// Activations or a vector of weights: `f32` values.
-    type Buffer;
+    type Buffer: Send;
     /// A matrix of weights in its own type. Cloning shares the weights.
-    type Matrix: Clone;
+    type Matrix: Clone + Send;
     /// Keys and values of one layer.
-    type KvLayer;
+    type KvLayer: Send;
     /// The rotations of one [`RopeConfig`].
-    type Rope;
+    type Rope: Send;
 
     /// One line for logs: what computes, with what.
     fn description(&self) -> String;
+    /// Bytes that it takes beside weights, caches and buffers.
+    fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
+    /// Charges what it allocates in main memory from now on to `ram`.
+    fn charge_to(&mut self, ram: &Tier);
 
     /// Makes room for what products need beside their buffers, for inputs of up to `n_rows` rows of `row_len`.
     fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> Result<()>;

@@ -1,27 +1,26 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
-use std::ops::Range;
-
-use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
+use metallic_gguf::{GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
 mod read_rate;
+mod stages;
 
 pub use read_rate::stream_rate;
 
-use crate::backend::{Backend, Cpu, KvType};
+use self::stages::{Place, StageLoad};
+use crate::backend::{Backend, Cpu, KvType, Needs};
 use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
-    CachedTensor, ExpertCache, ExpertPolicy, FileStamp, GgufFile, MatrixBytes, MemoryBudget, ReaderKind,
-    Resident, SharedBytes, Tier, WeightStream, lock_memory,
+    CachedTensor, ExpertCache, ExpertPolicy, FileStamp, GgufFile, MemoryBudget, ReaderKind, Resident, Tier,
+    WeightStream, lock_memory,
 };
 use crate::model::census::Census;
-use crate::model::decoder::Decoder;
-use crate::model::weights::{self, MatrixRole, WeightSource};
+use crate::model::part::{Parts, segments};
 use crate::model::{Capacity, Model, ModelConfig, cache, read_config, unused};
-use crate::plan::{BackendBytes, COPIES, ExpertPlaces, Holder, MemoryPlan, PlanRequest, WeightBytes};
+use crate::plan::{ExpertPlaces, FileBytes, Holder, MemoryPlan, PlanRequest, StageNeeds, WeightBytes};
 use crate::text::Tokenizer;
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -63,7 +62,14 @@ pub struct GgufLoader<'p> {
     reader: Option<ReaderKind>,
     expert_policy: ExpertPolicy,
     locks_memory: bool,
+    others: Vec<Other>,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
+}
+
+/// A backend beside the CPU, and which parts are its.
+struct Other {
+    backend: Box<dyn Place>,
+    takes: Box<dyn Fn(usize) -> bool + Send>,
 }
 
 impl<'p> GgufLoader<'p> {
@@ -86,6 +92,7 @@ impl<'p> GgufLoader<'p> {
             reader: None,
             expert_policy: ExpertPolicy::default(),
             locks_memory: false,
+            others: Vec::new(),
             progress: None,
         }
     }
@@ -179,6 +186,18 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
+    /// Computes some of the model's parts on another backend than the CPU. A layer has two parts, its mixer and its
+    /// network; `takes` is asked for the number of each, in the order in which they run, from 0.
+    #[must_use]
+    pub fn place<B: Backend + 'static>(
+        mut self,
+        backend: B,
+        takes: impl Fn(usize) -> bool + Send + 'static,
+    ) -> Self {
+        self.others.push(Other { backend: Box::new(backend), takes: Box::new(takes) });
+        self
+    }
+
     /// Called with bytes done and bytes in all while files are read into memory.
     #[must_use]
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'p) -> Self {
@@ -198,13 +217,9 @@ impl<'p> GgufLoader<'p> {
     pub fn plan(&self) -> Result<(ModelConfig, MemoryPlan)> {
         let gguf = self.file.gguf();
         let config = read_config(&gguf)?;
-        let census = Census::of(&gguf, &config)?;
-        let rope_factors = census.rope_factors;
-        let weights = WeightBytes {
-            matrices: census.matrices,
-            copied: census.copied,
-            vectors: census.vector_bytes,
-            files: self.file.n_bytes(),
+        let rope_factors = Census::of(&gguf, &config, &Parts::all(config.layers.len()))?.rope_factors;
+        let files = FileBytes {
+            all: self.file.n_bytes(),
             metadata: self.file.metadata_bytes(),
             tokenizer: Tokenizer::estimated_bytes(&gguf),
         };
@@ -228,7 +243,7 @@ impl<'p> GgufLoader<'p> {
         // A small budget makes the defaults smaller, but nothing that was asked for.
         while let Some(budget) = request.ram_bytes {
             let unlimited = PlanRequest { ram_bytes: None, in_slab: false, ..request };
-            let plan = self.plan_for(&config, &weights, unlimited)?;
+            let plan = self.plan_for(&config, files, unlimited)?;
             let (kv, all) = (plan.kv_bytes(), plan.total_bytes());
             let buffers = all - kv - plan.held_bytes(Holder::Map);
             if all <= budget {
@@ -244,32 +259,41 @@ impl<'p> GgufLoader<'p> {
         rope_factors.of_context(request.capacity.n_ctx, &config)?;
         request.capacity.n_batch =
             request.capacity.n_batch.min(request.capacity.n_ctx.saturating_mul(self.n_sequences));
-        let plan = self.plan_for(&config, &weights, request)?;
+        let plan = self.plan_for(&config, files, request)?;
         Ok((config, plan))
     }
 
     /// The plan for one way of using the model.
-    fn plan_for(
-        &self,
-        config: &ModelConfig,
-        weights: &WeightBytes,
-        request: PlanRequest,
-    ) -> Result<MemoryPlan> {
+    fn plan_for(&self, config: &ModelConfig, files: FileBytes, request: PlanRequest) -> Result<MemoryPlan> {
         let Capacity { n_batch, n_ctx, kv_type, .. } = request.capacity;
-        let width = config.max_input_width();
-        let rotations = config.distinct_ropes().into_iter().map(|rope| Cpu::rope_bytes(rope, n_batch));
-        let backend = BackendBytes {
-            inputs: Cpu::input_bytes(self.n_threads, self.isa, n_batch, width),
-            attention: Cpu::attention_bytes(
-                self.n_threads,
-                cache::layouts(&cache::sizes(config, kv_type)?),
-                n_ctx,
-            ),
-            rotations: rotations.fold(0, u64::saturating_add),
-            stacks: Cpu::stack_bytes(self.n_threads),
-            kernel: Cpu::kernel_bytes(self.n_threads),
+        let (gguf, stage_of) = (self.file.gguf(), self.stage_of(config));
+        let needs = |stage: usize| {
+            let parts = Parts::of_stage(&stage_of, stage);
+            let census = Census::of(&gguf, config, &parts)?;
+            let (matrices, copied) = (census.matrices, census.copied);
+            let weights = WeightBytes { matrices, copied, vectors: census.vector_bytes };
+            let attention = cache::layouts(&cache::sizes(config, &parts, kv_type)?);
+            let needs = Needs {
+                n_rows: n_batch,
+                row_len: config.max_input_width(&parts),
+                attention: &attention,
+                n_positions: n_ctx,
+                ropes: &config.distinct_ropes(&parts),
+            };
+            let backend = match stage.checked_sub(1) {
+                None => Cpu::bytes_with(self.n_threads, self.isa, &needs),
+                Some(other) => self.others[other].backend.bytes(&needs),
+            };
+            Ok(StageNeeds { parts, weights, backend })
         };
-        MemoryPlan::new(config, weights, backend, request)
+        let stages = (0..=self.others.len()).map(needs).collect::<Result<Vec<_>>>()?;
+        MemoryPlan::new(config, &stages, &segments(&stage_of), files, request)
+    }
+
+    /// The stage of each part: 0 is the CPU, and the others come after it.
+    fn stage_of(&self, config: &ModelConfig) -> Vec<usize> {
+        let of = |part| self.others.iter().position(|other| (other.takes)(part)).map_or(0, |other| other + 1);
+        (0..2 * config.layers.len()).map(of).collect()
     }
 
     /// The tensors of experts that a plan has places for.
@@ -303,7 +327,8 @@ impl<'p> GgufLoader<'p> {
         // What others take, and the pages of maps, which come as they are used.
         let elsewhere = plan.total_bytes() - plan.held_bytes(Holder::Loading);
         let elsewhere = ram.lease("the program, its threads and maps", elsewhere)?;
-        let mut backend = Cpu::new(self.n_threads, self.isa)?.within(ram.clone());
+        let mut backend = Cpu::new(self.n_threads, self.isa)?;
+        backend.charge_to(&ram);
         let mut resident = Resident::default();
         if let Some(stream) = plan.stream {
             self.file.will_need_little();
@@ -327,13 +352,22 @@ impl<'p> GgufLoader<'p> {
             self.file.will_need();
         }
         let streamed = plan.stream.is_some();
-        let mut load = Load { backend, file: &self.file, resident, streamed, ram: &ram };
-        let weights = weights::build(&self.file.gguf(), &config, &mut load)?;
-        let backend = load.backend;
+        let stage_of = self.stage_of(&config);
+        let of_stage = |stage| StageLoad {
+            file: &self.file,
+            config: &config,
+            parts: Parts::of_stage(&stage_of, stage),
+            capacity: plan.request.capacity,
+            ram: &ram,
+        };
+        let mut stages = vec![of_stage(0).load(backend, resident, streamed)?];
+        for (i, other) in std::mem::take(&mut self.others).into_iter().enumerate() {
+            stages.push(other.backend.load(of_stage(i + 1))?);
+        }
 
         info!(
             architecture = config.architecture,
-            compute = backend.description(),
+            compute = stages.iter().map(|stage| stage.description()).collect::<Vec<_>>().join("; "),
             n_ctx = plan.request.capacity.n_ctx,
             n_batch = plan.request.capacity.n_batch,
             kv_type = plan.request.capacity.kv_type.name(),
@@ -349,7 +383,6 @@ impl<'p> GgufLoader<'p> {
         for line in &plan.ledger {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
-        let stage = Decoder::new(backend, config.clone(), weights, plan.request.capacity, &ram)?;
         // What was read while it changed is no model.
         let mut stamps = self.file.stamps();
         stamps.iter().try_for_each(FileStamp::check)?;
@@ -361,7 +394,8 @@ impl<'p> GgufLoader<'p> {
         if self.locks_memory {
             lock_memory();
         }
-        Model::new(config, plan.request.capacity, Box::new(stage), stamps, ram, elsewhere)
+        let segments = segments(&stage_of);
+        Model::new(config, plan.request.capacity, stages, segments, stamps, ram, elsewhere)
     }
 }
 
@@ -386,47 +420,4 @@ fn default_kv_type(gguf: &Gguf<'_>, isa: Isa) -> KvType {
         gguf.tensors().filter(|tensor| is_exact(tensor) == exact).map(|tensor| tensor.n_bytes()).sum()
     };
     if isa.prefers_bf16() && bytes(false) > bytes(true) { KvType::BF16 } else { KvType::F16 }
-}
-
-/// The second pass: every tensor to the backend.
-struct Load<'a, B> {
-    backend: B,
-    file: &'a GgufFile,
-    /// Where some matrices have been read to, one perhaps in part.
-    resident: Resident,
-    /// Whether the others stay in the file, instead of being used in its map.
-    streamed: bool,
-    ram: &'a Tier,
-}
-
-impl<B: Backend> WeightSource for Load<'_, B> {
-    type Matrix = B::Matrix;
-    type Vector = B::Buffer;
-
-    fn matrix(&mut self, tensor: Tensor<'_>, _: MatrixRole) -> Result<B::Matrix> {
-        if tensor.byte_order() == ByteOrder::Big {
-            let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
-            let mut data = self.file.matrix(&tensor)?;
-            data.bytes.memory = data.bytes.memory.map(|copy| SharedBytes::new(lease.of(copy)));
-            return self.backend.matrix(data);
-        }
-        let mut data = self.file.matrix(&tensor)?;
-        if self.streamed {
-            let memory = self.resident.get(tensor.name());
-            let rest = GgufFile::range(&tensor)?.after(memory.as_ref().map_or(0, |bytes| bytes.len()));
-            data.bytes = MatrixBytes { memory, file: (rest.n_bytes > 0).then_some(rest) };
-        }
-        self.backend.matrix(data)
-    }
-
-    fn rows(&self, matrix: &B::Matrix, rows: Range<usize>, _: usize) -> B::Matrix {
-        self.backend.matrix_rows(matrix, rows)
-    }
-
-    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<B::Buffer> {
-        let all = self.file.floats(&tensor)?;
-        let mut buffer = self.backend.buffer("a vector of weights", values.len())?;
-        self.backend.write(&all[values], &mut buffer);
-        Ok(buffer)
-    }
 }

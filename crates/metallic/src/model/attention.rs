@@ -1,9 +1,9 @@
 //! Attention over the keys and values of all positions.
 
 use super::config::{Activation, AttentionConfig, QkNorm, Temperature};
-use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::{AttentionWeights, NormWeights};
 use crate::backend::{AttentionParams, Backend, Columns, Input};
 use crate::error::Result;

@@ -1,7 +1,8 @@
 //! What a layer remembers of the positions before: keys and values of all, or a state of fixed size.
 
-use super::config::{AttentionConfig, MixerConfig, ModelConfig};
+use super::config::{AttentionConfig, LayerConfig, MixerConfig, ModelConfig};
 use super::kv_cache::PAGE_LEN;
+use super::part::{Parts, mixer_of};
 use crate::backend::{Backend, KvLayout, KvType};
 use crate::error::{Error, Result};
 
@@ -106,18 +107,22 @@ impl CacheSize {
 }
 
 /// The query heads and the layout of each layer that keeps keys and values.
-pub(crate) fn layouts(sizes: &[CacheSize]) -> Vec<(usize, KvLayout)> {
-    let pages = |size: &CacheSize| match *size {
-        CacheSize::Pages { n_head, layout } => Some((n_head, layout)),
-        CacheSize::States { .. } => None,
+pub(crate) fn layouts(sizes: &[Option<CacheSize>]) -> Vec<(usize, KvLayout)> {
+    let pages = |size: &Option<CacheSize>| match *size {
+        Some(CacheSize::Pages { n_head, layout }) => Some((n_head, layout)),
+        Some(CacheSize::States { .. }) | None => None,
     };
     sizes.iter().filter_map(pages).collect()
 }
 
-/// The memory of each layer.
+/// The memory of each layer whose mixer is among some of the parts.
 ///
 /// # Errors
 /// A size beyond the address space.
-pub(crate) fn sizes(config: &ModelConfig, kv_type: KvType) -> Result<Vec<CacheSize>> {
-    config.layers.iter().map(|layer| CacheSize::new(&layer.mixer, kv_type)).collect()
+pub(crate) fn sizes(config: &ModelConfig, parts: &Parts, kv_type: KvType) -> Result<Vec<Option<CacheSize>>> {
+    let layers = config.layers.iter().enumerate();
+    let size = |(i, layer): (usize, &LayerConfig)| {
+        parts.has(mixer_of(i)).then(|| CacheSize::new(&layer.mixer, kv_type)).transpose()
+    };
+    layers.map(size).collect()
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use metallic_gguf::{ByteOrder, Gguf, Tensor};
 
 use super::config::ModelConfig;
+use super::part::Parts;
 use super::unused;
 use super::weights::{self, MatrixRole, RopeFactors, WeightSource};
 use crate::error::{Error, Nearest, Result};
@@ -67,12 +68,12 @@ pub(crate) struct Census<'c> {
 }
 
 impl<'c> Census<'c> {
-    /// Of a model that a file should hold.
+    /// Of those parts of a model, which a file should hold.
     ///
     /// # Errors
     /// All tensors that it lacks, one of another shape, or one that is part of a weight and that no code uses.
-    pub(crate) fn of(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
-        let census = Self::taken(gguf, config)?;
+    pub(crate) fn of(gguf: &Gguf<'_>, config: &'c ModelConfig, parts: &Parts) -> Result<Self> {
+        let census = Self::taken(gguf, config, parts)?;
         unused::refuse_parts(&census, gguf)?;
         if census.missing.is_empty() {
             Ok(census)
@@ -82,7 +83,7 @@ impl<'c> Census<'c> {
     }
 
     /// The same, with the tensors that the file lacks in a list of their own.
-    fn taken(gguf: &Gguf<'_>, config: &'c ModelConfig) -> Result<Self> {
+    fn taken(gguf: &Gguf<'_>, config: &'c ModelConfig, parts: &Parts) -> Result<Self> {
         let mut census = Self {
             config,
             matrices: Vec::new(),
@@ -92,7 +93,7 @@ impl<'c> Census<'c> {
             used: HashSet::new(),
             missing: Vec::new(),
         };
-        census.rope_factors = weights::build(gguf, config, &mut census)?.rope_factors;
+        census.rope_factors = weights::build(gguf, config, parts, &mut census)?.rope_factors;
         Ok(census)
     }
 
@@ -101,7 +102,7 @@ impl<'c> Census<'c> {
         let experts =
             |layer: usize| self.config.layers[layer].ffn.as_ref().and_then(|ffn| ffn.experts.as_ref());
         match role {
-            MatrixRole::Layer(_) => Usage::Whole,
+            MatrixRole::Part(_) => Usage::Whole,
             MatrixRole::Experts(layer) => experts(layer).map_or(Usage::Whole, |experts| Usage::Experts {
                 n_used: experts.n_used as u64,
                 n_expert: experts.n_expert as u64,
@@ -178,7 +179,7 @@ impl Nearest {
 
     /// `None` where a tensor has another shape than this architecture's.
     fn of(gguf: &Gguf<'_>, name: &'static str, config: &ModelConfig) -> Option<Self> {
-        let census = Census::taken(gguf, config).ok()?;
+        let census = Census::taken(gguf, config, &Parts::all(config.layers.len())).ok()?;
         let missing = of_layers(census.missing.iter().map(String::as_str));
         let unused = of_layers(census.unused(gguf));
         Some(Self { name, missing, unused })

@@ -1,5 +1,6 @@
 //! Hyper-parameters as independent features: the one description that the forward pass reads.
 
+use super::part::{Parts, mixer_of, network_of};
 pub use crate::backend::{Activation, KeyHeads, NormKind, RopeConfig, RopePairs, Yarn};
 use crate::backend::{AttentionShape, DeltaNetShape, Mamba2Shape};
 
@@ -37,38 +38,47 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// The width of the widest input of a product.
-    pub fn max_input_width(&self) -> usize {
-        let widest = |layer: &LayerConfig| {
-            let mixer = match &layer.mixer {
-                MixerConfig::Attention(config) => config.n_head * config.value_length,
-                MixerConfig::Latent(config) => (config.attention.n_head * config.value_length)
-                    .max(config.rank())
-                    .max(config.nope_length)
-                    .max(config.query_rank.unwrap_or(0)),
-                MixerConfig::ShortConv(config) => config.n_channels,
-                MixerConfig::Mamba2(config) => config.shape.inner(),
-                MixerConfig::DeltaNet(config) => config.shape.inner(),
-            };
-            let ffn = layer.ffn.as_ref().map_or(0, |ffn| {
-                let shared = ffn.experts.as_ref().and_then(|experts| experts.shared);
-                ffn.n_ff.max(shared.map_or(0, |shared| shared.n_ff))
-            });
-            mixer.max(ffn)
-        };
-        self.layers.iter().map(widest).max().unwrap_or(0).max(self.n_embd)
+    /// The mixers among some of the parts.
+    pub(crate) fn mixers(&self, parts: &Parts) -> impl Iterator<Item = &MixerConfig> {
+        let layers = self.layers.iter().enumerate();
+        layers.filter(|(i, _)| parts.has(mixer_of(*i))).map(|(_, layer)| &layer.mixer)
     }
 
-    /// Experts of a layer, of that which has the most; `None` where none has any.
-    pub(crate) fn max_experts(&self) -> Option<usize> {
-        let networks = self.layers.iter().filter_map(|layer| layer.ffn.as_ref());
-        networks.filter_map(|ffn| ffn.experts.as_ref()).map(|experts| experts.n_expert).max()
+    /// The networks among some of the parts.
+    pub(crate) fn networks(&self, parts: &Parts) -> impl Iterator<Item = &FfnConfig> {
+        let layers = self.layers.iter().enumerate();
+        layers.filter(|(i, _)| parts.has(network_of(*i))).filter_map(|(_, layer)| layer.ffn.as_ref())
     }
 
-    /// The rotations that differ, each once, in the order in which layers first use them.
-    pub(crate) fn distinct_ropes(&self) -> Vec<&RopeConfig> {
+    /// The width of the widest input of a product in some of the parts.
+    pub(crate) fn max_input_width(&self, parts: &Parts) -> usize {
+        let mixers = self.mixers(parts).map(|mixer| match mixer {
+            MixerConfig::Attention(config) => config.n_head * config.value_length,
+            MixerConfig::Latent(config) => (config.attention.n_head * config.value_length)
+                .max(config.rank())
+                .max(config.nope_length)
+                .max(config.query_rank.unwrap_or(0)),
+            MixerConfig::ShortConv(config) => config.n_channels,
+            MixerConfig::Mamba2(config) => config.shape.inner(),
+            MixerConfig::DeltaNet(config) => config.shape.inner(),
+        });
+        let networks = self.networks(parts).map(|ffn| {
+            let shared = ffn.experts.as_ref().and_then(|experts| experts.shared);
+            ffn.n_ff.max(shared.map_or(0, |shared| shared.n_ff))
+        });
+        mixers.chain(networks).fold(self.n_embd, usize::max)
+    }
+
+    /// Experts of a layer among some of the parts, of that which has the most; `None` where none has any.
+    pub(crate) fn max_experts(&self, parts: &Parts) -> Option<usize> {
+        let experts = self.networks(parts).filter_map(|ffn| ffn.experts.as_ref());
+        experts.map(|experts| experts.n_expert).max()
+    }
+
+    /// The rotations of some of the parts that differ, each once, in the order in which layers first use them.
+    pub(crate) fn distinct_ropes(&self, parts: &Parts) -> Vec<&RopeConfig> {
         let mut distinct = Vec::new();
-        for rope in self.layers.iter().filter_map(|layer| layer.mixer.attention()?.rope.as_ref()) {
+        for rope in self.mixers(parts).filter_map(|mixer| mixer.attention()?.rope.as_ref()) {
             if !distinct.contains(&rope) {
                 distinct.push(rope);
             }

@@ -2,9 +2,9 @@
 
 use super::cache::States;
 use super::config::Activation;
-use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::{DeltaNetInput, DeltaNetRates, DeltaNetWeights};
 use crate::backend::{Backend, CausalConv, Columns, DeltaNet, DeltaNetShape, Input};
 use crate::error::Result;

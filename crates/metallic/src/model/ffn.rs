@@ -1,10 +1,10 @@
 //! The feed-forward part of a layer.
 
 use super::config::FfnConfig;
-use super::decoder::Batch;
 use super::moe;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::{DenseWeights, FfnWeights};
 use crate::backend::{Backend, Input};
 use crate::error::Result;

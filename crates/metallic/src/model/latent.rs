@@ -2,9 +2,9 @@
 
 use super::attention::warm;
 use super::config::LatentConfig;
-use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::{LatentQuery, LatentWeights};
 use crate::backend::{AttentionParams, Backend, Columns, Input, MatmulJob};
 use crate::error::Result;

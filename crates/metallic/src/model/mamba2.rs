@@ -2,9 +2,9 @@
 
 use super::cache::States;
 use super::config::{Activation, Mamba2Config};
-use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::Mamba2Weights;
 use crate::backend::{Backend, CausalConv, Columns, Input, Mamba2};
 use crate::error::Result;

@@ -5,6 +5,7 @@
 
 mod arch;
 mod attention;
+pub(crate) mod boundary;
 pub(crate) mod cache;
 mod capacity;
 pub(crate) mod census;
@@ -17,10 +18,12 @@ pub(crate) mod kv_cache;
 mod latent;
 mod mamba2;
 pub(crate) mod moe;
+pub(crate) mod part;
 mod residual;
 mod role;
 pub(crate) mod scratch;
 mod short_conv;
+pub(crate) mod stage;
 pub(crate) mod unused;
 pub(crate) mod weights;
 mod work;
@@ -39,15 +42,20 @@ pub use work::{Products, TokenWork};
 
 use crate::error::{Error, Result};
 use crate::memory::{FileStamp, Lease, StreamStats, Tier};
-use decoder::{Batch, Stage};
+use boundary::Boundary;
 use history::History;
 use kv_cache::PageTable;
+use part::Segment;
+use stage::{Batch, Stage};
 
 /// A model that is ready to run, with the keys and values of the sequences it has seen.
 pub struct Model {
     config: ModelConfig,
     capacity: Capacity,
-    stage: Box<dyn Stage>,
+    stages: Vec<Box<dyn Stage>>,
+    /// The model, from the embedding to the head.
+    segments: Vec<Segment>,
+    boundary: Boundary,
     pages: PageTable,
     /// Where what a sequence remembers can't be cut back.
     history: Option<History>,
@@ -98,15 +106,29 @@ impl Model {
     pub(crate) fn new(
         config: ModelConfig,
         capacity: Capacity,
-        stage: Box<dyn Stage>,
+        stages: Vec<Box<dyn Stage>>,
+        segments: Vec<Segment>,
         stamps: Vec<FileStamp>,
         ram: Tier,
         elsewhere: Lease,
     ) -> Result<Self> {
         let pages = PageTable::new(capacity.n_pages()?);
         let history = (!config.can_be_cut_back()).then(|| History::new(capacity, &ram)).transpose()?;
+        let boundary = Boundary::new(&config, &segments, capacity, &ram)?;
         let rows = Rows::default();
-        Ok(Self { config, capacity, stage, pages, history, rows, stamps, ram, _elsewhere: elsewhere })
+        Ok(Self {
+            config,
+            capacity,
+            stages,
+            segments,
+            boundary,
+            pages,
+            history,
+            rows,
+            stamps,
+            ram,
+            _elsewhere: elsewhere,
+        })
     }
 
     /// Looks whether the files that weights are streamed from, or used in the maps of, are still what they were.
@@ -160,12 +182,12 @@ impl Model {
 
     /// One line for logs: what computes, with what.
     pub fn description(&self) -> String {
-        self.stage.description()
+        self.stages.iter().map(|stage| stage.description()).collect::<Vec<_>>().join("; ")
     }
 
     /// What streaming weights has cost so far; `None` where all are in memory.
     pub fn stream_stats(&self) -> Option<StreamStats> {
-        self.stage.stream_stats()
+        self.stages.iter().find_map(|stage| stage.stream_stats())
     }
 
     /// A new, empty sequence.
@@ -247,7 +269,15 @@ impl Model {
             output_rows: &self.rows.outputs,
         };
         let outputs_of = &self.rows.outputs_of;
-        self.stage.forward(&batch, &mut |output, logits| sink(outputs_of[output], logits))
+        let mut run = |Segment { stage, parts }: &Segment| {
+            let sink = &mut |output: usize, logits: &mut [f32]| sink(outputs_of[output], logits);
+            self.stages[*stage].run(parts.clone(), &batch, &mut self.boundary, sink)
+        };
+        let result = self.segments.iter().try_for_each(&mut run);
+        if result.is_err() {
+            self.stages.iter_mut().for_each(|stage| stage.give_up());
+        }
+        result
     }
 
     fn check(&self, piece: &Piece<'_>) -> Result<()> {

@@ -5,9 +5,10 @@
 //! are read from the moment that they are chosen, while others are computed.
 
 use super::config::{ExpertsConfig, FfnConfig, ModelConfig, Scoring};
-use super::decoder::Batch;
+use super::part::Parts;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::{ExpertMatrix, ExpertWeights, SharedWeights};
 use crate::backend::{Backend, Input, MatmulJob, Tokens};
 use crate::error::Result;
@@ -141,11 +142,11 @@ struct Chosen {
 
 impl Routing {
     /// With room for batches of `n_batch` rows, whichever experts they choose.
-    pub(super) fn new(config: &ModelConfig, n_batch: usize, ram: &Tier) -> Result<Self> {
-        let Some(n_expert) = config.max_experts() else { return Ok(Self::default()) };
+    pub(super) fn new(config: &ModelConfig, parts: &Parts, n_batch: usize, ram: &Tier) -> Result<Self> {
+        let Some(n_expert) = config.max_experts(parts) else { return Ok(Self::default()) };
         let room = || Chosen { rows: Vec::with_capacity(n_batch), weights: Vec::with_capacity(n_batch) };
         Ok(Self {
-            _lease: Some(ram.lease(ROUTING, Self::bytes(config, n_batch))?),
+            _lease: Some(ram.lease(ROUTING, Self::bytes(config, parts, n_batch))?),
             scores: Vec::with_capacity(n_batch * n_expert),
             choice_bias: Vec::with_capacity(n_expert),
             ranks: Vec::with_capacity(n_expert),
@@ -158,8 +159,8 @@ impl Routing {
 
     /// Bytes that [`new`](Self::new) allocates: a score of each expert for each row, the rows and shares of each
     /// expert, and what the choice of one row needs.
-    pub(crate) fn bytes(config: &ModelConfig, n_batch: usize) -> u64 {
-        let n_expert = config.max_experts().unwrap_or(0) as u64;
+    pub(crate) fn bytes(config: &ModelConfig, parts: &Parts, n_batch: usize) -> u64 {
+        let n_expert = config.max_experts(parts).unwrap_or(0) as u64;
         let of_expert = 2 * size_of::<u32>() + 3 * size_of::<f32>() + size_of::<Chosen>();
         let of_row = 2 * size_of::<f32>() + size_of::<u32>();
         n_expert

@@ -1,6 +1,7 @@
 //! Every buffer of a forward pass: named, sized from the model and the batch, allocated once.
 
 use super::config::{AttentionConfig, DeltaNetConfig, Mamba2Config, MixerConfig, ModelConfig, Wiring};
+use super::part::Parts;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
@@ -143,28 +144,27 @@ impl MixerWidths {
 }
 
 impl ScratchSizes {
-    /// For batches of up to `n_batch` rows.
+    /// For batches of up to `n_batch` rows in some of the parts.
     ///
     /// # Errors
     /// A size beyond the address space.
-    pub(crate) fn new(config: &ModelConfig, n_batch: usize) -> Result<Self> {
+    pub(crate) fn new(config: &ModelConfig, parts: &Parts, n_batch: usize) -> Result<Self> {
         let rows = |n: usize, width: usize| {
             n.checked_mul(width).ok_or(Error::TooLarge { what: "an activation buffer" })
         };
-        let mixers: Vec<MixerWidths> =
-            config.layers.iter().map(|layer| MixerWidths::new(&layer.mixer)).collect();
+        let mixers: Vec<MixerWidths> = config.mixers(parts).map(MixerWidths::new).collect();
         let mixer =
             |width: fn(&MixerWidths) -> usize| rows(n_batch, mixers.iter().map(width).max().unwrap_or(0));
-        let ffns = || config.layers.iter().filter_map(|layer| layer.ffn.as_ref());
+        let ffns = || config.networks(parts);
         let experts = || ffns().filter_map(|ffn| ffn.experts.as_ref());
-        let n_expert = config.max_experts();
+        let n_expert = config.max_experts(parts);
         let n_shared = experts().filter_map(|experts| experts.shared).map(|shared| shared.n_ff).max();
         let n_ff = ffns().map(|ffn| ffn.n_ff).max().max(n_shared).unwrap_or(0);
         let parallel = config.layers.iter().any(|layer| matches!(layer.wiring, Wiring::Parallel { .. }));
 
         let hidden = rows(n_batch, config.n_embd)?;
         let of_experts = if n_expert.is_some() { hidden } else { 0 };
-        let n_outputs = n_batch.min(MAX_LOGIT_ROWS);
+        let n_outputs = if parts.has_head() { n_batch.min(MAX_LOGIT_ROWS) } else { 0 };
         let ffn = rows(n_batch, n_ff)?;
         Ok(Self {
             hidden,

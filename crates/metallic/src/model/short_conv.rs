@@ -2,9 +2,9 @@
 
 use super::cache::States;
 use super::config::{Activation, ShortConvConfig};
-use super::decoder::Batch;
 use super::residual::Residual;
 use super::scratch::Scratch;
+use super::stage::Batch;
 use super::weights::ShortConvWeights;
 use crate::backend::{Backend, CausalConv, Columns, Input};
 use crate::error::Result;

@@ -9,6 +9,7 @@ use metallic_gguf::{FromValue, Gguf, Value};
 use super::arch;
 use super::census::{Census, of_layers};
 use super::config::ModelConfig;
+use super::part::Parts;
 use crate::error::{Error, Result, listed};
 
 /// Keys, or groups of them ending in `.` or `_`, that change no logits of a text: those of encoders of images and sound,
@@ -42,7 +43,7 @@ const TENSORS: &[&str] = &["a.", "cls.", "mm.", "v."];
 /// As [`GgufLoader::plan`](crate::GgufLoader::plan), as far as it is about the file.
 pub fn unused_tensors(gguf: &Gguf<'_>) -> Result<Vec<String>> {
     let config = arch::read_config(gguf)?;
-    let census = Census::of(gguf, &config)?;
+    let census = Census::of(gguf, &config, &Parts::all(config.layers.len()))?;
     Ok(census.unused(gguf).map(str::to_owned).collect())
 }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 use metallic_gguf::{Gguf, Tensor};
 
 use super::config::{ExpertsConfig, ModelConfig, NormConfig, NormKind};
+use super::part::Parts;
 use crate::backend::{Backend, MatmulJob, Norm};
 use crate::error::{Error, Result};
 
@@ -16,8 +17,8 @@ mod build;
 /// What a matrix is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MatrixRole {
-    /// Of a layer: used in every pass.
-    Layer(usize),
+    /// Of a layer's part: used in every pass.
+    Part(usize),
     /// Of a layer's experts: a part is used in every pass, and stays by use.
     Experts(usize),
     /// The output head: used where logits are wanted.
@@ -47,16 +48,17 @@ pub(crate) trait WeightSource {
     }
 }
 
-/// Finds every tensor that `config` asks for and gives it to `source`.
+/// Finds every tensor that `parts` of a model need and gives it to `source`.
 ///
 /// # Errors
 /// A missing tensor or one of another shape, by name; what `source` returns.
 pub(crate) fn build<S: WeightSource>(
     gguf: &Gguf<'_>,
     config: &ModelConfig,
+    parts: &Parts,
     source: &mut S,
 ) -> Result<Weights<S::Matrix, S::Vector>> {
-    build::Build::new(gguf, config, source).weights()
+    build::Build::new(gguf, config, source).weights(parts)
 }
 
 /// A matrix and, where the file has one, its bias.
@@ -98,15 +100,26 @@ impl<V> NormWeights<V> {
     }
 }
 
-/// All weights of a model.
+/// The weights of a model, or of those of its parts that are computed in one place.
 pub(crate) struct Weights<M, V> {
-    pub(crate) token_embedding: M,
-    pub(crate) embedding_norm: Option<NormWeights<V>>,
+    pub(crate) embedding: Option<EmbeddingWeights<M, V>>,
+    pub(crate) rope_factors: RopeFactors<V>,
+    /// All layers, with the parts that are here.
+    pub(crate) layers: Vec<LayerWeights<M, V>>,
+    pub(crate) head: Option<HeadWeights<M, V>>,
+}
+
+/// From tokens to the hidden state.
+pub(crate) struct EmbeddingWeights<M, V> {
+    pub(crate) tokens: M,
+    pub(crate) norm: Option<NormWeights<V>>,
     /// A row for each position.
     pub(crate) positions: Option<M>,
-    pub(crate) rope_factors: RopeFactors<V>,
-    pub(crate) layers: Vec<LayerWeights<M, V>>,
-    pub(crate) output_norm: NormWeights<V>,
+}
+
+/// From the hidden state to logits.
+pub(crate) struct HeadWeights<M, V> {
+    pub(crate) norm: NormWeights<V>,
     pub(crate) output: Linear<M, V>,
 }
 
@@ -142,15 +155,28 @@ const ROPE_FACTORS_LONG: &str = "rope_factors_long.weight";
 
 /// The weights of one layer.
 pub(crate) struct LayerWeights<M, V> {
-    /// Before attention, or whatever is in its place; and before the network, where that shares it.
+    pub(crate) mixer: Option<MixerPart<M, V>>,
+    pub(crate) network: Option<NetworkPart<M, V>>,
+}
+
+/// The part of a layer in which tokens see each other.
+pub(crate) struct MixerPart<M, V> {
+    /// What both parts of the layer read, where they run beside each other and share it; else what this one reads.
     pub(crate) norm: Option<NormWeights<V>>,
-    /// Before attention instead of `norm`, where they differ.
-    pub(crate) mixer_norm: Option<NormWeights<V>>,
+    /// What the mixer reads instead, where they differ.
+    pub(crate) own_norm: Option<NormWeights<V>>,
+    /// What the network beside it reads instead, where they differ: it is made before the mixer adds to the hidden state.
+    pub(crate) network_norm: Option<NormWeights<V>>,
     pub(crate) mixer: MixerWeights<M, V>,
-    pub(crate) post_mixer_norm: Option<NormWeights<V>>,
-    pub(crate) ffn_norm: Option<NormWeights<V>>,
-    pub(crate) ffn: Option<FfnWeights<M, V>>,
-    pub(crate) post_ffn_norm: Option<NormWeights<V>>,
+    pub(crate) post_norm: Option<NormWeights<V>>,
+}
+
+/// The part of a layer for each token alone.
+pub(crate) struct NetworkPart<M, V> {
+    /// Where it runs after the mixer.
+    pub(crate) norm: Option<NormWeights<V>>,
+    pub(crate) ffn: FfnWeights<M, V>,
+    pub(crate) post_norm: Option<NormWeights<V>>,
 }
 
 /// How tokens see each other.
@@ -295,8 +321,27 @@ impl<M, V> LayerWeights<M, V> {
     /// Calls `visit` with the matrices that every token meets, in the order of their use: all but those of experts, which
     /// come last.
     pub(crate) fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
+        if let Some(part) = &self.mixer {
+            part.mixer.each_matrix(visit);
+        }
+        if let Some(part) = &self.network {
+            part.ffn.each_matrix(visit);
+        }
+    }
+
+    /// The experts, if there are any.
+    pub(crate) fn experts(&self) -> Option<&ExpertWeights<M, V>> {
+        match &self.network.as_ref()?.ffn {
+            FfnWeights::Experts(experts) => Some(experts.as_ref()),
+            FfnWeights::Dense(_) => None,
+        }
+    }
+}
+
+impl<M, V> MixerWeights<M, V> {
+    fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
         let mut linears = |linears: &[&Linear<M, V>]| linears.iter().for_each(|linear| visit(&linear.matrix));
-        match &self.mixer {
+        match self {
             MixerWeights::Attention(w) => linears(&[&w.query, &w.key, &w.value, &w.output]),
             MixerWeights::ShortConv(w) => linears(&[&w.input, &w.output]),
             MixerWeights::Mamba2(w) => linears(&[&w.input, &w.output]),
@@ -320,28 +365,24 @@ impl<M, V> LayerWeights<M, V> {
                 linears(&[&w.output]);
             }
         }
+    }
+}
+
+impl<M, V> FfnWeights<M, V> {
+    fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
         let mut linears = |linears: &[&Linear<M, V>]| linears.iter().for_each(|linear| visit(&linear.matrix));
-        match &self.ffn {
-            None => {}
-            Some(FfnWeights::Dense(w)) => {
+        match self {
+            FfnWeights::Dense(w) => {
                 w.gate.iter().for_each(|gate| linears(&[gate]));
                 linears(&[&w.up, &w.down]);
             }
-            Some(FfnWeights::Experts(w)) => {
+            FfnWeights::Experts(w) => {
                 if let Some(shared) = &w.shared {
                     linears(&[&shared.gate, &shared.up, &shared.down]);
                     shared.router.iter().for_each(&mut *visit);
                 }
                 visit(&w.router.matrix);
             }
-        }
-    }
-
-    /// The experts, if there are any.
-    pub(crate) fn experts(&self) -> Option<&ExpertWeights<M, V>> {
-        match &self.ffn {
-            Some(FfnWeights::Experts(experts)) => Some(experts.as_ref()),
-            Some(FfnWeights::Dense(_)) | None => None,
         }
     }
 }

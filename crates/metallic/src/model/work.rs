@@ -6,6 +6,7 @@ use metallic_gguf::{Gguf, Tensor};
 
 use super::arch;
 use super::config::ExpertsConfig;
+use super::part::Parts;
 use super::weights::{self, MatrixRole, WeightSource};
 use crate::error::Result;
 
@@ -34,8 +35,11 @@ impl TokenWork {
     /// As [`GgufLoader::plan`](crate::GgufLoader::plan).
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self> {
         let config = arch::read_config(gguf)?;
-        let weights = weights::build(gguf, &config, &mut Sizes)?;
-        let mut work = Self { head: weights.output.matrix, ..Self::default() };
+        let weights = weights::build(gguf, &config, &Parts::all(config.layers.len()), &mut Sizes)?;
+        let mut work = Self::default();
+        if let Some(head) = weights.head {
+            work.head = head.output.matrix;
+        }
         for layer in &weights.layers {
             layer.each_matrix(&mut |products| work.layers.add(*products));
             if let Some(experts) = layer.experts() {

@@ -8,16 +8,19 @@ mod tests;
 pub use placement::Placement;
 pub use prediction::{Bound, Prediction, PromptWork, Rates};
 
+use crate::backend::BackendBytes;
 use crate::error::{Error, Result};
 use crate::memory::expert_places::{self, ExpertTensor};
 use crate::memory::{BLOCK_BYTES, EXPERT_CACHE, MAX_READ_BYTES, StreamPlan, WeightStream, slab};
 use crate::model::Capacity;
+use crate::model::boundary::{BOUNDARY, Boundary};
 use crate::model::cache::{self, CacheSize};
 use crate::model::census::{Usage, WeightMatrix};
 use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
 use crate::model::moe::{ROUTING, Routing};
+use crate::model::part::{Parts, Segment};
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 use crate::model::weights::MatrixRole;
 
@@ -147,36 +150,34 @@ pub struct MemoryPlan {
     pub prompt: PromptWork,
 }
 
-/// What the plan needs to know of the weights.
+/// What the plan needs to know of a stage: parts of the model on one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StageNeeds {
+    pub(crate) parts: Parts,
+    pub(crate) weights: WeightBytes,
+    pub(crate) backend: BackendBytes,
+}
+
+/// What it needs to know of the weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WeightBytes {
     /// Those that can be used as the file holds them, in the order in which they are looked for.
     pub(crate) matrices: Vec<WeightMatrix>,
-    /// Bytes of all files, which an all-resident slab takes.
-    pub(crate) files: u64,
     /// Those that are copied, because the file has the other byte order.
     pub(crate) copied: Vec<WeightMatrix>,
     /// Norms and biases, copied as floats.
     pub(crate) vectors: u64,
+}
+
+/// What it needs to know of the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileBytes {
+    /// All of them, which an all-resident slab takes.
+    pub(crate) all: u64,
     /// Metadata, of which the vocabulary is the most.
     pub(crate) metadata: u64,
     /// What a tokenizer makes of them.
     pub(crate) tokenizer: u64,
-}
-
-/// What a backend needs beside weights, cache and buffers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BackendBytes {
-    /// For the inputs of products.
-    pub(crate) inputs: u64,
-    /// For attention.
-    pub(crate) attention: u64,
-    /// For the positions' rotations.
-    pub(crate) rotations: u64,
-    /// For the stacks of its threads.
-    pub(crate) stacks: u64,
-    /// What the system keeps for its threads.
-    pub(crate) kernel: u64,
 }
 
 /// Where the weights of a file in the other byte order are.
@@ -192,35 +193,61 @@ const STATES: &str = "recurrent states";
 const CANDIDATE_BYTES: u64 = 12;
 
 impl MemoryPlan {
-    /// Plans for a model on a backend that takes so many bytes for its products and for attention. Pure:
-    /// neither reads nor allocates.
+    /// Plans for a model that is computed in these stages, the CPU first, each with its part of `segments`. Pure: neither
+    /// reads nor allocates.
     ///
     /// # Errors
     /// A size beyond the address space; [`Error::BudgetTooSmall`].
     pub(crate) fn new(
         config: &ModelConfig,
-        weights: &WeightBytes,
-        backend: BackendBytes,
+        stages: &[StageNeeds],
+        segments: &[Segment],
+        files: FileBytes,
         request: PlanRequest,
     ) -> Result<Self> {
-        use Holder::{Kernel, Loading, Map, Program};
-        let Capacity { n_ctx, n_sequences, n_batch, kv_type } = request.capacity;
-        let too_large = || Error::TooLarge { what: "the KV cache" };
-        let n_pages = request.capacity.n_pages()?;
-        let resident = |weights: &WeightMatrix| MatrixPlan {
-            weights: weights.clone(),
-            placement: Placement::Resident,
-            cache: None,
+        use Holder::{Loading, Map, Program};
+        let Capacity { n_ctx, n_sequences, n_batch, .. } = request.capacity;
+        let resident = |weights: &WeightMatrix| {
+            let weights = weights.clone();
+            MatrixPlan { weights, placement: Placement::Resident, cache: None }
         };
-        let matrices = weights.matrices.iter().chain(&weights.copied).map(resident).collect();
-        let prompt = PromptWork::new(config, n_ctx);
+        let as_they_are = stages.iter().flat_map(|stage| &stage.weights.matrices);
+        let matrices = as_they_are.chain(stages.iter().flat_map(|stage| &stage.weights.copied));
+        let (matrices, prompt) = (matrices.map(resident).collect(), PromptWork::new(config, n_ctx));
         let mut plan = Self { request, ledger: Vec::new(), matrices, stream: None, prompt };
 
-        let copied = weights.copied.iter().map(|matrix| matrix.bytes).sum();
-        plan.charge(COPIES, copied, Loading, "matrices of a file in the other byte order");
-        plan.charge("norms and biases", weights.vectors, Loading, "as 32-bit floats");
+        for stage in stages {
+            plan.charge_stage(config, stage)?;
+        }
+        if !config.can_be_cut_back() {
+            let reason = "to be read again where a sequence is cut back";
+            plan.charge(HISTORY, History::bytes(n_ctx, n_sequences), Loading, reason);
+        }
+        let n_floats = Boundary::len(config, segments, n_batch)? as u64;
+        let reason = format!("{n_floats} floats for {n_batch} rows, of one cut after another");
+        plan.charge(BOUNDARY, 4 * n_floats, Loading, &reason);
+        let candidates = (config.n_vocab as u64).saturating_mul(CANDIDATE_BYTES);
+        let candidates = candidates.saturating_mul(n_sequences as u64);
+        plan.charge("sampling", candidates, Program, "candidates of each sequence");
+        plan.charge("tokenizer", files.tokenizer, Program, "tables of tokens and merges");
+        plan.charge("program", PROGRAM_BYTES, Program, "code and small things");
+        plan.charge(HEADER, files.metadata, Map, "names and vocabulary, where they lie in the file");
+        plan.place_weights(stages, files)?;
+        Ok(plan)
+    }
 
-        let caches = cache::sizes(config, kv_type)?;
+    /// Adds the lines of a stage, but for the matrices that lie where they are.
+    fn charge_stage(&mut self, config: &ModelConfig, stage: &StageNeeds) -> Result<()> {
+        use Holder::{Kernel, Loading, Program};
+        let StageNeeds { parts, weights, backend } = stage;
+        let Capacity { n_sequences, n_batch, kv_type, .. } = self.request.capacity;
+        let too_large = || Error::TooLarge { what: "the KV cache" };
+        let n_pages = self.request.capacity.n_pages()?;
+        let copied = weights.copied.iter().map(|matrix| matrix.bytes).sum();
+        self.charge(COPIES, copied, Loading, "matrices of a file in the other byte order");
+        self.charge("norms and biases", weights.vectors, Loading, "as 32-bit floats");
+
+        let caches: Vec<_> = cache::sizes(config, parts, kv_type)?.into_iter().flatten().collect();
         let sum = |bytes: fn(&CacheSize) -> Option<usize>| {
             caches.iter().try_fold(0_usize, |sum, cache| sum.checked_add(bytes(cache)?)).ok_or_else(too_large)
         };
@@ -229,52 +256,52 @@ impl MemoryPlan {
         let position_bytes = page_bytes / PAGE_LEN;
         let reason =
             format!("{n_pages} pages of {PAGE_LEN} positions, {position_bytes} bytes each, as {kv_type}");
-        plan.charge(KV_CACHE, kv_bytes as u64, Loading, &reason);
+        self.charge(KV_CACHE, kv_bytes as u64, Loading, &reason);
         let state_bytes = sum(CacheSize::state_bytes)?.checked_mul(n_sequences).ok_or_else(too_large)?;
         let reason = format!("{n_sequences} sequences, whatever their length");
-        plan.charge(STATES, state_bytes as u64, Loading, &reason);
-        if !config.can_be_cut_back() {
-            let reason = "to be read again where a sequence is cut back";
-            plan.charge(HISTORY, History::bytes(n_ctx, n_sequences), Loading, reason);
-        }
+        self.charge(STATES, state_bytes as u64, Loading, &reason);
 
-        for (what, len) in ScratchSizes::new(config, n_batch)?.lines() {
-            plan.charge(what, len as u64 * 4, Loading, &format!("{len} floats for {n_batch} rows"));
+        for (what, len) in ScratchSizes::new(config, parts, n_batch)?.lines() {
+            self.charge(what, len as u64 * 4, Loading, &format!("{len} floats for {n_batch} rows"));
         }
-        let n_vocab = config.n_vocab as u64;
-        plan.charge(LOGITS_OF_A_ROW, n_vocab * 4, Loading, "where a sampler takes them");
-        plan.charge(ROUTING, Routing::bytes(config, n_batch), Loading, "scores and choices of experts");
-        plan.charge("rotations", backend.rotations, Loading, "cosines and sines of positions");
+        let n_logits = if parts.has_head() { config.n_vocab as u64 } else { 0 };
+        self.charge(LOGITS_OF_A_ROW, n_logits * 4, Loading, "where a sampler takes them");
+        self.charge(
+            ROUTING,
+            Routing::bytes(config, parts, n_batch),
+            Loading,
+            "scores and choices of experts",
+        );
+        self.charge("rotations", backend.rotations, Loading, "cosines and sines of positions");
         let reason = "quantized activations and expanded weights";
-        plan.charge("inputs of products", backend.inputs, Loading, reason);
-        plan.charge("attention", backend.attention, Loading, "tiles of queries and sums of steps");
-        let candidates = n_vocab.saturating_mul(CANDIDATE_BYTES).saturating_mul(n_sequences as u64);
-        plan.charge("sampling", candidates, Program, "candidates of each sequence");
-        plan.charge("tokenizer", weights.tokenizer, Program, "tables of tokens and merges");
-        plan.charge("program", PROGRAM_BYTES, Program, "code and small things");
-        plan.charge("stacks", backend.stacks, Program, "of the threads that compute");
-        plan.charge("threads", backend.kernel, Kernel, "what the system keeps for each that computes");
-        plan.charge(HEADER, weights.metadata, Map, "names and vocabulary, where they lie in the file");
-        plan.place_weights(weights)?;
-        Ok(plan)
+        self.charge("inputs of products", backend.inputs, Loading, reason);
+        self.charge("attention", backend.attention, Loading, "tiles of queries and sums of steps");
+        self.charge("stacks", backend.stacks, Program, "of the threads that compute");
+        self.charge("threads", backend.kernel, Kernel, "what the system keeps for each that computes");
+        Ok(())
     }
 
     /// Adds the lines of the weights: as they are if there is room for all of them, else some in memory and slots for
-    /// the others.
-    fn place_weights(&mut self, weights: &WeightBytes) -> Result<()> {
+    /// the others. What is swapped in is the first stage's.
+    fn place_weights(&mut self, stages: &[StageNeeds], files: FileBytes) -> Result<()> {
         let fixed = self.total_bytes();
-        let total: u64 = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
+        let sizes = stages.iter().flat_map(|stage| &stage.weights.matrices).map(|matrix| matrix.bytes);
+        let total: u64 = sizes.sum();
         let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
         let fits = |bytes: u64| fixed.saturating_add(bytes) <= budget;
-        self.request.in_slab &= fits(weights.files);
+        self.request.in_slab &= fits(files.all);
         if self.request.in_slab {
-            self.charge("model files", weights.files, Holder::Loading, "read into memory");
+            self.charge("model files", files.all, Holder::Loading, "read into memory");
             return Ok(());
         }
         if fits(total) {
             self.charge("weights", total, Holder::Map, "matrices, where they lie in the file");
             return Ok(());
         }
+        let Some((StageNeeds { weights, .. }, others)) = stages.split_first() else { return Ok(()) };
+        let others = others.iter().flat_map(|stage| &stage.weights.matrices).map(|matrix| matrix.bytes).sum();
+        self.charge("weights of other stages", others, Holder::Map, "matrices, where they lie in the file");
+        let (fixed, total) = (fixed + others, total - others);
         let PlanRequest { n_slots, chunk_bytes, capacity, .. } = self.request;
         let Capacity { n_ctx, n_batch, kv_type, .. } = capacity;
         let row_bytes = weights.matrices.iter().map(WeightMatrix::row_bytes);

@@ -24,12 +24,11 @@ fn weights() -> impl Strategy<Value = WeightBytes> {
             if experts {
                 of(MatrixRole::Experts(layer), Usage::Experts { n_used: 1, n_expert: 1 }, size)
             } else {
-                of(MatrixRole::Layer(layer), Usage::Whole, size)
+                of(MatrixRole::Part(2 * layer), Usage::Whole, size)
             }
         }));
         matrices.push(of(MatrixRole::Head, Usage::Logits, head));
-        let files = 1000 + matrices.iter().map(|matrix| matrix.bytes).sum::<u64>();
-        WeightBytes { matrices, files, copied: Vec::new(), vectors, metadata: 1000, tokenizer: 1 << 20 }
+        WeightBytes { matrices, copied: Vec::new(), vectors }
     })
 }
 
@@ -52,9 +51,15 @@ fn config() -> ModelConfig {
     crate::model::read_config(&Gguf::parse(&bytes).unwrap()).unwrap()
 }
 
+const FILES: FileBytes = FileBytes { all: 0, metadata: 1000, tokenizer: 1 << 20 };
+
 fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: u64) -> Result<MemoryPlan> {
     let backend = BackendBytes { inputs: 1000, attention: 2000, rotations: 3000, stacks: 4000, kernel: 5000 };
-    MemoryPlan::new(config, weights, backend, PlanRequest { ram_bytes: Some(ram), ..request })
+    let parts = Parts::all(config.layers.len());
+    let stages = [StageNeeds { parts, weights: weights.clone(), backend }];
+    let all = 1000 + weights.matrices.iter().map(|matrix| matrix.bytes).sum::<u64>();
+    let request = PlanRequest { ram_bytes: Some(ram), ..request };
+    MemoryPlan::new(config, &stages, &[], FileBytes { all, ..FILES }, request)
 }
 
 /// The least budget, as the error for none at all says.

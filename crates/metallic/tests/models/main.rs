@@ -4,6 +4,7 @@ mod architectures;
 mod bad_input;
 mod consistency;
 mod containers;
+mod cuts;
 mod layouts;
 mod oracles;
 mod real_models;

@@ -5,10 +5,11 @@ use std::ops::Range;
 use metallic_gguf::{Gguf, Tensor};
 
 use super::{
-    AttentionWeights, DeltaNetInput, DeltaNetRates, DeltaNetWeights, DenseWeights, ExpertMatrix,
-    ExpertWeights, FfnWeights, LatentQuery, LatentWeights, LayerWeights, Linear, Mamba2Weights, MatrixRole,
-    MixerWeights, NormConfig, NormWeights, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, RopeFactors, SharedWeights,
-    ShortConvWeights, WeightSource, Weights,
+    AttentionWeights, DeltaNetInput, DeltaNetRates, DeltaNetWeights, DenseWeights, EmbeddingWeights,
+    ExpertMatrix, ExpertWeights, FfnWeights, HeadWeights, LatentQuery, LatentWeights, LayerWeights, Linear,
+    Mamba2Weights, MatrixRole, MixerPart, MixerWeights, NetworkPart, NormConfig, NormWeights,
+    ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, RopeFactors, SharedWeights, ShortConvWeights, WeightSource,
+    Weights,
 };
 use crate::backend::Mamba2Shape;
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ use crate::model::config::{
     AttentionConfig, DeltaNetConfig, ExpertsConfig, FfnConfig, Gate, LatentConfig, LayerConfig, Mamba2Config,
     MixerConfig, ModelConfig, QkNorm, SharedExpert, ShortConvConfig, Wiring,
 };
+use crate::model::part::{Parts, mixer_of, network_of};
 
 /// The search for the tensors of a model.
 pub(super) struct Build<'a, 'g, S> {
@@ -37,26 +39,44 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         Self { gguf, config, source, role: MatrixRole::Embedding, prefix: String::new() }
     }
 
-    pub(super) fn weights(mut self) -> Result<Weights<Matrix<S>, Vector<S>>> {
+    pub(super) fn weights(mut self, parts: &Parts) -> Result<Weights<Matrix<S>, Vector<S>>> {
         let config = self.config;
-        let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
+        // A head without a matrix of its own takes that of the embedding.
         let tied = !self.has("output.weight");
         self.role = if tied { MatrixRole::Head } else { MatrixRole::Embedding };
-        let token_embedding = self.matrix("token_embd.weight", &[n_embd, n_vocab])?;
-        let embedding_norm = config.embedding_norm.then(|| self.norm("token_embd_norm")).transpose()?;
+        let has_table = parts.has_embedding() || tied && parts.has_head();
+        let table = [config.n_embd, config.n_vocab];
+        let table = has_table.then(|| self.matrix("token_embd.weight", &table)).transpose()?;
+        let embedding = match &table {
+            Some(table) if parts.has_embedding() => Some(self.embedding(table.clone())?),
+            _ => None,
+        };
+        let head = parts.has_head().then(|| self.head(table.filter(|_| tied))).transpose()?;
+        let rope_factors = self.rope_factors()?;
+        let layers = config.layers.iter().enumerate().map(|(i, layer)| self.layer(i, layer, parts));
+        Ok(Weights { embedding, rope_factors, layers: layers.collect::<Result<_>>()?, head })
+    }
+
+    fn embedding(&mut self, tokens: Matrix<S>) -> Result<EmbeddingWeights<Matrix<S>, Vector<S>>> {
+        let config = self.config;
         self.role = MatrixRole::Embedding;
-        let positions = [n_embd, config.context_length];
+        let norm = config.embedding_norm.then(|| self.norm("token_embd_norm")).transpose()?;
+        let positions = [config.n_embd, config.context_length];
         let positions =
             config.learned_positions.then(|| self.matrix("position_embd.weight", &positions)).transpose()?;
+        Ok(EmbeddingWeights { tokens, norm, positions })
+    }
+
+    /// With the matrix of the embedding, where that is tied.
+    fn head(&mut self, tied: Option<Matrix<S>>) -> Result<HeadWeights<Matrix<S>, Vector<S>>> {
+        let (n_embd, n_vocab) = (self.config.n_embd, self.config.n_vocab);
         self.role = MatrixRole::Head;
-        let output =
-            if tied { token_embedding.clone() } else { self.matrix("output.weight", &[n_embd, n_vocab])? };
-        let output = Linear { matrix: output, bias: self.optional_vector("output.bias", &[n_vocab])? };
-        let output_norm = self.norm(config.output_norm)?;
-        let rope_factors = self.rope_factors()?;
-        let layers = config.layers.iter().enumerate().map(|(i, layer)| self.layer(i, layer));
-        let layers = layers.collect::<Result<_>>()?;
-        Ok(Weights { token_embedding, embedding_norm, positions, rope_factors, layers, output_norm, output })
+        let matrix = match tied {
+            Some(table) => table,
+            None => self.matrix("output.weight", &[n_embd, n_vocab])?,
+        };
+        let output = Linear { matrix, bias: self.optional_vector("output.bias", &[n_vocab])? };
+        Ok(HeadWeights { norm: self.norm(self.config.output_norm)?, output })
     }
 
     fn rope_factors(&mut self) -> Result<RopeFactors<Vector<S>>> {
@@ -76,25 +96,52 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         })
     }
 
-    fn layer(&mut self, index: usize, config: &LayerConfig) -> Result<LayerWeights<Matrix<S>, Vector<S>>> {
+    fn layer(
+        &mut self,
+        index: usize,
+        config: &LayerConfig,
+        parts: &Parts,
+    ) -> Result<LayerWeights<Matrix<S>, Vector<S>>> {
         self.prefix = format!("blk.{index}.");
-        self.role = MatrixRole::Layer(index);
+        let has = |part: usize| parts.has(part).then_some(MatrixRole::Part(part));
+        let mixer = has(mixer_of(index)).map(|role| {
+            self.role = role;
+            self.mixer_part(config)
+        });
+        let network = has(network_of(index)).zip(config.ffn.as_ref()).map(|(role, ffn)| {
+            self.role = role;
+            self.network_part(index, config, ffn)
+        });
+        Ok(LayerWeights { mixer: mixer.transpose()?, network: network.transpose()? })
+    }
+
+    fn mixer_part(&mut self, config: &LayerConfig) -> Result<MixerPart<Matrix<S>, Vector<S>>> {
         let unnormed = config.wiring == Wiring::Unnormed;
-        let ffn_norm = match config.wiring {
-            Wiring::Sequential { ffn_norm } => Some(ffn_norm),
-            Wiring::Parallel { own_norms: true } => Some("ffn_norm"),
-            Wiring::Parallel { own_norms: false } | Wiring::Unnormed => None,
-        };
-        let ffn_norm = ffn_norm.filter(|_| config.ffn.is_some());
-        let second = matches!(config.wiring, Wiring::Parallel { .. }) && self.has("attn_norm_2.weight");
-        Ok(LayerWeights {
+        let own_norm = matches!(config.wiring, Wiring::Parallel { .. }) && self.has("attn_norm_2.weight");
+        let network_norm = config.wiring == Wiring::Parallel { own_norms: true } && config.ffn.is_some();
+        Ok(MixerPart {
             norm: (!unnormed).then(|| self.norm("attn_norm")).transpose()?,
-            mixer_norm: second.then(|| self.norm("attn_norm_2")).transpose()?,
+            own_norm: own_norm.then(|| self.norm("attn_norm_2")).transpose()?,
+            network_norm: network_norm.then(|| self.norm("ffn_norm")).transpose()?,
             mixer: self.mixer(&config.mixer)?,
-            post_mixer_norm: config.post_norms.then(|| self.norm("post_attention_norm")).transpose()?,
-            ffn_norm: ffn_norm.map(|name| self.norm(name)).transpose()?,
-            post_ffn_norm: config.post_norms.then(|| self.norm("post_ffw_norm")).transpose()?,
-            ffn: config.ffn.as_ref().map(|ffn| self.ffn(index, ffn)).transpose()?,
+            post_norm: config.post_norms.then(|| self.norm("post_attention_norm")).transpose()?,
+        })
+    }
+
+    fn network_part(
+        &mut self,
+        index: usize,
+        config: &LayerConfig,
+        ffn: &FfnConfig,
+    ) -> Result<NetworkPart<Matrix<S>, Vector<S>>> {
+        let norm = match config.wiring {
+            Wiring::Sequential { ffn_norm } => Some(self.norm(ffn_norm)?),
+            Wiring::Parallel { .. } | Wiring::Unnormed => None,
+        };
+        Ok(NetworkPart {
+            norm,
+            ffn: self.ffn(index, ffn)?,
+            post_norm: config.post_norms.then(|| self.norm("post_ffw_norm")).transpose()?,
         })
     }
 

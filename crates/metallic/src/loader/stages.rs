@@ -1,0 +1,102 @@
+//! From a file to a stage: every tensor of its parts to its backend.
+
+use std::ops::Range;
+
+use metallic_gguf::{ByteOrder, Tensor};
+
+use crate::backend::{Backend, BackendBytes, Needs};
+use crate::error::Result;
+use crate::memory::{GgufFile, MatrixBytes, Resident, SharedBytes, Tier};
+use crate::model::decoder::Decoder;
+use crate::model::part::Parts;
+use crate::model::stage::Stage;
+use crate::model::weights::{self, MatrixRole, WeightSource};
+use crate::model::{Capacity, ModelConfig};
+use crate::plan::COPIES;
+
+/// A backend whose type does not matter any more.
+pub(super) trait Place: Send {
+    /// See [`Backend::bytes`].
+    fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
+    /// Loads its parts of a model, all of them into its memory.
+    fn load(self: Box<Self>, load: StageLoad<'_>) -> Result<Box<dyn Stage>>;
+}
+
+impl<B: Backend + 'static> Place for B {
+    fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
+        Backend::bytes(self, needs)
+    }
+
+    fn load(mut self: Box<Self>, load: StageLoad<'_>) -> Result<Box<dyn Stage>> {
+        self.charge_to(load.ram);
+        load.load(*self, Resident::default(), false)
+    }
+}
+
+/// What a stage is loaded from.
+pub(super) struct StageLoad<'a> {
+    pub(super) file: &'a GgufFile,
+    pub(super) config: &'a ModelConfig,
+    pub(super) parts: Parts,
+    pub(super) capacity: Capacity,
+    pub(super) ram: &'a Tier,
+}
+
+impl StageLoad<'_> {
+    /// Onto a backend, with what has been read into memory already; other matrices are used in the file's map, or are
+    /// `streamed`.
+    pub(super) fn load<B: Backend + 'static>(
+        self,
+        backend: B,
+        resident: Resident,
+        streamed: bool,
+    ) -> Result<Box<dyn Stage>> {
+        let Self { file, config, parts, capacity, ram } = self;
+        let mut load = Load { backend, file, resident, streamed, ram };
+        let weights = weights::build(&file.gguf(), config, &parts, &mut load)?;
+        Ok(Box::new(Decoder::new(load.backend, config.clone(), parts, weights, capacity, ram)?))
+    }
+}
+
+/// The second pass: every tensor to the backend.
+struct Load<'a, B> {
+    backend: B,
+    file: &'a GgufFile,
+    /// Where some matrices have been read to, one perhaps in part.
+    resident: Resident,
+    /// Whether the others stay in the file, instead of being used in its map.
+    streamed: bool,
+    ram: &'a Tier,
+}
+
+impl<B: Backend> WeightSource for Load<'_, B> {
+    type Matrix = B::Matrix;
+    type Vector = B::Buffer;
+
+    fn matrix(&mut self, tensor: Tensor<'_>, _: MatrixRole) -> Result<B::Matrix> {
+        if tensor.byte_order() == ByteOrder::Big {
+            let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
+            let mut data = self.file.matrix(&tensor)?;
+            data.bytes.memory = data.bytes.memory.map(|copy| SharedBytes::new(lease.of(copy)));
+            return self.backend.matrix(data);
+        }
+        let mut data = self.file.matrix(&tensor)?;
+        if self.streamed {
+            let memory = self.resident.get(tensor.name());
+            let rest = GgufFile::range(&tensor)?.after(memory.as_ref().map_or(0, |bytes| bytes.len()));
+            data.bytes = MatrixBytes { memory, file: (rest.n_bytes > 0).then_some(rest) };
+        }
+        self.backend.matrix(data)
+    }
+
+    fn rows(&self, matrix: &B::Matrix, rows: Range<usize>, _: usize) -> B::Matrix {
+        self.backend.matrix_rows(matrix, rows)
+    }
+
+    fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<B::Buffer> {
+        let all = self.file.floats(&tensor)?;
+        let mut buffer = self.backend.buffer("a vector of weights", values.len())?;
+        self.backend.write(&all[values], &mut buffer);
+        Ok(buffer)
+    }
+}

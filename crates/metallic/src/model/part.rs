@@ -1,0 +1,94 @@
+//! Where a model can be cut: its parts, and the segments of them that are computed in one place.
+//!
+//! A layer has two parts, its mixer and its network. Half a layer is the unit because that pays: attention with its keys and
+//! values may run on a device that has no room for the experts between. Parts are numbered in the order in which they run,
+//! two a layer, even where a layer has no network. The embedding goes with the first part, the head with the last.
+
+use std::ops::Range;
+
+/// Some of a model's parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parts(Vec<bool>);
+
+/// Consecutive parts on one stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The number of the stage.
+    pub(crate) stage: usize,
+    /// The parts.
+    pub(crate) parts: Range<usize>,
+}
+
+/// The number of a layer's mixer among the parts.
+pub(crate) const fn mixer_of(layer: usize) -> usize {
+    2 * layer
+}
+
+/// The number of a layer's network among the parts.
+pub(crate) const fn network_of(layer: usize) -> usize {
+    2 * layer + 1
+}
+
+impl Parts {
+    /// All parts of a model of so many layers.
+    pub(crate) fn all(n_layers: usize) -> Self {
+        Self(vec![true; 2 * n_layers])
+    }
+
+    /// Those whose stage, given for each part, has this number.
+    pub(crate) fn of_stage(stage_of: &[usize], stage: usize) -> Self {
+        Self(stage_of.iter().map(|of| *of == stage).collect())
+    }
+
+    /// Whether a part is among them.
+    pub(crate) fn has(&self, part: usize) -> bool {
+        self.0[part]
+    }
+
+    /// The first.
+    pub(crate) fn first(&self) -> Option<usize> {
+        self.0.iter().position(|has| *has)
+    }
+
+    /// Whether the embedding goes with them.
+    pub(crate) fn has_embedding(&self) -> bool {
+        self.0.first() == Some(&true)
+    }
+
+    /// Whether the head goes with them.
+    pub(crate) fn has_head(&self) -> bool {
+        self.0.last() == Some(&true)
+    }
+}
+
+/// The segments of a model, given the stage of each part.
+pub(crate) fn segments(stage_of: &[usize]) -> Vec<Segment> {
+    let mut end = 0;
+    let runs = stage_of.chunk_by(|a, b| a == b).map(|run| {
+        let parts = end..end + run.len();
+        end = parts.end;
+        Segment { stage: run[0], parts }
+    });
+    runs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_the_longest_runs_of_one_stage() {
+        let segment = |stage, parts| Segment { stage, parts };
+        assert_eq!(segments(&[0; 4]), [segment(0, 0..4)]);
+        let stage_of = [1, 1, 0, 1, 0, 0];
+        assert_eq!(
+            segments(&stage_of),
+            [segment(1, 0..2), segment(0, 2..3), segment(1, 3..4), segment(0, 4..6)]
+        );
+        let (first, second) = (Parts::of_stage(&stage_of, 0), Parts::of_stage(&stage_of, 1));
+        assert_eq!((first.first(), second.first()), (Some(2), Some(0)));
+        assert_eq!((first.has_embedding(), first.has_head()), (false, true));
+        assert_eq!((second.has_embedding(), second.has_head()), (true, false));
+        assert!(second.has(mixer_of(0)) && first.has(network_of(2)));
+    }
+}

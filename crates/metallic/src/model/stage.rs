@@ -1,0 +1,73 @@
+//! A place where parts of a model run. The backend's type ends here: the model sees a row of stages.
+
+use std::ops::Range;
+
+use super::Piece;
+use super::boundary::Boundary;
+use super::kv_cache::PageTable;
+use crate::backend::{Span, Tokens};
+use crate::error::Result;
+use crate::memory::StreamStats;
+
+/// The rows of one forward pass.
+pub(crate) struct Batch<'a> {
+    /// Token of each row.
+    pub(crate) ids: &'a [u32],
+    /// Position of each row in its sequence.
+    pub(crate) positions: &'a [u32],
+    /// Whose the rows are.
+    pub(crate) pieces: &'a [Piece<'a>],
+    /// The pieces, in the order of their rows: those that are multiplied one by one come before those in tiles.
+    pub(crate) order: &'a [usize],
+    /// Where what their sequences remember lies.
+    pub(crate) pages: &'a PageTable,
+    /// Rows whose logits are wanted, in order.
+    pub(crate) output_rows: &'a [u32],
+}
+
+impl<'a> Batch<'a> {
+    /// The rows of each piece.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span<'a>> {
+        let (pieces, pages) = (self.pieces, self.pages);
+        self.order.iter().map(|&index| &pieces[index]).scan(0, move |next_row, piece| {
+            let (first_row, n_rows) = (*next_row, piece.tokens.len());
+            *next_row += n_rows;
+            let (pages, slot) = (pages.pages(piece.sequence), pages.slot(piece.sequence));
+            Some(Span { first_row, n_rows, start: piece.start, pages, slot })
+        })
+    }
+
+    /// How the rows are multiplied with matrices that see all of them.
+    pub(crate) fn tokens(&self) -> Tokens {
+        let gemv = self.n_gemv((1, 1));
+        Tokens { gemv, gemm: self.ids.len() - gemv }
+    }
+
+    /// Rows that are multiplied one by one with matrices that see `n_used` of `n_all`: the first so many.
+    pub(crate) fn n_gemv(&self, share: (usize, usize)) -> usize {
+        let pieces = self.pieces.iter().filter(|piece| !piece.role.takes_gemm(share));
+        pieces.map(|piece| piece.tokens.len()).sum()
+    }
+}
+
+/// Takes the logits of one row: its place in `output_rows`, and the values, free to be changed.
+pub(crate) type LogitSink<'a> = &'a mut dyn FnMut(usize, &mut [f32]);
+
+/// The parts of a model that one backend computes.
+pub(crate) trait Stage: Send {
+    /// Runs consecutive parts, all of this stage, on a batch: from what the last segment has left in `boundary`, or the
+    /// tokens, to what the next one takes, or the logits asked for.
+    fn run(
+        &mut self,
+        parts: Range<usize>,
+        batch: &Batch<'_>,
+        boundary: &mut Boundary,
+        sink: LogitSink<'_>,
+    ) -> Result<()>;
+    /// Gives up a pass that failed, here or in another stage.
+    fn give_up(&mut self);
+    /// What streaming weights has cost so far; `None` where all are in memory.
+    fn stream_stats(&self) -> Option<StreamStats>;
+    /// One line for logs: what computes, with what.
+    fn description(&self) -> String;
+}

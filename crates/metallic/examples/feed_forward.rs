@@ -33,7 +33,7 @@ impl FeedForward {
             let matrix = cpu.matrix(file.matrix(&tensor(weights)?)?)?;
             let values = file.floats(&tensor(bias)?)?;
             let mut bias = cpu.buffer("a bias", values.len())?;
-            cpu.write(&values, &mut bias);
+            cpu.write(&values, &mut bias)?;
             Ok(Layer { matrix, bias })
         });
         let layers = layers.collect::<Result<_, Box<dyn Error>>>()?;
@@ -43,7 +43,7 @@ impl FeedForward {
     /// The network's output for one input, as wide as the first matrix's rows are long.
     pub(crate) fn run(&mut self, input: &[f32]) -> Result<Vec<f32>, metallic::Error> {
         let mut x = self.cpu.buffer("the input", input.len())?;
-        self.cpu.write(input, &mut x);
+        self.cpu.write(input, &mut x)?;
         for (i, Layer { matrix, bias }) in self.layers.iter().enumerate() {
             let mut out = self.cpu.buffer("a layer's output", bias.len())?;
             let job = MatmulJob { bias: Some(bias), ..MatmulJob::new(matrix, &mut out) };

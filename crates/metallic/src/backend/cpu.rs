@@ -1,5 +1,6 @@
 //! The CPU: `metallic-kernels` on a pool of threads.
 
+mod experts;
 mod mixers;
 mod products;
 mod rows;
@@ -13,12 +14,15 @@ use metallic_kernels::matmul::{self, ActivationBuf};
 use metallic_kernels::pool::ThreadPool;
 use metallic_kernels::rope::{self, RopeParams};
 use metallic_kernels::{Isa, norm};
+use smallvec::SmallVec;
 
-use self::products::{CpuMatrix, Stream};
+use self::experts::ExpertWork;
+use self::products::{CpuMatrix, Job, Stream};
 use self::rows::{rows_of_span, split, split_rows};
+use super::routing::sigmoid;
 use super::{
-    Activation, AttentionParams, AttentionShape, Backend, BackendBytes, CausalConv, Columns, DeltaNet, Input,
-    Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Tokens,
+    Activation, AttentionParams, AttentionShape, Backend, BackendBytes, CausalConv, Columns, DeltaNet,
+    ExpertNeeds, Experts, Input, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature, Tokens,
 };
 use crate::error::{Error, Result};
 use crate::memory::{ExpertCache, Lease, Leased, MatrixData, StreamStats, Tier, WeightStream, slab};
@@ -30,6 +34,7 @@ pub struct Cpu {
     activations: ActivationBuf,
     attention: AttentionBuf,
     stream: Option<Stream>,
+    experts: Option<ExpertWork>,
     ram: Tier,
     /// Of `activations` and `attention`.
     leases: [Option<Lease>; 2],
@@ -60,7 +65,7 @@ impl Cpu {
         let pool = ThreadPool::new(n_threads).map_err(|source| Error::Threads { n_threads, source })?;
         let (activations, attention) = (ActivationBuf::new(isa), AttentionBuf::default());
         let (ram, leases) = (Tier::ram(None), [None, None]);
-        Ok(Self { pool, isa, activations, attention, stream: None, ram, leases })
+        Ok(Self { pool, isa, activations, attention, stream: None, experts: None, ram, leases })
     }
 
     /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row, and places for
@@ -72,11 +77,12 @@ impl Cpu {
 
     /// Bytes that one of `n_threads` threads with the kernels of `isa` takes beside weights, caches and buffers.
     pub fn bytes_with(n_threads: usize, isa: Isa, needs: &Needs<'_>) -> BackendBytes {
-        let Needs { n_rows, row_len, attention, n_positions, ropes } = *needs;
+        let Needs { n_rows, row_len, attention, n_positions, ropes, experts } = *needs;
         let rotations = ropes.iter().map(|rope| rope_bytes(rope, n_rows));
         BackendBytes {
             inputs: ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len),
             attention: AttentionBuf::reserved_bytes(n_threads, attention.iter().copied(), n_positions),
+            experts: experts.map_or(0, |needs| ExpertWork::bytes(n_rows, &needs)),
             rotations: rotations.fold(0, u64::saturating_add),
             stacks: ThreadPool::stack_bytes(n_threads),
             kernel: ThreadPool::kernel_bytes(n_threads),
@@ -125,6 +131,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> Result<()> {
+        self.experts = Some(ExpertWork::new(&self.ram, n_rows, needs)?);
+        Ok(())
+    }
+
     fn buffer(&self, what: &'static str, len: usize) -> Result<Floats> {
         self.ram.zeros(what, len)
     }
@@ -161,12 +172,14 @@ impl Backend for Cpu {
         Ok(CpuRope { rope: rope::Rope::new(&params), angles })
     }
 
-    fn write(&mut self, values: &[f32], buffer: &mut Floats) {
+    fn write(&mut self, values: &[f32], buffer: &mut Floats) -> Result<()> {
         buffer[..values.len()].copy_from_slice(values);
+        Ok(())
     }
 
-    fn read(&mut self, buffer: &Floats, first: usize, values: &mut [f32]) {
+    fn read(&mut self, buffer: &Floats, first: usize, values: &mut [f32]) -> Result<()> {
         values.copy_from_slice(&buffer[first..][..values.len()]);
+        Ok(())
     }
 
     fn will_use(&mut self, matrix: &CpuMatrix) {
@@ -174,16 +187,6 @@ impl Backend for Cpu {
             && stream.experts.get(rows.range).is_none()
         {
             stream.weights.announce(rows);
-        }
-    }
-
-    fn will_use_experts(
-        &mut self,
-        experts: &CpuMatrix,
-        wanted: impl Iterator<Item = (usize, usize)> + Clone,
-    ) {
-        if let (Some(rows), Some(stream)) = (&experts.streamed, &mut self.stream) {
-            stream.experts.begin(rows.range, wanted);
         }
     }
 
@@ -219,7 +222,19 @@ impl Backend for Cpu {
         let Some(row_len) = jobs.first().map(|job| job.matrix.row_len).filter(|_| tokens.count() > 0) else {
             return Ok(());
         };
-        self.multiply(&rows_of(input, tokens.count() * row_len), tokens, jobs)
+        let mut jobs: SmallVec<[Job<'_>; 4]> = jobs.iter_mut().map(Job::of).collect();
+        self.multiply(&rows_of(input, tokens.count() * row_len), tokens, &mut jobs)
+    }
+
+    fn experts(
+        &mut self,
+        experts: &Experts<'_, Self>,
+        scores: &mut Floats,
+        x: &Floats,
+        tokens: Tokens,
+        out: &mut Floats,
+    ) -> Result<()> {
+        self.mix_experts(experts, scores, x, tokens, out)
     }
 
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &Floats, n_rows: usize, out: &mut Floats) {
@@ -318,8 +333,23 @@ impl Backend for Cpu {
         split(&self.pool, &mut x[..len], &|_, x| x.iter_mut().for_each(|x| *x = x.clamp(-limit, limit)));
     }
 
-    fn scale_row(&mut self, x: &mut Floats, row: usize, width: usize, factor: f32) {
-        activation::scale(&mut x[row * width..][..width], factor);
+    fn scale(&mut self, x: &mut Floats, factor: f32, len: usize) {
+        split(&self.pool, &mut x[..len], &|_, x| activation::scale(x, factor));
+    }
+
+    fn gate_rows(&mut self, scores: &Floats, x: &mut Floats, n_rows: usize, width: usize) {
+        for (x, &score) in x.chunks_exact_mut(width).zip(&scores[..n_rows]) {
+            activation::scale(x, sigmoid(score));
+        }
+    }
+
+    fn warm(&mut self, temperature: Temperature, positions: &[u32], x: &mut Floats, width: usize) {
+        for (x, &position) in x.chunks_exact_mut(width).zip(positions) {
+            let factor = temperature.at(position as usize);
+            if factor != 1.0 {
+                activation::scale(x, factor);
+            }
+        }
     }
 
     fn divide_rows(&mut self, x: &mut Floats, n_rows: usize, divisors: &Floats) {
@@ -352,20 +382,6 @@ impl Backend for Cpu {
     fn gather_rows(&mut self, x: &Floats, rows: &[u32], width: usize, out: &mut Floats) {
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
             out.copy_from_slice(&x[row as usize * width..][..width]);
-        }
-    }
-
-    fn scatter_add_rows(
-        &mut self,
-        x: &Floats,
-        rows: &[u32],
-        weights: &[f32],
-        width: usize,
-        acc: &mut Floats,
-    ) {
-        for ((&row, &weight), x) in rows.iter().zip(weights).zip(x.chunks_exact(width)) {
-            let acc = &mut acc[row as usize * width..][..width];
-            acc.iter_mut().zip(x).for_each(|(acc, x)| *acc += weight * x);
         }
     }
 

@@ -6,12 +6,14 @@
 
 mod cpu;
 mod numbers;
+pub(crate) mod routing;
 
 pub use cpu::{Cpu, Floats};
 pub use metallic_kernels::attention::{KvLayout, KvType};
 pub use metallic_kernels::matmul::Tokens;
 pub use numbers::{
-    Activation, AttentionShape, DeltaNetShape, KeyHeads, Mamba2Shape, NormKind, RopeConfig, RopePairs, Yarn,
+    Activation, AttentionShape, DeltaNetShape, ExpertGroups, KeyHeads, Mamba2Shape, NormKind, RopeConfig,
+    RopePairs, RoutingShape, Scoring, Temperature, Yarn,
 };
 
 use crate::error::Result;
@@ -134,6 +136,44 @@ pub struct DeltaNet<'a, B: Backend + ?Sized> {
     pub eps: f32,
 }
 
+/// A mixture of experts: networks of which each row is sent to a few.
+pub struct Experts<'a, B: Backend + ?Sized> {
+    /// How they are chosen.
+    pub routing: RoutingShape,
+    /// Added to the scores of experts when they are chosen.
+    pub choice_bias: Option<&'a B::Buffer>,
+    /// The non-linear function of each network.
+    pub activation: Activation,
+    /// What it is applied to, of each expert.
+    pub gate: ExpertMatrix<'a, B>,
+    /// The factors, of each.
+    pub up: ExpertMatrix<'a, B>,
+    /// From the inner layer back, of each.
+    pub down: ExpertMatrix<'a, B>,
+}
+
+/// One matrix of every expert: rows of a matrix of all.
+pub struct ExpertMatrix<'a, B: Backend + ?Sized> {
+    /// The matrix of all.
+    pub all: &'a B::Matrix,
+    /// First row of the first expert.
+    pub first: usize,
+    /// From one expert's rows to the next one's.
+    pub stride: usize,
+    /// Rows of one expert.
+    pub n_rows: usize,
+    /// `n_rows` values for each expert, added to its product.
+    pub bias: Option<&'a B::Buffer>,
+}
+
+impl<B: Backend + ?Sized> ExpertMatrix<'_, B> {
+    /// The rows of one expert.
+    pub fn rows(&self, expert: usize) -> std::ops::Range<usize> {
+        let first = self.first + expert * self.stride;
+        first..first + self.n_rows
+    }
+}
+
 /// One product of a group that shares an input.
 pub struct MatmulJob<'a, B: Backend + ?Sized> {
     /// The weights.
@@ -166,6 +206,21 @@ pub struct Needs<'a> {
     pub n_positions: usize,
     /// The rotations.
     pub ropes: &'a [&'a RopeConfig],
+    /// The experts, if there are any.
+    pub experts: Option<ExpertNeeds>,
+}
+
+/// What experts ask of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertNeeds {
+    /// Experts of a layer.
+    pub n_expert: usize,
+    /// Those that a row is sent to.
+    pub n_used: usize,
+    /// Values of a row.
+    pub n_embd: usize,
+    /// Values of an expert's inner layer.
+    pub n_ff: usize,
 }
 
 /// Bytes that a backend takes for them.
@@ -175,6 +230,8 @@ pub struct BackendBytes {
     pub inputs: u64,
     /// For attention.
     pub attention: u64,
+    /// For experts.
+    pub experts: u64,
     /// For the positions' rotations.
     pub rotations: u64,
     /// For the stacks of its threads.
@@ -208,6 +265,8 @@ pub trait Backend: Send {
     /// Makes room for what attention needs beside its buffers, in layers of so many query heads with keys and
     /// values of this layout, at positions below `n_positions`.
     fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()>;
+    /// Makes room for what experts need beside their buffers, for inputs of up to `n_rows` rows.
+    fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> Result<()>;
     /// A buffer of `len` zeros; `what` names it in errors.
     fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
     /// Makes a matrix ready to multiply with.
@@ -220,20 +279,14 @@ pub trait Backend: Send {
     fn rope(&self, config: &RopeConfig, factors: Option<&[f32]>, max_rows: usize) -> Result<Self::Rope>;
 
     /// Copies `values` to the start of `buffer`.
-    fn write(&mut self, values: &[f32], buffer: &mut Self::Buffer);
-    /// Copies from `buffer`, beginning with its value number `first`.
-    fn read(&mut self, buffer: &Self::Buffer, first: usize, values: &mut [f32]);
+    fn write(&mut self, values: &[f32], buffer: &mut Self::Buffer) -> Result<()>;
+    /// Copies from `buffer`, beginning with its value number `first`. Where operations before this have failed, this
+    /// returns their error.
+    fn read(&mut self, buffer: &Self::Buffer, first: usize, values: &mut [f32]) -> Result<()>;
 
     /// Says that a matrix will be multiplied with once, after those that this was said of before: one that is
     /// streamed is then read ahead.
     fn will_use(&mut self, matrix: &Self::Matrix);
-    /// Says which of a tensor's experts the next uses are of, with the number of rows for each: of those that are still
-    /// in memory from earlier uses, none is let go before.
-    fn will_use_experts(
-        &mut self,
-        experts: &Self::Matrix,
-        wanted: impl Iterator<Item = (usize, usize)> + Clone,
-    );
     /// Takes back what was said of matrices that were not used yet.
     fn forget_uses(&mut self);
     /// What streaming has cost so far; `None` where all weights are in memory.
@@ -248,6 +301,17 @@ pub trait Backend: Send {
         input: &Input<'_, Self>,
         tokens: Tokens,
         jobs: &mut [MatmulJob<'_, Self>],
+    ) -> Result<()>;
+    /// `out[t] += Σ share · down(activation(gate(x[t])) · up(x[t]))` over the experts that row `t` is sent to by the scores
+    /// of its router, in the order of their numbers; products the way that `tokens` says. `scores` are used up. Fails where
+    /// a streamed matrix can't be read.
+    fn experts(
+        &mut self,
+        experts: &Experts<'_, Self>,
+        scores: &mut Self::Buffer,
+        x: &Self::Buffer,
+        tokens: Tokens,
+        out: &mut Self::Buffer,
     ) -> Result<()>;
     /// The norm of each row of `x`.
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &Self::Buffer, n_rows: usize, out: &mut Self::Buffer);
@@ -300,8 +364,12 @@ pub trait Backend: Send {
     fn gate(&mut self, activation: Activation, gate: &Self::Buffer, x: &mut Self::Buffer, len: usize);
     /// Keeps the first `len` values within ± `limit`.
     fn clamp(&mut self, x: &mut Self::Buffer, limit: f32, len: usize);
-    /// `x[row] *= factor`, rows of `width` values.
-    fn scale_row(&mut self, x: &mut Self::Buffer, row: usize, width: usize, factor: f32);
+    /// `x *= factor`, over the first `len` values.
+    fn scale(&mut self, x: &mut Self::Buffer, factor: f32, len: usize);
+    /// `x[t] *= sigmoid(scores[t])`, rows of `width` values.
+    fn gate_rows(&mut self, scores: &Self::Buffer, x: &mut Self::Buffer, n_rows: usize, width: usize);
+    /// Multiplies each row with what its position asks for, rows of `width` values.
+    fn warm(&mut self, temperature: Temperature, positions: &[u32], x: &mut Self::Buffer, width: usize);
     /// `x[t] /= divisors`, value by value.
     fn divide_rows(&mut self, x: &mut Self::Buffer, n_rows: usize, divisors: &Self::Buffer);
     /// `x = cap · tanh(x / cap)`, over the first `len` values.
@@ -318,15 +386,6 @@ pub trait Backend: Send {
     );
     /// `out[i] = x[rows[i]]`, rows of `width` values.
     fn gather_rows(&mut self, x: &Self::Buffer, rows: &[u32], width: usize, out: &mut Self::Buffer);
-    /// `acc[rows[i]] += weights[i] · x[i]`, rows of `width` values.
-    fn scatter_add_rows(
-        &mut self,
-        x: &Self::Buffer,
-        rows: &[u32],
-        weights: &[f32],
-        width: usize,
-        acc: &mut Self::Buffer,
-    );
     /// Convolves a span's rows, after those that `history` has of its sequence, and keeps the last of them there. At
     /// position 0 there are none.
     fn causal_conv(

@@ -92,3 +92,56 @@ impl DeltaNetShape {
         2 * self.n_key_head * self.key_dim + self.inner()
     }
 }
+
+/// Of the choice of experts, and what each counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RoutingShape {
+    /// Experts in a layer.
+    pub n_expert: usize,
+    /// Experts a token is sent to.
+    pub n_used: usize,
+    /// From the router's output to shares.
+    pub scoring: Scoring,
+    /// Whether the shares of those used are made to sum to one.
+    pub normalize: bool,
+    /// What shares are multiplied by in the end.
+    pub scale: f32,
+    /// Choice of groups first.
+    pub groups: Option<ExpertGroups>,
+}
+
+/// How shares are made of the router's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// The softmax over all experts.
+    Softmax,
+    /// The sigmoid of each.
+    Sigmoid,
+    /// The softmax over those used.
+    SoftmaxOfUsed,
+}
+
+/// Experts in groups: a token goes to experts of the best few groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertGroups {
+    /// Groups; divides the number of experts.
+    pub n_group: usize,
+    /// Groups a token is sent to.
+    pub n_used: usize,
+}
+
+/// `1 + scale · ln(1 + ⌊position / length⌋)`: keeps attention sharp in long contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// How much.
+    pub scale: f32,
+    /// Positions that it does not touch.
+    pub length: usize,
+}
+
+impl Temperature {
+    /// At a position.
+    pub fn at(self, position: usize) -> f32 {
+        1.0 + self.scale * ((1 + position / self.length) as f32).ln()
+    }
+}

@@ -279,6 +279,7 @@ impl<'p> GgufLoader<'p> {
                 attention: &attention,
                 n_positions: n_ctx,
                 ropes: &config.distinct_ropes(&parts),
+                experts: config.expert_needs(&parts),
             };
             let backend = match stage.checked_sub(1) {
                 None => Cpu::bytes_with(self.n_threads, self.isa, &needs),

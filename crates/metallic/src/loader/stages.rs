@@ -96,7 +96,7 @@ impl<B: Backend> WeightSource for Load<'_, B> {
     fn vector(&mut self, tensor: Tensor<'_>, values: Range<usize>) -> Result<B::Buffer> {
         let all = self.file.floats(&tensor)?;
         let mut buffer = self.backend.buffer("a vector of weights", values.len())?;
-        self.backend.write(&all[values], &mut buffer);
+        self.backend.write(&all[values], &mut buffer)?;
         Ok(buffer)
     }
 }

@@ -1,6 +1,6 @@
 //! Attention over the keys and values of all positions.
 
-use super::config::{Activation, AttentionConfig, QkNorm, Temperature};
+use super::config::{Activation, AttentionConfig, QkNorm};
 use super::residual::Residual;
 use super::scratch::Scratch;
 use super::stage::Batch;
@@ -55,7 +55,7 @@ impl<B: Backend> Attention<'_, B> {
             backend.rotate(rope, key, n_rows, n_head_kv, key_length);
         }
         if let Some(temperature) = config.temperature {
-            warm(backend, temperature, batch, query, n_head * key_length);
+            backend.warm(temperature, batch.positions, query, n_head * key_length);
         }
 
         let params = AttentionParams { shape: config.shape(), sinks: weights.sinks.as_ref() };
@@ -86,20 +86,4 @@ fn norm_heads<B: Backend>(
         QkNorm::AllHeads => (n_rows, 1),
     };
     backend.norm_in_place(&norm.as_norm(), x, n_rows, n_parts);
-}
-
-/// Multiplies the queries of each row with what its position asks for.
-pub(super) fn warm<B: Backend>(
-    backend: &mut B,
-    temperature: Temperature,
-    batch: &Batch<'_>,
-    query: &mut B::Buffer,
-    width: usize,
-) {
-    for (row, &position) in batch.positions.iter().enumerate() {
-        let factor = temperature.at(position as usize);
-        if factor != 1.0 {
-            backend.scale_row(query, row, width, factor);
-        }
-    }
 }

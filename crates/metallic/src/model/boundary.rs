@@ -82,7 +82,7 @@ impl Boundary {
         n_rows: usize,
         backend: &mut B,
         scratch: &Scratch<B>,
-    ) {
+    ) -> Result<()> {
         for crossing in crossings(config, part) {
             let n_values = n_rows * self.n_embd;
             let (_, rows) = self.rows.iter_mut().find(|(kind, _)| *kind == crossing).expect(PLANNED);
@@ -90,8 +90,9 @@ impl Boundary {
                 Crossing::Hidden => &scratch.hidden,
                 Crossing::Normed => &scratch.normed,
             };
-            backend.read(from, 0, &mut rows[..n_values]);
+            backend.read(from, 0, &mut rows[..n_values])?;
         }
+        Ok(())
     }
 
     /// Hands over what crosses into `part`, of so many rows.
@@ -102,7 +103,7 @@ impl Boundary {
         n_rows: usize,
         backend: &mut B,
         scratch: &mut Scratch<B>,
-    ) {
+    ) -> Result<()> {
         for crossing in crossings(config, part) {
             let n_values = n_rows * self.n_embd;
             let (_, rows) = self.rows.iter().find(|(kind, _)| *kind == crossing).expect(PLANNED);
@@ -110,8 +111,9 @@ impl Boundary {
                 Crossing::Hidden => &mut scratch.hidden,
                 Crossing::Normed => &mut scratch.normed,
             };
-            backend.write(&rows[..n_values], to);
+            backend.write(&rows[..n_values], to)?;
         }
+        Ok(())
     }
 }
 

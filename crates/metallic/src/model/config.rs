@@ -1,8 +1,10 @@
 //! Hyper-parameters as independent features: the one description that the forward pass reads.
 
 use super::part::{Parts, mixer_of, network_of};
-pub use crate::backend::{Activation, KeyHeads, NormKind, RopeConfig, RopePairs, Yarn};
-use crate::backend::{AttentionShape, DeltaNetShape, Mamba2Shape};
+pub use crate::backend::{
+    Activation, ExpertGroups, KeyHeads, NormKind, RopeConfig, RopePairs, Scoring, Temperature, Yarn,
+};
+use crate::backend::{AttentionShape, DeltaNetShape, ExpertNeeds, Mamba2Shape, RoutingShape};
 
 /// A model's hyper-parameters, whatever its architecture.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,10 +71,18 @@ impl ModelConfig {
         mixers.chain(networks).fold(self.n_embd, usize::max)
     }
 
-    /// Experts of a layer among some of the parts, of that which has the most; `None` where none has any.
-    pub(crate) fn max_experts(&self, parts: &Parts) -> Option<usize> {
-        let experts = self.networks(parts).filter_map(|ffn| ffn.experts.as_ref());
-        experts.map(|experts| experts.n_expert).max()
+    /// What the experts of some of the parts ask for: of those that have the most of each; `None` where none has any.
+    pub(crate) fn expert_needs(&self, parts: &Parts) -> Option<ExpertNeeds> {
+        let experts = self.networks(parts).filter_map(|ffn| Some((ffn, ffn.experts.as_ref()?)));
+        let needs = experts.map(|(FfnConfig { n_ff, .. }, ExpertsConfig { n_expert, n_used, .. })| {
+            ExpertNeeds { n_expert: *n_expert, n_used: *n_used, n_embd: self.n_embd, n_ff: *n_ff }
+        });
+        needs.reduce(|a, b| ExpertNeeds {
+            n_expert: a.n_expert.max(b.n_expert),
+            n_used: a.n_used.max(b.n_used),
+            n_embd: self.n_embd,
+            n_ff: a.n_ff.max(b.n_ff),
+        })
     }
 
     /// The rotations of some of the parts that differ, each once, in the order in which layers first use them.
@@ -234,21 +244,6 @@ pub enum QkNorm {
     AllHeads,
 }
 
-/// `1 + scale · ln(1 + ⌊position / length⌋)`: keeps attention sharp in long contexts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Temperature {
-    /// How much.
-    pub scale: f32,
-    /// Positions that it does not touch.
-    pub length: usize,
-}
-
-impl Temperature {
-    pub(super) fn at(self, position: usize) -> f32 {
-        1.0 + self.scale * ((1 + position / self.length) as f32).ln()
-    }
-}
-
 /// Multi-head latent attention (DeepSeek-AI 2024): keys and values of all heads are made of one short vector. The
 /// matrices that would make them are applied to queries and outputs instead, so only that vector is cached.
 #[derive(Clone, Debug, PartialEq)]
@@ -346,24 +341,12 @@ pub struct ExpertsConfig {
     pub shared: Option<SharedExpert>,
 }
 
-/// How shares are made of the router's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scoring {
-    /// The softmax over all experts.
-    Softmax,
-    /// The sigmoid of each.
-    Sigmoid,
-    /// The softmax over those used.
-    SoftmaxOfUsed,
-}
-
-/// Experts in groups: a token goes to experts of the best few groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpertGroups {
-    /// Groups; divides the number of experts.
-    pub n_group: usize,
-    /// Groups a token is sent to.
-    pub n_used: usize,
+impl ExpertsConfig {
+    /// The numbers of the choice.
+    pub fn routing(&self) -> RoutingShape {
+        let Self { n_expert, n_used, scoring, normalize, scale, groups, .. } = *self;
+        RoutingShape { n_expert, n_used, scoring, normalize, scale, groups }
+    }
 }
 
 /// An expert that every token goes to.

@@ -12,7 +12,7 @@ use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::stage::{Batch, LogitSink, Stage};
 use super::weights::{HeadWeights, LayerWeights, MixerWeights, NormWeights, Weights};
-use super::{Capacity, delta_net, ffn, mamba2, moe, short_conv};
+use super::{Capacity, delta_net, ffn, mamba2, short_conv};
 use crate::backend::{Backend, Input, Tokens};
 use crate::error::Result;
 use crate::memory::{Leased, StreamStats, Tier};
@@ -27,7 +27,6 @@ pub(crate) struct Decoder<B: Backend> {
     caches: Vec<Option<Cache<B>>>,
     ropes: Ropes<B>,
     scratch: Scratch<B>,
-    routing: moe::Routing,
     logits: Leased<Vec<f32>>,
     /// Whether the backend knows with which layers the next pass begins.
     announced: bool,
@@ -60,12 +59,14 @@ impl<B: Backend> Decoder<B> {
         let caches = sizes.iter().map(allocate).collect::<Result<_>>()?;
         backend.reserve_inputs(n_batch, config.max_input_width(&parts))?;
         backend.reserve_attention(&cache::layouts(&sizes), n_ctx)?;
+        if let Some(needs) = config.expert_needs(&parts) {
+            backend.reserve_experts(n_batch, &needs)?;
+        }
         let n_logits = if parts.has_head() { config.n_vocab } else { 0 };
         Ok(Self {
             ropes: Ropes::new(&mut backend, &config, &parts, factors, n_batch)?,
             scratch: Scratch::new(&backend, &ScratchSizes::new(&config, &parts, n_batch)?)?,
             caches,
-            routing: moe::Routing::new(&config, &parts, n_batch, ram)?,
             logits: ram.zeros(LOGITS_OF_A_ROW, n_logits)?,
             announced: false,
             backend,
@@ -131,7 +132,7 @@ impl<B: Backend> Decoder<B> {
             width: self.config.n_embd,
         };
         let (backend, scratch) = (&mut self.backend, &mut self.scratch);
-        ffn::forward(backend, ffn_config, &weights.ffn, &residual, batch, &mut self.routing, scratch)
+        ffn::forward(backend, ffn_config, &weights.ffn, &residual, batch, scratch)
     }
 
     /// Logits of the rows asked for, a few rows at a time.
@@ -147,13 +148,13 @@ impl<B: Backend> Decoder<B> {
             let input = Input::Norm { x: output_hidden, norm: head.norm.as_norm() };
             backend.matmul(&input, tokens, &mut [head.output.job(&mut *logits)])?;
             if logit_scale != 1.0 {
-                (0..rows.len()).for_each(|row| backend.scale_row(logits, row, n_vocab, logit_scale));
+                backend.scale(logits, logit_scale, rows.len() * n_vocab);
             }
             if let Some(cap) = logit_softcap {
                 backend.softcap(logits, cap, rows.len() * n_vocab);
             }
             for row in 0..rows.len() {
-                backend.read(logits, row * n_vocab, &mut self.logits);
+                backend.read(logits, row * n_vocab, &mut self.logits)?;
                 sink(group * MAX_LOGIT_ROWS + row, &mut self.logits);
             }
         }
@@ -245,7 +246,9 @@ impl<B: Backend> Stage for Decoder<B> {
         }
         match parts.start {
             0 => self.embed(batch)?,
-            part => boundary.enter(&self.config, part, n_rows, &mut self.backend, &mut self.scratch),
+            part => {
+                boundary.enter(&self.config, part, n_rows, &mut self.backend, &mut self.scratch)?;
+            }
         }
         for part in parts.clone() {
             self.run_part(part, batch, n_heads)?;
@@ -253,8 +256,7 @@ impl<B: Backend> Stage for Decoder<B> {
         if parts.end == 2 * self.config.layers.len() {
             self.head(batch, sink)
         } else {
-            boundary.leave(&self.config, parts.end, n_rows, &mut self.backend, &self.scratch);
-            Ok(())
+            boundary.leave(&self.config, parts.end, n_rows, &mut self.backend, &self.scratch)
         }
     }
 
@@ -284,11 +286,11 @@ impl<B: Backend> Ropes<B> {
         let number = |rope| configs.iter().position(|known| *known == rope);
         let ropes = config.layers.iter().map(|layer| layer.mixer.attention()?.rope.as_ref());
         let of_layer = ropes.map(|rope| rope.and_then(number)).collect();
-        let factors = factors.map(|buffer| {
+        let read = |buffer| {
             let mut factors = vec![0.0; configs.first().map_or(0, |rope| rope.n_rot / 2)];
-            backend.read(buffer, 0, &mut factors);
-            factors
-        });
+            backend.read(buffer, 0, &mut factors).map(|()| factors)
+        };
+        let factors = factors.map(read).transpose()?;
         let distinct = configs.iter().map(|config| backend.rope(config, factors.as_deref(), n_batch));
         Ok(Self { distinct: distinct.collect::<Result<_>>()?, of_layer })
     }

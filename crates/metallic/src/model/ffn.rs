@@ -16,13 +16,12 @@ pub(super) fn forward<B: Backend>(
     weights: &FfnWeights<B::Matrix, B::Buffer>,
     residual: &Residual<'_, B>,
     batch: &Batch<'_>,
-    routing: &mut moe::Routing,
     scratch: &mut Scratch<B>,
 ) -> Result<()> {
     let DenseWeights { gate, up, divisors, down } = match weights {
         FfnWeights::Dense(weights) => weights,
         FfnWeights::Experts(experts) => {
-            return moe::forward(backend, config, experts, residual, batch, routing, scratch);
+            return moe::forward(backend, config, experts, residual, batch, scratch);
         }
     };
     let Scratch { hidden, normed, update, gate: inner, up: inner_up, .. } = scratch;

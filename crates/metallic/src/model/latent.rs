@@ -1,6 +1,5 @@
 //! Multi-head latent attention over the vectors that keys and values are made of.
 
-use super::attention::warm;
 use super::config::LatentConfig;
 use super::residual::Residual;
 use super::scratch::Scratch;
@@ -33,7 +32,7 @@ impl<B: Backend> Latent<'_, B> {
             backend.rotate(rope, key, n_rows, 1, attention.key_length);
         }
         if let Some(temperature) = attention.temperature {
-            warm(backend, temperature, batch, query, attention.n_head * attention.key_length);
+            backend.warm(temperature, batch.positions, query, attention.n_head * attention.key_length);
         }
         let params = AttentionParams { shape: attention.shape(), sinks: None };
         for span in batch.spans() {

@@ -66,8 +66,6 @@ scratch! {
     gate: "feed-forward gate",
     up: "feed-forward inner layer",
     router: "expert scores",
-    expert_input: "rows sent to an expert",
-    expert_output: "rows an expert returns",
     output_hidden: "hidden state of rows with logits",
     logits: "logits",
 }
@@ -157,9 +155,10 @@ impl ScratchSizes {
             |width: fn(&MixerWidths) -> usize| rows(n_batch, mixers.iter().map(width).max().unwrap_or(0));
         let ffns = || config.networks(parts);
         let experts = || ffns().filter_map(|ffn| ffn.experts.as_ref());
-        let n_expert = config.max_experts(parts);
+        let n_expert = config.expert_needs(parts).map(|needs| needs.n_expert);
         let n_shared = experts().filter_map(|experts| experts.shared).map(|shared| shared.n_ff).max();
-        let n_ff = ffns().map(|ffn| ffn.n_ff).max().max(n_shared).unwrap_or(0);
+        let dense = ffns().filter(|ffn| ffn.experts.is_none()).map(|ffn| ffn.n_ff);
+        let n_ff = dense.max().max(n_shared).unwrap_or(0);
         let parallel = config.layers.iter().any(|layer| matches!(layer.wiring, Wiring::Parallel { .. }));
 
         let hidden = rows(n_batch, config.n_embd)?;
@@ -193,8 +192,6 @@ impl ScratchSizes {
             gate: ffn,
             up: ffn,
             router: rows(n_batch, n_expert.unwrap_or(0))?,
-            expert_input: of_experts,
-            expert_output: of_experts,
             output_hidden: rows(n_outputs, config.n_embd)?,
             logits: rows(n_outputs, config.n_vocab)?,
         })

@@ -9,7 +9,7 @@ use metallic_gguf::{Gguf, Tensor};
 
 use super::config::{ExpertsConfig, ModelConfig, NormConfig, NormKind};
 use super::part::Parts;
-use crate::backend::{Backend, MatmulJob, Norm};
+use crate::backend::{self, Backend, MatmulJob, Norm};
 use crate::error::{Error, Result};
 
 mod build;
@@ -304,8 +304,16 @@ pub(crate) struct ExpertMatrix<M, V> {
     pub(crate) stride: usize,
     /// Of one expert.
     pub(crate) n_rows: usize,
-    /// One an expert, or none.
-    pub(crate) biases: Vec<V>,
+    /// `n_rows` values for each expert.
+    pub(crate) bias: Option<V>,
+}
+
+impl<M, V> ExpertMatrix<M, V> {
+    /// The same, for a backend.
+    pub(crate) fn of_experts<B: Backend<Matrix = M, Buffer = V>>(&self) -> backend::ExpertMatrix<'_, B> {
+        let Self { all, first, stride, n_rows, bias } = self;
+        backend::ExpertMatrix { all, first: *first, stride: *stride, n_rows: *n_rows, bias: bias.as_ref() }
+    }
 }
 
 /// The expert that every token goes to.

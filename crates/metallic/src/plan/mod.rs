@@ -19,7 +19,6 @@ use crate::model::census::{Usage, WeightMatrix};
 use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
-use crate::model::moe::{ROUTING, Routing};
 use crate::model::part::{Parts, Segment};
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 use crate::model::weights::MatrixRole;
@@ -266,16 +265,11 @@ impl MemoryPlan {
         }
         let n_logits = if parts.has_head() { config.n_vocab as u64 } else { 0 };
         self.charge(LOGITS_OF_A_ROW, n_logits * 4, Loading, "where a sampler takes them");
-        self.charge(
-            ROUTING,
-            Routing::bytes(config, parts, n_batch),
-            Loading,
-            "scores and choices of experts",
-        );
         self.charge("rotations", backend.rotations, Loading, "cosines and sines of positions");
         let reason = "quantized activations and expanded weights";
         self.charge("inputs of products", backend.inputs, Loading, reason);
         self.charge("attention", backend.attention, Loading, "tiles of queries and sums of steps");
+        self.charge("experts", backend.experts, Loading, "choices, and rows on their way through an expert");
         self.charge("stacks", backend.stacks, Program, "of the threads that compute");
         self.charge("threads", backend.kernel, Kernel, "what the system keeps for each that computes");
         Ok(())

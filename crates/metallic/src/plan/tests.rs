@@ -54,7 +54,14 @@ fn config() -> ModelConfig {
 const FILES: FileBytes = FileBytes { all: 0, metadata: 1000, tokenizer: 1 << 20 };
 
 fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: u64) -> Result<MemoryPlan> {
-    let backend = BackendBytes { inputs: 1000, attention: 2000, rotations: 3000, stacks: 4000, kernel: 5000 };
+    let backend = BackendBytes {
+        inputs: 1000,
+        attention: 2000,
+        experts: 0,
+        rotations: 3000,
+        stacks: 4000,
+        kernel: 5000,
+    };
     let parts = Parts::all(config.layers.len());
     let stages = [StageNeeds { parts, weights: weights.clone(), backend }];
     let all = 1000 + weights.matrices.iter().map(|matrix| matrix.bytes).sum::<u64>();

@@ -77,6 +77,21 @@ impl CpuMatrix {
     }
 }
 
+/// One product of a group that shares an input, as slices.
+pub(super) struct Job<'a> {
+    pub(super) matrix: &'a CpuMatrix,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) accumulate: bool,
+    pub(super) out: &'a mut [f32],
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn of(job: &'a mut MatmulJob<'_, Cpu>) -> Self {
+        let MatmulJob { matrix, bias, accumulate, out } = job;
+        Self { matrix, bias: bias.map(|bias| &bias[..]), accumulate: *accumulate, out }
+    }
+}
+
 impl Cpu {
     /// Decodes a row, which is read by itself if it is not in memory.
     pub(super) fn decode_row(&mut self, matrix: &CpuMatrix, row: usize, out: &mut [f32]) -> Result<()> {
@@ -96,7 +111,7 @@ impl Cpu {
         &mut self,
         input: &matmul::Input<'_>,
         tokens: Tokens,
-        jobs: &mut [MatmulJob<'_, Self>],
+        jobs: &mut [Job<'_>],
     ) -> Result<()> {
         let n_rows = tokens.count();
         let mut products = Products::new(&self.pool, input, tokens, &mut self.activations);
@@ -136,7 +151,7 @@ const NO_STREAM: &str = "a streamed matrix on a backend without a stream";
 
 /// The part of a job that some rows of its matrix make, which lie in `bytes`.
 fn chunk_product<'a>(
-    job: &'a mut MatmulJob<'_, Cpu>,
+    job: &'a mut Job<'_>,
     n_rows: usize,
     bytes: &'a [u8],
     chunk: Range<usize>,

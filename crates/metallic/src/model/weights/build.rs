@@ -321,7 +321,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
                 first,
                 stride: 2 * n_ff,
                 n_rows: n_ff,
-                biases: Vec::new(),
+                bias: None,
             };
             (half(0), half(n_ff))
         } else {
@@ -342,13 +342,8 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         n_expert: usize,
     ) -> Result<ExpertMatrix<Matrix<S>, Vector<S>>> {
         let all = self.matrix(&format!("{name}.weight"), &[row_len, n_rows, n_expert])?;
-        let mut biases = Vec::new();
-        if let Some(tensor) = self.find(&format!("{name}.bias"), &[n_rows, n_expert])? {
-            for expert in 0..n_expert {
-                biases.push(self.source.vector(tensor, expert * n_rows..(expert + 1) * n_rows)?);
-            }
-        }
-        Ok(ExpertMatrix { all, first: 0, stride: n_rows, n_rows, biases })
+        let bias = self.optional_vector(&format!("{name}.bias"), &[n_rows, n_expert])?;
+        Ok(ExpertMatrix { all, first: 0, stride: n_rows, n_rows, bias })
     }
 
     fn shared_expert(&mut self, config: SharedExpert) -> Result<SharedWeights<Matrix<S>, Vector<S>>> {

@@ -276,6 +276,13 @@ pub enum Error {
         bytes: u64,
     },
 
+    /// A backend outside this crate failed.
+    #[error("the device that computes failed")]
+    Backend {
+        /// Its own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// The worker threads could not be started.
     #[error("can't start {n_threads} threads")]
     Threads {

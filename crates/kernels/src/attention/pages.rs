@@ -140,6 +140,11 @@ impl KvLayout {
         self.kv_type
     }
 
+    /// Positions in a page.
+    pub fn page_len(&self) -> usize {
+        self.page_len
+    }
+
     /// Key and value heads.
     pub fn n_head_kv(&self) -> usize {
         self.n_head_kv

@@ -1,7 +1,7 @@
 //! Who has taken how much: every large allocation holds a lease, and leases never exceed the budget.
 //!
-//! A [`Tier`] is an account of one kind of memory. Main memory is the only one so far; a device's would be another
-//! account with a limit of its own.
+//! A [`Tier`] is an account of one kind of memory. Main memory is one, that of a device another, with a limit of its
+//! own.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -37,8 +37,13 @@ pub struct Leased<T> {
 impl Tier {
     /// Main memory, of which `limit_bytes` may be taken; `None` for as many as the system gives.
     pub fn ram(limit_bytes: Option<u64>) -> Self {
+        Self::named("memory", limit_bytes)
+    }
+
+    /// Memory of a device, under the name that errors call it by.
+    pub fn named(name: &'static str, limit_bytes: Option<u64>) -> Self {
         let limit_bytes = limit_bytes.unwrap_or(u64::MAX);
-        Self(Arc::new(Account { name: "memory", limit_bytes, used_bytes: AtomicU64::new(0) }))
+        Self(Arc::new(Account { name, limit_bytes, used_bytes: AtomicU64::new(0) }))
     }
 
     /// Bytes that are taken at this moment.

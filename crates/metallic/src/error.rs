@@ -75,6 +75,27 @@ pub enum Error {
         kv_type: metallic_kernels::attention::KvType,
     },
 
+    /// The budget of a device's memory is below what the parts take that it is to compute.
+    #[error(
+        "a budget of {budget_bytes} bytes of the device's memory is too small: {} takes {floor_bytes} with a context of \
+         {n_ctx}, batches of {n_batch} and keys and values as {kv_type}; less of these needs less",
+        match n_layers { Some(n) => format!("{n} layers"), None => "half a layer".to_owned() }
+    )]
+    DeviceTooSmall {
+        /// What was allowed.
+        budget_bytes: u64,
+        /// What is needed.
+        floor_bytes: u64,
+        /// Layers that were asked for, if any were.
+        n_layers: Option<usize>,
+        /// Positions of a sequence.
+        n_ctx: usize,
+        /// Rows of a forward pass.
+        n_batch: usize,
+        /// What keys and values are kept as.
+        kv_type: metallic_kernels::attention::KvType,
+    },
+
     /// More was to be allocated than the memory budget has left.
     #[error("{what} would take {bytes} bytes of {tier}, and {left_bytes} of the budget are left")]
     OverBudget {

@@ -86,6 +86,7 @@ impl Cpu {
             rotations: rotations.fold(0, u64::saturating_add),
             stacks: ThreadPool::stack_bytes(n_threads),
             kernel: ThreadPool::kernel_bytes(n_threads),
+            copies: 0,
         }
     }
 }
@@ -107,6 +108,10 @@ impl Backend for Cpu {
 
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
         Self::bytes_with(self.pool.n_threads(), self.isa, needs)
+    }
+
+    fn memory(&self) -> Option<&Tier> {
+        None
     }
 
     fn charge_to(&mut self, ram: &Tier) {

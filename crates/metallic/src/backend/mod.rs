@@ -238,6 +238,8 @@ pub struct BackendBytes {
     pub stacks: u64,
     /// What the system keeps for its threads.
     pub kernel: u64,
+    /// For copies between main memory and memory of its own.
+    pub copies: u64,
 }
 
 /// A place to compute.
@@ -257,6 +259,8 @@ pub trait Backend: Send {
     fn description(&self) -> String;
     /// Bytes that it takes beside weights, caches and buffers.
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
+    /// The account of its own memory, where it has any: weights, caches and buffers lie there.
+    fn memory(&self) -> Option<&Tier>;
     /// Charges what it allocates in main memory from now on to `ram`.
     fn charge_to(&mut self, ram: &Tier);
 

@@ -4,13 +4,14 @@ use metallic_gguf::{GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
 
+mod planning;
 mod read_rate;
 mod stages;
 
 pub use read_rate::stream_rate;
 
 use self::stages::{Place, StageLoad};
-use crate::backend::{Backend, Cpu, KvType, Needs};
+use crate::backend::{Backend, Cpu, KvType};
 use crate::cores::default_threads;
 use crate::error::{Error, Result};
 use crate::memory::{
@@ -19,8 +20,8 @@ use crate::memory::{
 };
 use crate::model::census::Census;
 use crate::model::part::{Parts, segments};
-use crate::model::{Capacity, Model, ModelConfig, cache, read_config, unused};
-use crate::plan::{ExpertPlaces, FileBytes, Holder, MemoryPlan, PlanRequest, StageNeeds, WeightBytes};
+use crate::model::{Capacity, Model, ModelConfig, read_config, unused};
+use crate::plan::{ExpertPlaces, FileBytes, Holder, MemoryPlan, Offload, PlanRequest};
 use crate::text::Tokenizer;
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -69,7 +70,14 @@ pub struct GgufLoader<'p> {
 /// A backend beside the CPU, and which parts are its.
 struct Other {
     backend: Box<dyn Place>,
-    takes: Box<dyn Fn(usize) -> bool + Send>,
+    takes: Takes,
+}
+
+/// The parts that a backend computes.
+enum Takes {
+    These(Box<dyn Fn(usize) -> bool + Send>),
+    /// As its memory has room.
+    Fitting(Offload),
 }
 
 impl<'p> GgufLoader<'p> {
@@ -194,7 +202,14 @@ impl<'p> GgufLoader<'p> {
         backend: B,
         takes: impl Fn(usize) -> bool + Send + 'static,
     ) -> Self {
-        self.others.push(Other { backend: Box::new(backend), takes: Box::new(takes) });
+        self.others.push(Other { backend: Box::new(backend), takes: Takes::These(Box::new(takes)) });
+        self
+    }
+
+    /// Computes what a device's memory has room for on that device. Of several, each takes what those before it have left.
+    #[must_use]
+    pub fn offload<B: Backend + 'static>(mut self, device: B, offload: Offload) -> Self {
+        self.others.push(Other { backend: Box::new(device), takes: Takes::Fitting(offload) });
         self
     }
 
@@ -241,9 +256,24 @@ impl<'p> GgufLoader<'p> {
             in_slab: self.mode == LoadMode::Slab,
         };
         // A small budget makes the defaults smaller, but nothing that was asked for.
+        let stage_of = loop {
+            match self.choose_stages(&config, files, request) {
+                Err(Error::DeviceTooSmall { .. })
+                    if self.n_ctx.is_none() && request.capacity.n_ctx > MIN_CONTEXT =>
+                {
+                    request.capacity.n_ctx = (request.capacity.n_ctx / 2).max(MIN_CONTEXT);
+                }
+                Err(Error::DeviceTooSmall { .. })
+                    if self.n_batch.is_none() && request.capacity.n_batch > MIN_BATCH =>
+                {
+                    request.capacity.n_batch = (request.capacity.n_batch / 2).max(MIN_BATCH);
+                }
+                chosen => break chosen?,
+            }
+        };
         while let Some(budget) = request.ram_bytes {
             let unlimited = PlanRequest { ram_bytes: None, in_slab: false, ..request };
-            let plan = self.plan_for(&config, files, unlimited)?;
+            let plan = self.plan_for(&config, files, unlimited, &stage_of)?;
             let (kv, all) = (plan.kv_bytes(), plan.total_bytes());
             let buffers = all - kv - plan.held_bytes(Holder::Map);
             if all <= budget {
@@ -259,42 +289,10 @@ impl<'p> GgufLoader<'p> {
         rope_factors.of_context(request.capacity.n_ctx, &config)?;
         request.capacity.n_batch =
             request.capacity.n_batch.min(request.capacity.n_ctx.saturating_mul(self.n_sequences));
-        let plan = self.plan_for(&config, files, request)?;
+        // What has become smaller leaves room for more.
+        let stage_of = self.choose_stages(&config, files, request)?;
+        let plan = self.plan_for(&config, files, request, &stage_of)?;
         Ok((config, plan))
-    }
-
-    /// The plan for one way of using the model.
-    fn plan_for(&self, config: &ModelConfig, files: FileBytes, request: PlanRequest) -> Result<MemoryPlan> {
-        let Capacity { n_batch, n_ctx, kv_type, .. } = request.capacity;
-        let (gguf, stage_of) = (self.file.gguf(), self.stage_of(config));
-        let needs = |stage: usize| {
-            let parts = Parts::of_stage(&stage_of, stage);
-            let census = Census::of(&gguf, config, &parts)?;
-            let (matrices, copied) = (census.matrices, census.copied);
-            let weights = WeightBytes { matrices, copied, vectors: census.vector_bytes };
-            let attention = cache::layouts(&cache::sizes(config, &parts, kv_type)?);
-            let needs = Needs {
-                n_rows: n_batch,
-                row_len: config.max_input_width(&parts),
-                attention: &attention,
-                n_positions: n_ctx,
-                ropes: &config.distinct_ropes(&parts),
-                experts: config.expert_needs(&parts),
-            };
-            let backend = match stage.checked_sub(1) {
-                None => Cpu::bytes_with(self.n_threads, self.isa, &needs),
-                Some(other) => self.others[other].backend.bytes(&needs),
-            };
-            Ok(StageNeeds { parts, weights, backend })
-        };
-        let stages = (0..=self.others.len()).map(needs).collect::<Result<Vec<_>>>()?;
-        MemoryPlan::new(config, &stages, &segments(&stage_of), files, request)
-    }
-
-    /// The stage of each part: 0 is the CPU, and the others come after it.
-    fn stage_of(&self, config: &ModelConfig) -> Vec<usize> {
-        let of = |part| self.others.iter().position(|other| (other.takes)(part)).map_or(0, |other| other + 1);
-        (0..2 * config.layers.len()).map(of).collect()
     }
 
     /// The tensors of experts that a plan has places for.
@@ -334,8 +332,8 @@ impl<'p> GgufLoader<'p> {
         if let Some(stream) = plan.stream {
             self.file.will_need_little();
             let files = self.file.open_direct()?;
-            let parts =
-                plan.matrices.iter().map(|matrix| (matrix.weights.name.as_str(), matrix.resident_bytes()));
+            let parts = plan.matrices.iter().filter(|matrix| matrix.device.is_none());
+            let parts = parts.map(|matrix| (matrix.weights.name.as_str(), matrix.resident_bytes()));
             let parts: Vec<(&str, u64)> = parts.filter(|(_, n_bytes)| *n_bytes > 0).collect();
             resident = self.file.read_tensors(
                 &ram,
@@ -353,11 +351,11 @@ impl<'p> GgufLoader<'p> {
             self.file.will_need();
         }
         let streamed = plan.stream.is_some();
-        let stage_of = self.stage_of(&config);
+        let stage_of = &plan.stage_of;
         let of_stage = |stage| StageLoad {
             file: &self.file,
             config: &config,
-            parts: Parts::of_stage(&stage_of, stage),
+            parts: Parts::of_stage(stage_of, stage),
             capacity: plan.request.capacity,
             ram: &ram,
         };
@@ -395,7 +393,7 @@ impl<'p> GgufLoader<'p> {
         if self.locks_memory {
             lock_memory();
         }
-        let segments = segments(&stage_of);
+        let segments = segments(stage_of);
         Model::new(config, plan.request.capacity, stages, segments, stamps, ram, elsewhere)
     }
 }

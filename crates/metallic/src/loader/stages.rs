@@ -16,6 +16,8 @@ use crate::plan::COPIES;
 
 /// A backend whose type does not matter any more.
 pub(super) trait Place: Send {
+    /// See [`Backend::memory`].
+    fn memory(&self) -> Option<&Tier>;
     /// See [`Backend::bytes`].
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
     /// Loads its parts of a model, all of them into its memory.
@@ -23,6 +25,10 @@ pub(super) trait Place: Send {
 }
 
 impl<B: Backend + 'static> Place for B {
+    fn memory(&self) -> Option<&Tier> {
+        Backend::memory(self)
+    }
+
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
         Backend::bytes(self, needs)
     }

@@ -46,6 +46,11 @@ impl Tier {
         Self(Arc::new(Account { name, limit_bytes, used_bytes: AtomicU64::new(0) }))
     }
 
+    /// Bytes that may be taken.
+    pub fn limit_bytes(&self) -> u64 {
+        self.0.limit_bytes
+    }
+
     /// Bytes that are taken at this moment.
     pub fn used_bytes(&self) -> u64 {
         self.0.used_bytes.load(Ordering::Relaxed)

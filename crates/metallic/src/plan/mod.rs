@@ -1,10 +1,12 @@
 //! What a model will hold in memory, item by item, before anything is allocated.
 
+pub(crate) mod offload;
 mod placement;
 mod prediction;
 #[cfg(test)]
 mod tests;
 
+pub use offload::Offload;
 pub use placement::Placement;
 pub use prediction::{Bound, Prediction, PromptWork, Rates};
 
@@ -19,7 +21,7 @@ use crate::model::census::{Usage, WeightMatrix};
 use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
-use crate::model::part::{Parts, Segment};
+use crate::model::part::{Parts, segments};
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 use crate::model::weights::MatrixRole;
 
@@ -64,6 +66,8 @@ pub struct LedgerLine {
     pub bytes: u64,
     /// Who takes it.
     pub holder: Holder,
+    /// The device whose own memory it is, by its number; `None` for main memory.
+    pub device: Option<usize>,
     /// Where the size comes from.
     pub reason: String,
 }
@@ -100,6 +104,8 @@ pub struct MatrixPlan {
     pub weights: WeightMatrix,
     /// Where it is while the model runs.
     pub placement: Placement,
+    /// The device that computes with it, by its number; `None` for the CPU.
+    pub device: Option<usize>,
     /// Of experts that are swapped in, how many can stay in memory.
     pub cache: Option<ExpertPlaces>,
 }
@@ -147,6 +153,8 @@ pub struct MemoryPlan {
     pub stream: Option<StreamPlan>,
     /// What a prompt takes beside the weights, for predictions.
     pub prompt: PromptWork,
+    /// The stage of each part: 0 is the CPU.
+    pub(crate) stage_of: Vec<usize>,
 }
 
 /// What the plan needs to know of a stage: parts of the model on one backend.
@@ -155,6 +163,8 @@ pub(crate) struct StageNeeds {
     pub(crate) parts: Parts,
     pub(crate) weights: WeightBytes,
     pub(crate) backend: BackendBytes,
+    /// The number of the device, where its memory is not main memory.
+    pub(crate) device: Option<usize>,
 }
 
 /// What it needs to know of the weights.
@@ -192,28 +202,34 @@ const STATES: &str = "recurrent states";
 const CANDIDATE_BYTES: u64 = 12;
 
 impl MemoryPlan {
-    /// Plans for a model that is computed in these stages, the CPU first, each with its part of `segments`. Pure: neither
-    /// reads nor allocates.
+    /// Plans for a model that is computed in these stages, the CPU first, `stage_of` each part. Pure: neither reads nor
+    /// allocates.
     ///
     /// # Errors
     /// A size beyond the address space; [`Error::BudgetTooSmall`].
     pub(crate) fn new(
         config: &ModelConfig,
         stages: &[StageNeeds],
-        segments: &[Segment],
+        stage_of: Vec<usize>,
         files: FileBytes,
         request: PlanRequest,
     ) -> Result<Self> {
         use Holder::{Loading, Map, Program};
         let Capacity { n_ctx, n_sequences, n_batch, .. } = request.capacity;
-        let resident = |weights: &WeightMatrix| {
-            let weights = weights.clone();
-            MatrixPlan { weights, placement: Placement::Resident, cache: None }
+        let matrices = |of: fn(&WeightBytes) -> &Vec<WeightMatrix>| {
+            stages.iter().flat_map(move |stage| {
+                of(&stage.weights).iter().map(|weights| MatrixPlan {
+                    weights: weights.clone(),
+                    placement: Placement::Resident,
+                    device: stage.device,
+                    cache: None,
+                })
+            })
         };
-        let as_they_are = stages.iter().flat_map(|stage| &stage.weights.matrices);
-        let matrices = as_they_are.chain(stages.iter().flat_map(|stage| &stage.weights.copied));
-        let (matrices, prompt) = (matrices.map(resident).collect(), PromptWork::new(config, n_ctx));
-        let mut plan = Self { request, ledger: Vec::new(), matrices, stream: None, prompt };
+        let matrices = matrices(|weights| &weights.matrices).chain(matrices(|weights| &weights.copied));
+        let (matrices, prompt) = (matrices.collect(), PromptWork::new(config, n_ctx));
+        let segments = segments(&stage_of);
+        let mut plan = Self { request, ledger: Vec::new(), matrices, stream: None, prompt, stage_of };
 
         for stage in stages {
             plan.charge_stage(config, stage)?;
@@ -222,7 +238,7 @@ impl MemoryPlan {
             let reason = "to be read again where a sequence is cut back";
             plan.charge(HISTORY, History::bytes(n_ctx, n_sequences), Loading, reason);
         }
-        let n_floats = Boundary::len(config, segments, n_batch)? as u64;
+        let n_floats = Boundary::len(config, &segments, n_batch)? as u64;
         let reason = format!("{n_floats} floats for {n_batch} rows, of one cut after another");
         plan.charge(BOUNDARY, 4 * n_floats, Loading, &reason);
         let candidates = (config.n_vocab as u64).saturating_mul(CANDIDATE_BYTES);
@@ -238,7 +254,8 @@ impl MemoryPlan {
     /// Adds the lines of a stage, but for the matrices that lie where they are.
     fn charge_stage(&mut self, config: &ModelConfig, stage: &StageNeeds) -> Result<()> {
         use Holder::{Kernel, Loading, Program};
-        let StageNeeds { parts, weights, backend } = stage;
+        let StageNeeds { parts, weights, backend, device } = stage;
+        let n_lines = self.ledger.len();
         let Capacity { n_sequences, n_batch, kv_type, .. } = self.request.capacity;
         let too_large = || Error::TooLarge { what: "the KV cache" };
         let n_pages = self.request.capacity.n_pages()?;
@@ -263,13 +280,19 @@ impl MemoryPlan {
         for (what, len) in ScratchSizes::new(config, parts, n_batch)?.lines() {
             self.charge(what, len as u64 * 4, Loading, &format!("{len} floats for {n_batch} rows"));
         }
-        let n_logits = if parts.has_head() { config.n_vocab as u64 } else { 0 };
-        self.charge(LOGITS_OF_A_ROW, n_logits * 4, Loading, "where a sampler takes them");
         self.charge("rotations", backend.rotations, Loading, "cosines and sines of positions");
         let reason = "quantized activations and expanded weights";
         self.charge("inputs of products", backend.inputs, Loading, reason);
         self.charge("attention", backend.attention, Loading, "tiles of queries and sums of steps");
         self.charge("experts", backend.experts, Loading, "choices, and rows on their way through an expert");
+        self.charge("copies", backend.copies, Loading, "to the device, and back");
+        if device.is_some() {
+            let total = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
+            self.charge("weights", total, Loading, "matrices, as they lie in the file");
+        }
+        self.ledger[n_lines..].iter_mut().for_each(|line| line.device = *device);
+        let n_logits = if parts.has_head() { config.n_vocab as u64 } else { 0 };
+        self.charge(LOGITS_OF_A_ROW, n_logits * 4, Loading, "where a sampler takes them");
         self.charge("stacks", backend.stacks, Program, "of the threads that compute");
         self.charge("threads", backend.kernel, Kernel, "what the system keeps for each that computes");
         Ok(())
@@ -279,8 +302,10 @@ impl MemoryPlan {
     /// the others. What is swapped in is the first stage's.
     fn place_weights(&mut self, stages: &[StageNeeds], files: FileBytes) -> Result<()> {
         let fixed = self.total_bytes();
-        let sizes = stages.iter().flat_map(|stage| &stage.weights.matrices).map(|matrix| matrix.bytes);
-        let total: u64 = sizes.sum();
+        let bytes =
+            |stage: &StageNeeds| -> u64 { stage.weights.matrices.iter().map(|matrix| matrix.bytes).sum() };
+        let in_memory = stages.iter().filter(|stage| stage.device.is_none());
+        let total: u64 = in_memory.clone().map(bytes).sum();
         let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
         let fits = |bytes: u64| fixed.saturating_add(bytes) <= budget;
         self.request.in_slab &= fits(files.all);
@@ -292,8 +317,8 @@ impl MemoryPlan {
             self.charge("weights", total, Holder::Map, "matrices, where they lie in the file");
             return Ok(());
         }
-        let Some((StageNeeds { weights, .. }, others)) = stages.split_first() else { return Ok(()) };
-        let others = others.iter().flat_map(|stage| &stage.weights.matrices).map(|matrix| matrix.bytes).sum();
+        let Some(StageNeeds { weights, .. }) = stages.first() else { return Ok(()) };
+        let others = in_memory.skip(1).map(bytes).sum();
         self.charge("weights of other stages", others, Holder::Map, "matrices, where they lie in the file");
         let (fixed, total) = (fixed + others, total - others);
         let PlanRequest { n_slots, chunk_bytes, capacity, .. } = self.request;
@@ -335,7 +360,8 @@ impl MemoryPlan {
                 (_, 0, _) => Placement::Streamed,
             };
         }
-        let resident = self.matrices.iter().map(MatrixPlan::resident_bytes).filter(|bytes| *bytes > 0);
+        let of_first = &self.matrices[..weights.matrices.len()];
+        let resident = of_first.iter().map(MatrixPlan::resident_bytes).filter(|bytes| *bytes > 0);
         let resident = resident.map(in_slab).sum();
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, Holder::Loading, &reason);
@@ -371,9 +397,9 @@ impl MemoryPlan {
         self.charge(EXPERT_CACHE, bytes, Holder::Loading, &reason);
     }
 
-    /// Bytes of matrices that stay in memory.
+    /// Bytes of matrices that stay in main memory.
     pub fn resident_bytes(&self) -> u64 {
-        self.matrices.iter().map(MatrixPlan::resident_bytes).sum()
+        self.matrices.iter().filter(|matrix| matrix.device.is_none()).map(MatrixPlan::resident_bytes).sum()
     }
 
     /// Bytes of matrices that are swapped in a chunk at a time.
@@ -387,12 +413,21 @@ impl MemoryPlan {
     }
 
     fn line_bytes(&self, what: &str) -> u64 {
-        self.ledger.iter().filter(|line| line.what == what).map(|line| line.bytes).sum()
+        self.lines_of(None).filter(|line| line.what == what).map(|line| line.bytes).sum()
     }
 
-    /// Bytes of all lines.
+    /// Bytes of all lines of main memory.
     pub fn total_bytes(&self) -> u64 {
-        self.ledger.iter().map(|line| line.bytes).sum()
+        self.lines_of(None).map(|line| line.bytes).sum()
+    }
+
+    /// Bytes of all lines of a device's memory.
+    pub fn device_bytes(&self, device: usize) -> u64 {
+        self.lines_of(Some(device)).map(|line| line.bytes).sum()
+    }
+
+    fn lines_of(&self, device: Option<usize>) -> impl Iterator<Item = &LedgerLine> {
+        self.ledger.iter().filter(move |line| line.device == device)
     }
 
     /// Bytes that are taken beside what is loaded: by the program, its threads, and the file's header.
@@ -402,13 +437,13 @@ impl MemoryPlan {
 
     /// Bytes of the lines that somebody takes.
     pub fn held_bytes(&self, holder: Holder) -> u64 {
-        self.ledger.iter().filter(|line| line.holder == holder).map(|line| line.bytes).sum()
+        self.lines_of(None).filter(|line| line.holder == holder).map(|line| line.bytes).sum()
     }
 
     fn charge(&mut self, what: &str, bytes: u64, holder: Holder, reason: &str) {
         if bytes > 0 {
             let (what, reason) = (what.to_owned(), reason.to_owned());
-            self.ledger.push(LedgerLine { what, bytes, holder, reason });
+            self.ledger.push(LedgerLine { what, bytes, holder, device: None, reason });
         }
     }
 }

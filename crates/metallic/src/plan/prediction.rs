@@ -285,11 +285,11 @@ mod tests {
         let matrix = |&(bytes, n_rows, usage, placement): &_| {
             let (name, role) = (String::new(), MatrixRole::Head);
             let weights = WeightMatrix { name, role, bytes, n_weights: 2 * bytes, n_rows, usage };
-            MatrixPlan { weights, placement, cache: None }
+            MatrixPlan { weights, placement, device: None, cache: None }
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });
-        MemoryPlan { request, ledger: Vec::new(), matrices, stream, prompt }
+        MemoryPlan { request, ledger: Vec::new(), matrices, stream, prompt, stage_of: Vec::new() }
     }
 
     fn close(found: f64, expected: f64) {

@@ -61,12 +61,13 @@ fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: 
         rotations: 3000,
         stacks: 4000,
         kernel: 5000,
+        copies: 0,
     };
     let parts = Parts::all(config.layers.len());
-    let stages = [StageNeeds { parts, weights: weights.clone(), backend }];
+    let stages = [StageNeeds { parts, weights: weights.clone(), backend, device: None }];
     let all = 1000 + weights.matrices.iter().map(|matrix| matrix.bytes).sum::<u64>();
     let request = PlanRequest { ram_bytes: Some(ram), ..request };
-    MemoryPlan::new(config, &stages, &[], FileBytes { all, ..FILES }, request)
+    MemoryPlan::new(config, &stages, Vec::new(), FileBytes { all, ..FILES }, request)
 }
 
 /// The least budget, as the error for none at all says.

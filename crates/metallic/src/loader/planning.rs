@@ -1,0 +1,133 @@
+//! What each stage of a model needs, and which parts a device computes.
+
+use super::{GgufLoader, Other, Takes};
+use crate::backend::{Cpu, Needs};
+use crate::error::{Error, Result};
+use crate::memory::Tier;
+use crate::model::census::Census;
+use crate::model::part::Parts;
+use crate::model::{Capacity, ModelConfig, cache};
+use crate::plan::{FileBytes, MemoryPlan, Offload, PlanRequest, StageNeeds, WeightBytes, offload};
+
+impl GgufLoader<'_> {
+    /// The plan for one way of using the model.
+    pub(super) fn plan_for(
+        &self,
+        config: &ModelConfig,
+        files: FileBytes,
+        request: PlanRequest,
+        stage_of: &[usize],
+    ) -> Result<MemoryPlan> {
+        let stages = self.needs(config, request.capacity, stage_of)?;
+        MemoryPlan::new(config, &stages, stage_of.to_vec(), files, request)
+    }
+
+    /// What each stage needs, the CPU's first.
+    fn needs(&self, config: &ModelConfig, capacity: Capacity, stage_of: &[usize]) -> Result<Vec<StageNeeds>> {
+        let Capacity { n_batch, n_ctx, kv_type, .. } = capacity;
+        let gguf = self.file.gguf();
+        let needs = |stage: usize| {
+            let parts = Parts::of_stage(stage_of, stage);
+            let census = Census::of(&gguf, config, &parts)?;
+            let (matrices, copied) = (census.matrices, census.copied);
+            let weights = WeightBytes { matrices, copied, vectors: census.vector_bytes };
+            let attention = cache::layouts(&cache::sizes(config, &parts, kv_type)?);
+            let needs = Needs {
+                n_rows: n_batch,
+                row_len: config.max_input_width(&parts),
+                attention: &attention,
+                n_positions: n_ctx,
+                ropes: &config.distinct_ropes(&parts),
+                experts: config.expert_needs(&parts),
+            };
+            let Some(other) = stage.checked_sub(1) else {
+                let backend = Cpu::bytes_with(self.n_threads, self.isa, &needs);
+                return Ok(StageNeeds { parts, weights, backend, device: None });
+            };
+            let place = &self.others[other].backend;
+            let device = place.memory().map(|_| other);
+            Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
+        };
+        (0..=self.others.len()).map(needs).collect()
+    }
+
+    /// The stage of each part: 0 is the CPU, and the others come after it.
+    pub(super) fn choose_stages(
+        &self,
+        config: &ModelConfig,
+        files: FileBytes,
+        request: PlanRequest,
+    ) -> Result<Vec<usize>> {
+        let request = PlanRequest { ram_bytes: None, in_slab: false, ..request };
+        let mut stage_of = vec![0; 2 * config.layers.len()];
+        for (device, Other { backend, takes }) in self.others.iter().enumerate() {
+            match takes {
+                Takes::These(takes) => {
+                    let parts = stage_of.iter_mut().enumerate().filter(|(part, _)| takes(*part));
+                    parts.for_each(|(_, stage)| *stage = device + 1);
+                }
+                Takes::Fitting(offload) => {
+                    let budget = backend.memory().map_or(u64::MAX, Tier::limit_bytes);
+                    stage_of = self.fit(config, files, request, &stage_of, (device, budget, *offload))?;
+                }
+            }
+        }
+        Ok(stage_of)
+    }
+
+    /// The same after a device has taken, of the parts that the CPU has, those that its memory has room for: so many that
+    /// the CPU reads the fewest bytes for a token.
+    fn fit(
+        &self,
+        config: &ModelConfig,
+        files: FileBytes,
+        request: PlanRequest,
+        stage_of: &[usize],
+        (device, budget, offload): (usize, u64, Offload),
+    ) -> Result<Vec<usize>> {
+        let taking = |parts: &[usize]| {
+            let mut stage_of = stage_of.to_vec();
+            parts.iter().for_each(|part| stage_of[*part] = device + 1);
+            stage_of
+        };
+        let bytes = |parts: &[usize]| -> Result<u64> {
+            Ok(self.plan_for(config, files, request, &taking(parts))?.device_bytes(device))
+        };
+        let (mut best, mut floor) = (None, u64::MAX);
+        for order in offload::orders(config, stage_of, offload) {
+            // Those that were asked for by number are needed all.
+            let least = if offload.n_layers.is_some() { order.len() } else { 1 };
+            if order.is_empty() {
+                continue;
+            }
+            let needed = bytes(&order[..least])?;
+            floor = floor.min(needed);
+            if needed > budget {
+                continue;
+            }
+            let (mut fits, mut too_many) = (least, order.len() + 1);
+            while too_many - fits > 1 {
+                let n = fits.midpoint(too_many);
+                if bytes(&order[..n])? <= budget { fits = n } else { too_many = n }
+            }
+            let chosen = taking(&order[..fits]);
+            let left = offload::bytes_of_a_token(&self.needs(config, request.capacity, &chosen)?[0]);
+            if best.as_ref().is_none_or(|(least, _)| left < *least) {
+                best = Some((left, chosen));
+            }
+        }
+        let Capacity { n_ctx, n_batch, kv_type, .. } = request.capacity;
+        match best {
+            Some((_, chosen)) => Ok(chosen),
+            None if floor == u64::MAX => Ok(stage_of.to_vec()),
+            None => Err(Error::DeviceTooSmall {
+                budget_bytes: budget,
+                floor_bytes: floor,
+                n_layers: offload.n_layers,
+                n_ctx,
+                n_batch,
+                kv_type,
+            }),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Which parts of a model a device computes, where its memory has no room for all.
+
+use super::StageNeeds;
+use crate::model::census::Usage;
+use crate::model::config::ModelConfig;
+use crate::model::part::{mixer_of, network_of};
+
+/// What of a model is to be computed on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offload {
+    /// So many of the last layers, and the head with them; `None` for as much as its memory has room for.
+    pub n_layers: Option<usize>,
+    /// So many of the first layers keep their experts on the CPU.
+    pub n_cpu_moe: usize,
+}
+
+impl Offload {
+    /// As much as there is room for.
+    pub const AUTO: Self = Self { n_layers: None, n_cpu_moe: 0 };
+}
+
+/// Orders in which a device may take parts that nobody has taken yet, as many as fit.
+///
+/// Layers are taken from the last one on, so that there is one boundary, and the head, which is read for every token, comes
+/// first. Of a mixture a token uses few experts: there, all other parts may be worth more than whole layers.
+pub(crate) fn orders(config: &ModelConfig, stage_of: &[usize], offload: Offload) -> Vec<Vec<usize>> {
+    let n_layers = config.layers.len();
+    let first_layer = n_layers.saturating_sub(offload.n_layers.unwrap_or(n_layers));
+    let has_experts =
+        |layer: usize| config.layers[layer].ffn.as_ref().is_some_and(|ffn| ffn.experts.is_some());
+    let is_mixture = |part: &usize| *part == network_of(part / 2) && has_experts(part / 2);
+    let stays = |part: &usize| is_mixture(part) && part / 2 < offload.n_cpu_moe;
+    let parts = (mixer_of(first_layer)..mixer_of(n_layers)).rev();
+    let layers: Vec<usize> = parts.filter(|part| stage_of[*part] == 0 && !stays(part)).collect();
+    let (experts, others): (Vec<_>, Vec<_>) = layers.iter().copied().partition(is_mixture);
+    if experts.is_empty() {
+        return vec![layers];
+    }
+    vec![layers, [others, experts].concat()]
+}
+
+/// Bytes of weights that a stage reads for a token.
+pub(crate) fn bytes_of_a_token(stage: &StageNeeds) -> f64 {
+    let matrices = stage.weights.matrices.iter().chain(&stage.weights.copied);
+    let bytes = matrices.map(|matrix| match matrix.usage {
+        Usage::Whole | Usage::Logits => matrix.bytes as f64,
+        Usage::Experts { n_used, n_expert } => matrix.bytes as f64 * n_used as f64 / n_expert as f64,
+        Usage::Row => 0.0,
+    });
+    bytes.sum()
+}

@@ -1,0 +1,320 @@
+//! The operations of a forward pass as kernels.
+//!
+//! An operation that the trait lets not fail keeps its error, and the next that may fail returns it; those between do
+//! nothing. What is read meanwhile is not a number, so that it is never taken for a result.
+
+mod attention;
+mod elementwise;
+mod products;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use metallic::backend::{
+    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, KvLayout, Mamba2, MatmulJob, MatrixData,
+    Norm, Span, Tokens,
+};
+use metallic::memory::{StreamStats, Tier};
+use metallic::model::config::{Activation, RopeConfig};
+
+pub use self::attention::{GpuKvLayer, GpuRope};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::kernels::{self, Call, Kernels};
+use crate::matrix::GpuMatrix;
+use crate::memory::{GpuBuffer, Vram};
+use crate::recorder::{Counters, Note, Recorder};
+
+/// Computes on a device, with weights in its memory.
+pub struct Gpu {
+    vram: Vram,
+    kernels: Kernels,
+    /// Loading uploads through a shared reference.
+    recorder: RefCell<Recorder>,
+    /// Inputs that are made on the way into products.
+    inputs: GpuBuffer,
+    /// What is bound where an operand is absent.
+    nothing: GpuBuffer,
+    /// The first error that no call has returned.
+    failed: Option<Error>,
+}
+
+impl Gpu {
+    /// A backend on a device, with all that it allocates there charged to `vram`.
+    ///
+    /// # Errors
+    /// No memory for the buffers between host and device.
+    pub fn new(device: Device, vram: Tier) -> Result<Self> {
+        let vram = Vram { device: Arc::new(device), tier: vram };
+        let nothing = vram.words("nothing", 0)?;
+        Ok(Self {
+            kernels: Kernels::new(Arc::clone(&vram.device)),
+            recorder: RefCell::new(Recorder::new(&vram)?),
+            inputs: nothing.clone(),
+            nothing,
+            failed: None,
+            vram,
+        })
+    }
+
+    /// Counts submissions and waits, from now on and wherever this backend goes.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(self.recorder.borrow().counters())
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.vram.device
+    }
+
+    fn run(&mut self, call: &Call<'_>) -> Result<()> {
+        self.recorder.get_mut().record(&mut self.kernels, call)
+    }
+
+    /// Writes what an operation needs of the host, and returns where, with the buffer that has it.
+    fn note<const N: usize>(&mut self, notes: [Note<'_>; N]) -> Result<([u32; N], GpuBuffer)> {
+        let recorder = self.recorder.get_mut();
+        Ok((recorder.note(notes)?, recorder.notes()))
+    }
+
+    /// An operation whose error has to wait.
+    fn attempt(&mut self, operation: impl FnOnce(&mut Self) -> Result<()>) {
+        if self.failed.is_none() {
+            self.failed = self.recorder.get_mut().begin().and_then(|()| operation(self)).err();
+        }
+    }
+
+    /// An operation that returns its error, or one that has waited.
+    fn checked(&mut self, operation: impl FnOnce(&mut Self) -> Result<()>) -> metallic::Result<()> {
+        let failed = self.failed.take().map_or(Ok(()), Err);
+        Ok(failed.and_then(|()| self.recorder.get_mut().begin()).and_then(|()| operation(self))?)
+    }
+}
+
+impl Backend for Gpu {
+    type Buffer = GpuBuffer;
+    type Matrix = GpuMatrix;
+    type KvLayer = GpuKvLayer;
+    type Rope = GpuRope;
+
+    fn description(&self) -> String {
+        let report = self.vram.device.report();
+        format!("GPU {report}")
+    }
+
+    fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> metallic::Result<()> {
+        self.checked(|gpu| gpu.make_inputs(n_rows, row_len))
+    }
+
+    fn reserve_attention(&mut self, _: &[(usize, KvLayout)], _: usize) -> metallic::Result<()> {
+        Ok(())
+    }
+
+    fn buffer(&self, what: &'static str, len: usize) -> metallic::Result<GpuBuffer> {
+        Ok(self.vram.words(what, len)?)
+    }
+
+    fn matrix(&self, data: MatrixData) -> metallic::Result<GpuMatrix> {
+        Ok(GpuMatrix::new(&data, &self.vram, &mut self.recorder.borrow_mut().uploads)?)
+    }
+
+    fn matrix_rows(&self, matrix: &GpuMatrix, rows: Range<usize>) -> GpuMatrix {
+        matrix.part(rows)
+    }
+
+    fn kv_layer(&self, layout: &KvLayout, n_pages: usize) -> metallic::Result<GpuKvLayer> {
+        Ok(GpuKvLayer::new(layout, n_pages, &self.vram)?)
+    }
+
+    fn rope(
+        &self,
+        config: &RopeConfig,
+        factors: Option<&[f32]>,
+        max_rows: usize,
+    ) -> metallic::Result<GpuRope> {
+        Ok(GpuRope::new(config, factors, max_rows, &self.vram)?)
+    }
+
+    fn write(&mut self, values: &[f32], buffer: &mut GpuBuffer) {
+        self.attempt(|gpu| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            gpu.recorder.get_mut().write(&bytes, buffer.expect(values.len()))
+        });
+    }
+
+    fn read(&mut self, buffer: &GpuBuffer, first: usize, values: &mut [f32]) {
+        buffer.expect(first + values.len());
+        self.attempt(|gpu| gpu.recorder.get_mut().read(buffer, first, values));
+        if self.failed.is_some() {
+            values.fill(f32::NAN);
+        }
+    }
+
+    fn will_use(&mut self, _: &GpuMatrix) {}
+
+    fn will_use_experts(&mut self, _: &GpuMatrix, _: impl Iterator<Item = (usize, usize)> + Clone) {}
+
+    fn forget_uses(&mut self) {}
+
+    fn stream_stats(&self) -> Option<StreamStats> {
+        None
+    }
+
+    fn embed(
+        &mut self,
+        table: &GpuMatrix,
+        ids: &[u32],
+        scale: f32,
+        out: &mut GpuBuffer,
+    ) -> metallic::Result<()> {
+        self.checked(|gpu| gpu.look_up(table, ids, scale, out))
+    }
+
+    fn matmul(
+        &mut self,
+        input: &Input<'_, Self>,
+        tokens: Tokens,
+        jobs: &mut [MatmulJob<'_, Self>],
+    ) -> metallic::Result<()> {
+        self.checked(|gpu| gpu.multiply(input, tokens.count(), jobs))
+    }
+
+    fn norm(&mut self, norm: &Norm<'_, Self>, x: &GpuBuffer, n_rows: usize, out: &mut GpuBuffer) {
+        self.attempt(|gpu| gpu.norm_rows(norm, x, n_rows, None, out));
+    }
+
+    fn norm_in_place(&mut self, norm: &Norm<'_, Self>, x: &mut GpuBuffer, n_rows: usize, n_parts: usize) {
+        self.attempt(|gpu| gpu.norm_parts(norm, x, n_rows, n_parts));
+    }
+
+    fn add_norm(
+        &mut self,
+        norm: &Norm<'_, Self>,
+        x: &GpuBuffer,
+        n_rows: usize,
+        scale: f32,
+        acc: &mut GpuBuffer,
+    ) {
+        self.attempt(|gpu| gpu.norm_rows(norm, x, n_rows, Some(scale), acc));
+    }
+
+    fn rope_positions(&mut self, rope: &mut GpuRope, positions: &[u32]) {
+        self.attempt(|gpu| gpu.make_angles(rope, positions));
+    }
+
+    fn rotate(&mut self, rope: &GpuRope, x: &mut GpuBuffer, n_rows: usize, n_heads: usize, head_len: usize) {
+        self.attempt(|gpu| gpu.rotate_heads(rope, x, (n_rows, n_heads, head_len)));
+    }
+
+    fn store_kv(&mut self, kv: &mut GpuKvLayer, span: &Span<'_>, keys: &GpuBuffer, values: &GpuBuffer) {
+        self.attempt(|gpu| gpu.store(kv, span, [keys, values]));
+    }
+
+    fn attention(
+        &mut self,
+        params: &AttentionParams<'_, Self>,
+        kv: &GpuKvLayer,
+        span: &Span<'_>,
+        queries: &GpuBuffer,
+        out: &mut GpuBuffer,
+    ) {
+        self.attempt(|gpu| gpu.attend(params, kv, span, queries, out));
+    }
+
+    fn activate(&mut self, activation: Activation, x: &mut GpuBuffer, len: usize) {
+        self.attempt(|gpu| gpu.each_activated(&kernels::ACTIVATE, activation, &[x], len));
+    }
+
+    fn clear(&mut self, x: &mut GpuBuffer, len: usize) {
+        self.attempt(|gpu| gpu.clear_values(x, len));
+    }
+
+    fn add(&mut self, acc: &mut GpuBuffer, x: &GpuBuffer, scale: f32, len: usize) {
+        self.attempt(|gpu| gpu.add_scaled(acc, x, scale, len));
+    }
+
+    fn gate(&mut self, activation: Activation, gate: &GpuBuffer, x: &mut GpuBuffer, len: usize) {
+        self.attempt(|gpu| gpu.each_activated(&kernels::GATE, activation, &[x, gate], len));
+    }
+
+    fn clamp(&mut self, x: &mut GpuBuffer, limit: f32, len: usize) {
+        self.attempt(|gpu| gpu.clamp_values(x, limit, len));
+    }
+
+    fn scale_row(&mut self, x: &mut GpuBuffer, row: usize, width: usize, factor: f32) {
+        self.attempt(|gpu| gpu.scale_values(x, row * width, width, factor));
+    }
+
+    fn divide_rows(&mut self, x: &mut GpuBuffer, n_rows: usize, divisors: &GpuBuffer) {
+        self.attempt(|gpu| gpu.divide(x, n_rows, divisors));
+    }
+
+    fn softcap(&mut self, x: &mut GpuBuffer, cap: f32, len: usize) {
+        self.attempt(|gpu| gpu.softcap_values(x, cap, len));
+    }
+
+    fn copy_columns(
+        &mut self,
+        from: &GpuBuffer,
+        from_columns: Columns,
+        to: &mut GpuBuffer,
+        to_columns: Columns,
+        len: usize,
+        n_rows: usize,
+    ) {
+        self.attempt(|gpu| gpu.copy([from, to], [from_columns, to_columns], len, n_rows));
+    }
+
+    fn gather_rows(&mut self, x: &GpuBuffer, rows: &[u32], width: usize, out: &mut GpuBuffer) {
+        self.attempt(|gpu| gpu.gather(x, rows, width, out));
+    }
+
+    fn scatter_add_rows(
+        &mut self,
+        x: &GpuBuffer,
+        rows: &[u32],
+        weights: &[f32],
+        width: usize,
+        acc: &mut GpuBuffer,
+    ) {
+        self.attempt(|gpu| gpu.scatter_add(x, (rows, weights), width, acc));
+    }
+
+    fn causal_conv(
+        &mut self,
+        _: &CausalConv<'_, Self>,
+        _: &mut GpuBuffer,
+        _: &Span<'_>,
+        _: &GpuBuffer,
+        _: &mut GpuBuffer,
+    ) {
+        self.attempt(|_| Err(Error::unsupported("a convolution over time")));
+    }
+
+    fn mamba2(
+        &mut self,
+        _: &Mamba2<'_, Self>,
+        _: &mut GpuBuffer,
+        _: &Span<'_>,
+        _: &GpuBuffer,
+        _: &GpuBuffer,
+        _: &mut GpuBuffer,
+        _: &mut GpuBuffer,
+    ) {
+        self.attempt(|_| Err(Error::unsupported("a state space")));
+    }
+
+    fn delta_net(
+        &mut self,
+        _: &DeltaNet<'_, Self>,
+        _: &mut GpuBuffer,
+        _: &Span<'_>,
+        _: &mut GpuBuffer,
+        _: [&GpuBuffer; 2],
+        _: &mut GpuBuffer,
+        _: &mut GpuBuffer,
+    ) {
+        self.attempt(|_| Err(Error::unsupported("a gated delta net")));
+    }
+}

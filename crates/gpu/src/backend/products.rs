@@ -1,0 +1,162 @@
+//! Norms, products with matrices, and rows of tables.
+
+use metallic::backend::{Input, MatmulJob, Norm};
+use metallic::model::config::NormKind;
+
+use super::Gpu;
+use crate::error::{Error, Result};
+use crate::kernels::{self, Call, Grid};
+use crate::matrix::GpuMatrix;
+use crate::memory::GpuBuffer;
+use crate::recorder::Note;
+
+/// Invocations that sum up a row of weights.
+const MAT_VEC_LEN: u32 = 64;
+
+/// Rows of an input at most: a dispatch has a workgroup in its third dimension for each.
+pub(super) const MAX_ROWS: usize = 65_535;
+
+fn is_layer(kind: NormKind) -> [(&'static str, u32); 1] {
+    [("IS_LAYER", u32::from(kind == NormKind::Layer))]
+}
+
+impl Gpu {
+    /// `out = norm(x)`, or `out += scale · norm(x)` where there is a scale.
+    pub(super) fn norm_rows(
+        &mut self,
+        norm: &Norm<'_, Self>,
+        x: &GpuBuffer,
+        n_rows: usize,
+        scale: Option<f32>,
+        out: &GpuBuffer,
+    ) -> Result<()> {
+        let width = norm.weight.len();
+        let nothing = self.nothing.clone();
+        let params = [
+            n_rows as u32,
+            width as u32,
+            norm.eps.to_bits(),
+            norm.bias.is_some().into(),
+            scale.is_some().into(),
+            scale.unwrap_or(1.0).to_bits(),
+        ];
+        let len = n_rows * width;
+        let buffers = [out.expect(len), x.expect(len), norm.weight, norm.bias.unwrap_or(&nothing)];
+        let constants = is_layer(norm.kind);
+        let call = Call::new(&kernels::NORM, &buffers, &params, Grid::Groups(n_rows));
+        self.run(&Call { constants: &constants, ..call })
+    }
+
+    pub(super) fn norm_parts(
+        &mut self,
+        norm: &Norm<'_, Self>,
+        x: &GpuBuffer,
+        n_rows: usize,
+        n_parts: usize,
+    ) -> Result<()> {
+        let width = norm.weight.len();
+        let nothing = self.nothing.clone();
+        let n_groups = n_rows * n_parts;
+        let params = [
+            n_groups as u32,
+            n_parts as u32,
+            (width / n_parts) as u32,
+            norm.eps.to_bits(),
+            norm.bias.is_some().into(),
+        ];
+        let buffers = [x.expect(n_rows * width), norm.weight, norm.bias.unwrap_or(&nothing)];
+        let constants = is_layer(norm.kind);
+        let call = Call::new(&kernels::NORM_IN_PLACE, &buffers, &params, Grid::Groups(n_groups));
+        self.run(&Call { constants: &constants, ..call })
+    }
+
+    /// Products of one input.
+    pub(super) fn multiply(
+        &mut self,
+        input: &Input<'_, Self>,
+        n_rows: usize,
+        jobs: &mut [MatmulJob<'_, Self>],
+    ) -> Result<()> {
+        let Some(row_len) = jobs.first().map(|job| job.matrix.row_len()) else { return Ok(()) };
+        let len = n_rows * row_len;
+        let made = self.inputs.clone();
+        let x = match input {
+            Input::Rows(x) => *x,
+            Input::Norm { x, norm } => {
+                self.norm_rows(norm, x, n_rows, None, &made)?;
+                &made
+            }
+            Input::Gated { activation, gate, up } => {
+                self.each_activated(&kernels::GATED, *activation, &[&made, gate, up], len)?;
+                &made
+            }
+        };
+        x.expect(len);
+        jobs.iter_mut().try_for_each(|job| self.mat_vec(x, n_rows, job))
+    }
+
+    fn mat_vec(&mut self, x: &GpuBuffer, n_rows: usize, job: &MatmulJob<'_, Self>) -> Result<()> {
+        let (matrix, nothing) = (job.matrix, self.nothing.clone());
+        let bias = job.bias.unwrap_or(&nothing);
+        job.out.expect(n_rows * matrix.n_rows());
+        let constants = [("GROUP_LEN", MAT_VEC_LEN)];
+        for part in matrix.parts() {
+            let params = [
+                part.rows.len() as u32,
+                part.first_in_buffer as u32,
+                matrix.n_blocks() as u32,
+                matrix.row_len() as u32,
+                part.rows.start as u32,
+                matrix.n_rows() as u32,
+                part.rows.start as u32,
+                job.bias.is_some().into(),
+                job.accumulate.into(),
+            ];
+            let buffers = [part.buffer, x, bias, &*job.out];
+            let grid = Grid::GroupsOf(part.rows.len(), n_rows);
+            let call = Call::new(&kernels::MAT_VEC, &buffers, &params, grid);
+            self.run(&Call { decoder: Some(matrix.decoder), constants: &constants, ..call })?;
+        }
+        Ok(())
+    }
+
+    /// Rows of a table.
+    pub(super) fn look_up(
+        &mut self,
+        table: &GpuMatrix,
+        ids: &[u32],
+        scale: f32,
+        out: &GpuBuffer,
+    ) -> Result<()> {
+        let row_len = table.row_len();
+        let n_fours = ids.len() * row_len.div_ceil(4);
+        assert!(ids.iter().all(|&id| (id as usize) < table.n_rows()), "ids of the table");
+        out.expect(ids.len() * row_len);
+        let ([ids_at], notes) = self.note([Note::Numbers(ids)])?;
+        for part in table.parts() {
+            let params = [
+                n_fours as u32,
+                row_len as u32,
+                table.n_blocks() as u32,
+                ids_at,
+                part.rows.start as u32,
+                part.rows.len() as u32,
+                part.first_in_buffer as u32,
+                scale.to_bits(),
+            ];
+            let buffers = [part.buffer, &notes, out];
+            let call = Call::new(&kernels::EMBED, &buffers, &params, Grid::Values(n_fours));
+            self.run(&Call { decoder: Some(table.decoder), ..call })?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for inputs that are made on the way into products.
+    pub(super) fn make_inputs(&mut self, n_rows: usize, row_len: usize) -> Result<()> {
+        if n_rows > MAX_ROWS {
+            return Err(Error::unsupported(format!("a batch of more than {MAX_ROWS} rows")));
+        }
+        self.inputs = self.vram.words("inputs of products", n_rows * row_len)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! Which devices there are, and opening one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use wgpu::{DeviceType, Features};
+
+use crate::error::{Error, Result};
+use crate::faults::Faults;
+
+/// Blocks of device memory that buffers share: small, so that little is taken that no buffer uses.
+const MEMORY_BLOCK_BYTES: std::ops::Range<u64> = (1 << 20)..(8 << 20);
+
+/// Bytes of parameters that a kernel may have: what Vulkan promises.
+pub(crate) const MAX_IMMEDIATE_BYTES: u32 = 128;
+
+/// A device, as its driver describes it.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// Its place in the list of all.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// Whether it is a card, a part of the CPU, or software.
+    pub device_type: DeviceType,
+    /// The interface to it.
+    pub backend: wgpu::Backend,
+    /// The driver, with its version.
+    pub driver: String,
+    /// Bytes that a kernel may see of one buffer.
+    pub max_binding_bytes: u64,
+    /// Bytes of the largest buffer.
+    pub max_buffer_bytes: u64,
+    /// Bytes that the invocations of a workgroup share.
+    pub workgroup_bytes: u32,
+    /// Invocations that run in step: the fewest and the most.
+    pub subgroup_sizes: [u32; 2],
+    /// What kernels may make use of.
+    pub features: DeviceFeatures,
+}
+
+/// What kernels may make use of where a device has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceFeatures {
+    /// Operations across a subgroup.
+    pub subgroup: bool,
+    /// Arithmetic on half-precision floats.
+    pub f16: bool,
+    /// Products of small matrices (experimental in wgpu).
+    pub cooperative_matrix: bool,
+    /// Buffers that both the host and kernels see.
+    pub mappable_buffers: bool,
+    /// Parameters that are passed with a dispatch. All kernels need it.
+    pub immediates: bool,
+}
+
+/// Which device is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// The one that is likely to be fastest: a card before a part of the CPU before software.
+    #[default]
+    Best,
+    /// That of this number in [`adapters`].
+    Index(usize),
+    /// The only one whose name contains this, whatever the case.
+    Name(&'a str),
+}
+
+/// A device that is open.
+pub struct Device {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) faults: Arc<Faults>,
+    report: AdapterReport,
+}
+
+/// The devices that drivers show, in their order.
+pub fn adapters() -> Vec<AdapterReport> {
+    enumerate().iter().enumerate().map(|(index, adapter)| AdapterReport::of(index, adapter)).collect()
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let backends = wgpu::Instance::enabled_backend_features();
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+impl AdapterReport {
+    fn of(index: usize, adapter: &wgpu::Adapter) -> Self {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        Self {
+            index,
+            name: info.name,
+            device_type: info.device_type,
+            backend: info.backend,
+            driver: [info.driver, info.driver_info].join(" "),
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+            features: DeviceFeatures {
+                subgroup: features.contains(Features::SUBGROUP),
+                f16: features.contains(Features::SHADER_F16),
+                cooperative_matrix: features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+                mappable_buffers: features.contains(Features::MAPPABLE_PRIMARY_BUFFERS),
+                immediates: features.contains(Features::IMMEDIATES),
+            },
+        }
+    }
+
+    /// How likely it is to be the fastest: the lowest is.
+    fn rank(&self) -> u8 {
+        match self.device_type {
+            DeviceType::DiscreteGpu => 0,
+            DeviceType::IntegratedGpu => 1,
+            DeviceType::VirtualGpu => 2,
+            DeviceType::Other => 3,
+            DeviceType::Cpu => 4,
+        }
+    }
+}
+
+impl fmt::Display for AdapterReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, name, device_type, backend, driver, .. } = self;
+        write!(f, "{index}: {name} ({device_type:?}, {backend:?}, {})", driver.trim())
+    }
+}
+
+impl Choice<'_> {
+    /// The device's place in the list.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::NotOne`].
+    fn among(self, reports: &[AdapterReport]) -> Result<usize> {
+        let (wanted, matches): (String, Vec<usize>) = match self {
+            Choice::Best => {
+                let best = reports.iter().min_by_key(|report| report.rank());
+                let backends =
+                    wgpu::Instance::enabled_backend_features().iter_names().map(|(name, _)| name).collect();
+                return best.map(|report| report.index).ok_or(Error::NoAdapter { backends });
+            }
+            Choice::Index(index) => (index.to_string(), (index..reports.len()).take(1).collect()),
+            Choice::Name(name) => {
+                let lower = name.to_lowercase();
+                let is_named = |report: &&AdapterReport| report.name.to_lowercase().contains(&lower);
+                (name.to_owned(), reports.iter().filter(is_named).map(|report| report.index).collect())
+            }
+        };
+        match matches[..] {
+            [index] => Ok(index),
+            _ => Err(Error::NotOne {
+                wanted,
+                n_matches: matches.len(),
+                known: reports.iter().map(ToString::to_string).collect(),
+            }),
+        }
+    }
+}
+
+impl Device {
+    /// Opens a device, with all that it allows.
+    ///
+    /// # Errors
+    /// None or several are meant, it lacks what all kernels need, or its driver refuses.
+    pub fn open(choice: Choice<'_>) -> Result<Self> {
+        let mut adapters = enumerate();
+        let reports: Vec<_> =
+            adapters.iter().enumerate().map(|(index, adapter)| AdapterReport::of(index, adapter)).collect();
+        let index = choice.among(&reports)?;
+        let (adapter, report) = (adapters.swap_remove(index), reports[index].clone());
+        if !report.features.immediates || adapter.limits().max_immediate_size < MAX_IMMEDIATE_BYTES {
+            return Err(Error::Lacks { adapter: report.name, feature: "128 bytes of immediate data" });
+        }
+        let optional = Features::SUBGROUP | Features::SHADER_F16;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("metallic"),
+            required_features: Features::IMMEDIATES | (adapter.features() & optional),
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Manual {
+                suballocated_device_memory_block_size: MEMORY_BLOCK_BYTES,
+            },
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let opened = pollster::block_on(adapter.request_device(&descriptor));
+        let (device, queue) =
+            opened.map_err(|source| Error::Open { adapter: report.name.clone(), source })?;
+        let faults = Arc::new(Faults::default());
+        faults.watch(&device);
+        Ok(Self { device, queue, faults, report })
+    }
+
+    /// What the driver says of it.
+    pub fn report(&self) -> &AdapterReport {
+        &self.report
+    }
+
+    /// Bytes of device memory that wgpu has taken for it, unused parts of blocks included; `None` where it can't tell.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
+    }
+
+    /// Bytes of the largest buffer that a kernel can see.
+    pub(crate) fn max_binding_bytes(&self) -> u64 {
+        let limits = self.device.limits();
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(index: usize, name: &str, device_type: DeviceType) -> AdapterReport {
+        AdapterReport {
+            index,
+            name: name.to_owned(),
+            device_type,
+            backend: wgpu::Backend::Vulkan,
+            driver: String::new(),
+            max_binding_bytes: 0,
+            max_buffer_bytes: 0,
+            workgroup_bytes: 0,
+            subgroup_sizes: [8, 8],
+            features: DeviceFeatures::default(),
+        }
+    }
+
+    #[test]
+    fn a_choice_is_one_device_or_an_error_that_lists_all() {
+        let software = report(0, "llvmpipe (LLVM 15)", DeviceType::Cpu);
+        let card = report(1, "Radeon RX 7900", DeviceType::DiscreteGpu);
+        let all = [software, card, report(2, "Radeon Graphics", DeviceType::IntegratedGpu)];
+        assert_eq!(Choice::Best.among(&all).unwrap(), 1);
+        assert_eq!(Choice::Index(2).among(&all).unwrap(), 2);
+        assert_eq!(Choice::Name("LLVMpipe").among(&all).unwrap(), 0);
+        assert!(matches!(Choice::Best.among(&[]), Err(Error::NoAdapter { .. })));
+        for (choice, count) in [(Choice::Name("radeon"), 2), (Choice::Name("arc"), 0), (Choice::Index(3), 0)]
+        {
+            match choice.among(&all) {
+                Err(Error::NotOne { n_matches, known, .. }) => {
+                    assert_eq!((n_matches, known.len()), (count, 3), "{choice:?}");
+                }
+                other => panic!("{choice:?}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Kernels: what each is made of, and pipelines made of them as they are needed.
+//!
+//! A kernel is a WGSL file in `shaders/` and a line of [`table`]. Its text is put after that of the parts it uses: in
+//! WGSL, the order of declarations does not matter. Numbers that are known when it is compiled are `override`s, those of
+//! a dispatch are in `var<immediate>`, and each buffer has a binding, in the order of [`Kernel::bindings`].
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use wgpu::{BindGroup, BindGroupLayout, BufferBindingType, ComputePipeline, ErrorFilter, PipelineLayout};
+
+pub(crate) use self::table::*;
+use crate::device::{Device, MAX_IMMEDIATE_BYTES};
+use crate::error::{Error, Result};
+use crate::memory::GpuBuffer;
+
+/// Workgroups in a dimension of a dispatch, as WebGPU promises.
+const MAX_GROUPS: u32 = 65_535;
+
+/// Invocations of a workgroup in kernels that compute each value by itself.
+const GROUP_LEN: u32 = 256;
+
+/// Bind groups that are kept at most: some for each operation of a model of many layers.
+const MAX_BIND_GROUPS: usize = 16 << 10;
+
+/// How a kernel uses a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// WGSL that kernels are put together with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) source: &'static str,
+}
+
+/// A kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    pub(crate) source: &'static str,
+    /// What it uses beside `common.wgsl`, and beside the decoder that a call names.
+    pub(crate) parts: &'static [Part],
+    pub(crate) bindings: &'static [Access],
+}
+
+/// One run of a kernel.
+pub(crate) struct Call<'a> {
+    pub(crate) kernel: &'a Kernel,
+    /// What reads the weights, or the keys and values, for kernels that are the same for all types.
+    pub(crate) decoder: Option<&'a Part>,
+    /// Values of `override`s.
+    pub(crate) constants: &'a [(&'static str, u32)],
+    /// In the order of the kernel's bindings. None twice.
+    pub(crate) buffers: &'a [&'a GpuBuffer],
+    /// Words of `var<immediate>`, in order; of floats, their bits.
+    pub(crate) params: &'a [u32],
+    pub(crate) grid: Grid,
+}
+
+impl<'a> Call<'a> {
+    /// Of a kernel that needs no decoder and has no constants.
+    pub(crate) fn new(
+        kernel: &'a Kernel,
+        buffers: &'a [&'a GpuBuffer],
+        params: &'a [u32],
+        grid: Grid,
+    ) -> Self {
+        Self { kernel, decoder: None, constants: &[], buffers, params, grid }
+    }
+}
+
+/// How many workgroups a kernel runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grid {
+    /// So many, which the kernel numbers by `group_number`.
+    Groups(usize),
+    /// As many as compute so many values, an invocation for each: `value_number`.
+    Values(usize),
+    /// So many times so many: the second is at most [`MAX_GROUPS`], and `workgroup_id.z`.
+    GroupsOf(usize, usize),
+}
+
+impl Grid {
+    /// Workgroups in each dimension: the first two together are at least as many as are wanted. `None` if none are.
+    pub(crate) fn size(self) -> Option<[u32; 3]> {
+        let (n_groups, z) = match self {
+            Grid::Groups(n) => (n, 1),
+            Grid::Values(n) => (n.div_ceil(GROUP_LEN as usize), 1),
+            Grid::GroupsOf(n, z) => (n, z),
+        };
+        let n_groups = u32::try_from(n_groups).expect("fewer groups than values in a buffer");
+        if n_groups == 0 || z == 0 {
+            return None;
+        }
+        let y = n_groups.div_ceil(MAX_GROUPS);
+        Some([n_groups.div_ceil(y), y, z as u32])
+    }
+}
+
+/// A kernel that is compiled, and the buffers of a call.
+pub(crate) struct Ready {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) bind_group: BindGroup,
+}
+
+pub(crate) type Constants = SmallVec<[(&'static str, u32); 2]>;
+
+/// What a pipeline is made of.
+#[derive(PartialEq, Eq, Hash)]
+struct PipelineKey {
+    kernel: &'static str,
+    decoder: &'static str,
+    constants: Constants,
+}
+
+pub(crate) struct Pipeline {
+    pipeline: ComputePipeline,
+    layout: Arc<Layout>,
+}
+
+impl std::ops::Deref for Pipeline {
+    type Target = ComputePipeline;
+
+    fn deref(&self) -> &ComputePipeline {
+        &self.pipeline
+    }
+}
+
+struct Layout {
+    number: usize,
+    bindings: BindGroupLayout,
+    pipeline: PipelineLayout,
+}
+
+/// All pipelines of a device that were needed so far, and the bind groups.
+pub(crate) struct Kernels {
+    device: Arc<Device>,
+    pipelines: HashMap<PipelineKey, Arc<Pipeline>>,
+    /// Kernels with the same bindings share a layout, and so bind groups.
+    layouts: HashMap<&'static [Access], Arc<Layout>>,
+    bind_groups: HashMap<(usize, SmallVec<[wgpu::Buffer; 8]>), BindGroup>,
+}
+
+impl Kernels {
+    pub(crate) fn new(device: Arc<Device>) -> Self {
+        Self { device, pipelines: HashMap::new(), layouts: HashMap::new(), bind_groups: HashMap::new() }
+    }
+
+    /// What it takes to run `call`.
+    ///
+    /// # Errors
+    /// [`Error::Compile`].
+    pub(crate) fn ready(&mut self, call: &Call<'_>) -> Result<Ready> {
+        let pipeline = self.pipeline(call)?;
+        let buffers = call.buffers.iter().map(|buffer| buffer.wgpu().clone()).collect();
+        assert_eq!(call.buffers.len(), call.kernel.bindings.len(), "a buffer for each binding");
+        if self.bind_groups.len() >= MAX_BIND_GROUPS {
+            self.bind_groups.clear();
+        }
+        let device = &self.device.device;
+        let make = || bind_group(device, call.kernel.name, &pipeline.layout.bindings, call.buffers);
+        let group = self.bind_groups.entry((pipeline.layout.number, buffers)).or_insert_with(make);
+        Ok(Ready { bind_group: group.clone(), pipeline })
+    }
+
+    /// The pipeline of a call, compiled now if it is the first of its kind.
+    fn pipeline(&mut self, call: &Call<'_>) -> Result<Arc<Pipeline>> {
+        let key = PipelineKey {
+            kernel: call.kernel.name,
+            decoder: call.decoder.map_or("", |decoder| decoder.name),
+            constants: call.constants.iter().copied().collect(),
+        };
+        if let Some(pipeline) = self.pipelines.get(&key) {
+            return Ok(Arc::clone(pipeline));
+        }
+        let layout = self.layout(call.kernel.bindings);
+        let pipeline = compile(&self.device, call.kernel, call.decoder, call.constants, &layout)?;
+        let pipeline = Arc::new(Pipeline { pipeline, layout });
+        self.pipelines.insert(key, Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    fn layout(&mut self, bindings: &'static [Access]) -> Arc<Layout> {
+        let number = self.layouts.len();
+        let make = || Arc::new(Layout::new(&self.device.device, number, bindings));
+        Arc::clone(self.layouts.entry(bindings).or_insert_with(make))
+    }
+}
+
+impl Layout {
+    fn new(device: &wgpu::Device, number: usize, bindings: &[Access]) -> Self {
+        let entry = |(binding, access): (usize, &Access)| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: BufferBindingType::Storage { read_only: *access == Access::Read },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let entries: Vec<_> = bindings.iter().enumerate().map(entry).collect();
+        let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+        let bindings = device.create_bind_group_layout(&descriptor);
+        let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&bindings)],
+            immediate_size: MAX_IMMEDIATE_BYTES,
+        });
+        Self { number, bindings, pipeline }
+    }
+}
+
+fn bind_group(
+    device: &wgpu::Device,
+    label: &str,
+    layout: &BindGroupLayout,
+    buffers: &[&GpuBuffer],
+) -> BindGroup {
+    let entries = buffers.iter().zip(0..).map(|(buffer, binding)| {
+        let resource = buffer.wgpu().as_entire_binding();
+        wgpu::BindGroupEntry { binding, resource }
+    });
+    let entries: Vec<_> = entries.collect();
+    device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
+}
+
+/// The whole text of a kernel.
+pub(crate) fn source(kernel: &Kernel, decoder: Option<&Part>) -> String {
+    let parts = [&COMMON].into_iter().chain(kernel.parts).chain(decoder);
+    parts.map(|part| part.source).chain([kernel.source]).collect::<Vec<_>>().join("\n")
+}
+
+fn compile(
+    device: &Device,
+    kernel: &Kernel,
+    decoder: Option<&Part>,
+    constants: &[(&'static str, u32)],
+    layout: &Layout,
+) -> Result<ComputePipeline> {
+    let name = decoder.map_or(kernel.name.to_owned(), |decoder| format!("{}/{}", kernel.name, decoder.name));
+    let internal = device.device.push_error_scope(ErrorFilter::Internal);
+    let invalid = device.device.push_error_scope(ErrorFilter::Validation);
+    let module = device.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(&name),
+        source: wgpu::ShaderSource::Wgsl(source(kernel, decoder).into()),
+    });
+    let constants: Vec<_> = constants.iter().map(|(name, value)| (*name, f64::from(*value))).collect();
+    let pipeline = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&name),
+        layout: Some(&layout.pipeline),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &constants,
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    let errors = [invalid.pop(), internal.pop()].map(|error| pollster::block_on(error));
+    match errors.into_iter().flatten().next() {
+        None => Ok(pipeline),
+        Some(error) => {
+            device.faults.check()?;
+            Err(Error::Compile { kernel: name, reason: error.to_string() })
+        }
+    }
+}

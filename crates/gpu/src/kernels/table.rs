@@ -1,0 +1,86 @@
+//! Every kernel, and every decoder. A new one is a file in `shaders/` and a line here; the tests loop over these lists.
+
+use metallic::GgmlType;
+use metallic::backend::KvType;
+
+use super::Access::{Read, Write};
+use super::{Access, Kernel, Part};
+
+/// A kernel and a list of them from lines `NAME: "file", [parts], [bindings];`.
+macro_rules! kernels {
+    ($($name:ident: $file:literal, [$($part:expr),*], [$($access:expr),*];)*) => {
+        $(pub(crate) const $name: Kernel = Kernel {
+            name: $file,
+            source: include_str!(concat!("../shaders/", $file, ".wgsl")),
+            parts: &[$($part),*],
+            bindings: const { &[$($access),*] as &[Access] },
+        };)*
+
+        /// All of them.
+        #[cfg(test)]
+        pub(super) const KERNELS: &[&Kernel] = &[$(&$name),*];
+    };
+}
+
+/// A part from a file.
+macro_rules! part {
+    ($file:literal) => {
+        Part { name: $file, source: include_str!(concat!("../shaders/", $file, ".wgsl")) }
+    };
+}
+
+/// What every kernel is put together with.
+pub(super) const COMMON: Part = part!("common");
+const ACTIVATION: Part = part!("activation");
+const ROW_NORM: Part = part!("row_norm");
+const BYTES: Part = part!("quants/bytes");
+
+kernels! {
+    ACTIVATE: "activate", [ACTIVATION], [Write];
+    ADD: "add", [], [Write, Read];
+    CLAMP: "clamp", [], [Write];
+    CLEAR: "clear", [], [Write];
+    COPY_COLUMNS: "copy_columns", [], [Write, Read];
+    DIVIDE_ROWS: "divide_rows", [], [Write, Read];
+    GATE: "gate", [ACTIVATION], [Write, Read];
+    GATED: "gated", [ACTIVATION], [Write, Read, Read];
+    GATHER_ROWS: "gather_rows", [], [Write, Read, Read];
+    NORM: "norm", [ROW_NORM], [Write, Read, Read, Read];
+    NORM_IN_PLACE: "norm_in_place", [ROW_NORM], [Write, Read, Read];
+    ROTATE: "rotate", [], [Write, Read];
+    SCALE: "scale", [], [Write];
+    SCATTER_ADD_ROWS: "scatter_add_rows", [], [Write, Read, Read];
+    SOFTCAP: "softcap", [], [Write];
+    TAKE_NOTES: "take_notes", [], [Write, Read];
+    // With a decoder of weights.
+    EMBED: "embed", [BYTES], [Read, Read, Write];
+    MAT_VEC: "mat_vec", [BYTES], [Read, Read, Read, Write];
+    // With a decoder of keys and values.
+    ATTENTION: "attention", [], [Write, Read, Read, Read, Read, Read];
+    STORE_KV: "store_kv", [], [Write, Read, Read];
+}
+
+/// Types of weights that kernels read, with their decoders.
+pub(super) const QUANTS: &[(GgmlType, Part)] = &[
+    (GgmlType::F32, part!("quants/f32")),
+    (GgmlType::F16, part!("quants/f16")),
+    (GgmlType::Q4_0, part!("quants/q4_0")),
+    (GgmlType::Q8_0, part!("quants/q8_0")),
+];
+
+/// Types of keys and values that kernels read and write, with their decoders and the numbers in a word.
+pub(super) const KV_TYPES: &[(KvType, usize, Part)] = &[
+    (KvType::F32, 1, part!("kv/f32")),
+    (KvType::F16, 2, part!("kv/f16")),
+    (KvType::BF16, 2, part!("kv/bf16")),
+];
+
+/// What reads weights of a type; `None` where nothing does yet.
+pub(crate) fn decoder_of(ggml_type: GgmlType) -> Option<&'static Part> {
+    QUANTS.iter().find(|(known, _)| *known == ggml_type).map(|(_, decoder)| decoder)
+}
+
+/// What reads and writes keys and values of a type, and the numbers in a word; `None` where nothing does yet.
+pub(crate) fn kv_decoder_of(kv_type: KvType) -> Option<(usize, &'static Part)> {
+    KV_TYPES.iter().find(|(known, _, _)| *known == kv_type).map(|(_, in_word, decoder)| (*in_word, decoder))
+}

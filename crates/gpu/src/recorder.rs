@@ -1,0 +1,221 @@
+//! What the device is to do next: dispatches in one pass, submitted together when a result is wanted.
+//!
+//! What kernels need of the host (ids, page tables, lists of rows) goes to one buffer, the *notes*. A submission has notes
+//! of its own, uploaded just before it, and each operation its own part of them: so none is written over before it is read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metallic::memory::Lease;
+use smallvec::SmallVec;
+use wgpu::{BufferUsages, CommandEncoder, ComputePass, MapMode};
+
+use crate::error::{Error, Result};
+use crate::kernels::{Call, Kernels};
+use crate::memory::{GpuBuffer, Vram};
+use crate::uploads::{Mapping, Uploads};
+
+/// Words of the notes: more than any operation asks for at once, and one upload's.
+pub(crate) const NOTES_WORDS: usize = 1 << 20;
+
+/// Dispatches after which what is recorded is submitted: the device begins while the rest is recorded.
+const MAX_DISPATCHES: usize = 256;
+
+/// Bytes that are read back at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Counts what a backend does; kept by those who want to know when the backend is in a model.
+#[derive(Debug, Default)]
+pub struct Counters {
+    n_dispatches: AtomicU64,
+    n_submissions: AtomicU64,
+    n_waits: AtomicU64,
+}
+
+/// How often the device was given work, and waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubmissionStats {
+    /// Kernels that were started.
+    pub n_dispatches: u64,
+    /// Submissions of them.
+    pub n_submissions: u64,
+    /// Times that the host waited for the device.
+    pub n_waits: u64,
+}
+
+impl Counters {
+    /// The counts so far.
+    pub fn stats(&self) -> SubmissionStats {
+        let [n_dispatches, n_submissions, n_waits] = [&self.n_dispatches, &self.n_submissions, &self.n_waits]
+            .map(|count| count.load(Ordering::Relaxed));
+        SubmissionStats { n_dispatches, n_submissions, n_waits }
+    }
+
+    /// Counts a wait if there was one.
+    pub(crate) fn waited(&self, waited: bool) {
+        self.n_waits.fetch_add(waited.into(), Ordering::Relaxed);
+    }
+}
+
+/// Something that an operation writes to the notes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Note<'a> {
+    Numbers(&'a [u32]),
+    Floats(&'a [f32]),
+}
+
+/// Commands that are recorded and not yet submitted.
+pub(crate) struct Recorder {
+    vram: Vram,
+    pub(crate) uploads: Uploads,
+    /// The pass that is open. Declared before the encoder that it belongs to.
+    pass: Option<ComputePass<'static>>,
+    encoder: Option<CommandEncoder>,
+    n_recorded: usize,
+    notes: Vec<u32>,
+    on_device: GpuBuffer,
+    read: wgpu::Buffer,
+    counters: Arc<Counters>,
+    _lease: Lease,
+}
+
+impl Note<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Note::Numbers(numbers) => numbers.len(),
+            Note::Floats(floats) => floats.len(),
+        }
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(vram: &Vram) -> Result<Self> {
+        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        let counters = Arc::new(Counters::default());
+        let (read, lease) = vram.allocate("results", READ_BYTES as u64, usage)?;
+        Ok(Self {
+            vram: vram.clone(),
+            uploads: Uploads::new(vram, &counters)?,
+            pass: None,
+            encoder: None,
+            n_recorded: 0,
+            notes: Vec::with_capacity(NOTES_WORDS),
+            on_device: vram.words("notes of kernels", NOTES_WORDS)?,
+            read,
+            counters,
+            _lease: lease,
+        })
+    }
+
+    /// The buffer that kernels read notes from.
+    pub(crate) fn notes(&self) -> GpuBuffer {
+        self.on_device.clone()
+    }
+
+    /// Begins an operation: where enough is recorded, that is submitted. Not in the midst of one, whose kernels may share
+    /// notes.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        if self.n_recorded >= MAX_DISPATCHES { self.submit() } else { Ok(()) }
+    }
+
+    /// Writes what one operation needs to the notes, and returns where each begins, in words. All at once: where they are
+    /// full, what is recorded is submitted first.
+    pub(crate) fn note<const N: usize>(&mut self, notes: [Note<'_>; N]) -> Result<[u32; N]> {
+        let len: usize = notes.iter().map(Note::len).sum();
+        if len > NOTES_WORDS {
+            let [bytes, max_bytes] = [len, NOTES_WORDS].map(|words| 4 * words as u64);
+            return Err(Error::TooLarge { what: "what an operation is told", bytes, max_bytes });
+        }
+        if self.notes.len() + len > NOTES_WORDS {
+            self.submit()?;
+        }
+        Ok(notes.map(|note| {
+            let first = self.notes.len() as u32;
+            match note {
+                Note::Numbers(numbers) => self.notes.extend_from_slice(numbers),
+                Note::Floats(floats) => self.notes.extend(floats.iter().map(|x| x.to_bits())),
+            }
+            first
+        }))
+    }
+
+    /// Records a kernel.
+    pub(crate) fn record(&mut self, kernels: &mut Kernels, call: &Call<'_>) -> Result<()> {
+        let Some(grid) = call.grid.size() else { return Ok(()) };
+        let ready = kernels.ready(call)?;
+        let encoder = self.encoder.get_or_insert_with(|| {
+            let descriptor = wgpu::CommandEncoderDescriptor { label: Some("operations") };
+            self.vram.device.device.create_command_encoder(&descriptor)
+        });
+        let pass = self
+            .pass
+            .get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
+        pass.set_pipeline(&ready.pipeline);
+        pass.set_bind_group(0, &ready.bind_group, &[]);
+        if !call.params.is_empty() {
+            let params: SmallVec<[u8; 128]> =
+                call.params.iter().flat_map(|word| word.to_le_bytes()).collect();
+            pass.set_immediates(0, &params);
+        }
+        let [x, y, z] = grid;
+        pass.dispatch_workgroups(x, y, z);
+        self.counters.n_dispatches.fetch_add(1, Ordering::Relaxed);
+        self.n_recorded += 1;
+        Ok(())
+    }
+
+    /// Hands what is recorded to the device.
+    pub(crate) fn submit(&mut self) -> Result<()> {
+        self.pass = None;
+        let Some(encoder) = self.encoder.take() else { return self.vram.device.faults.check() };
+        if !self.notes.is_empty() {
+            let bytes: Vec<u8> = self.notes.iter().flat_map(|word| word.to_le_bytes()).collect();
+            self.notes.clear();
+            self.uploads.write(&bytes, &self.on_device, 0)?;
+        }
+        let commands = self.uploads.commands().into_iter().chain([encoder.finish()]);
+        self.vram.device.queue.submit(commands);
+        self.uploads.submitted();
+        self.n_recorded = 0;
+        self.counters.n_submissions.fetch_add(1, Ordering::Relaxed);
+        self.vram.device.faults.check()
+    }
+
+    /// Writes to a buffer after all that was recorded.
+    pub(crate) fn write(&mut self, data: &[u8], to: &GpuBuffer) -> Result<()> {
+        self.submit()?;
+        self.uploads.write(data, to, 0)
+    }
+
+    /// Waits for all that was recorded, and reads from a buffer.
+    pub(crate) fn read(&mut self, from: &GpuBuffer, first: usize, values: &mut [f32]) -> Result<()> {
+        self.submit()?;
+        let mut offset = 4 * first as u64;
+        for values in values.chunks_mut(READ_BYTES / 4) {
+            let n_bytes = 4 * values.len() as u64;
+            let device = &self.vram.device;
+            let mut encoder = device.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(from.wgpu(), offset, &self.read, 0, n_bytes);
+            let commands = self.uploads.commands().into_iter().chain([encoder.finish()]);
+            device.queue.submit(commands);
+            self.uploads.submitted();
+            let mapping = Arc::new(Mapping::default());
+            mapping.request(&self.read, MapMode::Read, n_bytes);
+            self.counters.waited(mapping.wait(&self.vram)?);
+            let mapped = self.read.get_mapped_range(0..n_bytes);
+            let mapped = mapped.map_err(|error| Error::Command { reason: error.to_string() })?;
+            for (value, bytes) in values.iter_mut().zip(mapped.as_chunks::<4>().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+            drop(mapped);
+            self.read.unmap();
+            offset += n_bytes;
+        }
+        self.vram.device.faults.check()
+    }
+
+    /// What counts.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}

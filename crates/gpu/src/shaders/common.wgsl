@@ -1,0 +1,21 @@
+// What every kernel may use.
+
+// Number of a workgroup, where more are needed than one dimension has: they are laid out in two. Those past the last
+// have nothing to do.
+fn group_number(id: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return id.x + id.y * groups.x;
+}
+
+// Number of the value that an invocation computes, in kernels where each computes one.
+fn value_number(id: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
+    return group_number(id, groups) * 256u + local;
+}
+
+// Drivers differ where a power is no float: the result of a bound is taken there.
+fn exponential(x: f32) -> f32 {
+    return exp(clamp(x, -87.0, 88.0));
+}
+
+fn bounded_tanh(x: f32) -> f32 {
+    return tanh(clamp(x, -15.0, 15.0));
+}

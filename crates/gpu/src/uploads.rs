@@ -1,0 +1,161 @@
+//! From the host to the device, through a ring of mapped buffers.
+//!
+//! `Queue::write_buffer` allocates a buffer of the data's size with each call, and loses the device where it can't; here
+//! memory is bounded, and where the device is behind, the host waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use metallic::memory::Lease;
+use wgpu::{BufferUsages, CommandBuffer, MapMode, PollType};
+
+use crate::error::{Error, Result};
+use crate::memory::{GpuBuffer, Vram};
+use crate::recorder::Counters;
+
+/// Slots of the ring: one is filled while others are copied from.
+const N_SLOTS: usize = 4;
+
+/// Bytes of a slot.
+const SLOT_BYTES: usize = 4 << 20;
+
+/// wgpu copies whole words.
+const WORD: usize = 4;
+
+/// The ring.
+pub(crate) struct Uploads {
+    vram: Vram,
+    slots: Vec<Slot>,
+    /// The slot that is being filled, and how far it is.
+    current: usize,
+    filled: usize,
+    /// What is to be copied out of it.
+    copies: Vec<Copy>,
+    counters: Arc<Counters>,
+}
+
+struct Slot {
+    buffer: wgpu::Buffer,
+    mapping: Arc<Mapping>,
+    _lease: Lease,
+}
+
+struct Copy {
+    from: usize,
+    to: GpuBuffer,
+    offset: u64,
+    n_bytes: usize,
+}
+
+/// Whether a buffer can be used by the host; the driver says so when it can.
+#[derive(Default)]
+pub(crate) struct Mapping(AtomicU8);
+
+const PENDING: u8 = 0;
+const MAPPED: u8 = 1;
+const FAILED: u8 = 2;
+
+impl Mapping {
+    /// Asks for a buffer's first bytes to be mapped when the device has done what it was told.
+    pub(crate) fn request(self: &Arc<Self>, buffer: &wgpu::Buffer, mode: MapMode, n_bytes: u64) {
+        self.0.store(PENDING, Ordering::Release);
+        let mapping = Arc::clone(self);
+        buffer.map_async(mode, 0..n_bytes, move |result| {
+            mapping.0.store(if result.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+        });
+    }
+
+    /// Waits until it is. True if that took waiting.
+    pub(crate) fn wait(&self, vram: &Vram) -> Result<bool> {
+        let mut waited = false;
+        loop {
+            match self.0.load(Ordering::Acquire) {
+                MAPPED => return Ok(waited),
+                PENDING => {}
+                _ => {
+                    vram.device.faults.check()?;
+                    return Err(Error::Command { reason: "a buffer could not be mapped".to_owned() });
+                }
+            }
+            waited = true;
+            let polled = vram.device.device.poll(PollType::wait_indefinitely());
+            vram.device.faults.check()?;
+            polled.map_err(|error| Error::Lost { reason: error.to_string() })?;
+        }
+    }
+}
+
+impl Uploads {
+    pub(crate) fn new(vram: &Vram, counters: &Arc<Counters>) -> Result<Self> {
+        let slot = |_| {
+            let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
+            let (buffer, lease) = vram.allocate("uploads", SLOT_BYTES as u64, usage)?;
+            let mapping = Arc::new(Mapping::default());
+            mapping.request(&buffer, MapMode::Write, SLOT_BYTES as u64);
+            Ok(Slot { buffer, mapping, _lease: lease })
+        };
+        let slots = (0..N_SLOTS).map(slot).collect::<Result<_>>()?;
+        let (vram, counters) = (vram.clone(), Arc::clone(counters));
+        Ok(Self { vram, slots, current: 0, filled: 0, copies: Vec::new(), counters })
+    }
+
+    /// Copies `data` to `to` from byte `offset` on, before anything that is submitted after this. Where the data end inside
+    /// a word, zeros fill it.
+    pub(crate) fn write(&mut self, mut data: &[u8], to: &GpuBuffer, mut offset: u64) -> Result<()> {
+        while !data.is_empty() {
+            if self.filled == SLOT_BYTES {
+                self.flush()?;
+            }
+            let slot = &self.slots[self.current];
+            self.counters.waited(slot.mapping.wait(&self.vram)?);
+            let (now, rest) = data.split_at(data.len().min(SLOT_BYTES - self.filled));
+            let n_bytes = now.len().next_multiple_of(WORD);
+            let range = self.filled as u64..(self.filled + n_bytes) as u64;
+            let mapped = slot.buffer.get_mapped_range_mut(range);
+            let mut mapped = mapped.map_err(|error| Error::Command { reason: error.to_string() })?;
+            mapped.slice(..now.len()).copy_from_slice(now);
+            mapped.slice(now.len()..).copy_from_slice(&[0; WORD][..n_bytes - now.len()]);
+            drop(mapped);
+            self.copies.push(Copy { from: self.filled, to: to.clone(), offset, n_bytes });
+            self.filled += n_bytes;
+            offset += n_bytes as u64;
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Has what was written so far copied now.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let commands = self.commands();
+        self.vram.device.queue.submit(commands);
+        self.submitted();
+        self.vram.device.faults.check()
+    }
+
+    /// The copies that are due, which must be submitted next.
+    pub(crate) fn commands(&mut self) -> Option<CommandBuffer> {
+        if self.copies.is_empty() {
+            return None;
+        }
+        let slot = &self.slots[self.current];
+        slot.buffer.unmap();
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("uploads") };
+        let mut encoder = self.vram.device.device.create_command_encoder(&descriptor);
+        for Copy { from, to, offset, n_bytes } in &self.copies {
+            encoder.copy_buffer_to_buffer(&slot.buffer, *from as u64, to.wgpu(), *offset, *n_bytes as u64);
+        }
+        Some(encoder.finish())
+    }
+
+    /// Says that [`commands`](Self::commands) were submitted.
+    pub(crate) fn submitted(&mut self) {
+        if self.copies.is_empty() {
+            return;
+        }
+        let slot = &self.slots[self.current];
+        slot.mapping.request(&slot.buffer, MapMode::Write, SLOT_BYTES as u64);
+        self.copies.clear();
+        self.current = (self.current + 1) % N_SLOTS;
+        self.filled = 0;
+    }
+}

@@ -1,0 +1,37 @@
+//! The backend on whatever device there is; a software driver will do.
+
+mod conformance;
+mod limits;
+mod oracles;
+
+use metallic::memory::Tier;
+use metallic_gpu::{Choice, Device, Gpu};
+
+/// A backend with so much memory. Where there is no device, the test that asks says that it is skipped; with
+/// `METALLIC_REQUIRE_GPU` that is a failure. `METALLIC_GPU` is a part of a device's name.
+pub(crate) fn gpu_within(limit_bytes: Option<u64>) -> Option<(Gpu, Tier)> {
+    let name = std::env::var("METALLIC_GPU").ok();
+    let device = match Device::open(name.as_deref().map_or(Choice::Best, Choice::Name)) {
+        Ok(device) => device,
+        Err(error) => {
+            assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
+            println!("skipped: {error}");
+            return None;
+        }
+    };
+    let vram = Tier::named("vram", limit_bytes);
+    Some((Gpu::new(device, vram.clone()).expect("a backend"), vram))
+}
+
+/// The same with as much as the device gives.
+pub(crate) fn gpu() -> Option<Gpu> {
+    gpu_within(None).map(|(gpu, _)| gpu)
+}
+
+/// Normalised mean squared error: Σ(a−b)² / Σb².
+pub(crate) fn nmse(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |x: f64| x * x;
+    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    error / expected.iter().map(|b| square(f64::from(*b))).sum::<f64>()
+}

@@ -176,6 +176,13 @@ impl Device {
         if !report.features.immediates || adapter.limits().max_immediate_size < MAX_IMMEDIATE_BYTES {
             return Err(Error::Lacks { adapter: report.name, feature: "128 bytes of immediate data" });
         }
+        let flags = adapter.get_downlevel_capabilities().flags;
+        if !flags.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32) {
+            return Err(Error::Lacks {
+                adapter: report.name,
+                feature: "conversion from half-precision floats",
+            });
+        }
         let optional = Features::SUBGROUP | Features::SHADER_F16;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("metallic"),

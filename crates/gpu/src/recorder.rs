@@ -72,6 +72,8 @@ pub(crate) struct Recorder {
     pass: Option<ComputePass<'static>>,
     encoder: Option<CommandEncoder>,
     n_recorded: usize,
+    /// What is recorded uses these, so they must not end before it is submitted.
+    used: Vec<GpuBuffer>,
     notes: Vec<u32>,
     on_device: GpuBuffer,
     read: wgpu::Buffer,
@@ -99,6 +101,7 @@ impl Recorder {
             pass: None,
             encoder: None,
             n_recorded: 0,
+            used: Vec::new(),
             notes: Vec::with_capacity(NOTES_WORDS),
             on_device: vram.words("notes of kernels", NOTES_WORDS)?,
             read,
@@ -161,6 +164,7 @@ impl Recorder {
         pass.dispatch_workgroups(x, y, z);
         self.counters.n_dispatches.fetch_add(1, Ordering::Relaxed);
         self.n_recorded += 1;
+        self.used.extend(call.buffers.iter().map(|buffer| (*buffer).clone()));
         Ok(())
     }
 
@@ -177,6 +181,7 @@ impl Recorder {
         self.vram.device.queue.submit(commands);
         self.uploads.submitted();
         self.n_recorded = 0;
+        self.used.clear();
         self.counters.n_submissions.fetch_add(1, Ordering::Relaxed);
         self.vram.device.faults.check()
     }

@@ -22,6 +22,9 @@ const SLOT_BYTES: usize = 4 << 20;
 /// wgpu copies whole words.
 const WORD: usize = 4;
 
+/// wgpu maps from multiples of this on.
+const MAP_ALIGNMENT: usize = 8;
+
 /// The ring.
 pub(crate) struct Uploads {
     vram: Vram,
@@ -117,7 +120,7 @@ impl Uploads {
             mapped.slice(now.len()..).copy_from_slice(&[0; WORD][..n_bytes - now.len()]);
             drop(mapped);
             self.copies.push(Copy { from: self.filled, to: to.clone(), offset, n_bytes });
-            self.filled += n_bytes;
+            self.filled = (self.filled + n_bytes).next_multiple_of(MAP_ALIGNMENT);
             offset += n_bytes as u64;
             data = rest;
         }

@@ -31,7 +31,8 @@ fn module(kernel: &Kernel, decoder: Option<&Part>) -> (Module, ModuleInfo) {
         |error: String| -> ! { panic!("{} with {:?}: {error}", kernel.name, decoder.map(|part| part.name)) };
     let module =
         naga::front::wgsl::parse_str(&text).unwrap_or_else(|error| fail(error.emit_to_string(&text)));
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES);
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module);
     let info = info.unwrap_or_else(|error| fail(error.emit_to_string(&text)));
     let overrides = module.overrides.iter().filter_map(|(_, constant)| constant.name.clone());

@@ -1,7 +1,10 @@
 //! What must be an error that names it, and what must be given back.
 
-use metallic::backend::{Backend, KvLayout, KvType, MatrixBytes, MatrixData};
+use metallic::backend::{
+    Backend, CausalConv, Input, KvLayout, KvType, MatmulJob, MatrixBytes, MatrixData, Span, Tokens,
+};
 use metallic::memory::SharedBytes;
+use metallic::model::config::Activation;
 use metallic::{Error, GgmlType};
 use metallic_gpu::{Choice, Device};
 
@@ -27,7 +30,7 @@ fn devices_are_listed() {
 
 #[test]
 fn memory_is_charged_before_it_is_asked_for_and_comes_back() {
-    let Some((gpu, vram)) = gpu_within(Some(40 << 20)) else { return };
+    let Some((mut gpu, vram)) = gpu_within(Some(40 << 20)) else { return };
     let before = vram.used_bytes();
     let buffer = gpu.buffer("a buffer", 1000).unwrap();
     let weights = gpu.matrix(matrix(GgmlType::Q4_0, 64, 10)).unwrap();
@@ -38,11 +41,90 @@ fn memory_is_charged_before_it_is_asked_for_and_comes_back() {
         Ok(_) => panic!("more than there is"),
     }
     let part = gpu.matrix_rows(&weights, 2..5);
+    // Uploads hold what they are to be copied to.
+    gpu.read(&buffer, 0, &mut [0.0; 1000]);
     drop((buffer, weights));
     assert_eq!(vram.used_bytes() - before, 368, "rows keep their matrix");
     drop(part);
     assert_eq!(vram.used_bytes(), before);
     println!("{:?} reserved for {before} bytes", gpu.device().reserved_bytes());
+}
+
+/// More rows than a dimension of a dispatch has groups, and where the device binds no more than 128 MiB, two buffers.
+#[test]
+fn a_matrix_may_be_larger_than_what_the_device_binds() {
+    const ROW_LEN: usize = 512;
+    const N_ROWS: usize = 70_000;
+    const MARKED: [usize; 5] = [0, 1, 65_535, 65_536, N_ROWS - 1];
+    let Some(mut gpu) = gpu() else { return };
+    let mut bytes = vec![0; 4 * ROW_LEN * N_ROWS];
+    for row in MARKED {
+        let weight = (row as f32 + 1.0).to_le_bytes();
+        bytes[4 * ROW_LEN * row..][..4 * ROW_LEN]
+            .chunks_exact_mut(4)
+            .for_each(|at| at.copy_from_slice(&weight));
+    }
+    let bytes = MatrixBytes::in_memory(SharedBytes::new(bytes));
+    let data = MatrixData { ggml_type: GgmlType::F32, row_len: ROW_LEN, n_rows: N_ROWS, bytes };
+    let matrix = gpu.matrix(data).unwrap();
+    let mut x = gpu.buffer("x", ROW_LEN).unwrap();
+    gpu.write(&[1.0; ROW_LEN], &mut x);
+    let mut out = gpu.buffer("out", N_ROWS).unwrap();
+    let mut jobs = [MatmulJob::new(&matrix, &mut out)];
+    gpu.matmul(&Input::Rows(&x), Tokens { gemv: 1, gemm: 0 }, &mut jobs).unwrap();
+    let mut found = vec![0.0; N_ROWS];
+    gpu.read(&out, 0, &mut found);
+    for (row, found) in found.iter().enumerate() {
+        let expected = if MARKED.contains(&row) { (row as f32 + 1.0) * ROW_LEN as f32 } else { 0.0 };
+        assert_eq!(*found, expected, "row {row}");
+    }
+    let mut rows = gpu.buffer("rows", MARKED.len() * ROW_LEN).unwrap();
+    gpu.embed(&matrix, &MARKED.map(|row| row as u32), 1.0, &mut rows).unwrap();
+    let mut found = vec![0.0; MARKED.len() * ROW_LEN];
+    gpu.read(&rows, 0, &mut found);
+    for (row, found) in MARKED.iter().zip(found.chunks_exact(ROW_LEN)) {
+        assert!(found.iter().all(|x| *x == *row as f32 + 1.0), "row {row}");
+    }
+}
+
+/// What is written to be read by an operation is not written over by the next, nor by what is submitted before its end.
+#[test]
+fn many_operations_in_many_submissions_keep_their_notes() {
+    let Some(mut gpu) = gpu() else { return };
+    let counters = gpu.counters();
+    let mut x = gpu.buffer("x", 4).unwrap();
+    gpu.write(&[1.0, 2.0, 3.0, 4.0], &mut x);
+    let mut sums = gpu.buffer("sums", 4).unwrap();
+    let mut expected = [0.0; 4];
+    for i in 0..700_u32 {
+        let (from, to, weight) = (i * 7 % 4, i * 5 % 3, (i % 11) as f32);
+        let mut row = gpu.buffer("a row", 1).unwrap();
+        gpu.gather_rows(&x, &[from], 1, &mut row);
+        gpu.scatter_add_rows(&row, &[to], &[weight], 1, &mut sums);
+        expected[to as usize] += weight * (from as f32 + 1.0);
+    }
+    let mut found = [0.0; 4];
+    gpu.read(&sums, 0, &mut found);
+    println!("{:?}", counters.stats());
+    assert_eq!(found, expected);
+}
+
+/// The operation that may not fail keeps its error for the one that may.
+#[test]
+fn an_error_waits_and_what_is_read_meanwhile_is_no_number() {
+    let Some(mut gpu) = gpu() else { return };
+    let matrix = gpu.matrix(matrix(GgmlType::F32, 4, 2)).unwrap();
+    let [kernel, x] = [(); 2].map(|()| gpu.buffer("x", 4).unwrap());
+    let [mut history, mut out] = [(); 2].map(|()| gpu.buffer("out", 4).unwrap());
+    let conv = CausalConv { kernel: &kernel, bias: None, activation: Activation::Silu, n_channels: 2 };
+    let span = Span { first_row: 0, n_rows: 1, start: 0, pages: &[], slot: 0 };
+    gpu.causal_conv(&conv, &mut history, &span, &x, &mut out);
+    let mut values = [0.0; 4];
+    gpu.read(&out, 0, &mut values);
+    assert!(values.iter().all(|value| value.is_nan()));
+    let error = gpu.embed(&matrix, &[0], 1.0, &mut out).unwrap_err();
+    assert!(matches!(error, Error::Backend { .. }), "{error}");
+    gpu.embed(&matrix, &[0], 1.0, &mut out).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wgpu::{DeviceType, Features};
 
+use crate::device_memory;
 use crate::error::{Error, Result};
 use crate::faults::Faults;
 
@@ -27,6 +28,8 @@ pub struct AdapterReport {
     pub backend: wgpu::Backend,
     /// The driver, with its version.
     pub driver: String,
+    /// Bytes of memory of its own, or of that which it shares with the CPU; `None` where the driver can't be asked.
+    pub memory_bytes: Option<u64>,
     /// Bytes that a kernel may see of one buffer.
     pub max_binding_bytes: u64,
     /// Bytes of the largest buffer.
@@ -98,6 +101,7 @@ impl AdapterReport {
             device_type: info.device_type,
             backend: info.backend,
             driver: [info.driver, info.driver_info].join(" "),
+            memory_bytes: device_memory::bytes(adapter),
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -229,6 +233,7 @@ mod tests {
             device_type,
             backend: wgpu::Backend::Vulkan,
             driver: String::new(),
+            memory_bytes: None,
             max_binding_bytes: 0,
             max_buffer_bytes: 0,
             workgroup_bytes: 0,

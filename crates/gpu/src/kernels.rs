@@ -266,7 +266,7 @@ fn compile(
         },
         cache: None,
     });
-    let errors = [invalid.pop(), internal.pop()].map(|error| pollster::block_on(error));
+    let errors = [invalid.pop(), internal.pop()].map(pollster::block_on);
     match errors.into_iter().flatten().next() {
         None => Ok(pipeline),
         Some(error) => {

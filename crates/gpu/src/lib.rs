@@ -16,10 +16,11 @@
 //!
 //! Operations are recorded and submitted when a result is read; [`Gpu`] says how errors come out. Kernels are WGSL files in
 //! `shaders/`; `kernels/table.rs` is the list of them.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backend;
 mod device;
+mod device_memory;
 mod error;
 mod faults;
 mod kernels;

@@ -1,4 +1,5 @@
 //! The backend on whatever device there is; a software driver will do.
+#![allow(clippy::unwrap_used, reason = "clippy knows functions with `#[test]` alone as tests")]
 
 mod conformance;
 mod limits;

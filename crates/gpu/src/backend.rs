@@ -1,7 +1,7 @@
 //! The operations of a forward pass as kernels.
 //!
 //! An operation that the trait lets not fail keeps its error, and the next that may fail returns it; those between do
-//! nothing. What is read meanwhile is not a number, so that it is never taken for a result.
+//! nothing.
 
 mod attention;
 mod elementwise;
@@ -12,11 +12,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use metallic::backend::{
-    AttentionParams, Backend, CausalConv, Columns, DeltaNet, Input, KvLayout, Mamba2, MatmulJob, MatrixData,
-    Norm, Span, Tokens,
+    Activation, AttentionParams, Backend, BackendBytes, CausalConv, Columns, DeltaNet, ExpertNeeds, Experts,
+    Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature, Tokens,
 };
-use metallic::memory::{StreamStats, Tier};
-use metallic::model::config::{Activation, RopeConfig};
+use metallic::memory::{MatrixData, StreamStats, Tier};
 
 pub use self::attention::{GpuKvLayer, GpuRope};
 use crate::device::Device;
@@ -103,12 +102,33 @@ impl Backend for Gpu {
         format!("GPU {report}")
     }
 
+    fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
+        let words = |n: usize| 4 * n as u64;
+        let rotations = needs.ropes.iter().map(|rope| words(rope.n_rot * needs.n_rows));
+        BackendBytes {
+            inputs: words(needs.n_rows * needs.row_len),
+            rotations: rotations.sum(),
+            copies: Recorder::bytes(),
+            ..BackendBytes::default()
+        }
+    }
+
+    fn memory(&self) -> Option<&Tier> {
+        Some(&self.vram.tier)
+    }
+
+    fn charge_to(&mut self, _: &Tier) {}
+
     fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> metallic::Result<()> {
         self.checked(|gpu| gpu.make_inputs(n_rows, row_len))
     }
 
     fn reserve_attention(&mut self, _: &[(usize, KvLayout)], _: usize) -> metallic::Result<()> {
         Ok(())
+    }
+
+    fn reserve_experts(&mut self, _: usize, _: &ExpertNeeds) -> metallic::Result<()> {
+        Err(Error::unsupported("a mixture of experts").into())
     }
 
     fn buffer(&self, what: &'static str, len: usize) -> metallic::Result<GpuBuffer> {
@@ -136,24 +156,19 @@ impl Backend for Gpu {
         Ok(GpuRope::new(config, factors, max_rows, &self.vram)?)
     }
 
-    fn write(&mut self, values: &[f32], buffer: &mut GpuBuffer) {
-        self.attempt(|gpu| {
+    fn write(&mut self, values: &[f32], buffer: &mut GpuBuffer) -> metallic::Result<()> {
+        self.checked(|gpu| {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             gpu.recorder.get_mut().write(&bytes, buffer.expect(values.len()))
-        });
+        })
     }
 
-    fn read(&mut self, buffer: &GpuBuffer, first: usize, values: &mut [f32]) {
+    fn read(&mut self, buffer: &GpuBuffer, first: usize, values: &mut [f32]) -> metallic::Result<()> {
         buffer.expect(first + values.len());
-        self.attempt(|gpu| gpu.recorder.get_mut().read(buffer, first, values));
-        if self.failed.is_some() {
-            values.fill(f32::NAN);
-        }
+        self.checked(|gpu| gpu.recorder.get_mut().read(buffer, first, values))
     }
 
     fn will_use(&mut self, _: &GpuMatrix) {}
-
-    fn will_use_experts(&mut self, _: &GpuMatrix, _: impl Iterator<Item = (usize, usize)> + Clone) {}
 
     fn forget_uses(&mut self) {}
 
@@ -178,6 +193,17 @@ impl Backend for Gpu {
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> metallic::Result<()> {
         self.checked(|gpu| gpu.multiply(input, tokens.count(), jobs))
+    }
+
+    fn experts(
+        &mut self,
+        _: &Experts<'_, Self>,
+        _: &mut GpuBuffer,
+        _: &GpuBuffer,
+        _: Tokens,
+        _: &mut GpuBuffer,
+    ) -> metallic::Result<()> {
+        self.checked(|_| Err(Error::unsupported("a mixture of experts")))
     }
 
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &GpuBuffer, n_rows: usize, out: &mut GpuBuffer) {
@@ -242,8 +268,22 @@ impl Backend for Gpu {
         self.attempt(|gpu| gpu.clamp_values(x, limit, len));
     }
 
-    fn scale_row(&mut self, x: &mut GpuBuffer, row: usize, width: usize, factor: f32) {
-        self.attempt(|gpu| gpu.scale_values(x, row * width, width, factor));
+    fn scale(&mut self, x: &mut GpuBuffer, factor: f32, len: usize) {
+        self.attempt(|gpu| gpu.scale_values(x, 0, len, factor));
+    }
+
+    fn gate_rows(&mut self, _: &GpuBuffer, _: &mut GpuBuffer, _: usize, _: usize) {
+        self.attempt(|_| Err(Error::unsupported("a gate of a shared expert")));
+    }
+
+    fn warm(&mut self, temperature: Temperature, positions: &[u32], x: &mut GpuBuffer, width: usize) {
+        self.attempt(|gpu| {
+            let rows = positions.iter().enumerate();
+            let factors = rows.map(|(row, position)| (row, temperature.at(*position as usize)));
+            factors
+                .filter(|(_, factor)| *factor != 1.0)
+                .try_for_each(|(row, factor)| gpu.scale_values(x, row * width, width, factor))
+        });
     }
 
     fn divide_rows(&mut self, x: &mut GpuBuffer, n_rows: usize, divisors: &GpuBuffer) {
@@ -268,17 +308,6 @@ impl Backend for Gpu {
 
     fn gather_rows(&mut self, x: &GpuBuffer, rows: &[u32], width: usize, out: &mut GpuBuffer) {
         self.attempt(|gpu| gpu.gather(x, rows, width, out));
-    }
-
-    fn scatter_add_rows(
-        &mut self,
-        x: &GpuBuffer,
-        rows: &[u32],
-        weights: &[f32],
-        width: usize,
-        acc: &mut GpuBuffer,
-    ) {
-        self.attempt(|gpu| gpu.scatter_add(x, (rows, weights), width, acc));
     }
 
     fn causal_conv(

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use metallic::GgmlType;
-use metallic::backend::{MatrixBytes, MatrixData};
+use metallic::memory::{MatrixBytes, MatrixData};
 
 use crate::error::{Error, Result};
 use crate::kernels::{self, Part};
@@ -56,7 +56,7 @@ impl GpuMatrix {
         let max_bytes = vram.device.max_binding_bytes().min(MAX_PART_BYTES) as usize;
         let parts = divide(*n_rows, row_bytes, max_bytes)?.into_iter().map(|rows| {
             let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-            let buffer = vram.words("weights", bytes.len().div_ceil(4))?;
+            let buffer = vram.bytes("weights", bytes.len() as u64)?;
             uploads.write(bytes, &buffer, 0)?;
             Ok(RowsInBuffer { rows, buffer })
         });

@@ -11,7 +11,7 @@ use wgpu::{BufferUsages, ErrorFilter};
 use crate::device::Device;
 use crate::error::{Error, Result};
 
-/// Buffers are as many bytes as a multiple of this: what they are aligned to.
+/// Buffers are as many bytes as a multiple of this: what they are aligned to. The account is charged for what was asked.
 const GRAIN_BYTES: u64 = 16;
 
 /// Memory of the device, and the bytes that were charged for it. Clones share it.
@@ -43,13 +43,18 @@ pub(crate) struct Vram {
 impl Vram {
     /// `len` words that kernels see, all zero.
     pub(crate) fn words(&self, what: &'static str, len: usize) -> Result<GpuBuffer> {
-        let bytes = (len as u64).saturating_mul(4).max(1).next_multiple_of(GRAIN_BYTES);
+        self.bytes(what, (len as u64).saturating_mul(4))
+    }
+
+    /// As many words as hold so many bytes, all zero.
+    pub(crate) fn bytes(&self, what: &'static str, n_bytes: u64) -> Result<GpuBuffer> {
         let max_bytes = self.device.max_binding_bytes();
-        if bytes > max_bytes {
-            return Err(Error::TooLarge { what, bytes, max_bytes });
+        if n_bytes > max_bytes {
+            return Err(Error::TooLarge { what, bytes: n_bytes, max_bytes });
         }
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let (buffer, lease) = self.allocate(what, bytes, usage)?;
+        let (buffer, lease) = self.allocate(what, n_bytes, usage)?;
+        let len = n_bytes.div_ceil(4) as usize;
         Ok(GpuBuffer { allocation: Arc::new(Allocation { buffer, _lease: lease }), len })
     }
 
@@ -66,7 +71,7 @@ impl Vram {
         let memory = device.push_error_scope(ErrorFilter::OutOfMemory);
         let buffer = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(what),
-            size: bytes,
+            size: bytes.max(1).next_multiple_of(GRAIN_BYTES),
             usage,
             mapped_at_creation: false,
         });

@@ -91,6 +91,11 @@ impl Note<'_> {
 }
 
 impl Recorder {
+    /// Bytes that it takes.
+    pub(crate) fn bytes() -> u64 {
+        (4 * NOTES_WORDS + READ_BYTES) as u64 + Uploads::bytes()
+    }
+
     pub(crate) fn new(vram: &Vram) -> Result<Self> {
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         let counters = Arc::new(Counters::default());

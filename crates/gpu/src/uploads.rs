@@ -89,6 +89,11 @@ impl Mapping {
 }
 
 impl Uploads {
+    /// Bytes that they take.
+    pub(crate) const fn bytes() -> u64 {
+        (N_SLOTS * SLOT_BYTES) as u64
+    }
+
     pub(crate) fn new(vram: &Vram, counters: &Arc<Counters>) -> Result<Self> {
         let slot = |_| {
             let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;

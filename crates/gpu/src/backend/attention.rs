@@ -1,7 +1,6 @@
 //! Keys and values, attention, and rotations.
 
-use metallic::backend::{AttentionParams, KvLayout, Span};
-use metallic::model::config::{RopeConfig, RopePairs};
+use metallic::backend::{AttentionParams, KvLayout, RopeConfig, RopePairs, Span};
 use metallic_kernels::rope::{Rope, RopeParams};
 
 use super::Gpu;
@@ -130,16 +129,16 @@ impl Gpu {
         queries: &GpuBuffer,
         out: &GpuBuffer,
     ) -> Result<()> {
-        let (config, nothing) = (params.config, self.nothing.clone());
+        let (shape, nothing) = (params.shape, self.nothing.clone());
         let ([pages_at], notes) = self.note_pages(kv, span)?;
-        let n_groups = span.n_rows * config.n_head;
+        let n_groups = span.n_rows * shape.n_head;
         let [key_len, value_len] = kv.layout.head_dims();
-        let end = (span.first_row + span.n_rows) * config.n_head;
+        let end = (span.first_row + span.n_rows) * shape.n_head;
         let numbers = [
             n_groups,
             span.first_row,
             span.start,
-            config.n_head,
+            shape.n_head,
             kv.layout.n_head_kv(),
             key_len,
             value_len,
@@ -147,9 +146,9 @@ impl Gpu {
             kv.row_words[1],
             kv.layout.page_len(),
             pages_at,
-            config.window.unwrap_or(0),
+            shape.window.unwrap_or(0),
         ];
-        let floats = [config.scale, config.softcap.unwrap_or(0.0), config.alibi.unwrap_or(0.0)];
+        let floats = [shape.scale, shape.softcap.unwrap_or(0.0), shape.alibi.unwrap_or(0.0)];
         let mut words: Vec<u32> = numbers.map(|n| n as u32).to_vec();
         words.extend(floats.map(f32::to_bits));
         words.push(params.sinks.is_some().into());

@@ -1,7 +1,6 @@
 //! Operations on values one by one, and on rows by their numbers.
 
-use metallic::backend::Columns;
-use metallic::model::config::Activation;
+use metallic::backend::{Activation, Columns};
 
 use super::Gpu;
 use crate::error::Result;
@@ -118,19 +117,6 @@ impl Gpu {
         let ([rows_at], notes) = self.note([Note::Numbers(rows)])?;
         let buffers = [out.expect(len), x, &notes];
         self.each_value(&kernels::GATHER_ROWS, &buffers, len, [width as u32, rows_at])
-    }
-
-    pub(super) fn scatter_add(
-        &mut self,
-        x: &GpuBuffer,
-        (rows, weights): (&[u32], &[f32]),
-        width: usize,
-        acc: &GpuBuffer,
-    ) -> Result<()> {
-        let len = rows.len() * width;
-        let ([rows_at, weights_at], notes) = self.note([Note::Numbers(rows), Note::Floats(weights)])?;
-        let buffers = [acc, x.expect(len), &notes];
-        self.each_value(&kernels::SCATTER_ADD_ROWS, &buffers, len, [width as u32, rows_at, weights_at])
     }
 
     /// Writes floats of the host's to a buffer, in the order of operations.

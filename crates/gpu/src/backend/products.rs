@@ -1,7 +1,6 @@
 //! Norms, products with matrices, and rows of tables.
 
-use metallic::backend::{Input, MatmulJob, Norm};
-use metallic::model::config::NormKind;
+use metallic::backend::{Input, MatmulJob, Norm, NormKind};
 
 use super::Gpu;
 use crate::error::{Error, Result};

@@ -49,7 +49,6 @@ kernels! {
     NORM_IN_PLACE: "norm_in_place", [ROW_NORM], [Write, Read, Read];
     ROTATE: "rotate", [], [Write, Read];
     SCALE: "scale", [], [Write];
-    SCATTER_ADD_ROWS: "scatter_add_rows", [], [Write, Read, Read];
     SOFTCAP: "softcap", [], [Write];
     TAKE_NOTES: "take_notes", [], [Write, Read];
     // With a decoder of weights.

@@ -42,10 +42,9 @@ fn logits(model: &mut Model, tokens: &[u32]) -> metallic::Result<Vec<f32>> {
 
 fn load(path: PathBuf, n_batch: usize) -> Option<metallic::Result<Model>> {
     let gpu = gpu()?;
-    Some(
-        GgufFile::open(path)
-            .and_then(|file| GgufLoader::new(file).kv_type(KvType::F32).batch(n_batch).load_on(gpu)),
-    )
+    Some(GgufFile::open(path).and_then(|file| {
+        GgufLoader::new(file).kv_type(KvType::F32).batch(n_batch).place(gpu, |_| true).load()
+    }))
 }
 
 #[test]
@@ -56,7 +55,7 @@ fn logits_agree_with_the_oracles() {
         let Some(gpu) = gpu() else { return };
         let counters = gpu.counters();
         let file = GgufFile::open(root.join(format!("{name}.gguf"))).unwrap();
-        let mut model = GgufLoader::new(file).kv_type(KvType::F16).load_on(gpu).unwrap();
+        let mut model = GgufLoader::new(file).kv_type(KvType::F16).place(gpu, |_| true).load().unwrap();
         let before = counters.stats();
         let found = logits(&mut model, &tokens).unwrap();
         let after = counters.stats();

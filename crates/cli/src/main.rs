@@ -14,6 +14,8 @@ mod completions;
 mod cost;
 mod failure;
 mod fetch;
+#[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
+mod gpu;
 mod input;
 mod inspect;
 mod interrupt;
@@ -89,6 +91,7 @@ fn execute(command: Command, terminal: &Terminal) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(args, &fetcher),
         Command::Bench(args) => bench::run(args, &fetcher),
         Command::Plan(args) => plan::run(args, &fetcher),
+        Command::Devices(args) => gpu::run(args, terminal),
         Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),
         Command::Models(args) => models::run(args, terminal),

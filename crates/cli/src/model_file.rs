@@ -11,6 +11,7 @@ use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, MemoryPlan, 
 use crate::args::{ComputeArgs, EngineArgs, Load};
 use crate::budget;
 use crate::failure::{Failure, Kind, Result};
+use crate::gpu;
 use crate::terminal::{Terminal, human_bytes};
 
 /// What to make of output, once the model's file has changed.
@@ -80,7 +81,7 @@ impl Planned {
         budget: Option<MemoryBudget>,
         shorter: &str,
     ) -> Result<Self> {
-        let loader = loader(file, args, budget);
+        let loader = loader(file, args, budget)?;
         let n_threads = n_threads(args);
         let (config, plan) = loader.plan().map_err(|error| match error {
             Error::BudgetTooSmall { floor_bytes, n_ctx, n_batch, kv_type, .. } => {
@@ -94,6 +95,22 @@ impl Planned {
                     ))
                     .advice(format!(
                         "allow more with --ram, or choose {shorter}, a smaller -b or -t or another --kv-type"
+                    ))
+            }
+            Error::DeviceTooSmall { budget_bytes, floor_bytes, n_layers, n_ctx, n_batch, kv_type } => {
+                let (path, budget) = (loader.file().path().display(), human_bytes(budget_bytes));
+                let what = match n_layers {
+                    Some(_) => "the layers asked for take",
+                    None => "half a layer takes",
+                };
+                Failure::new(Kind::General, format!("can't run {path} within {budget} of the GPU's memory"))
+                    .because(format!(
+                        "with a context of {n_ctx}, batches of {n_batch} and keys and values as {kv_type} {what} {} \
+                         ({floor_bytes} bytes)",
+                        human_bytes(floor_bytes)
+                    ))
+                    .advice(format!(
+                        "allow more with --vram, or choose fewer --gpu-layers, {shorter}, a smaller -b or another --kv-type"
                     ))
             }
             error => unusable(loader.file().path(), error),
@@ -129,7 +146,7 @@ pub(crate) fn n_threads(args: &EngineArgs) -> usize {
 }
 
 /// A loader set up as the arguments say, within a budget.
-fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> GgufLoader<'static> {
+fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Result<GgufLoader<'static>> {
     let ComputeArgs { batch_size, isa, load, kv_type, expert_policy, mlock, .. } = args.compute;
     let mode = load_mode(load, file.n_bytes(), budget);
     let mut loader = GgufLoader::new(file).mode(mode).expert_policy(expert_policy).lock_memory(mlock);
@@ -148,7 +165,7 @@ fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Gg
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);
     }
-    loader.threads(n_threads(args)).sequences(args.n_sequences)
+    gpu::offload(loader.threads(n_threads(args)).sequences(args.n_sequences), &args.compute)
 }
 
 /// Makes an opened model ready to run within what memory there is.

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use metallic::MemoryBudget;
-use metallic::plan::{MatrixPlan, MemoryPlan, Placement, Prediction, Rates};
+use metallic::plan::{DevicePlan, MatrixPlan, MemoryPlan, Placement, Prediction, Rates};
 use serde_json::json;
 
 use crate::args::PlanArgs;
@@ -68,7 +68,7 @@ fn write_text(
 ) -> io::Result<()> {
     let heading = |text: &str| terminal.paint(Style::Bold, text);
     let mut ledger = Table::new([("WHAT", Align::Left), ("BYTES", Align::Right), ("WHY", Align::Left)]);
-    for line in &plan.ledger {
+    for line in plan.ledger.iter().filter(|line| line.device.is_none()) {
         ledger.push([line.what.clone(), human_bytes(line.bytes), line.reason.clone()]);
     }
     let budget = plan
@@ -81,6 +81,10 @@ fn write_text(
     };
     ledger.push(["total".to_owned(), human_bytes(plan.total_bytes()), budget]);
     ledger.write(out, heading)?;
+    for device in &plan.devices {
+        writeln!(out)?;
+        device_table(plan, device).write(out, heading)?;
+    }
 
     writeln!(out)?;
     places(plan).write(out, heading)?;
@@ -92,12 +96,27 @@ fn write_text(
         let columns = [("MATRIX", Align::Left), ("BYTES", Align::Right), ("PLACE", Align::Left)];
         let mut table = Table::new(columns);
         for matrix in &plan.matrices {
-            let place = matrix.placement.name().to_owned();
+            let place = matrix.device.map_or(matrix.placement.name(), |_| "on a GPU").to_owned();
             table.push([one_line(&matrix.weights.name), human_bytes(matrix.weights.bytes), place]);
         }
         table.write(out, heading)?;
     }
     Ok(())
+}
+
+/// What a device holds in its own memory.
+fn device_table(plan: &MemoryPlan, device: &DevicePlan) -> Table<3> {
+    let mut table = Table::new([("ON THE GPU", Align::Left), ("BYTES", Align::Right), ("WHY", Align::Left)]);
+    for line in plan.ledger.iter().filter(|line| line.device == Some(device.number)) {
+        table.push([line.what.clone(), human_bytes(line.bytes), line.reason.clone()]);
+    }
+    let DevicePlan { budget_bytes, n_mixers, n_networks, n_layers, .. } = device;
+    let budget = format!(
+        "of {}: {n_mixers} mixers and {n_networks} networks of {n_layers} layers",
+        human_bytes(*budget_bytes)
+    );
+    table.push(["total".to_owned(), human_bytes(plan.device_bytes(device.number)), budget]);
+    table
 }
 
 /// How many matrices are where, and how much of them stays in memory.
@@ -110,13 +129,19 @@ fn places(plan: &MemoryPlan) -> Table<4> {
     ]);
     let split = Placement::Split { n_resident: 0 };
     for name in [Placement::Resident, split, Placement::Streamed, Placement::ByRow].map(Placement::name) {
-        let placed = plan.matrices.iter().filter(|matrix| matrix.placement.name() == name);
+        let here = plan.matrices.iter().filter(|matrix| matrix.device.is_none());
+        let placed = here.filter(|matrix| matrix.placement.name() == name);
         let n = placed.clone().count();
         if n > 0 {
             let bytes = human_bytes(placed.clone().map(|matrix| matrix.weights.bytes).sum());
             let in_memory = human_bytes(placed.map(MatrixPlan::resident_bytes).sum());
             table.push([name.to_owned(), n.to_string(), bytes, in_memory]);
         }
+    }
+    let there = plan.matrices.iter().filter(|matrix| matrix.device.is_some());
+    let (n, bytes) = (there.clone().count(), there.map(|matrix| matrix.weights.bytes).sum());
+    if n > 0 {
+        table.push(["on a GPU".to_owned(), n.to_string(), human_bytes(bytes), human_bytes(0)]);
     }
     table
 }
@@ -204,14 +229,30 @@ fn write_json(
     speeds: &Speeds,
 ) -> io::Result<()> {
     let ledger = plan.ledger.iter().map(|line| {
-        json!({ "what": line.what, "bytes": line.bytes, "holder": line.holder.name(), "reason": line.reason })
+        json!({
+            "what": line.what,
+            "bytes": line.bytes,
+            "holder": line.holder.name(),
+            "device": line.device,
+            "reason": line.reason,
+        })
     });
     let matrices = plan.matrices.iter().map(|matrix| {
         json!({
             "name": matrix.weights.name,
             "bytes": matrix.weights.bytes,
             "placement": matrix.placement.name(),
+            "device": matrix.device,
             "resident_bytes": matrix.resident_bytes(),
+        })
+    });
+    let devices = plan.devices.iter().map(|device| {
+        json!({
+            "description": device.description,
+            "budget_bytes": device.budget_bytes,
+            "total_bytes": plan.device_bytes(device.number),
+            "n_mixers": device.n_mixers,
+            "n_networks": device.n_networks,
         })
     });
     let value = json!({
@@ -225,6 +266,7 @@ fn write_json(
         "resident_bytes": plan.resident_bytes(),
         "streamed_bytes": plan.streamed_bytes(),
         "slots": plan.stream.map(|stream| json!({ "n": stream.n_slots, "chunk_bytes": stream.chunk_bytes })),
+        "devices": devices.collect::<Vec<_>>(),
         "prediction": speeds.json(),
         "ledger": ledger.collect::<Vec<_>>(),
         "matrices": matrices.collect::<Vec<_>>(),

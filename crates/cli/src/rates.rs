@@ -44,6 +44,10 @@ pub(crate) struct MachineRates {
 impl MachineRates {
     /// The rates that a plan's speeds are predicted from, if all that it needs are known.
     pub(crate) fn for_plan(&self, plan: &MemoryPlan) -> Option<Rates> {
+        // What a GPU does in a second is not measured yet.
+        if !plan.devices.is_empty() {
+            return None;
+        }
         let disk_bytes = if plan.stream.is_some() { self.disk_bytes? } else { f64::INFINITY };
         Some(Rates {
             disk_bytes,

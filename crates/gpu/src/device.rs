@@ -116,6 +116,27 @@ impl AdapterReport {
         }
     }
 
+    /// What it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self.device_type {
+            DeviceType::DiscreteGpu => "card",
+            DeviceType::IntegratedGpu => "integrated",
+            DeviceType::VirtualGpu => "virtual",
+            DeviceType::Cpu => "software",
+            DeviceType::Other => "other",
+        }
+    }
+
+    /// Whether it is a program on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.device_type == DeviceType::Cpu
+    }
+
+    /// Whether its memory is not main memory.
+    pub fn has_own_memory(&self) -> bool {
+        matches!(self.device_type, DeviceType::DiscreteGpu | DeviceType::VirtualGpu)
+    }
+
     /// How likely it is to be the fastest: the lowest is.
     fn rank(&self) -> u8 {
         match self.device_type {
@@ -130,8 +151,8 @@ impl AdapterReport {
 
 impl fmt::Display for AdapterReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, name, device_type, backend, driver, .. } = self;
-        write!(f, "{index}: {name} ({device_type:?}, {backend:?}, {})", driver.trim())
+        let Self { index, name, backend, driver, .. } = self;
+        write!(f, "{index}: {name} ({}, {backend:?}, {})", self.kind(), driver.trim())
     }
 }
 

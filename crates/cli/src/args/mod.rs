@@ -13,7 +13,9 @@ use metallic_gguf::MAX_ALIGNMENT;
 
 pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
-pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
+pub(crate) use self::shared::{
+    AnswerArgs, ComputeArgs, DeviceName, EngineArgs, GpuLayers, Load, Reasoning, SessionArgs,
+};
 pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
@@ -94,6 +96,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show where memory would go, and what would be swapped in
     Plan(PlanArgs),
+    /// List the GPUs that this machine has
+    Devices(DevicesArgs),
     /// Write a model anew with its tensors at multiples of a disk's block
     Align(AlignArgs),
     /// Download a model to the local store
@@ -341,6 +345,19 @@ pub(crate) struct RateArgs {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| (1e-6..=1e9).contains(rate));
     rate.ok_or_else(|| "it must be a number from 0.000001 to 1000000000".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A device's number or a part of its name goes to --device. CAN lists what its kernels could use beyond what all have.
+
+Examples:
+  metallic devices
+  metallic run --device 0 --vram 4GiB -m model.gguf \"Hello\"")]
+pub(crate) struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ impl Cli {
                 Self::command().error(ErrorKind::UnknownArgument, format!("there is no {flag}: {instead}"))
             );
         }
+        let args = &spelled_out(args);
         let command = with_values_as_they_are(Self::command()).args_override_self(true);
         let matches = command.clone().try_get_matches_from(args);
         Self::from_arg_matches(&matches.map_err(|error| without_idle_tip(error, command, args))?)
@@ -25,12 +26,20 @@ impl Cli {
 }
 
 /// Flags of llama.cpp's that would be read as several short ones, and what to use instead.
-const HABITS: [(&str, &str); 4] = [
+const HABITS: [(&str, &str); 3] = [
     ("-hf", "hf:OWNER/REPO[:QUANT] is a MODEL"),
     ("-hfr", "hf:OWNER/REPO[:QUANT] is a MODEL"),
     ("-cnv", "`metallic chat` is the conversation"),
-    ("-ngl", "it computes on the CPU only"),
 ];
+
+/// `-ngl`, which people know, is written with one dash and would be read as three flags.
+fn spelled_out(args: &[OsString]) -> Vec<OsString> {
+    let n_flags = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+    let spelled = |(i, arg): (usize, &OsString)| {
+        if i < n_flags && arg == "-ngl" { "--gpu-layers".into() } else { arg.clone() }
+    };
+    args.iter().enumerate().map(spelled).collect()
+}
 
 /// A flag of another program's that is no value of the flag before it.
 fn habit(args: &[OsString]) -> Option<(&'static str, &'static str)> {

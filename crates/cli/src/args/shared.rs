@@ -1,7 +1,9 @@
 //! The flags that several commands have.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::num::IntErrorKind;
+use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -96,15 +98,90 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "POLICY", value_parser = expert_policy(), default_value_t)]
     pub(crate) expert_policy: ExpertPolicy,
 
+    /// What computes: cpu, a GPU by a part of its name or its number in `metallic devices`, or auto for the best GPU there
+    /// is [default: auto where --vram or --gpu-layers is given, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceName>,
+
+    /// Memory of the GPU that may be taken; layers that there is no room for stay on the CPU [default: all that it has but
+    /// 512MiB]
+    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
+    pub(crate) vram: Option<u64>,
+
+    /// Layers that the GPU computes, the last ones: a number, all, or auto for as many as --vram has room for
+    #[arg(long, visible_alias = "ngl", alias = "n-gpu-layers", value_name = "N", default_value = "auto")]
+    pub(crate) gpu_layers: GpuLayers,
+
+    /// Experts of all layers stay on the CPU
+    #[arg(long)]
+    pub(crate) cpu_moe: bool,
+
+    /// Experts of so many first layers stay on the CPU
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) n_cpu_moe: u32,
+
     /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
     #[arg(long)]
     pub(crate) mlock: bool,
 }
 
 impl ComputeArgs {
+    /// What computes.
+    pub(crate) fn device(&self) -> DeviceName {
+        let asks = self.vram.is_some() || self.gpu_layers != GpuLayers::Auto;
+        self.device.clone().unwrap_or(if asks { DeviceName::Auto } else { DeviceName::Cpu })
+    }
+
     /// The instruction set of the kernels.
     pub(crate) fn isa(&self) -> Isa {
         self.isa.unwrap_or_else(Isa::best)
+    }
+}
+
+/// What computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceName {
+    Cpu,
+    Auto,
+    /// The GPU of this number.
+    Index(usize),
+    /// The GPU that has this in its name.
+    Name(String),
+}
+
+impl FromStr for DeviceName {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "cpu" => DeviceName::Cpu,
+            "auto" => DeviceName::Auto,
+            text => text.parse().map_or_else(|_| DeviceName::Name(text.to_owned()), DeviceName::Index),
+        })
+    }
+}
+
+/// Which layers a GPU computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GpuLayers {
+    /// As many as fit.
+    Auto,
+    All,
+    /// So many of the last ones.
+    Last(u32),
+}
+
+impl FromStr for GpuLayers {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "auto" => Ok(GpuLayers::Auto),
+            "all" => Ok(GpuLayers::All),
+            // llama.cpp's way to say all.
+            "-1" => Ok(GpuLayers::All),
+            text => text.parse().map(GpuLayers::Last).map_err(|_| "it must be a number, all or auto"),
+        }
     }
 }
 

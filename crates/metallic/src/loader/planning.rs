@@ -45,7 +45,7 @@ impl GgufLoader<'_> {
                 return Ok(StageNeeds { parts, weights, backend, device: None });
             };
             let place = &self.others[other].backend;
-            let device = place.memory().map(|_| other);
+            let device = place.memory().map(|memory| (other, place.description(), memory.limit_bytes()));
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
         };
         (0..=self.others.len()).map(needs).collect()

@@ -16,6 +16,8 @@ use crate::plan::COPIES;
 
 /// A backend whose type does not matter any more.
 pub(super) trait Place: Send {
+    /// See [`Backend::description`].
+    fn description(&self) -> String;
     /// See [`Backend::memory`].
     fn memory(&self) -> Option<&Tier>;
     /// See [`Backend::bytes`].
@@ -25,6 +27,10 @@ pub(super) trait Place: Send {
 }
 
 impl<B: Backend + 'static> Place for B {
+    fn description(&self) -> String {
+        Backend::description(self)
+    }
+
     fn memory(&self) -> Option<&Tier> {
         Backend::memory(self)
     }

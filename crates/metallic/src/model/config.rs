@@ -68,7 +68,8 @@ impl ModelConfig {
             let shared = ffn.experts.as_ref().and_then(|experts| experts.shared);
             ffn.n_ff.max(shared.map_or(0, |shared| shared.n_ff))
         });
-        mixers.chain(networks).fold(self.n_embd, usize::max)
+        let of_hidden = parts.first().map_or(0, |_| self.n_embd);
+        mixers.chain(networks).fold(of_hidden, usize::max)
     }
 
     /// What the experts of some of the parts ask for: of those that have the most of each; `None` where none has any.

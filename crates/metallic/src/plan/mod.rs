@@ -21,7 +21,7 @@ use crate::model::census::{Usage, WeightMatrix};
 use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
-use crate::model::part::{Parts, segments};
+use crate::model::part::{Parts, mixer_of, network_of, segments};
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 use crate::model::weights::MatrixRole;
 
@@ -153,8 +153,27 @@ pub struct MemoryPlan {
     pub stream: Option<StreamPlan>,
     /// What a prompt takes beside the weights, for predictions.
     pub prompt: PromptWork,
+    /// The devices that compute parts, beside the CPU.
+    pub devices: Vec<DevicePlan>,
     /// The stage of each part: 0 is the CPU.
     pub(crate) stage_of: Vec<usize>,
+}
+
+/// What a device computes, in its own memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePlan {
+    /// Its number.
+    pub number: usize,
+    /// What it is.
+    pub description: String,
+    /// Bytes of its memory that may be taken.
+    pub budget_bytes: u64,
+    /// Layers of the model.
+    pub n_layers: usize,
+    /// Of how many it computes the mixer.
+    pub n_mixers: usize,
+    /// And of how many the network.
+    pub n_networks: usize,
 }
 
 /// What the plan needs to know of a stage: parts of the model on one backend.
@@ -163,8 +182,8 @@ pub(crate) struct StageNeeds {
     pub(crate) parts: Parts,
     pub(crate) weights: WeightBytes,
     pub(crate) backend: BackendBytes,
-    /// The number of the device, where its memory is not main memory.
-    pub(crate) device: Option<usize>,
+    /// The device, where its memory is not main memory: its number, what it is, and bytes that may be taken.
+    pub(crate) device: Option<(usize, String, u64)>,
 }
 
 /// What it needs to know of the weights.
@@ -221,7 +240,7 @@ impl MemoryPlan {
                 of(&stage.weights).iter().map(|weights| MatrixPlan {
                     weights: weights.clone(),
                     placement: Placement::Resident,
-                    device: stage.device,
+                    device: stage.device.as_ref().map(|device| device.0),
                     cache: None,
                 })
             })
@@ -229,7 +248,15 @@ impl MemoryPlan {
         let matrices = matrices(|weights| &weights.matrices).chain(matrices(|weights| &weights.copied));
         let (matrices, prompt) = (matrices.collect(), PromptWork::new(config, n_ctx));
         let segments = segments(&stage_of);
-        let mut plan = Self { request, ledger: Vec::new(), matrices, stream: None, prompt, stage_of };
+        let mut plan = Self {
+            request,
+            ledger: Vec::new(),
+            matrices,
+            stream: None,
+            prompt,
+            devices: Vec::new(),
+            stage_of,
+        };
 
         for stage in stages {
             plan.charge_stage(config, stage)?;
@@ -290,7 +317,15 @@ impl MemoryPlan {
             let total = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
             self.charge("weights", total, Loading, "matrices, as they lie in the file");
         }
-        self.ledger[n_lines..].iter_mut().for_each(|line| line.device = *device);
+        if let Some((number, description, budget_bytes)) = device.clone() {
+            self.ledger[n_lines..].iter_mut().for_each(|line| line.device = Some(number));
+            let n_layers = config.layers.len();
+            let count =
+                |part: fn(usize) -> usize| (0..n_layers).filter(|layer| parts.has(part(*layer))).count();
+            let (n_mixers, n_networks) = (count(mixer_of), count(network_of));
+            let plan = DevicePlan { number, description, budget_bytes, n_layers, n_mixers, n_networks };
+            self.devices.push(plan);
+        }
         let n_logits = if parts.has_head() { config.n_vocab as u64 } else { 0 };
         self.charge(LOGITS_OF_A_ROW, n_logits * 4, Loading, "where a sampler takes them");
         self.charge("stacks", backend.stacks, Program, "of the threads that compute");
@@ -308,7 +343,8 @@ impl MemoryPlan {
         let total: u64 = in_memory.clone().map(bytes).sum();
         let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
         let fits = |bytes: u64| fixed.saturating_add(bytes) <= budget;
-        self.request.in_slab &= fits(files.all);
+        // A copy of what a device has would be read for nothing.
+        self.request.in_slab &= self.devices.is_empty() && fits(files.all);
         if self.request.in_slab {
             self.charge("model files", files.all, Holder::Loading, "read into memory");
             return Ok(());

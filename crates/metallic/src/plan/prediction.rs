@@ -289,7 +289,15 @@ mod tests {
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });
-        MemoryPlan { request, ledger: Vec::new(), matrices, stream, prompt, stage_of: Vec::new() }
+        MemoryPlan {
+            request,
+            ledger: Vec::new(),
+            matrices,
+            stream,
+            prompt,
+            devices: Vec::new(),
+            stage_of: Vec::new(),
+        }
     }
 
     fn close(found: f64, expected: f64) {

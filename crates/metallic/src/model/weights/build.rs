@@ -52,7 +52,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
             _ => None,
         };
         let head = parts.has_head().then(|| self.head(table.filter(|_| tied))).transpose()?;
-        let rope_factors = self.rope_factors()?;
+        let rope_factors = self.rope_factors(parts)?;
         let layers = config.layers.iter().enumerate().map(|(i, layer)| self.layer(i, layer, parts));
         Ok(Weights { embedding, rope_factors, layers: layers.collect::<Result<_>>()?, head })
     }
@@ -79,8 +79,8 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         Ok(HeadWeights { norm: self.norm(self.config.output_norm)?, output })
     }
 
-    fn rope_factors(&mut self) -> Result<RopeFactors<Vector<S>>> {
-        let mut attention = self.config.layers.iter().filter_map(|layer| layer.mixer.attention());
+    fn rope_factors(&mut self, parts: &Parts) -> Result<RopeFactors<Vector<S>>> {
+        let mut attention = self.config.mixers(parts).filter_map(|mixer| mixer.attention());
         let Some(rope) = attention.find_map(|attention| attention.rope.as_ref()) else {
             return Ok(RopeFactors::None);
         };

@@ -1,0 +1,146 @@
+//! The GPU that is to compute, if one is.
+
+use std::io::{self, Write};
+
+use metallic::GgufLoader;
+use metallic::memory::Tier;
+use metallic::plan::Offload;
+use metallic_gpu::{AdapterReport, Choice, Device, Gpu};
+use serde_json::json;
+
+use crate::args::{ComputeArgs, DeviceName, DevicesArgs, GpuLayers};
+use crate::failure::{Failure, Kind, Result, one_line};
+use crate::table::{Align, Table};
+use crate::terminal::{Style, Terminal, human_bytes};
+
+/// Of a card's memory this is left to others: its driver, a desktop, and what of blocks no buffer fills.
+const RESERVED_BYTES: u64 = 512 << 20;
+
+/// Has the loader use the GPU that the arguments name.
+pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
+    let Some(device) = open(args)? else { return Ok(loader) };
+    let report = device.report();
+    let vram = match args.vram {
+        Some(bytes) => bytes,
+        None => all_but_reserved(report)?,
+    };
+    let offload = Offload {
+        n_layers: match args.gpu_layers {
+            GpuLayers::Auto => None,
+            GpuLayers::All => Some(usize::MAX),
+            GpuLayers::Last(n) => Some(n as usize),
+        },
+        n_cpu_moe: if args.cpu_moe { usize::MAX } else { args.n_cpu_moe as usize },
+    };
+    let name = report.to_string();
+    let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
+    Ok(loader.offload(gpu.map_err(|error| failure(format!("can't use {name}"), error))?, offload))
+}
+
+/// The device, unless the CPU is to compute alone. Without a name it is any but a software driver, which a CPU is faster
+/// without; that there is none is told.
+fn open(args: &ComputeArgs) -> Result<Option<Device>> {
+    let opened = match args.device() {
+        _ if args.gpu_layers == GpuLayers::Last(0) => return Ok(None),
+        DeviceName::Cpu => return Ok(None),
+        DeviceName::Auto => {
+            let is_hardware = |report: &AdapterReport| !report.is_software();
+            if !metallic_gpu::adapters().iter().any(is_hardware) {
+                tracing::warn!("no GPU was found: the CPU computes (--device names a software driver)");
+                return Ok(None);
+            }
+            Device::open(Choice::Best)
+        }
+        DeviceName::Index(index) => Device::open(Choice::Index(index)),
+        DeviceName::Name(name) => Device::open(Choice::Name(&name)),
+    };
+    opened.map(Some).map_err(|error| failure("can't use a GPU".to_owned(), error))
+}
+
+/// A device's memory but for what others need. Where it shares main memory there is no such bound.
+fn all_but_reserved(report: &AdapterReport) -> Result<u64> {
+    match report.memory_bytes {
+        Some(bytes) if report.has_own_memory() => Ok(bytes.saturating_sub(RESERVED_BYTES)),
+        _ => Err(Failure::new(Kind::Usage, format!("how much memory of {report} may be used is not known"))
+            .advice("say how much with --vram")),
+    }
+}
+
+fn failure(what: String, error: metallic_gpu::Error) -> Failure {
+    let advice = match error {
+        metallic_gpu::Error::NotOne { .. } | metallic_gpu::Error::NoAdapter { .. } => {
+            "`metallic devices` lists them"
+        }
+        metallic_gpu::Error::Refused(_) => "allow more with --vram",
+        _ => "compute without it: --device cpu",
+    };
+    Failure::new(Kind::General, what).because(error).advice(advice)
+}
+
+/// Lists the devices.
+pub(crate) fn run(args: &DevicesArgs, terminal: &Terminal) -> Result<()> {
+    let adapters = metallic_gpu::adapters();
+    let mut out = io::stdout().lock();
+    if args.json {
+        let adapters: Vec<_> = adapters.iter().map(as_json).collect();
+        let written = serde_json::to_writer_pretty(&mut out, &adapters).map_err(io::Error::from);
+        return written.and_then(|()| writeln!(out)).map_err(Failure::output);
+    }
+    if adapters.is_empty() {
+        terminal.note(format_args!(
+            "no GPU was found: no driver is installed, or it shows none; see docs/gpu.md"
+        ));
+        return Ok(());
+    }
+    let mut table = Table::new([
+        ("INDEX", Align::Right),
+        ("NAME", Align::Left),
+        ("TYPE", Align::Left),
+        ("MEMORY", Align::Right),
+        ("SUBGROUPS", Align::Right),
+        ("CAN", Align::Left),
+        ("DRIVER", Align::Left),
+    ]);
+    for report in &adapters {
+        let [least, most] = report.subgroup_sizes;
+        table.push([
+            report.index.to_string(),
+            one_line(&report.name),
+            report.kind().to_owned(),
+            report.memory_bytes.map_or("unknown".to_owned(), human_bytes),
+            if least == most { least.to_string() } else { format!("{least} to {most}") },
+            abilities(report).join(", "),
+            format!("{:?}, {}", report.backend, one_line(report.driver.trim())),
+        ]);
+    }
+    table.write(&mut out, |line| terminal.paint(Style::Bold, line)).map_err(Failure::output)
+}
+
+/// What kernels could use beside what all devices have.
+fn abilities(report: &AdapterReport) -> Vec<&'static str> {
+    let features = report.features;
+    let all = [
+        (features.subgroup, "subgroups"),
+        (features.f16, "f16"),
+        (features.cooperative_matrix, "matrices"),
+        (features.mappable_buffers, "mapped buffers"),
+    ];
+    all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()
+}
+
+fn as_json(report: &AdapterReport) -> serde_json::Value {
+    json!({
+        "index": report.index,
+        "name": report.name,
+        "type": report.kind(),
+        "backend": format!("{:?}", report.backend).to_lowercase(),
+        "driver": report.driver.trim(),
+        "memory_bytes": report.memory_bytes,
+        "shares_main_memory": !report.has_own_memory(),
+        "max_binding_bytes": report.max_binding_bytes,
+        "max_buffer_bytes": report.max_buffer_bytes,
+        "workgroup_bytes": report.workgroup_bytes,
+        "subgroup_sizes": report.subgroup_sizes,
+        "can": abilities(report),
+    })
+}

@@ -28,8 +28,8 @@ pub enum Isa {
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx512,
-    /// AVX-512, and tiles of bfloat16 (AMX: Sapphire Rapids and onwards) for the products of many tokens. Not the default until
-    /// it has been measured: see [`Isa::best`].
+    /// AVX-512 with bfloat16, and tiles of it (AMX: Sapphire Rapids and onwards) for the products of many tokens. Not the default
+    /// until it has been measured: see [`Isa::best`].
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Amx,
@@ -67,7 +67,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, has_avx512),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Amx, has_avx512 && may_use_tiles()),
+            (Isa::Amx, has_avx512 && is_x86_feature_detected!("avx512bf16") && may_use_tiles()),
             #[cfg(target_arch = "aarch64")]
             (Isa::Neon, is_aarch64_feature_detected!("dotprod")),
             #[cfg(target_arch = "aarch64")]

@@ -48,7 +48,7 @@ fn multiply_tiles(
     tiles.multiply(panels, tile, out);
 }
 
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 fn expand_from_quants<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut [Bf16Panel]) {
     let per_block = const { B::TYPE.block_len() / Q8_LEN };
     let mut quants = [PanelBlock::ZERO; 8];
@@ -59,7 +59,7 @@ fn expand_from_quants<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut 
     });
 }
 
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 fn expand_from_floats<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [Bf16Panel]) {
     let mut floats = FloatPanel::ZERO;
     for_each_block::<B, _>(rows, row_bytes, panel, 1, |blocks, panel| {
@@ -71,7 +71,7 @@ fn expand_from_floats<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut 
 impl Bf16Panel {
     /// From quants plus 128 with their scales and minima.
     #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
     fn set_quants<B: QuantBlock>(&mut self, quants: &PanelBlock) {
         for (j, (four, pairs)) in quants.quants.iter().zip(self.0.as_chunks_mut::<2>().0).enumerate() {
             let half = if B::HALVES { j / 4 } else { 0 };
@@ -91,7 +91,7 @@ impl Bf16Panel {
     }
 
     #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
     fn set_floats(&mut self, floats: &FloatPanel) {
         for (two, pairs) in floats.0.as_chunks::<2>().0.iter().zip(&mut self.0) {
             store(pairs, pair(load(&two[0]), load(&two[1])));
@@ -99,13 +99,24 @@ impl Bf16Panel {
     }
 }
 
-/// Two floats of each row as bfloat16, rounded to the nearest: the first in the lower 16 bits.
+/// Two floats of each row as bfloat16, rounded to the nearest: the first in the lower 16 bits. What is no number stays none.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
 fn pair(first: __m512, second: __m512) -> __m512i {
-    let rounded = |x| _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
-    let second = _mm512_and_si512(rounded(second), _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-    _mm512_or_si512(_mm512_srli_epi32::<16>(rounded(first)), second)
+    const TURNS: [u16; 32] = {
+        let mut turns = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            turns[i] = (i as u16 % 2) * 16 + i as u16 / 2;
+            i += 1;
+        }
+        turns
+    };
+    // The instruction puts all of the first below all of the second.
+    // SAFETY: both are 64 bytes, of which every bit pattern is valid.
+    let both: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) };
+    // SAFETY: reads the 64 bytes of the constant, at any alignment.
+    _mm512_permutexvar_epi16(unsafe { _mm512_loadu_si512(TURNS.as_ptr().cast()) }, both)
 }
 
 #[inline]

@@ -97,9 +97,14 @@ fn error(
     squares / power
 }
 
+/// Whether this CPU has what makes panels: all that `Isa::Amx` proves but the tiles.
+fn has_bf16() -> bool {
+    Isa::available().contains(&Isa::Avx512) && is_x86_feature_detected!("avx512bf16")
+}
+
 /// Every type that has tiles on a CPU with AMX, by its name.
 fn each_type(check: impl Fn(GgmlType, &Functions<Bf16>)) {
-    if !Isa::available().contains(&Isa::Avx512) {
+    if !has_bf16() {
         return;
     }
     let mut n = 0;
@@ -119,6 +124,25 @@ fn products_in_bfloat16_are_more_exact_than_in_8_bits() {
     each_type(|ggml_type, functions| {
         let error = error(ggml_type, functions, multiply);
         assert!(error < 1e-5, "{ggml_type}: {error:e}");
+    });
+}
+
+/// A scale that is no number, whichever it is, must not become weights that are numbers.
+#[test]
+fn weights_that_are_no_numbers_stay_none() {
+    each_type(|ggml_type, functions| {
+        if ggml_type != GgmlType::Q8_0 {
+            return;
+        }
+        for scale in [0x7e00_u16, 0x7fff, 0xfc01, 0xffff] {
+            let mut row = vec![1; ggml_type.block_bytes()];
+            row[..2].copy_from_slice(&scale.to_le_bytes());
+            let mut lines = vec![Line::ZERO; Bf16Panel::LINES];
+            let panel: &mut [Bf16Panel] = cast_mut(&mut lines);
+            (functions.expand)(&row, row.len(), panel);
+            let weights = panel[0].0.as_flattened().as_flattened();
+            assert!(weights.iter().all(|&w| half::bf16::from_bits(w).is_nan()), "{scale:x}");
+        }
     });
 }
 

@@ -192,7 +192,7 @@ impl Layer {
 fn products_are_their_definition_whatever_the_threads_and_chunks() {
     let mut random = Random(4);
     let pools = [1, 2, 3].map(|n_threads| ThreadPool::new(n_threads).unwrap());
-    for isa in exact_isas() {
+    for isa in Isa::available() {
         for (ggml_type, row_len) in GgmlType::ALL.iter().flat_map(|&t| [(t, 256), (t, 1280)]) {
             let types = [ggml_type, ggml_type, GgmlType::F32];
             let layer = Layer::new(types.map(|t| ops(t, isa)), row_len, &mut random);
@@ -205,6 +205,9 @@ fn products_are_their_definition_whatever_the_threads_and_chunks() {
                 for pool in &pools[1..] {
                     let n = pool.n_threads();
                     assert!(layer.run(pool, isa, x, tokens) == out, "{ggml_type} {isa} {tokens:?} {n}");
+                }
+                if !exact_isas().any(|exact| exact == isa) {
+                    continue;
                 }
                 for (i, out) in out.iter().enumerate() {
                     let matrix = Matrix::new(layer.ops[i], row_len, &layer.rows[i]);

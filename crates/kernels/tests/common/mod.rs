@@ -52,8 +52,8 @@ pub(crate) fn is_sane(ops: &QuantOps, row: &[u8]) -> bool {
     weights.iter().all(|w| w.abs() < 1e20)
 }
 
-/// The instruction sets whose products take activations in 8 bits, and floats as they are. Those of AMX are tested beside its
-/// kernels.
+/// The instruction sets whose products take activations in 8 bits, and floats as they are: all but AMX, which takes both as
+/// bfloat16.
 pub(crate) fn exact_isas() -> impl Iterator<Item = Isa> {
     Isa::available().into_iter().filter(|isa| isa.name() != "amx")
 }

@@ -37,7 +37,7 @@ mod work;
 
 pub(crate) use column::{Column, Rows, expand_each, five_bits, four, nibbles};
 pub(crate) use numbers::{FloatPanel, Line, PanelBlock};
-use numbers::{Floats, Numbers, Quants, TileBlock};
+use numbers::{Floats, Numbers, Quants};
 pub(crate) use work::{Call, n_lines};
 
 use crate::block::{FloatBlock, QuantBlock};
@@ -66,18 +66,41 @@ pub(crate) struct Functions<N: Numbers> {
     /// Expands up to [`ROWS`] rows: `(rows, row_bytes, panel)`. What the panel holds for rows that
     /// are missing has no meaning.
     expand: fn(&[u8], usize, &mut [N::Panel]),
-    /// Multiplies panels, one after another and as many as products, for the first `n` tokens of a tile:
-    /// `(unit, panels, tile, n, out)`.
+    /// Multiplies a [`Group`]: `(unit, group, out)`, where `out` has the products of each tile, as many as panels.
     multiply: Multiply<N>,
 }
 
-type Multiply<N> =
-    fn(&<N as Numbers>::Unit, &[<N as Numbers>::Panel], &[<N as Numbers>::Tile], usize, &mut [Product]);
+type Multiply<N> = fn(&<N as Numbers>::Unit, Group<'_, N>, &mut [Products]);
+
+/// What is multiplied at once: some blocks of panels and of tiles.
+pub(crate) struct Group<'a, N: Numbers> {
+    /// Blocks of each panel and of each tile.
+    n_blocks: usize,
+    /// Up to [`PANELS`], one after another.
+    panels: &'a [N::Panel],
+    /// Up to [`Numbers::TILES`], one after another.
+    tiles: &'a [N::Tile],
+    /// Tokens that the tiles have.
+    n_tokens: usize,
+}
+
+/// The products of a tile with panels that are multiplied together.
+type Products = [Product; PANELS];
 
 /// Panels that are multiplied together at most. Where registers are many, a load of activations serves two.
 const PANELS: usize = 2;
 
-/// [`Functions::multiply`] from the product of one panel.
+/// Tiles that are multiplied together at most. Where a unit loads both sides of a product, a load of weights serves two.
+const TILES: usize = 2;
+
+impl<N: Numbers> Group<'_, N> {
+    /// The products of its panels, for kinds of numbers of which one tile is multiplied at a time.
+    fn of_one_tile<'a>(&self, out: &'a mut [Products]) -> &'a mut [Product] {
+        &mut out[0][..self.panels.len() / self.n_blocks]
+    }
+}
+
+/// Multiplies one panel after another.
 #[inline(always)]
 fn one_by_one<P, T>(
     panels: &[P],
@@ -96,12 +119,7 @@ trait RegisterTile {
     ///
     /// # Safety
     /// This CPU has the instruction set.
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(
-        panels: &[PanelBlock],
-        tile: &[TileBlock],
-        n: usize,
-        out: &mut [Product],
-    );
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Products]);
 
     /// The one for blocks of type `B`.
     ///
@@ -111,13 +129,13 @@ trait RegisterTile {
         // SAFETY (of all the calls): the caller's.
         match (B::HALVES, B::MINS) {
             // SAFETY: as above.
-            (false, false) => |(), w, x, n, out| unsafe { Self::multiply::<false, false>(w, x, n, out) },
+            (false, false) => |(), group, out| unsafe { Self::multiply::<false, false>(group, out) },
             // SAFETY: as above.
-            (false, true) => |(), w, x, n, out| unsafe { Self::multiply::<false, true>(w, x, n, out) },
+            (false, true) => |(), group, out| unsafe { Self::multiply::<false, true>(group, out) },
             // SAFETY: as above.
-            (true, false) => |(), w, x, n, out| unsafe { Self::multiply::<true, false>(w, x, n, out) },
+            (true, false) => |(), group, out| unsafe { Self::multiply::<true, false>(group, out) },
             // SAFETY: as above.
-            (true, true) => |(), w, x, n, out| unsafe { Self::multiply::<true, true>(w, x, n, out) },
+            (true, true) => |(), group, out| unsafe { Self::multiply::<true, true>(group, out) },
         }
     }
 }

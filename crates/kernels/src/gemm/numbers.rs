@@ -54,6 +54,8 @@ pub(crate) trait Numbers: Copy + Sized {
 
     /// Tokens whose tiles are made together: so many meet a panel before it is expanded again.
     const MAX_TOKENS: usize;
+    /// Tiles that are multiplied together, up to [`TILES`](super::TILES).
+    const TILES: usize;
     /// What a tile is made from.
     const FORMS: Forms;
     /// Which it is.
@@ -135,6 +137,7 @@ impl Numbers for Quants {
     type Tile = TileBlock;
 
     const MAX_TOKENS: usize = usize::MAX;
+    const TILES: usize = 1;
     const FORMS: Forms = Forms { blocks: true, groups: false };
     const KIND: Kind = Kind::Quants;
     type Unit = ();
@@ -157,6 +160,7 @@ impl Numbers for Floats {
     /// Floats take twice the room of quants and their sums. With so many tokens, expanding again for the next
     /// ones costs 3 % of the time, and the tiles of 512 tokens' quants have room for them.
     const MAX_TOKENS: usize = 240;
+    const TILES: usize = 1;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Floats;
     type Unit = ();
@@ -215,6 +219,7 @@ impl Numbers for Bf16 {
     type Tile = Bf16Tile;
 
     const MAX_TOKENS: usize = usize::MAX;
+    const TILES: usize = super::TILES;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Bf16;
     type Unit = super::amx::tiles::Tiles;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::numbers::{Block, Kind, cast_mut};
-use super::{Floats, Functions, Line, Numbers, PANELS, Quants, ROWS, TOKENS};
+use super::{Floats, Functions, Group, Line, Numbers, PANELS, Products, Quants, ROWS, TILES, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::isa::Isa;
 use crate::matmul::{Input, MatmulJob, WorkerBuf};
@@ -162,27 +162,41 @@ impl Call<'_> {
             let end = (start + ROWS).min(rows.end);
             (functions.expand)(job.rows(start..end), job.row_bytes(), panel);
         }
-        let mut products = [[[0.0; ROWS]; TOKENS]; PANELS];
+        let mut sums = [[[[0.0; ROWS]; TOKENS]; PANELS]; TILES];
         let panels = &panels[..starts.len() * self.n_blocks];
-        for (first, tile) in tokens.clone().step_by(TOKENS).zip(tiles.chunks_exact(self.n_blocks)) {
-            let n = TOKENS.min(tokens.end - first);
+        let groups = tokens.clone().step_by(TOKENS * N::TILES);
+        for (first, tiles) in groups.zip(tiles.chunks(N::TILES * self.n_blocks)) {
+            let tokens = first..tokens.end.min(first + TOKENS * N::TILES);
             for (i, panels) in panels.chunks(PANELS * self.n_blocks).enumerate() {
-                let products = &mut products[..panels.len() / self.n_blocks];
-                let starts = starts.clone().skip(i * PANELS).take(PANELS);
-                starts.clone().for_each(|start| job.prefetch_tile(first..first + n, start));
-                (functions.multiply)(unit, panels, tile, n, products);
-                for (start, product) in starts.zip(products) {
-                    let end = (start + ROWS).min(rows.end);
-                    if end - start == ROWS {
-                        // SAFETY: the caller's: nobody else has these rows.
-                        unsafe { job.store_tile(first, start, &mut product[..n]) };
-                        continue;
-                    }
-                    for (token, results) in product.iter_mut().enumerate().take(n) {
-                        // SAFETY: as above.
-                        unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
-                    }
-                }
+                let first_row = rows.start + i * PANELS * ROWS;
+                let rows = first_row..rows.end.min(first_row + PANELS * ROWS);
+                rows.clone().step_by(ROWS).for_each(|start| job.prefetch_tile(tokens.clone(), start));
+                let group = Group { n_blocks: self.n_blocks, panels, tiles, n_tokens: tokens.len() };
+                (functions.multiply)(unit, group, &mut sums[..tokens.len().div_ceil(TOKENS)]);
+                // SAFETY: the caller's: nobody else has these rows.
+                unsafe { store(job, rows, tokens.clone(), &mut sums) };
+            }
+        }
+    }
+}
+
+/// Stores the products of up to [`PANELS`] panels and of some tiles, which are lost in `products`.
+///
+/// # Safety
+/// No other call at the same time may have any of `rows` of the same job.
+unsafe fn store(job: &MatmulJob<'_>, rows: Range<usize>, tokens: Range<usize>, products: &mut [Products]) {
+    for (first, products) in tokens.clone().step_by(TOKENS).zip(products) {
+        let n = TOKENS.min(tokens.end - first);
+        for (start, product) in rows.clone().step_by(ROWS).zip(products) {
+            let end = rows.end.min(start + ROWS);
+            if end - start == ROWS {
+                // SAFETY: the caller's.
+                unsafe { job.store_tile(first, start, &mut product[..n]) };
+                continue;
+            }
+            for (token, results) in product.iter_mut().enumerate().take(n) {
+                // SAFETY: as above.
+                unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
             }
         }
     }

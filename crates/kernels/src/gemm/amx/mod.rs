@@ -11,9 +11,9 @@ pub(super) mod tiles;
 
 use std::arch::x86_64::*;
 
+use super::Functions;
 use super::avx512::{expand_floats, expand_quants};
 use super::numbers::{Bf16, Bf16Panel, FloatPanel, PanelBlock};
-use super::{Functions, Product};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 use crate::gemm::column::for_each_block;
@@ -24,7 +24,7 @@ pub(super) fn quants<B: QuantBlock>() -> Functions<Bf16> {
     Functions {
         // SAFETY: only `Gemm::of` asks, whose `Isa::Amx` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_from_quants::<B>(rows, row_bytes, panel) },
-        multiply: multiply_tiles,
+        multiply: Tiles::multiply,
     }
 }
 
@@ -33,19 +33,8 @@ pub(super) fn floats<B: FloatBlock>() -> Functions<Bf16> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Amx` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_from_floats::<B>(rows, row_bytes, panel) },
-        multiply: multiply_tiles,
+        multiply: Tiles::multiply,
     }
-}
-
-/// All 16 tokens of a tile, whether they are there or not: a product takes as long for fewer.
-fn multiply_tiles(
-    tiles: &Tiles,
-    panels: &[Bf16Panel],
-    tile: &[super::numbers::Bf16Tile],
-    _n: usize,
-    out: &mut [Product],
-) {
-    tiles.multiply(panels, tile, out);
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]

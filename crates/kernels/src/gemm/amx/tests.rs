@@ -3,7 +3,7 @@
 use metallic_gguf::GgmlType;
 
 use super::super::numbers::{Bf16, Bf16Tile, Block as _, Numbers};
-use super::super::{Gemm, Line, TOKENS, numbers::cast_mut};
+use super::super::{Gemm, Group, Line, PANELS, Product, Products, TILES, TOKENS, numbers::cast_mut};
 use super::*;
 use crate::gemm::{Functions, ROWS};
 use crate::isa::Isa;
@@ -11,15 +11,17 @@ use crate::matmul::InputRows;
 use crate::registry;
 
 /// What the unit does: sums of pairs, in an order that is its own.
-fn multiply(panels: &[Bf16Panel], tile: &[Bf16Tile], out: &mut [Product]) {
+fn multiply(group: Group<'_, Bf16>, out: &mut [Products]) {
     let float = |bits: u16| f32::from_bits(u32::from(bits) << 16);
-    for (panel, out) in panels.chunks_exact(tile.len()).zip(out) {
-        *out = Product::default();
-        for (panel, tile) in panel.iter().zip(tile) {
-            for (t, token) in tile.0.iter().enumerate() {
-                for (two, x) in panel.0.iter().zip(token.as_chunks::<2>().0) {
-                    for (out, w) in out[t].iter_mut().zip(two) {
-                        *out += float(w[0]) * float(x[0]) + float(w[1]) * float(x[1]);
+    for (tile, out) in group.tiles.chunks_exact(group.n_blocks).zip(out) {
+        for (panel, out) in group.panels.chunks_exact(group.n_blocks).zip(out) {
+            *out = Product::default();
+            for (panel, tile) in panel.iter().zip(tile) {
+                for (t, token) in tile.0.iter().enumerate() {
+                    for (two, x) in panel.0.iter().zip(token.as_chunks::<2>().0) {
+                        for (out, w) in out[t].iter_mut().zip(two) {
+                            *out += float(w[0]) * float(x[0]) + float(w[1]) * float(x[1]);
+                        }
                     }
                 }
             }
@@ -57,12 +59,8 @@ fn rows(random: &mut Random, ops: &registry::QuantOps, row_len: usize, n: usize)
     rows
 }
 
-/// Σ (found − exact)² / Σ exact², over all rows and tokens, of products that `multiply` makes of 19 rows and 16 tokens.
-fn error(
-    ggml_type: GgmlType,
-    functions: &Functions<Bf16>,
-    multiply: impl Fn(&[Bf16Panel], &[Bf16Tile], &mut [Product]),
-) -> f64 {
+/// Σ (found − exact)² / Σ exact², over all rows and tokens, of products of 19 rows and 16 tokens.
+fn error(ggml_type: GgmlType, functions: &Functions<Bf16>) -> f64 {
     let (n_rows, row_len) = (19, 512);
     let scalar = registry::ops(ggml_type, Isa::Scalar);
     let mut random = Random(1);
@@ -76,13 +74,13 @@ fn error(
         (functions.expand)(rows, row_bytes, panel);
     }
     let mut lines = vec![Line::ZERO; n_blocks * Bf16Tile::LINES];
-    let tile: &mut [Bf16Tile] = cast_mut(&mut lines);
+    let tiles: &mut [Bf16Tile] = cast_mut(&mut lines);
     for (t, x) in x.chunks_exact(row_len).enumerate() {
         let input = InputRows { floats: x.to_vec(), ..InputRows::default() };
-        Bf16::set(tile, t, &input);
+        Bf16::set(tiles, t, &input);
     }
-    let mut out = [Product::default(); 2];
-    multiply(panels, tile, &mut out);
+    let mut out = [Products::default()];
+    multiply(Group { n_blocks, panels, tiles, n_tokens: TOKENS }, &mut out);
 
     let (mut squares, mut power) = (0.0, 0.0);
     for (r, row) in bytes.chunks_exact(row_bytes).enumerate() {
@@ -90,7 +88,7 @@ fn error(
         (scalar.decode)(row, &mut weights);
         for (t, x) in x.chunks_exact(row_len).enumerate() {
             let exact: f64 = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
-            squares += (f64::from(out[r / ROWS][t][r % ROWS]) - exact).powi(2);
+            squares += (f64::from(out[0][r / ROWS][t][r % ROWS]) - exact).powi(2);
             power += exact.powi(2);
         }
     }
@@ -122,7 +120,7 @@ fn each_type(check: impl Fn(GgmlType, &Functions<Bf16>)) {
 #[test]
 fn products_in_bfloat16_are_more_exact_than_in_8_bits() {
     each_type(|ggml_type, functions| {
-        let error = error(ggml_type, functions, multiply);
+        let error = error(ggml_type, functions);
         assert!(error < 1e-5, "{ggml_type}: {error:e}");
     });
 }
@@ -153,20 +151,29 @@ fn the_unit_does_what_plain_loops_do() {
         println!("skipped: this CPU has no AMX");
         return;
     }
-    each_type(|ggml_type, functions| {
-        let error = error(ggml_type, functions, |panels, tile, out| {
-            let mut expected = [Product::default(); 2];
-            multiply(panels, tile, &mut expected);
-            Tiles::new(Isa::Amx).multiply(panels, tile, out);
-            for (found, expected) in
-                out.as_flattened().iter().flatten().zip(expected.as_flattened().iter().flatten())
-            {
-                assert!(
-                    (found - expected).abs() <= 1e-4 * expected.abs().max(1.0),
-                    "{ggml_type}: {found} {expected}"
-                );
+    let mut random = Random(2);
+    let unit = Tiles::new(Isa::Amx);
+    for (n_blocks, n_panels, n_tiles) in
+        [1, 2, 7, 16].into_iter().flat_map(|n| [(n, 1, 1), (n, 2, 1), (n, 1, 2), (n, 2, 2)])
+    {
+        let mut numbers = || half::bf16::from_f32(numbers(&mut random, 1)[0]).to_bits();
+        let panels: Vec<_> = (0..n_panels * n_blocks)
+            .map(|_| Bf16Panel(std::array::from_fn(|_| std::array::from_fn(|_| [numbers(), numbers()]))))
+            .collect();
+        let tiles: Vec<_> = (0..n_tiles * n_blocks)
+            .map(|_| Bf16Tile(std::array::from_fn(|_| std::array::from_fn(|_| numbers()))))
+            .collect();
+        let group = || Group { n_blocks, panels: &panels, tiles: &tiles, n_tokens: n_tiles * TOKENS - 3 };
+        let [mut found, mut expected] = [[[[[f32::NAN; ROWS]; TOKENS]; PANELS]; TILES]; 2];
+        unit.multiply(group(), &mut found[..n_tiles]);
+        multiply(group(), &mut expected[..n_tiles]);
+        for (t, (found, expected)) in found.iter().zip(&expected).take(n_tiles).enumerate() {
+            for (p, (found, expected)) in found.iter().zip(expected).take(n_panels).enumerate() {
+                for (found, expected) in found.as_flattened().iter().zip(expected.as_flattened()) {
+                    let difference = (found - expected).abs();
+                    assert!(difference <= 1e-4, "{n_blocks} blocks, {p} {t}: {found} {expected}");
+                }
             }
-        });
-        assert!(error < 1e-5, "{ggml_type}: {error:e}");
-    });
+        }
+    }
 }

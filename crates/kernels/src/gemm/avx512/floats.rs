@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
-use super::super::{Floats, Functions, ROWS};
+use super::super::{Floats, Functions, Group, ROWS};
 use super::columns::Avx512Rows;
 use super::{Kernel, Part, load_floats, multiply};
 use crate::activations::Q8_LEN;
@@ -17,8 +17,12 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx512` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
-        // SAFETY: likewise.
-        multiply: |(), panels, tile, n, out| unsafe { multiply::<Blocks, AT_ONCE>(panels, tile, n, out) },
+        multiply: |(), group, out| {
+            let Group { panels, tiles: tile, n_tokens: n, .. } = group;
+            let out = group.of_one_tile(out);
+            // SAFETY: likewise.
+            unsafe { multiply::<Blocks, AT_ONCE>(panels, tile, n, out) };
+        },
     }
 }
 

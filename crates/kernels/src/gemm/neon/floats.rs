@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{FloatPanel, FloatTile};
-use super::super::{Floats, Functions, Product, one_by_one};
+use super::super::{Floats, Functions, Group, Product, one_by_one};
 use super::AT_ONCE;
 use super::columns::NeonRows;
 use crate::block::FloatBlock;
@@ -14,7 +14,10 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     // SAFETY: NEON is in the baseline of the architecture.
     Functions {
         expand: expand::<B>,
-        multiply: |(), panels, tile, n, out| {
+        multiply: |(), group, out| {
+            let Group { panels, tiles: tile, n_tokens: n, .. } = group;
+            let out = group.of_one_tile(out);
+            // SAFETY: likewise.
             one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply(panel, tile, n, out) });
         },
     }

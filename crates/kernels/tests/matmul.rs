@@ -272,6 +272,38 @@ fn results_depend_on_their_row_their_token_and_the_way_alone() {
     }
 }
 
+/// Long rows of many tokens are multiplied in steps, and more tokens than have room at once in several turns; one alone is not.
+#[test]
+fn results_do_not_depend_on_what_fits_the_cache() {
+    let mut random = Random(9);
+    let pool = ThreadPool::new(2).unwrap();
+    for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar) {
+        for (ggml_type, row_len, n_rows, n_tokens) in [
+            (GgmlType::Q4_0, 8192 + 32, 37, 70),
+            (GgmlType::Q4_K, 8192 + 256, 16, 65),
+            (GgmlType::BF16, 2048 + 96, 21, 530),
+            (GgmlType::Q8_0, 1120, 1100, 500),
+        ] {
+            let ops = ops(ggml_type, isa);
+            let rows = random_rows(&ops, row_len, n_rows, &mut random);
+            let x = random.floats(n_tokens * row_len);
+            let run = |x: &[f32]| {
+                let n_tokens = x.len() / row_len;
+                let mut out = vec![f32::NAN; n_rows * n_tokens];
+                let mut jobs = [MatmulJob::new(Matrix::new(ops, row_len, &rows), &mut out)];
+                let tokens = Tokens { gemv: 0, gemm: n_tokens };
+                matmul(&pool, &mut jobs, &Input::Rows(x), tokens, &mut ActivationBuf::new(isa));
+                out
+            };
+            let all = run(&x);
+            for t in [0, 15, 16, 40, n_tokens - 1] {
+                let alone = run(&x[t * row_len..][..row_len]);
+                assert!(all[t * n_rows..][..n_rows] == alone, "{ggml_type} {isa}: token {t} of {n_tokens}");
+            }
+        }
+    }
+}
+
 /// Where only some types have tiles, matrices that come one after another take other numbers of tokens one by one.
 #[test]
 fn inputs_made_for_one_matrix_are_whole_for_the_next() {

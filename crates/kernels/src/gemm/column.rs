@@ -153,9 +153,9 @@ pub(crate) fn expand_each<B: QuantBlock>(rows: &impl Rows<B>, panel: &mut [Panel
     }
 }
 
-/// Calls `expand` for every block of a row with that block of 16 rows and the
-/// `per_block` blocks of the panel for it. Where
-/// there are fewer rows, the last stands for those that are missing.
+/// Calls `expand` for as many blocks of each row as `panel` is for, with that block of 16 rows and its `per_block` blocks of the
+/// panel. Rows begin `row_bytes` apart; the last may end with the last of those blocks. Where there are fewer rows, the last
+/// stands for those that are missing.
 #[inline(always)]
 pub(super) fn for_each_block<B: Bytes, P>(
     rows: &[u8],
@@ -164,16 +164,17 @@ pub(super) fn for_each_block<B: Bytes, P>(
     per_block: usize,
     mut expand: impl FnMut([&B; ROWS], &mut [P]),
 ) {
-    let last = rows.len() / row_bytes - 1;
+    assert!(panel.len().is_multiple_of(per_block), "a panel of whole blocks");
+    let n_bytes = panel.len() / per_block * size_of::<B>();
+    let last = rows.len().div_ceil(row_bytes) - 1;
     let mut starts: [&[B]; ROWS] = [&[]; ROWS];
     for (r, start) in starts.iter_mut().enumerate() {
-        *start = cast(&rows[r.min(last) * row_bytes..][..row_bytes]);
+        *start = cast(&rows[r.min(last) * row_bytes..][..n_bytes]);
     }
-    assert_eq!(panel.len(), starts[0].len() * per_block, "a panel block for every 32 weights");
     for (i, panel) in panel.chunks_exact_mut(per_block).enumerate() {
         let mut blocks = [&starts[0][i]; ROWS];
         for (block, start) in blocks.iter_mut().zip(&starts) {
-            // SAFETY: all rows are of one length, and the first has a block `i`.
+            // SAFETY: of all rows there are as many blocks as the panel is for.
             *block = unsafe { start.get_unchecked(i) };
         }
         expand(blocks, panel);

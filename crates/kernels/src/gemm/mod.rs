@@ -30,15 +30,17 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod column;
+mod layout;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod numbers;
 mod work;
 
 pub(crate) use column::{Column, Rows, expand_each, five_bits, four, nibbles};
+pub(crate) use layout::Lines;
 pub(crate) use numbers::{FloatPanel, Line, PanelBlock};
 use numbers::{Floats, Numbers, Quants};
-pub(crate) use work::{Call, n_lines};
+pub(crate) use work::Call;
 
 use crate::block::{FloatBlock, QuantBlock};
 use crate::isa::Isa;
@@ -78,10 +80,13 @@ pub(crate) struct Group<'a, N: Numbers> {
     n_blocks: usize,
     /// Up to [`PANELS`], one after another.
     panels: &'a [N::Panel],
-    /// Up to [`Numbers::TILES`], one after another.
+    /// Up to [`Numbers::TILES`], of which each begins `stride` blocks after the one before.
     tiles: &'a [N::Tile],
+    stride: usize,
     /// Tokens that the tiles have.
     n_tokens: usize,
+    /// Whether the products are added to what is there, those of the blocks before.
+    adds: bool,
 }
 
 /// The products of a tile with panels that are multiplied together.
@@ -94,8 +99,9 @@ const PANELS: usize = 2;
 const TILES: usize = 2;
 
 impl<N: Numbers> Group<'_, N> {
-    /// The products of its panels, for kinds of numbers of which one tile is multiplied at a time.
+    /// The products of its panels, for kinds of numbers of which one tile is multiplied at a time, with whole rows.
     fn of_one_tile<'a>(&self, out: &'a mut [Products]) -> &'a mut [Product] {
+        debug_assert!(self.stride == self.n_blocks && !self.adds);
         &mut out[0][..self.panels.len() / self.n_blocks]
     }
 }

@@ -1,6 +1,8 @@
 //! What panels and tiles hold: 8-bit quants for the quantized formats, floats for the others.
 
-use super::{Functions, Gemm, ROWS, TOKENS};
+use std::num::NonZeroUsize;
+
+use super::{Functions, Gemm, Products, ROWS, TOKENS};
 use crate::activations::{Q8_LEN, Q8Block};
 use crate::isa::Isa;
 use crate::matmul::{Forms, InputRows};
@@ -54,6 +56,8 @@ pub(crate) trait Numbers: Copy + Sized {
 
     /// Tokens whose tiles are made together: so many meet a panel before it is expanded again.
     const MAX_TOKENS: usize;
+    /// Blocks of a step, where products are made in [steps](super::layout): some whole blocks of every format.
+    const STEP_BLOCKS: Option<NonZeroUsize>;
     /// Tiles that are multiplied together, up to [`TILES`](super::TILES).
     const TILES: usize;
     /// What a tile is made from.
@@ -112,6 +116,8 @@ pub(super) struct TileRow {
     rest: u32,
 }
 
+// SAFETY: an array of floats.
+unsafe impl Block for Products {}
 // SAFETY: arrays of numbers whose sizes are multiples of the alignment, repr(C).
 unsafe impl Block for PanelBlock {}
 // SAFETY: likewise.
@@ -137,6 +143,7 @@ impl Numbers for Quants {
     type Tile = TileBlock;
 
     const MAX_TOKENS: usize = usize::MAX;
+    const STEP_BLOCKS: Option<NonZeroUsize> = None;
     const TILES: usize = 1;
     const FORMS: Forms = Forms { blocks: true, groups: false };
     const KIND: Kind = Kind::Quants;
@@ -160,6 +167,7 @@ impl Numbers for Floats {
     /// Floats take twice the room of quants and their sums. With so many tokens, expanding again for the next
     /// ones costs 3 % of the time, and the tiles of 512 tokens' quants have room for them.
     const MAX_TOKENS: usize = 240;
+    const STEP_BLOCKS: Option<NonZeroUsize> = None;
     const TILES: usize = 1;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Floats;
@@ -218,7 +226,11 @@ impl Numbers for Bf16 {
     type Panel = Bf16Panel;
     type Tile = Bf16Tile;
 
-    const MAX_TOKENS: usize = usize::MAX;
+    /// So many tokens' sums and a step's tiles fit the second-level cache. Expanding again for the next ones takes less than a
+    /// fifth of the time.
+    const MAX_TOKENS: usize = 512;
+    /// Two panels and two tiles of so many take 32 KB, two thirds of the first-level cache.
+    const STEP_BLOCKS: Option<NonZeroUsize> = NonZeroUsize::new(8);
     const TILES: usize = super::TILES;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Bf16;

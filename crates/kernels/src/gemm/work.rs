@@ -4,43 +4,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::numbers::{Block, Kind, cast_mut};
+use super::layout::Layout;
+use super::numbers::{Kind, cast_mut};
 use super::{Floats, Functions, Group, Line, Numbers, PANELS, Products, Quants, ROWS, TILES, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::isa::Isa;
 use crate::matmul::{Input, MatmulJob, WorkerBuf};
 use crate::pool::ThreadPool;
 
-/// Bytes of panels that a worker keeps in its second-level cache, a quarter of which they fill.
-const PANEL_BYTES: usize = 256 << 10;
-
 /// Portions of a matrix for each worker at least, so that one that is slow holds up little.
 const PORTIONS: usize = 4;
-
-/// Lines of tiles for all tokens, and of panels for each worker, for products of all kinds with rows of up to
-/// `n_blocks` blocks. Panels of shorter rows may fill more of the cache's share than those of the longest.
-pub(crate) fn n_lines(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
-    fn of<N: Numbers>(n_tokens: usize, n_blocks: usize) -> (usize, usize) {
-        let tiles = n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS) * n_blocks * N::Tile::LINES;
-        let fewest = PANELS * n_blocks * N::Panel::LINES;
-        (tiles, fewest.max(PANEL_BYTES / size_of::<Line>()))
-    }
-    let (quants, floats) = (of::<Quants>(n_tokens, n_blocks), of::<Floats>(n_tokens, n_blocks));
-    let most = (quants.0.max(floats.0), quants.1.max(floats.1));
-    #[cfg(target_arch = "x86_64")]
-    let most = {
-        let tiles = of::<super::numbers::Bf16>(n_tokens, n_blocks);
-        (most.0.max(tiles.0), most.1.max(tiles.1))
-    };
-    most
-}
-
-/// Panels with rows of so many blocks that a worker expands before tiles meet them: a multiple of those that are
-/// multiplied together, even where that is more than the cache should hold.
-fn panels_at_once<N: Numbers>(n_blocks: usize) -> usize {
-    let fit = PANEL_BYTES / size_of::<N::Panel>() / n_blocks.max(1);
-    (fit / PANELS * PANELS).max(PANELS)
-}
 
 /// What all jobs of a product of matrices have in common. Tiles are made when the first job needs them, and serve
 /// those that follow.
@@ -82,19 +55,23 @@ impl Call<'_> {
         }
         for first in self.tokens.clone().step_by(N::MAX_TOKENS) {
             let tokens = first..self.tokens.end.min(first.saturating_add(N::MAX_TOKENS));
-            let tiles = &mut cast_mut(tiles)[..tokens.len().div_ceil(TOKENS) * self.n_blocks];
+            let layout = Layout::new::<N>(tokens.len(), self.n_blocks);
+            let tiles = &mut cast_mut(tiles)[..layout.n_tiles * layout.stride];
             if self.made != Some((N::KIND, first)) {
-                self.make_tiles::<N>(input, tokens.clone(), tiles, workers);
+                self.make_tiles::<N>(input, tokens.clone(), layout.stride, tiles, workers);
                 self.made = Some((N::KIND, first));
             }
             let next = AtomicUsize::new(0);
             let this = &*self;
             this.pool.run(&|worker| {
                 let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
-                let (unit, panels) = (N::unit(this.isa), cast_mut(&mut buf.panels));
-                while let Some((job, rows)) = this.portion::<N>(jobs, next.fetch_add(1, Ordering::Relaxed)) {
+                let WorkerBuf { panels, sums, .. } = &mut *buf;
+                let unit = N::unit(this.isa);
+                let mut worker = Worker::<N> { unit, panels: cast_mut(panels), sums: cast_mut(sums) };
+                let portion = |i| this.portion::<N>(jobs, &layout, i);
+                while let Some((job, rows)) = portion(next.fetch_add(1, Ordering::Relaxed)) {
                     // SAFETY: portions are disjoint, and the counter hands out each once.
-                    unsafe { this.multiply_rows::<N>(&unit, job, rows, tokens.clone(), tiles, panels) };
+                    unsafe { this.multiply_rows(&mut worker, job, rows, tokens.clone(), &layout, tiles) };
                 }
             });
         }
@@ -105,10 +82,11 @@ impl Call<'_> {
         &self,
         input: &Input<'_>,
         tokens: Range<usize>,
+        stride: usize,
         tiles: &mut [N::Tile],
         workers: &[Mutex<WorkerBuf>],
     ) {
-        self.pool.each_chunk_on(tiles, self.n_blocks, &|worker, i, tile| {
+        self.pool.each_chunk_on(tiles, stride, &|worker, i, tile| {
             let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
             for (i, token) in tokens.clone().skip(i * TOKENS).take(TOKENS).enumerate() {
                 buf.input.fill(self.isa, input, token..token + 1, self.n_blocks * Q8_LEN, N::FORMS);
@@ -121,11 +99,12 @@ impl Call<'_> {
     fn portion<'j, 'a, N: Numbers>(
         &self,
         jobs: &'j [MatmulJob<'a>],
+        layout: &Layout,
         mut i: usize,
     ) -> Option<(&'j MatmulJob<'a>, Range<usize>)> {
         for job in jobs.iter().filter(|job| functions::<N>(job).is_some()) {
             let n_groups = job.n_rows().div_ceil(ROWS * PANELS);
-            let n = self.n_portions::<N>(n_groups);
+            let n = self.n_portions(layout, n_groups);
             if i < n {
                 let row = |i: usize| (i * n_groups / n * ROWS * PANELS).min(job.n_rows());
                 return Some((job, row(i)..row(i + 1)));
@@ -137,47 +116,72 @@ impl Call<'_> {
 
     /// Into how many portions so many groups of panels that are multiplied together are divided: no larger than is
     /// expanded at once, enough for each worker, and as many for one as for another.
-    fn n_portions<N: Numbers>(&self, n_groups: usize) -> usize {
+    fn n_portions(&self, layout: &Layout, n_groups: usize) -> usize {
         let n_threads = self.pool.n_threads();
-        let n = n_groups.div_ceil(panels_at_once::<N>(self.n_blocks) / PANELS).max(PORTIONS * n_threads);
+        let n = n_groups.div_ceil(layout.n_panels / PANELS).max(PORTIONS * n_threads);
         n.next_multiple_of(n_threads).min(n_groups)
     }
 
-    /// Expands the panels of some rows, then lets each tile meet all of them.
+    /// Expands the panels of some rows, then lets each tile meet all of them; and so step by step.
     ///
     /// # Safety
     /// No other call at the same time may have any of `rows` of the same job.
     unsafe fn multiply_rows<N: Numbers>(
         &self,
-        unit: &N::Unit,
+        worker: &mut Worker<'_, N>,
         job: &MatmulJob<'_>,
         rows: Range<usize>,
         tokens: Range<usize>,
+        layout: &Layout,
         tiles: &[N::Tile],
-        panels: &mut [N::Panel],
     ) {
         let Some(functions) = functions::<N>(job) else { return };
-        let starts = rows.clone().step_by(ROWS);
-        for (start, panel) in starts.clone().zip(panels.chunks_exact_mut(self.n_blocks)) {
-            let end = (start + ROWS).min(rows.end);
-            (functions.expand)(job.rows(start..end), job.row_bytes(), panel);
-        }
-        let mut sums = [[[[0.0; ROWS]; TOKENS]; PANELS]; TILES];
-        let panels = &panels[..starts.len() * self.n_blocks];
-        let groups = tokens.clone().step_by(TOKENS * N::TILES);
-        for (first, tiles) in groups.zip(tiles.chunks(N::TILES * self.n_blocks)) {
-            let tokens = first..tokens.end.min(first + TOKENS * N::TILES);
-            for (i, panels) in panels.chunks(PANELS * self.n_blocks).enumerate() {
-                let first_row = rows.start + i * PANELS * ROWS;
-                let rows = first_row..rows.end.min(first_row + PANELS * ROWS);
-                rows.clone().step_by(ROWS).for_each(|start| job.prefetch_tile(tokens.clone(), start));
-                let group = Group { n_blocks: self.n_blocks, panels, tiles, n_tokens: tokens.len() };
-                (functions.multiply)(unit, group, &mut sums[..tokens.len().div_ceil(TOKENS)]);
-                // SAFETY: the caller's: nobody else has these rows.
-                unsafe { store(job, rows, tokens.clone(), &mut sums) };
+        let n_groups = rows.len().div_ceil(ROWS * PANELS);
+        let mut products = [[[[0.0; ROWS]; TOKENS]; PANELS]; TILES];
+        for first_block in (0..self.n_blocks).step_by(layout.step.get()) {
+            let n_blocks = layout.step.get().min(self.n_blocks - first_block);
+            let is_last = first_block + n_blocks == self.n_blocks;
+            let first_byte = job.row_bytes() * first_block / self.n_blocks;
+            let panels = &mut worker.panels[..rows.len().div_ceil(ROWS) * n_blocks];
+            for (start, panel) in rows.clone().step_by(ROWS).zip(panels.chunks_exact_mut(n_blocks)) {
+                let end = (start + ROWS).min(rows.end);
+                (functions.expand)(&job.rows(start..end)[first_byte..], job.row_bytes(), panel);
+            }
+            for (i, first) in tokens.clone().step_by(TOKENS * N::TILES).enumerate() {
+                let tokens = first..tokens.end.min(first + TOKENS * N::TILES);
+                let n_tiles = tokens.len().div_ceil(TOKENS);
+                let first_tile = i * N::TILES * layout.stride + first_block;
+                let tiles = &tiles[first_tile..][..(n_tiles - 1) * layout.stride + n_blocks];
+                for (j, panels) in panels.chunks(PANELS * n_blocks).enumerate() {
+                    let sums = if n_blocks == self.n_blocks {
+                        &mut products
+                    } else {
+                        &mut worker.sums[(i * n_groups + j) * N::TILES..]
+                    };
+                    let first_row = rows.start + j * PANELS * ROWS;
+                    let rows = first_row..rows.end.min(first_row + PANELS * ROWS);
+                    if is_last {
+                        let starts = rows.clone().step_by(ROWS);
+                        starts.for_each(|start| job.prefetch_tile(tokens.clone(), start));
+                    }
+                    let (stride, n_tokens, adds) = (layout.stride, tokens.len(), first_block > 0);
+                    let group = Group { n_blocks, panels, tiles, stride, n_tokens, adds };
+                    (functions.multiply)(&worker.unit, group, &mut sums[..n_tiles]);
+                    if is_last {
+                        // SAFETY: the caller's: nobody else has these rows.
+                        unsafe { store(job, rows, tokens.clone(), sums) };
+                    }
+                }
             }
         }
     }
+}
+
+/// What a worker has for its portions.
+struct Worker<'a, N: Numbers> {
+    unit: N::Unit,
+    panels: &'a mut [N::Panel],
+    sums: &'a mut [Products],
 }
 
 /// Stores the products of up to [`PANELS`] panels and of some tiles, which are lost in `products`.

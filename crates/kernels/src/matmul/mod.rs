@@ -143,6 +143,8 @@ pub(crate) struct WorkerBuf {
     pub(crate) input: InputRows,
     /// Expanded weights.
     pub(crate) panels: Vec<Line>,
+    /// Products that are not whole yet.
+    pub(crate) sums: Vec<Line>,
 }
 
 impl ActivationBuf {
@@ -155,23 +157,25 @@ impl ActivationBuf {
     /// to that size allocate nothing.
     pub fn reserve(&mut self, n_threads: usize, n_rows: usize, row_len: usize) {
         let (n_own, n_shared) = gemv_rows(n_rows);
-        let (n_tile_lines, n_panel_lines) = gemm_lines(self.isa, n_rows, row_len.div_ceil(Q8_LEN));
+        let lines = gemm_lines(self.isa, n_rows, row_len.div_ceil(Q8_LEN));
         self.rows.reserve(self.isa, n_shared, row_len);
-        grow(&mut self.tiles, n_tile_lines, Line::ZERO);
+        grow(&mut self.tiles, lines.tiles, Line::ZERO);
         self.workers.resize_with(n_threads.max(self.workers.len()), Mutex::default);
         for worker in &mut self.workers {
             let worker = worker.get_mut().unwrap_or_else(PoisonError::into_inner);
             worker.input.reserve(self.isa, n_own, row_len);
-            grow(&mut worker.panels, n_panel_lines, Line::ZERO);
+            grow(&mut worker.panels, lines.panels, Line::ZERO);
+            grow(&mut worker.sums, lines.sums, Line::ZERO);
         }
     }
 
     /// Bytes that `reserve` allocates on `isa`.
     pub fn reserved_bytes(isa: Isa, n_threads: usize, n_rows: usize, row_len: usize) -> u64 {
         let (n_own, n_shared) = gemv_rows(n_rows);
-        let (n_tile_lines, n_panel_lines) = gemm_lines(isa, n_rows, row_len.div_ceil(Q8_LEN));
-        let worker = InputRows::reserved_bytes(isa, n_own, row_len) + n_panel_lines * size_of::<Line>();
-        let shared = InputRows::reserved_bytes(isa, n_shared, row_len) + n_tile_lines * size_of::<Line>();
+        let lines = gemm_lines(isa, n_rows, row_len.div_ceil(Q8_LEN));
+        let bytes =
+            |n_rows, n_lines| InputRows::reserved_bytes(isa, n_rows, row_len) + n_lines * size_of::<Line>();
+        let (worker, shared) = (bytes(n_own, lines.panels + lines.sums), bytes(n_shared, lines.tiles));
         (shared + n_threads * worker) as u64
     }
 }
@@ -181,10 +185,10 @@ fn gemv_rows(n_rows: usize) -> (usize, usize) {
     (n_rows.min(OWN_TOKENS), if n_rows > OWN_TOKENS { n_rows.min(GEMV_TOKENS) } else { 0 })
 }
 
-/// Lines of tiles in all, and of panels for each worker.
-fn gemm_lines(isa: Isa, n_tokens: usize, n_blocks: usize) -> (usize, usize) {
+/// What GEMM needs.
+fn gemm_lines(isa: Isa, n_tokens: usize, n_blocks: usize) -> gemm::Lines {
     let tiles = n_tokens > 0 && registry::ops(GgmlType::Q8_0, isa).gemm.is_some();
-    if tiles { gemm::n_lines(n_tokens, n_blocks) } else { (0, 0) }
+    if tiles { gemm::Lines::new(isa, n_tokens, n_blocks) } else { gemm::Lines::default() }
 }
 
 /// Multiplies each job's matrix with the rows of `input`, which are made once.

@@ -1,5 +1,7 @@
 //! What becomes of weights and activations, with plain loops in the unit's place; and where there is one, the unit itself.
 
+use std::array::from_fn;
+
 use metallic_gguf::GgmlType;
 
 use super::super::numbers::{Bf16, Bf16Tile, Block as _, Numbers};
@@ -13,9 +15,11 @@ use crate::registry;
 /// What the unit does: sums of pairs, in an order that is its own.
 fn multiply(group: Group<'_, Bf16>, out: &mut [Products]) {
     let float = |bits: u16| f32::from_bits(u32::from(bits) << 16);
-    for (tile, out) in group.tiles.chunks_exact(group.n_blocks).zip(out) {
+    for (tile, out) in group.tiles.chunks(group.stride).zip(out) {
         for (panel, out) in group.panels.chunks_exact(group.n_blocks).zip(out) {
-            *out = Product::default();
+            if !group.adds {
+                *out = Product::default();
+            }
             for (panel, tile) in panel.iter().zip(tile) {
                 for (t, token) in tile.0.iter().enumerate() {
                     for (two, x) in panel.0.iter().zip(token.as_chunks::<2>().0) {
@@ -80,7 +84,7 @@ fn error(ggml_type: GgmlType, functions: &Functions<Bf16>) -> f64 {
         Bf16::set(tiles, t, &input);
     }
     let mut out = [Products::default()];
-    multiply(Group { n_blocks, panels, tiles, n_tokens: TOKENS }, &mut out);
+    multiply(Group { n_blocks, panels, tiles, stride: n_blocks, n_tokens: TOKENS, adds: false }, &mut out);
 
     let (mut squares, mut power) = (0.0, 0.0);
     for (r, row) in bytes.chunks_exact(row_bytes).enumerate() {
@@ -153,25 +157,30 @@ fn the_unit_does_what_plain_loops_do() {
     }
     let mut random = Random(2);
     let unit = Tiles::new(Isa::Amx);
-    for (n_blocks, n_panels, n_tiles) in
-        [1, 2, 7, 16].into_iter().flat_map(|n| [(n, 1, 1), (n, 2, 1), (n, 1, 2), (n, 2, 2)])
-    {
-        let mut numbers = || half::bf16::from_f32(numbers(&mut random, 1)[0]).to_bits();
-        let panels: Vec<_> = (0..n_panels * n_blocks)
-            .map(|_| Bf16Panel(std::array::from_fn(|_| std::array::from_fn(|_| [numbers(), numbers()]))))
-            .collect();
-        let tiles: Vec<_> = (0..n_tiles * n_blocks)
-            .map(|_| Bf16Tile(std::array::from_fn(|_| std::array::from_fn(|_| numbers()))))
-            .collect();
-        let group = || Group { n_blocks, panels: &panels, tiles: &tiles, n_tokens: n_tiles * TOKENS - 3 };
-        let [mut found, mut expected] = [[[[[f32::NAN; ROWS]; TOKENS]; PANELS]; TILES]; 2];
-        unit.multiply(group(), &mut found[..n_tiles]);
-        multiply(group(), &mut expected[..n_tiles]);
-        for (t, (found, expected)) in found.iter().zip(&expected).take(n_tiles).enumerate() {
-            for (p, (found, expected)) in found.iter().zip(expected).take(n_panels).enumerate() {
-                for (found, expected) in found.as_flattened().iter().zip(expected.as_flattened()) {
-                    let difference = (found - expected).abs();
-                    assert!(difference <= 1e-4, "{n_blocks} blocks, {p} {t}: {found} {expected}");
+    for n_blocks in [1, 2, 7, 16] {
+        for (n_panels, n_tiles) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+            let stride = n_blocks + 3;
+            let mut number = || half::bf16::from_f32(numbers(&mut random, 1)[0]).to_bits();
+            let panels: Vec<_> = (0..n_panels * n_blocks)
+                .map(|_| Bf16Panel(from_fn(|_| from_fn(|_| [number(), number()]))))
+                .collect();
+            let tiles: Vec<_> = (0..(n_tiles - 1) * stride + n_blocks)
+                .map(|_| Bf16Tile(from_fn(|_| from_fn(|_| number()))))
+                .collect();
+            let [mut found, mut expected] = [[[[[f32::NAN; ROWS]; TOKENS]; PANELS]; TILES]; 2];
+            for adds in [false, true, true] {
+                let n_tokens = n_tiles * TOKENS - 3;
+                let group = || Group { n_blocks, panels: &panels, tiles: &tiles, stride, n_tokens, adds };
+                unit.multiply(group(), &mut found[..n_tiles]);
+                multiply(group(), &mut expected[..n_tiles]);
+                let each = (0..n_tiles).flat_map(|t| (0..n_panels).map(move |p| (t, p)));
+                for (t, p) in each {
+                    for (found, expected) in
+                        found[t][p].as_flattened().iter().zip(expected[t][p].as_flattened())
+                    {
+                        let near = (found - expected).abs() <= 1e-4;
+                        assert!(near, "{n_blocks} blocks, tile {t}, panel {p}: {found} {expected}");
+                    }
                 }
             }
         }

@@ -45,18 +45,18 @@ impl Tiles {
 
     /// Multiplies a group. All tokens of a tile, whether they are there or not: a product takes as long for fewer.
     pub(super) fn multiply(&self, group: Group<'_, Bf16>, out: &mut [Products]) {
-        let n = group.n_blocks;
-        assert!(n > 0 && group.panels.len().is_multiple_of(n) && group.tiles.len() == out.len() * n);
+        let Group { n_blocks: n, panels, tiles, stride, adds, .. } = group;
+        assert!(n > 0 && panels.len().is_multiple_of(n), "whole panels");
         // A panel without a second is multiplied twice: there is one at most, the last of a matrix.
-        let (a, b) = (&group.panels[..n], &group.panels[group.panels.len() - n..]);
-        let panels = [a.as_ptr(), b.as_ptr()];
+        let panels = [panels[..n].as_ptr(), panels[panels.len() - n..].as_ptr()];
         match out {
             // SAFETY: the tiles are set up; both panels and the tile have `n` blocks.
-            [out] => unsafe { one(panels, group.tiles.as_ptr(), n, out) },
-            // SAFETY: likewise, and both tiles.
-            [_, _] => unsafe {
-                two(panels, [group.tiles.as_ptr(), group.tiles[n..].as_ptr()], n, out.as_mut_ptr());
-            },
+            [out] => unsafe { one(panels, tiles[..n].as_ptr(), n, adds, out) },
+            [_, _] => {
+                let tiles = [tiles[..n].as_ptr(), tiles[stride..][..n].as_ptr()];
+                // SAFETY: likewise, and both tiles.
+                unsafe { two(panels, tiles, n, adds, out.as_mut_ptr()) };
+            }
             _ => unreachable!("at most {TILES} tiles"),
         }
     }
@@ -69,14 +69,26 @@ impl Drop for Tiles {
     }
 }
 
-/// `out[p][t][r] = Σ tile[..][t] · panels[p][..][r]`.
+/// `out[p][t][r] = Σ tile[..][t] · panels[p][..][r]`, and what `out` has before where that is to be added to.
 ///
 /// # Safety
 /// Tiles are set up on this thread, and there are `n` of each, one at least.
-unsafe fn one(panels: [*const Bf16Panel; 2], tile: *const Bf16Tile, n: usize, out: &mut Products) {
-    // SAFETY: as promised, the loads are of `n` times 16 rows of 64 bytes each; the stores are of the 16 rows of each product.
+unsafe fn one(
+    panels: [*const Bf16Panel; 2],
+    tile: *const Bf16Tile,
+    n: usize,
+    adds: bool,
+    out: &mut Products,
+) {
+    // SAFETY: as promised, the loads are of `n` times 16 rows of 64 bytes each; so are loads and stores of products.
     unsafe {
         asm!(
+            "test {adds:e}, {adds:e}",
+            "jz 3f",
+            "tileloadd tmm0, [{out} + {stride}]",
+            "tileloadd tmm1, [{out} + {stride} + 1024]",
+            "jmp 2f",
+            "3:",
             "tilezero tmm0",
             "tilezero tmm1",
             "2:",
@@ -96,6 +108,7 @@ unsafe fn one(panels: [*const Bf16Panel; 2], tile: *const Bf16Tile, n: usize, ou
             a = inout(reg) panels[0] => _,
             b = inout(reg) panels[1] => _,
             n = inout(reg) n => _,
+            adds = in(reg) u32::from(adds),
             stride = in(reg) 64_usize,
             out = in(reg) out.as_mut_ptr(),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -110,10 +123,24 @@ unsafe fn one(panels: [*const Bf16Panel; 2], tile: *const Bf16Tile, n: usize, ou
 ///
 /// # Safety
 /// As there, and `out` has the products of two tiles.
-unsafe fn two(panels: [*const Bf16Panel; 2], tiles: [*const Bf16Tile; 2], n: usize, out: *mut Products) {
+unsafe fn two(
+    panels: [*const Bf16Panel; 2],
+    tiles: [*const Bf16Tile; 2],
+    n: usize,
+    adds: bool,
+    out: *mut Products,
+) {
     // SAFETY: as above.
     unsafe {
         asm!(
+            "test {adds:e}, {adds:e}",
+            "jz 3f",
+            "tileloadd tmm0, [{out} + {stride}]",
+            "tileloadd tmm1, [{out} + {stride} + 1024]",
+            "tileloadd tmm2, [{out} + {stride} + 2048]",
+            "tileloadd tmm3, [{out} + {stride} + 3072]",
+            "jmp 2f",
+            "3:",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
@@ -142,6 +169,7 @@ unsafe fn two(panels: [*const Bf16Panel; 2], tiles: [*const Bf16Tile; 2], n: usi
             a = inout(reg) panels[0] => _,
             b = inout(reg) panels[1] => _,
             n = inout(reg) n => _,
+            adds = in(reg) u32::from(adds),
             stride = in(reg) 64_usize,
             out = in(reg) out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

@@ -65,8 +65,8 @@ pub(crate) enum Gemm {
 /// See [`Gemm`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Functions<N: Numbers> {
-    /// Expands up to [`ROWS`] rows: `(rows, row_bytes, panel)`. What the panel holds for rows that
-    /// are missing has no meaning.
+    /// Expands up to [`ROWS`] rows that begin `row_bytes` apart, as many blocks of each as the panel is for:
+    /// `(rows, row_bytes, panel)`. What the panel holds for rows that are missing has no meaning.
     expand: fn(&[u8], usize, &mut [N::Panel]),
     /// Multiplies a [`Group`]: `(unit, group, out)`, where `out` has the products of each tile, as many as panels.
     multiply: Multiply<N>,

@@ -4,8 +4,9 @@
 //! of whole rows are sums of the tile unit alone, in 32-bit floats. Activations are rounded to bfloat16, which has an exponent
 //! for each number: that is more exact than 8 bits with a scale for each 32.
 //!
-//! **Never run yet**: it was written where no CPU has tiles. What makes tiles is tested against plain loops; the unit itself is
-//! tested where there is one. So it is used only where it is asked for (`--isa amx`).
+//! **Never run on such a CPU yet**, and never timed: it was written where there is none. What makes tiles is tested against plain
+//! loops; the unit itself is tested where there is one, and was by a program that does in its place what Intel's manual says of
+//! each instruction. So it is used only where it is asked for (`--isa amx`).
 
 pub(super) mod tiles;
 

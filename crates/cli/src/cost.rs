@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use metallic::Model;
+use metallic::backend::DeviceStats;
 use metallic::memory::{ExpertStats, StreamStats};
 
 use crate::memory::{control_group_peak_bytes, major_faults, peak_memory_bytes};
@@ -22,6 +23,7 @@ pub(crate) fn giga(rate: Option<f64>, decimals: usize) -> String {
 pub(crate) struct Meter {
     began: Instant,
     stream: Option<StreamStats>,
+    device: Option<DeviceStats>,
     major_faults: Option<u64>,
 }
 
@@ -31,6 +33,8 @@ pub(crate) struct Cost {
     pub(crate) time: Duration,
     /// Where weights were swapped in.
     pub(crate) stream: Option<StreamStats>,
+    /// Where a GPU computes.
+    pub(crate) device: Option<DeviceStats>,
     pub(crate) major_faults: Option<u64>,
     /// Of the process since its start, as is the next.
     pub(crate) peak_bytes: Option<u64>,
@@ -39,13 +43,19 @@ pub(crate) struct Cost {
 
 impl Meter {
     pub(crate) fn start(model: &Model) -> Self {
-        Meter { began: Instant::now(), stream: model.stream_stats(), major_faults: major_faults() }
+        Meter {
+            began: Instant::now(),
+            stream: model.stream_stats(),
+            device: model.device_stats(),
+            major_faults: major_faults(),
+        }
     }
 
     pub(crate) fn stop(self, model: &Model) -> Cost {
         Cost {
             time: self.began.elapsed(),
             stream: model.stream_stats().zip(self.stream).map(|(now, before)| now.since(before)),
+            device: model.device_stats().zip(self.device).map(|(now, before)| now.since(before)),
             major_faults: major_faults().zip(self.major_faults).map(|(now, before)| now - before),
             peak_bytes: peak_memory_bytes(),
             control_group_peak_bytes: control_group_peak_bytes(),
@@ -61,6 +71,7 @@ impl Cost {
         [
             Some(disk.unwrap_or_else(|| "disk: all weights are in memory".to_owned())),
             experts,
+            self.device.map(device_line),
             self.memory_line(),
         ]
         .into_iter()
@@ -76,6 +87,10 @@ impl Cost {
         let parts: Vec<String> = [peak, group, faults].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| format!("memory: {}", parts.join(", ")))
     }
+}
+
+fn device_line(DeviceStats { n_dispatches, n_submissions, n_waits }: DeviceStats) -> String {
+    format!("GPU: {n_dispatches} kernels in {n_submissions} submissions, waited for {n_waits} times")
 }
 
 fn disk_line(stream: &StreamStats, time: Duration) -> String {
@@ -110,6 +125,7 @@ mod tests {
         let cost = Cost {
             time: Duration::from_secs(2),
             stream: Some(stream),
+            device: None,
             major_faults: Some(7),
             peak_bytes: Some(1 << 30),
             control_group_peak_bytes: None,
@@ -124,5 +140,8 @@ mod tests {
             Cost { stream: None, major_faults: None, control_group_peak_bytes: Some(2 << 30), ..cost };
         let memory = "memory: peak 1.0 GiB, peak of the control group 2.0 GiB";
         assert_eq!(resident.lines(), ["disk: all weights are in memory", memory]);
+        let device = Some(DeviceStats { n_dispatches: 40, n_submissions: 3, n_waits: 2 });
+        let gpu = "GPU: 40 kernels in 3 submissions, waited for 2 times";
+        assert_eq!(Cost { device, ..resident }.lines()[1], gpu);
     }
 }

@@ -12,8 +12,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use metallic::backend::{
-    Activation, AttentionParams, Backend, BackendBytes, CausalConv, Columns, DeltaNet, ExpertNeeds, Experts,
-    Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature, Tokens,
+    Activation, AttentionParams, Backend, BackendBytes, CausalConv, Columns, DeltaNet, DeviceStats,
+    ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature,
+    Tokens,
 };
 use metallic::memory::{MatrixData, StreamStats, Tier};
 
@@ -174,6 +175,10 @@ impl Backend for Gpu {
 
     fn stream_stats(&self) -> Option<StreamStats> {
         None
+    }
+
+    fn device_stats(&self) -> Option<DeviceStats> {
+        Some(self.counters().stats())
     }
 
     fn embed(

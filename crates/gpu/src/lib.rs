@@ -34,4 +34,4 @@ pub use device::{AdapterReport, Choice, Device, DeviceFeatures, adapters};
 pub use error::{Error, Result};
 pub use matrix::GpuMatrix;
 pub use memory::GpuBuffer;
-pub use recorder::{Counters, SubmissionStats};
+pub use recorder::Counters;

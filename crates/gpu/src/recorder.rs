@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use metallic::backend::DeviceStats;
 use metallic::memory::Lease;
 use smallvec::SmallVec;
 use wgpu::{BufferUsages, CommandEncoder, ComputePass, MapMode};
@@ -32,23 +33,12 @@ pub struct Counters {
     n_waits: AtomicU64,
 }
 
-/// How often the device was given work, and waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SubmissionStats {
-    /// Kernels that were started.
-    pub n_dispatches: u64,
-    /// Submissions of them.
-    pub n_submissions: u64,
-    /// Times that the host waited for the device.
-    pub n_waits: u64,
-}
-
 impl Counters {
     /// The counts so far.
-    pub fn stats(&self) -> SubmissionStats {
+    pub fn stats(&self) -> DeviceStats {
         let [n_dispatches, n_submissions, n_waits] = [&self.n_dispatches, &self.n_submissions, &self.n_waits]
             .map(|count| count.load(Ordering::Relaxed));
-        SubmissionStats { n_dispatches, n_submissions, n_waits }
+        DeviceStats { n_dispatches, n_submissions, n_waits }
     }
 
     /// Counts a wait if there was one.

@@ -12,6 +12,8 @@ mod budget;
 mod chat;
 #[cfg(all(unix, feature = "hub"))]
 mod fake_hub;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod guard;
 #[cfg(all(unix, feature = "hub"))]
 mod hub_names;

@@ -80,7 +80,9 @@ impl Sandbox {
             .current_dir(&self.folder)
             .env("METALLIC_CACHE", self.path("cache"))
             .env("HF_ENDPOINT", "http://127.0.0.1:1")
-            .env("PATH", self.path("bin"));
+            .env("PATH", self.path("bin"))
+            // Without it drivers of GPUs complain on standard error.
+            .env("XDG_RUNTIME_DIR", &self.folder);
         let of_terminals = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM", "COLUMNS"];
         let of_networks = ["HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
         for variable in of_terminals.iter().chain(&of_networks).chain(&["RUST_BACKTRACE"]) {

@@ -242,6 +242,29 @@ pub struct BackendBytes {
     pub copies: u64,
 }
 
+/// How often a device was given work, and waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// Kernels that were started.
+    pub n_dispatches: u64,
+    /// Submissions of them.
+    pub n_submissions: u64,
+    /// Times that the host waited for the device.
+    pub n_waits: u64,
+}
+
+impl DeviceStats {
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            n_dispatches: self.n_dispatches - before.n_dispatches,
+            n_submissions: self.n_submissions - before.n_submissions,
+            n_waits: self.n_waits - before.n_waits,
+        }
+    }
+}
+
 /// A place to compute.
 ///
 /// Sizes are checked when a model is loaded; an operation whose buffers are too short panics.
@@ -295,6 +318,11 @@ pub trait Backend: Send {
     fn forget_uses(&mut self);
     /// What streaming has cost so far; `None` where all weights are in memory.
     fn stream_stats(&self) -> Option<StreamStats>;
+
+    /// How often it was given work so far, where it is a device that has to be.
+    fn device_stats(&self) -> Option<DeviceStats> {
+        None
+    }
 
     /// `out[i] = scale · table[ids[i]]`. Fails where rows of the table can't be read.
     fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer) -> Result<()>;

@@ -13,7 +13,7 @@ use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::stage::{Batch, LogitSink, Stage};
 use super::weights::{HeadWeights, LayerWeights, MixerWeights, NormWeights, Weights};
 use super::{Capacity, delta_net, ffn, mamba2, short_conv};
-use crate::backend::{Backend, Input, Tokens};
+use crate::backend::{Backend, DeviceStats, Input, Tokens};
 use crate::error::Result;
 use crate::memory::{Leased, StreamStats, Tier};
 
@@ -267,6 +267,10 @@ impl<B: Backend> Stage for Decoder<B> {
 
     fn stream_stats(&self) -> Option<StreamStats> {
         self.backend.stream_stats()
+    }
+
+    fn device_stats(&self) -> Option<DeviceStats> {
+        self.backend.device_stats()
     }
 
     fn description(&self) -> String {

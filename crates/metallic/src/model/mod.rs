@@ -40,6 +40,7 @@ pub use role::Role;
 pub use unused::{unread_keys, unused_tensors};
 pub use work::{Products, TokenWork};
 
+use crate::backend::DeviceStats;
 use crate::error::{Error, Result};
 use crate::memory::{FileStamp, Lease, StreamStats, Tier};
 use boundary::Boundary;
@@ -188,6 +189,11 @@ impl Model {
     /// What streaming weights has cost so far; `None` where all are in memory.
     pub fn stream_stats(&self) -> Option<StreamStats> {
         self.stages.iter().find_map(|stage| stage.stream_stats())
+    }
+
+    /// How often the first device that computes parts was given work so far; `None` where the CPU computes alone.
+    pub fn device_stats(&self) -> Option<DeviceStats> {
+        self.stages.iter().find_map(|stage| stage.device_stats())
     }
 
     /// A new, empty sequence.

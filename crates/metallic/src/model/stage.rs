@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Piece;
 use super::boundary::Boundary;
 use super::kv_cache::PageTable;
-use crate::backend::{Span, Tokens};
+use crate::backend::{DeviceStats, Span, Tokens};
 use crate::error::Result;
 use crate::memory::StreamStats;
 
@@ -68,6 +68,8 @@ pub(crate) trait Stage: Send {
     fn give_up(&mut self);
     /// What streaming weights has cost so far; `None` where all are in memory.
     fn stream_stats(&self) -> Option<StreamStats>;
+    /// How often a device was given work so far.
+    fn device_stats(&self) -> Option<DeviceStats>;
     /// One line for logs: what computes, with what.
     fn description(&self) -> String;
 }

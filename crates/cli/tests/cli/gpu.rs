@@ -1,0 +1,83 @@
+//! `metallic devices`, `--device` and `--vram`. Where there is no driver, tests that need one say so and pass; with
+//! `METALLIC_REQUIRE_GPU` they fail.
+
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+
+/// The number of a device, for `--device`. Of several, the last: software drivers come after cards.
+fn device(sandbox: &Sandbox) -> Option<String> {
+    let listed: Value = serde_json::from_str(&sandbox.run(&["devices", "--json"]).succeeds().stdout).unwrap();
+    let devices = listed.as_array().unwrap();
+    if let Some(device) = devices.last() {
+        assert!(
+            device["name"].is_string() && device["max_binding_bytes"].as_u64() >= Some(1 << 27),
+            "{device}"
+        );
+        return Some(device["index"].to_string());
+    }
+    assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU");
+    println!("skipped: no GPU");
+    None
+}
+
+fn sandbox(test: &str) -> Sandbox {
+    let sandbox = Sandbox::new(test);
+    sandbox.write("tiny.gguf", metallic::testing::tiny_model().unwrap());
+    sandbox
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_that_says_how_to_list_them() {
+    let sandbox = sandbox("gpu-unknown");
+    let refused = sandbox.run(&["run", "-m", "tiny.gguf", "--device", "no such device", "--raw", "a"]);
+    let error = refused.fails(1);
+    assert!(error.contains("can't use a GPU") && error.contains("metallic devices"), "{error}");
+}
+
+#[test]
+fn a_gpu_gives_the_answer_of_the_cpu_and_tells_what_it_did() {
+    let sandbox = sandbox("gpu-run");
+    let Some(device) = device(&sandbox) else { return };
+    let run = |more: &[&str]| {
+        let args = ["run", "-m", "tiny.gguf", "--raw", "--temp", "0", "-n", "12", "-c", "128", "abc"];
+        sandbox.run(&[&args[..], more].concat()).succeeds()
+    };
+    let expected = run(&["--device", "cpu"]).stdout;
+    assert!(!expected.is_empty());
+    for more in [&["--vram", "64MiB"][..], &["--vram", "64MiB", "-ngl", "1"], &["--vram", "64MiB", "--stats"]]
+    {
+        let found = run(&[&["--device", &device], more].concat());
+        assert_eq!(found.stdout, expected, "{more:?}");
+        if more.contains(&"--stats") {
+            assert!(found.stderr.lines().any(|line| line.starts_with("GPU: ")), "{}", found.stderr);
+        }
+    }
+    assert_eq!(run(&["--device", &device, "--gpu-layers", "0"]).stdout, expected);
+}
+
+#[test]
+fn a_plan_fills_a_budget_of_the_gpus_memory_and_names_what_is_too_small() {
+    let sandbox = sandbox("gpu-plan");
+    let Some(device) = device(&sandbox) else { return };
+    let plan = |vram: &str| {
+        let args =
+            ["plan", "tiny.gguf", "-c", "64", "-b", "32", "--device", &device, "--vram", vram, "--json"];
+        sandbox.run(&args)
+    };
+    let all: Value = serde_json::from_str(&plan("64MiB").succeeds().stdout).unwrap();
+    let gpu = &all["devices"][0];
+    assert_eq!((&gpu["n_mixers"], &gpu["n_networks"]), (&2.into(), &2.into()), "{gpu}");
+    let lines = all["ledger"].as_array().unwrap().iter().filter(|line| line["device"] == 0);
+    let total: u64 = lines.map(|line| line["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(gpu["total_bytes"], total);
+    // Not a byte less holds all.
+    let exact: Value = serde_json::from_str(&plan(&total.to_string()).succeeds().stdout).unwrap();
+    assert_eq!(exact["devices"][0]["total_bytes"], total);
+    let less: Value = serde_json::from_str(&plan(&(total - 1).to_string()).succeeds().stdout).unwrap();
+    assert!(less["devices"][0]["n_mixers"].as_u64() < Some(2), "{}", less["devices"]);
+    // The backend itself takes more than a megabyte.
+    let refused = plan("1MiB");
+    let error = refused.fails(1);
+    assert!(error.contains("--vram"), "{error}");
+}

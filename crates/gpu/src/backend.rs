@@ -5,6 +5,8 @@
 
 mod attention;
 mod elementwise;
+
+mod mixers;
 mod products;
 
 use std::cell::RefCell;
@@ -274,21 +276,15 @@ impl Backend for Gpu {
     }
 
     fn scale(&mut self, x: &mut GpuBuffer, factor: f32, len: usize) {
-        self.attempt(|gpu| gpu.scale_values(x, 0, len, factor));
+        self.attempt(|gpu| gpu.scale_values(x, factor, len));
     }
 
-    fn gate_rows(&mut self, _: &GpuBuffer, _: &mut GpuBuffer, _: usize, _: usize) {
-        self.attempt(|_| Err(Error::unsupported("a gate of a shared expert")));
+    fn gate_rows(&mut self, scores: &GpuBuffer, x: &mut GpuBuffer, n_rows: usize, width: usize) {
+        self.attempt(|gpu| gpu.gate_each_row(scores, x, n_rows, width));
     }
 
     fn warm(&mut self, temperature: Temperature, positions: &[u32], x: &mut GpuBuffer, width: usize) {
-        self.attempt(|gpu| {
-            let rows = positions.iter().enumerate();
-            let factors = rows.map(|(row, position)| (row, temperature.at(*position as usize)));
-            factors
-                .filter(|(_, factor)| *factor != 1.0)
-                .try_for_each(|(row, factor)| gpu.scale_values(x, row * width, width, factor))
-        });
+        self.attempt(|gpu| gpu.warm_rows(temperature, positions, x, width));
     }
 
     fn divide_rows(&mut self, x: &mut GpuBuffer, n_rows: usize, divisors: &GpuBuffer) {
@@ -317,38 +313,38 @@ impl Backend for Gpu {
 
     fn causal_conv(
         &mut self,
-        _: &CausalConv<'_, Self>,
-        _: &mut GpuBuffer,
-        _: &Span<'_>,
-        _: &GpuBuffer,
-        _: &mut GpuBuffer,
+        conv: &CausalConv<'_, Self>,
+        history: &mut GpuBuffer,
+        span: &Span<'_>,
+        x: &GpuBuffer,
+        out: &mut GpuBuffer,
     ) {
-        self.attempt(|_| Err(Error::unsupported("a convolution over time")));
+        self.attempt(|gpu| gpu.convolve(conv, history, span, x, out));
     }
 
     fn mamba2(
         &mut self,
-        _: &Mamba2<'_, Self>,
+        mixer: &Mamba2<'_, Self>,
+        state: &mut GpuBuffer,
+        span: &Span<'_>,
+        x_b_c: &GpuBuffer,
+        dt: &GpuBuffer,
         _: &mut GpuBuffer,
-        _: &Span<'_>,
-        _: &GpuBuffer,
-        _: &GpuBuffer,
-        _: &mut GpuBuffer,
-        _: &mut GpuBuffer,
+        out: &mut GpuBuffer,
     ) {
-        self.attempt(|_| Err(Error::unsupported("a state space")));
+        self.attempt(|gpu| gpu.run_mamba2(mixer, state, span, [x_b_c, dt], out));
     }
 
     fn delta_net(
         &mut self,
-        _: &DeltaNet<'_, Self>,
+        net: &DeltaNet<'_, Self>,
+        state: &mut GpuBuffer,
+        span: &Span<'_>,
+        q_k_v: &mut GpuBuffer,
+        [beta, alpha]: [&GpuBuffer; 2],
         _: &mut GpuBuffer,
-        _: &Span<'_>,
-        _: &mut GpuBuffer,
-        _: [&GpuBuffer; 2],
-        _: &mut GpuBuffer,
-        _: &mut GpuBuffer,
+        out: &mut GpuBuffer,
     ) {
-        self.attempt(|_| Err(Error::unsupported("a gated delta net")));
+        self.attempt(|gpu| gpu.run_delta_net(net, state, span, [q_k_v, beta, alpha], out));
     }
 }

@@ -1,6 +1,6 @@
 //! Operations on values one by one, and on rows by their numbers.
 
-use metallic::backend::{Activation, Columns};
+use metallic::backend::{Activation, Columns, Temperature};
 
 use super::Gpu;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::memory::GpuBuffer;
 use crate::recorder::Note;
 
 /// Number of an activation in `shaders/activation.wgsl`.
-fn activation_number(activation: Activation) -> u32 {
+pub(super) fn activation_number(activation: Activation) -> u32 {
     match activation {
         Activation::Silu => 0,
         Activation::GeluTanh => 1,
@@ -74,14 +74,35 @@ impl Gpu {
         self.each_value(&kernels::SOFTCAP, &[x.expect(len)], len, [cap.to_bits()])
     }
 
-    pub(super) fn scale_values(
+    pub(super) fn scale_values(&mut self, x: &GpuBuffer, factor: f32, len: usize) -> Result<()> {
+        self.each_value(&kernels::SCALE, &[x.expect(len)], len, [factor.to_bits()])
+    }
+
+    pub(super) fn gate_each_row(
         &mut self,
+        scores: &GpuBuffer,
         x: &GpuBuffer,
-        first: usize,
-        len: usize,
-        factor: f32,
+        n_rows: usize,
+        width: usize,
     ) -> Result<()> {
-        self.each_value(&kernels::SCALE, &[x.expect(first + len)], len, [first as u32, factor.to_bits()])
+        let buffers = [x.expect(n_rows * width), scores.expect(n_rows)];
+        self.each_value(&kernels::GATE_ROWS, &buffers, n_rows * width, [width as u32])
+    }
+
+    pub(super) fn warm_rows(
+        &mut self,
+        temperature: Temperature,
+        positions: &[u32],
+        x: &GpuBuffer,
+        width: usize,
+    ) -> Result<()> {
+        let factors: Vec<f32> = positions.iter().map(|position| temperature.at(*position as usize)).collect();
+        if factors.iter().all(|factor| *factor == 1.0) {
+            return Ok(());
+        }
+        let len = factors.len() * width;
+        let ([factors_at], notes) = self.note([Note::Floats(&factors)])?;
+        self.each_value(&kernels::SCALE_ROWS, &[x.expect(len), &notes], len, [width as u32, factors_at])
     }
 
     pub(super) fn divide(&mut self, x: &GpuBuffer, n_rows: usize, divisors: &GpuBuffer) -> Result<()> {

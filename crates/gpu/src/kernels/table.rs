@@ -32,25 +32,33 @@ macro_rules! part {
 /// What every kernel is put together with.
 pub(super) const COMMON: Part = part!("common");
 const ACTIVATION: Part = part!("activation");
+const RECURRENCE: Part = part!("recurrence");
 const ROW_NORM: Part = part!("row_norm");
 const BYTES: Part = part!("quants/bytes");
 
 kernels! {
     ACTIVATE: "activate", [ACTIVATION], [Write];
     ADD: "add", [], [Write, Read];
+    CAUSAL_CONV: "causal_conv", [ACTIVATION], [Write, Read, Read, Read, Read];
     CLAMP: "clamp", [], [Write];
     CLEAR: "clear", [], [Write];
     COPY_COLUMNS: "copy_columns", [], [Write, Read];
+    DELTA_NET: "delta_net", [RECURRENCE], [Write, Write, Read, Read, Read, Read, Read];
     DIVIDE_ROWS: "divide_rows", [], [Write, Read];
     GATE: "gate", [ACTIVATION], [Write, Read];
+    GATE_ROWS: "gate_rows", [], [Write, Read];
     GATED: "gated", [ACTIVATION], [Write, Read, Read];
     GATHER_ROWS: "gather_rows", [], [Write, Read, Read];
+    MAMBA2: "mamba2", [RECURRENCE], [Write, Write, Read, Read, Read, Read, Read];
     NORM: "norm", [ROW_NORM], [Write, Read, Read, Read];
     NORM_IN_PLACE: "norm_in_place", [ROW_NORM], [Write, Read, Read];
+    REMEMBER: "remember", [], [Write, Read];
     ROTATE: "rotate", [], [Write, Read];
     SCALE: "scale", [], [Write];
+    SCALE_ROWS: "scale_rows", [], [Write, Read];
     SOFTCAP: "softcap", [], [Write];
     TAKE_NOTES: "take_notes", [], [Write, Read];
+    UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES], [Read, Read, Read, Write];

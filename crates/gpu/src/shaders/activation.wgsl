@@ -2,10 +2,6 @@
 
 override ACTIVATION: u32;
 
-fn sigmoid(x: f32) -> f32 {
-    return 1.0 / (1.0 + exponential(-x));
-}
-
 // The error function to 1.5e-7 (Abramowitz and Stegun 1964, formula 7.1.26).
 fn error_function(x: f32) -> f32 {
     let a = abs(x);

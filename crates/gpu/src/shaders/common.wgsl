@@ -19,3 +19,7 @@ fn exponential(x: f32) -> f32 {
 fn bounded_tanh(x: f32) -> f32 {
     return tanh(clamp(x, -15.0, 15.0));
 }
+
+fn sigmoid(x: f32) -> f32 {
+    return 1.0 / (1.0 + exponential(-x));
+}

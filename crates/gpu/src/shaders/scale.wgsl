@@ -1,8 +1,7 @@
-// `x = factor · x`, from value number `first` on.
+// `x = factor · x`.
 
 struct Params {
     len: u32,
-    first: u32,
     factor: f32,
 }
 
@@ -19,5 +18,5 @@ fn main(
     if i >= params.len {
         return;
     }
-    x[params.first + i] *= params.factor;
+    x[i] *= params.factor;
 }

@@ -2,7 +2,7 @@
 
 use metallic::backend::{
     Activation, AttentionParams, AttentionShape, Backend, Columns, Cpu, Input, KvLayout, KvType, MatmulJob,
-    Norm, NormKind, RopeConfig, RopePairs, Span, Tokens,
+    Norm, NormKind, RopeConfig, RopePairs, Span, Temperature, Tokens,
 };
 use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::{GgmlType, Isa};
@@ -10,7 +10,7 @@ use metallic::{GgmlType, Isa};
 use crate::{gpu, nmse};
 
 /// Of operations on floats.
-const MAX_NMSE: f64 = 1e-10;
+pub(crate) const MAX_NMSE: f64 = 1e-10;
 
 /// Of products with blocks: the CPU rounds their inputs to 8 bits.
 const MAX_NMSE_OF_BLOCKS: f64 = 3e-4;
@@ -19,7 +19,7 @@ const MAX_NMSE_OF_BLOCKS: f64 = 3e-4;
 const MAX_NMSE_OF_BF16: f64 = 1e-4;
 
 /// Numbers between -1 and 1, the same every time.
-fn random(seed: u32, len: usize) -> Vec<f32> {
+pub(crate) fn random(seed: u32, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     let next = || {
         state ^= state << 13;
@@ -30,24 +30,24 @@ fn random(seed: u32, len: usize) -> Vec<f32> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-fn buffer<B: Backend>(backend: &mut B, values: &[f32]) -> B::Buffer {
+pub(crate) fn buffer<B: Backend>(backend: &mut B, values: &[f32]) -> B::Buffer {
     let mut buffer = backend.buffer("a test", values.len()).unwrap();
     backend.write(values, &mut buffer).unwrap();
     buffer
 }
 
-fn values<B: Backend>(backend: &mut B, buffer: &B::Buffer, len: usize) -> Vec<f32> {
+pub(crate) fn values<B: Backend>(backend: &mut B, buffer: &B::Buffer, len: usize) -> Vec<f32> {
     let mut values = vec![0.0; len];
     backend.read(buffer, 0, &mut values).unwrap();
     values
 }
 
 /// Something that is computed by a backend, whichever it is.
-trait Computation {
+pub(crate) trait Computation {
     fn run<B: Backend>(&self, backend: &mut B) -> Vec<f32>;
 }
 
-fn compare(name: &str, bound: f64, computation: &impl Computation) {
+pub(crate) fn compare(name: &str, bound: f64, computation: &impl Computation) {
     let Some(mut gpu) = gpu() else { return };
     let expected = computation.run(&mut Cpu::new(1, Isa::Scalar).unwrap());
     let found = computation.run(&mut gpu);
@@ -109,6 +109,11 @@ impl Computation for Rows {
         b.copy_columns(&x, from, &mut out, Columns { first: 1, stride: 7 }, 5, 6);
         let mut gathered = b.buffer("rows", 30).unwrap();
         b.gather_rows(&out, &[5, 0, 5], 10, &mut gathered);
+        let scores = buffer(b, &random(22, 3));
+        b.gate_rows(&scores, &mut gathered, 2, 10);
+        let temperature = Temperature { scale: 0.7, length: 100 };
+        b.warm(temperature, &[99, 1000, 205], &mut gathered, 10);
+        b.warm(temperature, &[0, 1], &mut gathered, 10);
         let mut all = values(b, &out, 60);
         all.extend(values(b, &gathered, 30));
         all

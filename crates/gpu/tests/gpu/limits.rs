@@ -1,6 +1,6 @@
 //! What must be an error that names it, and what must be given back.
 
-use metallic::backend::{Activation, Backend, CausalConv, Input, KvLayout, KvType, MatmulJob, Span, Tokens};
+use metallic::backend::{Backend, Input, KvLayout, KvType, MatmulJob, Tokens};
 use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::{Error, GgmlType};
 use metallic_gpu::{Choice, Device};
@@ -111,11 +111,11 @@ fn many_operations_in_many_submissions_keep_their_notes() {
 fn an_error_waits_for_a_call_that_returns_it() {
     let Some(mut gpu) = gpu() else { return };
     let matrix = gpu.matrix(matrix(GgmlType::F32, 4, 2)).unwrap();
-    let [kernel, x] = [(); 2].map(|()| gpu.buffer("x", 4).unwrap());
-    let [mut history, mut out] = [(); 2].map(|()| gpu.buffer("out", 4).unwrap());
-    let conv = CausalConv { kernel: &kernel, bias: None, activation: Activation::Silu, n_channels: 2 };
-    let span = Span { first_row: 0, n_rows: 1, start: 0, pages: &[], slot: 0 };
-    gpu.causal_conv(&conv, &mut history, &span, &x, &mut out);
+    let x = gpu.buffer("x", 4).unwrap();
+    // More rows than an operation can be told.
+    let rows = vec![0; (1 << 20) + 1];
+    let mut out = gpu.buffer("out", rows.len()).unwrap();
+    gpu.gather_rows(&x, &rows, 1, &mut out);
     gpu.clear(&mut out, 4);
     let error = gpu.read(&out, 0, &mut [0.0; 4]).unwrap_err();
     assert!(matches!(error, Error::Backend { .. }), "{error}");

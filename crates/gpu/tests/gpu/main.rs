@@ -3,6 +3,7 @@
 
 mod conformance;
 mod limits;
+mod mixers;
 mod oracles;
 
 use metallic::memory::Tier;

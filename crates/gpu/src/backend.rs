@@ -5,7 +5,7 @@
 
 mod attention;
 mod elementwise;
-
+mod experts;
 mod mixers;
 mod products;
 
@@ -21,6 +21,7 @@ use metallic::backend::{
 use metallic::memory::{MatrixData, StreamStats, Tier};
 
 pub use self::attention::{GpuKvLayer, GpuRope};
+use self::experts::ExpertWork;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Kernels};
@@ -36,6 +37,8 @@ pub struct Gpu {
     recorder: RefCell<Recorder>,
     /// Inputs that are made on the way into products.
     inputs: GpuBuffer,
+    /// Room for a mixture of experts, where the model has one.
+    experts: Option<ExpertWork>,
     /// What is bound where an operand is absent.
     nothing: GpuBuffer,
     /// The first error that no call has returned.
@@ -54,6 +57,7 @@ impl Gpu {
             kernels: Kernels::new(Arc::clone(&vram.device)),
             recorder: RefCell::new(Recorder::new(&vram)?),
             inputs: nothing.clone(),
+            experts: None,
             nothing,
             failed: None,
             vram,
@@ -110,6 +114,7 @@ impl Backend for Gpu {
         let rotations = needs.ropes.iter().map(|rope| words(rope.n_rot * needs.n_rows));
         BackendBytes {
             inputs: words(needs.n_rows * needs.row_len),
+            experts: needs.experts.map_or(0, |experts| ExpertWork::bytes(needs.n_rows, &experts)),
             rotations: rotations.sum(),
             copies: Recorder::bytes(),
             ..BackendBytes::default()
@@ -130,8 +135,8 @@ impl Backend for Gpu {
         Ok(())
     }
 
-    fn reserve_experts(&mut self, _: usize, _: &ExpertNeeds) -> metallic::Result<()> {
-        Err(Error::unsupported("a mixture of experts").into())
+    fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> metallic::Result<()> {
+        self.checked(|gpu| gpu.make_experts(n_rows, needs))
     }
 
     fn buffer(&self, what: &'static str, len: usize) -> metallic::Result<GpuBuffer> {
@@ -204,13 +209,13 @@ impl Backend for Gpu {
 
     fn experts(
         &mut self,
-        _: &Experts<'_, Self>,
-        _: &mut GpuBuffer,
-        _: &GpuBuffer,
-        _: Tokens,
-        _: &mut GpuBuffer,
+        experts: &Experts<'_, Self>,
+        scores: &mut GpuBuffer,
+        x: &GpuBuffer,
+        tokens: Tokens,
+        out: &mut GpuBuffer,
     ) -> metallic::Result<()> {
-        self.checked(|_| Err(Error::unsupported("a mixture of experts")))
+        self.checked(|gpu| gpu.mix_experts(experts, scores, x, tokens.count(), out))
     }
 
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &GpuBuffer, n_rows: usize, out: &mut GpuBuffer) {

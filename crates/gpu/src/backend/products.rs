@@ -10,7 +10,7 @@ use crate::memory::GpuBuffer;
 use crate::recorder::Note;
 
 /// Invocations that sum up a row of weights.
-const MAT_VEC_LEN: u32 = 64;
+pub(super) const MAT_VEC_LEN: u32 = 64;
 
 /// Rows of an input at most: a dispatch has a workgroup in its third dimension for each.
 pub(super) const MAX_ROWS: usize = 65_535;

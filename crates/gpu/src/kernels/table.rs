@@ -50,10 +50,12 @@ kernels! {
     GATED: "gated", [ACTIVATION], [Write, Read, Read];
     GATHER_ROWS: "gather_rows", [], [Write, Read, Read];
     MAMBA2: "mamba2", [RECURRENCE], [Write, Write, Read, Read, Read, Read, Read];
+    MIX: "mix", [], [Write, Read, Read];
     NORM: "norm", [ROW_NORM], [Write, Read, Read, Read];
     NORM_IN_PLACE: "norm_in_place", [ROW_NORM], [Write, Read, Read];
     REMEMBER: "remember", [], [Write, Read];
     ROTATE: "rotate", [], [Write, Read];
+    ROUTE: "route", [], [Write, Write, Read, Read];
     SCALE: "scale", [], [Write];
     SCALE_ROWS: "scale_rows", [], [Write, Read];
     SOFTCAP: "softcap", [], [Write];
@@ -61,6 +63,7 @@ kernels! {
     UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
+    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES], [Read, Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES], [Read, Read, Read, Write];
     // With a decoder of keys and values.
     ATTENTION: "attention", [], [Write, Read, Read, Read, Read, Read];

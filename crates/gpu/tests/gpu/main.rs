@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows functions with `#[test]` alone as tests")]
 
 mod conformance;
+mod experts;
 mod limits;
 mod mixers;
 mod oracles;

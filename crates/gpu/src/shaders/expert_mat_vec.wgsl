@@ -1,0 +1,80 @@
+// Products with the matrices of the experts that rows go to: a workgroup does a row of weights for one expert of one row, a
+// *pair*. The order of a sum depends on the length of the row alone. Rows of weights that this buffer lacks are left to the
+// run with the buffer that has them.
+
+override GROUP_LEN: u32;
+
+struct Params {
+    // Pairs times rows of weights of an expert.
+    n_groups: u32,
+    n_rows: u32,
+    // Rows of the matrix of all that the buffer has: the first's number, how many, and the place of the first.
+    first_here: u32,
+    n_here: u32,
+    first_in_buffer: u32,
+    // Where the first expert's rows begin in the matrix, and from one expert's to the next one's.
+    first_row: u32,
+    stride: u32,
+    n_blocks: u32,
+    row_len: u32,
+    // Pairs that have a row of the input in common.
+    in_input: u32,
+    has_bias: u32,
+}
+
+var<immediate> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> chosen: array<u32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+var<workgroup> partial: array<f32, GROUP_LEN>;
+
+@compute @workgroup_size(GROUP_LEN)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let group = group_number(id, groups);
+    if group >= params.n_groups {
+        return;
+    }
+    let pair = group / params.n_rows;
+    let row = group % params.n_rows;
+    let expert = chosen[pair];
+    // Below the first one here this is a large number.
+    let here = params.first_row + expert * params.stride + row - params.first_here;
+    if here >= params.n_here {
+        return;
+    }
+    let first_block = (params.first_in_buffer + here) * params.n_blocks;
+    let first = pair / params.in_input * params.row_len;
+    var sum = 0.0;
+    for (var i = 4u * local; i < params.row_len; i += 4u * GROUP_LEN) {
+        let decoded = decode4(first_block + i / BLOCK_LEN, i % BLOCK_LEN);
+        if i + 4u <= params.row_len {
+            sum += dot(decoded, vec4(x[first + i], x[first + i + 1u], x[first + i + 2u], x[first + i + 3u]));
+        } else {
+            // Rows of single numbers may end anywhere; what comes after is of another row.
+            for (var j = 0u; i + j < params.row_len; j += 1u) {
+                sum += decoded[j] * x[first + i + j];
+            }
+        }
+    }
+    partial[local] = sum;
+    workgroupBarrier();
+    for (var n = GROUP_LEN / 2u; n > 0u; n /= 2u) {
+        if local < n {
+            partial[local] += partial[local + n];
+        }
+        workgroupBarrier();
+    }
+    if local == 0u {
+        var product = partial[0];
+        if params.has_bias == 1u {
+            product += bias[expert * params.n_rows + row];
+        }
+        out[group] = product;
+    }
+}

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows functions with `#[test]` alone as tests")]
 
 mod conformance;
+mod consistency;
 mod experts;
+mod ledger;
 mod limits;
 mod mixers;
 mod oracles;

@@ -1,0 +1,85 @@
+//! What a plan says that a device will hold is what it holds, to the byte.
+
+use std::path::Path;
+
+use metallic::backend::KvType;
+use metallic::memory::Tier;
+use metallic::plan::Offload;
+use metallic::{Error, GgufFile, GgufLoader, Model};
+
+use crate::gpu_within;
+use crate::nmse;
+use crate::oracles::{MAX_NMSE, floats, logits, oracles, tokens};
+
+/// A model that a device computes as much of as its memory has room for.
+struct Fitted {
+    model: Model,
+    vram: Tier,
+    device_bytes: u64,
+    /// Matrices of weights, and those that the device has.
+    n_matrices: usize,
+    n_on_device: usize,
+}
+
+/// `None` where there is no device.
+fn fit(path: &Path, limit: Option<u64>) -> Option<metallic::Result<Fitted>> {
+    let (gpu, vram) = gpu_within(limit)?;
+    let loader = GgufLoader::new(GgufFile::open(path).unwrap()).kv_type(KvType::F32);
+    let loader = loader.context_length(256).batch(32).sequences(2).offload(gpu, Offload::AUTO);
+    let fitted = loader.plan().and_then(|(config, plan)| {
+        let device_bytes = plan.device_bytes(0);
+        let n_matrices = plan.matrices.len();
+        let n_on_device = plan.matrices.iter().filter(|matrix| matrix.device == Some(0)).count();
+        let model = loader.load_planned(config, &plan)?;
+        Ok(Fitted { model, vram, device_bytes, n_matrices, n_on_device })
+    });
+    Some(fitted)
+}
+
+/// From a device with room for all, to one that lacks a byte of that, and so on to one that has no room for a part.
+#[test]
+fn devices_hold_what_is_planned() {
+    let Some(root) = oracles() else { return };
+    let tokens = tokens(&root);
+    for name in ["llama-dense", "gpt-oss-moe", "mamba2-dense", "qwen3next-moe"] {
+        let path = root.join(format!("archs2/{name}.gguf"));
+        let expected = floats(path.with_extension("logits.f32"));
+        let (mut limit, mut n_before) = (None, usize::MAX);
+        let floor = loop {
+            let Some(fitted) = fit(&path, limit) else { return };
+            let mut fitted = match fitted {
+                Ok(fitted) => fitted,
+                Err(Error::DeviceTooSmall { floor_bytes, budget_bytes, .. }) => {
+                    assert_eq!(Some(budget_bytes), limit, "{name}");
+                    assert!(floor_bytes > budget_bytes, "{name}");
+                    break floor_bytes;
+                }
+                Err(error) => panic!("{name} in {limit:?}: {error}"),
+            };
+            let error = nmse(&logits(&mut fitted.model, &tokens).unwrap(), &expected);
+            println!(
+                "{name} in {limit:?}: {} bytes, {} matrices, {error:.2e}",
+                fitted.device_bytes, fitted.n_on_device
+            );
+            assert!(error < MAX_NMSE, "{name}: {error:.2e}");
+            assert_eq!(fitted.vram.used_bytes(), fitted.device_bytes, "{name}");
+            assert!(limit.is_none_or(|limit| fitted.device_bytes <= limit), "{name}");
+            if limit.is_none() {
+                assert_eq!(fitted.n_on_device, fitted.n_matrices, "{name}");
+                // The same again with just as much as that.
+                limit = Some(fitted.device_bytes);
+                let exact = fit(&path, limit).expect("a device").unwrap();
+                assert_eq!(exact.vram.used_bytes(), fitted.device_bytes, "{name}");
+                assert_eq!(exact.n_on_device, fitted.n_on_device, "{name}");
+            }
+            assert!(fitted.n_on_device < n_before, "{name}");
+            n_before = fitted.n_on_device;
+            limit = Some(fitted.device_bytes - 1);
+            drop(fitted.model);
+            assert_eq!(fitted.vram.used_bytes(), 0, "{name}: all comes back");
+        };
+        let least = fit(&path, Some(floor)).expect("a device").unwrap();
+        assert_eq!(least.vram.used_bytes(), floor, "{name}");
+        assert!(least.n_on_device > 0, "{name}");
+    }
+}

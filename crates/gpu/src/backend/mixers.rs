@@ -78,7 +78,7 @@ impl Gpu {
         self.run(&Call { constants: &constants, ..call })?;
         let params =
             [n_channels, span.first_row, span.n_rows, n_taps - 1, first_history, is_new].map(|n| n as u32);
-        let grid = Grid::Values(if len == 0 { 0 } else { n_channels });
+        let grid = Grid::Values(if len == 0 || n_taps == 1 { 0 } else { n_channels });
         self.run(&Call::new(&kernels::REMEMBER, &[history, x], &params, grid))
     }
 

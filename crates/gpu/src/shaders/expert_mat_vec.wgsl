@@ -45,13 +45,12 @@ fn main(
     let expert = chosen[pair];
     // Below the first one here this is a large number.
     let here = params.first_row + expert * params.stride + row - params.first_here;
-    if here >= params.n_here {
-        return;
-    }
+    // No return where it is not: compilers want to see that all invocations come to a barrier.
+    let is_here = here < params.n_here;
     let first_block = (params.first_in_buffer + here) * params.n_blocks;
     let first = pair / params.in_input * params.row_len;
     var sum = 0.0;
-    for (var i = 4u * local; i < params.row_len; i += 4u * GROUP_LEN) {
+    for (var i = 4u * local; is_here && i < params.row_len; i += 4u * GROUP_LEN) {
         let decoded = decode4(first_block + i / BLOCK_LEN, i % BLOCK_LEN);
         if i + 4u <= params.row_len {
             sum += dot(decoded, vec4(x[first + i], x[first + i + 1u], x[first + i + 2u], x[first + i + 3u]));
@@ -70,7 +69,7 @@ fn main(
         }
         workgroupBarrier();
     }
-    if local == 0u {
+    if local == 0u && is_here {
         var product = partial[0];
         if params.has_bias == 1u {
             product += bias[expert * params.n_rows + row];

@@ -30,12 +30,21 @@ pub fn tiny_mixture() -> Result<Vec<u8>> {
     model(Shape { experts: Some(Experts { n: 64, n_used: 4 }), ..TINY })
 }
 
+/// The same, wider, with matrices of a type whose blocks have any bytes that make ordinary numbers: what it computes means
+/// nothing, but is the same wherever it is computed in the same way.
+///
+/// # Errors
+/// None that does not mean a defect of this crate.
+pub fn tiny_model_of(ggml_type: GgmlType) -> Result<Vec<u8>> {
+    model(Shape { n_embd: 256, ggml_type, ..TINY })
+}
+
 /// A larger mixture, with four layers of 64 experts that take 100 MB: more than a process takes beside them.
 ///
 /// # Errors
 /// None that does not mean a defect of this crate.
 pub fn small_mixture() -> Result<Vec<u8>> {
-    model(Shape { n_embd: 128, n_layers: 4, experts: Some(Experts { n: 64, n_used: 4 }) })
+    model(Shape { n_embd: 128, n_layers: 4, experts: Some(Experts { n: 64, n_used: 4 }), ..TINY })
 }
 
 /// What the models differ in.
@@ -45,9 +54,11 @@ struct Shape {
     n_embd: u64,
     n_layers: u32,
     experts: Option<Experts>,
+    /// Of matrices.
+    ggml_type: GgmlType,
 }
 
-const TINY: Shape = Shape { n_embd: 32, n_layers: 2, experts: None };
+const TINY: Shape = Shape { n_embd: 32, n_layers: 2, experts: None, ggml_type: GgmlType::F32 };
 
 #[derive(Clone, Copy)]
 struct Experts {
@@ -56,7 +67,7 @@ struct Experts {
 }
 
 fn model(shape: Shape) -> Result<Vec<u8>> {
-    let Shape { n_embd, n_layers, experts } = shape;
+    let Shape { n_embd, n_layers, experts, ggml_type } = shape;
     let mut file = GgufWriter::new();
     file.set("general.architecture", "llama")?;
     file.set("general.name", "Tiny, of random weights")?;
@@ -90,14 +101,21 @@ fn model(shape: Shape) -> Result<Vec<u8>> {
     )?;
 
     let tensors = tensors(tokens.len() as u64, shape);
+    let type_of = |name: &str| if name.ends_with("norm.weight") { GgmlType::F32 } else { ggml_type };
     for (name, shape) in &tensors {
-        file.tensor(name, GgmlType::F32, shape)?;
+        file.tensor(name, type_of(name), shape)?;
     }
     let mut data = file.begin(Vec::new()).expect("a vector takes all that is written");
     let mut random = Random(1);
     for (name, shape) in &tensors {
         let n: u64 = shape.iter().product();
         let norm = name.ends_with("norm.weight");
+        if type_of(name) != GgmlType::F32 {
+            let n_bytes = n as usize / ggml_type.block_len() * ggml_type.block_bytes();
+            let bytes: Vec<u8> = (0..n_bytes).map(|_| ordinary_byte(&mut random)).collect();
+            data.write(name, &bytes).expect("as many blocks as the shape has");
+            continue;
+        }
         let scale = 1.7 / (shape[0] as f32).sqrt(); // uniform values of variance 1 / row length
         for _ in 0..n {
             let value = if norm { 1.0 } else { scale * random.next() };
@@ -160,7 +178,7 @@ pub fn edited(
 
 /// Names and shapes.
 fn tensors(n_vocab: u64, shape: Shape) -> Vec<(String, Vec<u64>)> {
-    let Shape { n_embd, n_layers, experts } = shape;
+    let Shape { n_embd, n_layers, experts, .. } = shape;
     let n_ff = 2 * n_embd;
     let kv = n_embd * u64::from(N_HEAD_KV) / u64::from(N_HEAD);
     let mut shapes = vec![
@@ -194,6 +212,11 @@ fn tensors(n_vocab: u64, shape: Shape) -> Vec<(String, Vec<u64>)> {
             .extend(of_layer.into_iter().map(|(name, shape)| (format!("blk.{layer}.{name}.weight"), shape)));
     }
     shapes
+}
+
+/// A byte that makes numbers from 0.008 to 0.11 of scales of 16 bits, and any of other fields.
+fn ordinary_byte(random: &mut Random) -> u8 {
+    0x20 | ((8.0 + 8.0 * random.next()) as u8).min(15)
 }
 
 /// GPT-2's name of a byte: itself where it is printable, a character from U+0100 on otherwise.

@@ -2,7 +2,7 @@
 //! stays the same: a prompt's, or an answer's.
 
 use metallic::model::{LogitsOf, Piece, Role, SequenceId};
-use metallic::{GgufFile, GgufLoader, Isa, LoadMode, Model};
+use metallic::{GgmlType, GgufFile, GgufLoader, Isa, LoadMode, Model, testing};
 
 use crate::oracles::Oracles;
 
@@ -17,13 +17,22 @@ fn for_each_model(check: impl Fn(&str, &dyn Fn() -> GgufLoader<'static>, &[u32])
     }
 }
 
-/// Every such model on every instruction set.
+/// Every such model on every instruction set, and a model of each type of weights: those of the oracles are floats.
 fn for_each_model_and_isa(check: impl Fn(&str, &dyn Fn() -> GgufLoader<'static>, &[u32])) {
-    for_each_model(|name, loader, tokens| {
+    let on_each_isa = |name: &str, loader: &dyn Fn() -> GgufLoader<'static>, tokens: &[u32]| {
         for isa in Isa::available() {
             check(&format!("{name} {isa}"), &|| loader().isa(isa), tokens);
         }
-    });
+    };
+    for_each_model(on_each_isa);
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens: Vec<u32> = (0..48).map(|i| i * i * 7 % 256).collect();
+    for ggml_type in GgmlType::ALL.iter().filter(|ggml_type| ggml_type.block_len() > 1) {
+        let path = folder.path().join(ggml_type.name());
+        std::fs::write(&path, testing::tiny_model_of(*ggml_type).expect("a model")).expect("a file");
+        let loader = || GgufLoader::new(GgufFile::open(&path).expect("a model")).threads(2);
+        on_each_isa(ggml_type.name(), &loader, &tokens);
+    }
 }
 
 fn at_once(model: &mut Model, tokens: &[u32]) -> Vec<f32> {

@@ -53,9 +53,10 @@ impl Gpu {
     pub fn new(device: Device, vram: Tier) -> Result<Self> {
         let vram = Vram { device: Arc::new(device), tier: vram };
         let nothing = vram.words("nothing", 0)?;
+        let mut recorder = Recorder::new(&vram)?;
         Ok(Self {
-            kernels: Kernels::new(Arc::clone(&vram.device)),
-            recorder: RefCell::new(Recorder::new(&vram)?),
+            kernels: Kernels::new(&vram, &mut recorder.uploads)?,
+            recorder: RefCell::new(recorder),
             inputs: nothing.clone(),
             experts: None,
             nothing,
@@ -116,7 +117,7 @@ impl Backend for Gpu {
             inputs: words(needs.n_rows * needs.row_len),
             experts: needs.experts.map_or(0, |experts| ExpertWork::bytes(needs.n_rows, &experts)),
             rotations: rotations.sum(),
-            copies: Recorder::bytes(),
+            copies: Recorder::bytes() + Kernels::bytes(),
             ..BackendBytes::default()
         }
     }

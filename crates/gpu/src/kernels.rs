@@ -11,13 +11,16 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use metallic::GgmlType;
+use metallic_kernels::registry;
 use smallvec::SmallVec;
 use wgpu::{BindGroup, BindGroupLayout, BufferBindingType, ComputePipeline, ErrorFilter, PipelineLayout};
 
 pub(crate) use self::table::*;
 use crate::device::{Device, MAX_IMMEDIATE_BYTES};
 use crate::error::{Error, Result};
-use crate::memory::GpuBuffer;
+use crate::memory::{GpuBuffer, Vram};
+use crate::uploads::Uploads;
 
 /// Workgroups in a dimension of a dispatch, as WebGPU promises.
 const MAX_GROUPS: u32 = 65_535;
@@ -35,11 +38,18 @@ pub(crate) enum Access {
     Write,
 }
 
+/// The binding of [`Part::codes`], after those of any kernel.
+const CODES_BINDING: u32 = 8;
+
 /// WGSL that kernels are put together with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) source: &'static str,
+    /// What it uses itself.
+    pub(crate) parts: &'static [Part],
+    /// The type whose table of codes it reads.
+    pub(crate) codes: Option<GgmlType>,
 }
 
 /// A kernel.
@@ -145,14 +155,36 @@ struct Layout {
 pub(crate) struct Kernels {
     device: Arc<Device>,
     pipelines: HashMap<PipelineKey, Arc<Pipeline>>,
-    /// Kernels with the same bindings share a layout, and so bind groups.
-    layouts: HashMap<&'static [Access], Arc<Layout>>,
+    /// Kernels with the same bindings (and whether they read codes) share a layout, and so bind groups.
+    layouts: HashMap<(&'static [Access], bool), Arc<Layout>>,
     bind_groups: HashMap<(usize, SmallVec<[wgpu::Buffer; 8]>), BindGroup>,
+    /// What codes stand for, of each type that has them.
+    codes: Vec<(GgmlType, GpuBuffer)>,
 }
 
 impl Kernels {
-    pub(crate) fn new(device: Arc<Device>) -> Self {
-        Self { device, pipelines: HashMap::new(), layouts: HashMap::new(), bind_groups: HashMap::new() }
+    /// Bytes that they take of the device.
+    pub(crate) fn bytes() -> u64 {
+        codes().map(|(_, words)| words.len() as u64).sum()
+    }
+
+    /// None yet, but for what they all need.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn new(vram: &Vram, uploads: &mut Uploads) -> Result<Self> {
+        let codes = codes().map(|(ggml_type, words)| {
+            let buffer = vram.bytes("what codes stand for", words.len() as u64)?;
+            uploads.write(&words, &buffer, 0)?;
+            Ok((ggml_type, buffer))
+        });
+        Ok(Self {
+            device: Arc::clone(&vram.device),
+            codes: codes.collect::<Result<_>>()?,
+            pipelines: HashMap::new(),
+            layouts: HashMap::new(),
+            bind_groups: HashMap::new(),
+        })
     }
 
     /// What it takes to run `call`.
@@ -161,15 +193,25 @@ impl Kernels {
     /// [`Error::Compile`].
     pub(crate) fn ready(&mut self, call: &Call<'_>) -> Result<Ready> {
         let pipeline = self.pipeline(call)?;
-        let buffers = call.buffers.iter().map(|buffer| buffer.wgpu().clone()).collect();
         assert_eq!(call.buffers.len(), call.kernel.bindings.len(), "a buffer for each binding");
+        let codes = call.decoder.and_then(|decoder| self.codes_of(decoder)).cloned();
+        let codes = codes.as_ref().map(|codes| (CODES_BINDING, codes));
+        let bound = (0..).zip(call.buffers.iter().copied()).chain(codes);
+        let bound: SmallVec<[(u32, &GpuBuffer); 8]> = bound.collect();
+        let buffers = bound.iter().map(|(_, buffer)| buffer.wgpu().clone()).collect();
         if self.bind_groups.len() >= MAX_BIND_GROUPS {
             self.bind_groups.clear();
         }
         let device = &self.device.device;
-        let make = || bind_group(device, call.kernel.name, &pipeline.layout.bindings, call.buffers);
+        let make = || bind_group(device, call.kernel.name, &pipeline.layout.bindings, &bound);
         let group = self.bind_groups.entry((pipeline.layout.number, buffers)).or_insert_with(make);
         Ok(Ready { bind_group: group.clone(), pipeline })
+    }
+
+    /// The table that a decoder reads.
+    fn codes_of(&self, decoder: &Part) -> Option<&GpuBuffer> {
+        let wanted = decoder.codes?;
+        self.codes.iter().find(|(ggml_type, _)| *ggml_type == wanted).map(|(_, buffer)| buffer)
     }
 
     /// The pipeline of a call, compiled now if it is the first of its kind.
@@ -182,24 +224,25 @@ impl Kernels {
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(Arc::clone(pipeline));
         }
-        let layout = self.layout(call.kernel.bindings);
+        let has_codes = call.decoder.is_some_and(|decoder| decoder.codes.is_some());
+        let layout = self.layout(call.kernel.bindings, has_codes);
         let pipeline = compile(&self.device, call.kernel, call.decoder, call.constants, &layout)?;
         let pipeline = Arc::new(Pipeline { pipeline, layout });
         self.pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
     }
 
-    fn layout(&mut self, bindings: &'static [Access]) -> Arc<Layout> {
+    fn layout(&mut self, bindings: &'static [Access], has_codes: bool) -> Arc<Layout> {
         let number = self.layouts.len();
-        let make = || Arc::new(Layout::new(&self.device.device, number, bindings));
-        Arc::clone(self.layouts.entry(bindings).or_insert_with(make))
+        let make = || Arc::new(Layout::new(&self.device.device, number, bindings, has_codes));
+        Arc::clone(self.layouts.entry((bindings, has_codes)).or_insert_with(make))
     }
 }
 
 impl Layout {
-    fn new(device: &wgpu::Device, number: usize, bindings: &[Access]) -> Self {
-        let entry = |(binding, access): (usize, &Access)| wgpu::BindGroupLayoutEntry {
-            binding: binding as u32,
+    fn new(device: &wgpu::Device, number: usize, bindings: &[Access], has_codes: bool) -> Self {
+        let entry = |(binding, access): (u32, &Access)| wgpu::BindGroupLayoutEntry {
+            binding,
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
                 ty: BufferBindingType::Storage { read_only: *access == Access::Read },
@@ -208,7 +251,8 @@ impl Layout {
             },
             count: None,
         };
-        let entries: Vec<_> = bindings.iter().enumerate().map(entry).collect();
+        let codes = has_codes.then_some((CODES_BINDING, &Access::Read));
+        let entries: Vec<_> = (0..).zip(bindings).chain(codes).map(entry).collect();
         let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
         let bindings = device.create_bind_group_layout(&descriptor);
         let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -224,9 +268,9 @@ fn bind_group(
     device: &wgpu::Device,
     label: &str,
     layout: &BindGroupLayout,
-    buffers: &[&GpuBuffer],
+    buffers: &[(u32, &GpuBuffer)],
 ) -> BindGroup {
-    let entries = buffers.iter().zip(0..).map(|(buffer, binding)| {
+    let entries = buffers.iter().map(|&(binding, buffer)| {
         let resource = buffer.wgpu().as_entire_binding();
         wgpu::BindGroupEntry { binding, resource }
     });
@@ -234,10 +278,24 @@ fn bind_group(
     device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
 }
 
+/// The tables of [`Part::codes`]: a word for each four weights of a code, or for a code that stands for one.
+fn codes() -> impl Iterator<Item = (GgmlType, Vec<u8>)> {
+    QUANTS.iter().filter_map(|(_, decoder)| {
+        let codes = registry::codes(decoder.codes?).expect("a type that has codes");
+        let weights = &codes.weights;
+        let words = match codes.per_code {
+            1 => weights.iter().flat_map(|weight| i32::from(*weight).to_le_bytes()).collect(),
+            _ => weights.iter().map(|weight| *weight as u8).collect(),
+        };
+        Some((decoder.codes?, words))
+    })
+}
+
 /// The whole text of a kernel.
 pub(crate) fn source(kernel: &Kernel, decoder: Option<&Part>) -> String {
-    let parts = [&COMMON].into_iter().chain(kernel.parts).chain(decoder);
-    parts.map(|part| part.source).chain([kernel.source]).collect::<Vec<_>>().join("\n")
+    let parts =
+        [&COMMON].into_iter().chain(kernel.parts).chain(decoder.into_iter().flat_map(|part| part.parts));
+    parts.chain(decoder).map(|part| part.source).chain([kernel.source]).collect::<Vec<_>>().join("\n")
 }
 
 fn compile(

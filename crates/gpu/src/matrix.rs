@@ -11,7 +11,7 @@ use crate::kernels::{self, Part};
 use crate::memory::{GpuBuffer, Vram};
 use crate::uploads::Uploads;
 
-/// Bytes of a buffer of rows at most: kernels number pairs of bytes in 32 bits, and have room left to add.
+/// Bytes of a buffer of rows at most: kernels number them in 32 bits.
 const MAX_PART_BYTES: u64 = 4 << 30;
 
 /// A matrix, or some rows of one. Clones share the weights.

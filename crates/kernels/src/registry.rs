@@ -72,6 +72,21 @@ pub struct QuantOps {
     pub(crate) gemm: Option<Gemm>,
 }
 
+/// What the codes of a type stand for: its decoder needs this beside the blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes {
+    /// Weights before they are scaled, in the order of codes.
+    pub weights: Vec<i8>,
+    /// How many of them a code stands for.
+    pub per_code: usize,
+}
+
+/// The table of a type whose blocks hold codes; `None` for those that hold numbers. For decoders elsewhere: those of this
+/// crate have it built in.
+pub fn codes(ggml_type: GgmlType) -> Option<Codes> {
+    quants::codes(ggml_type)
+}
+
 /// The functions for `ggml_type` on `isa`: kernels written for it, or else plain loops compiled for it.
 pub fn ops(ggml_type: GgmlType, isa: Isa) -> QuantOps {
     quants::ops(ggml_type, isa)

@@ -22,10 +22,22 @@ macro_rules! kernels {
     };
 }
 
-/// A part from a file.
+/// A part from a file, with those that it uses itself.
 macro_rules! part {
-    ($file:literal) => {
-        Part { name: $file, source: include_str!(concat!("../shaders/", $file, ".wgsl")) }
+    ($file:literal $(, $part:expr)*) => {
+        Part {
+            name: $file,
+            source: include_str!(concat!("../shaders/", $file, ".wgsl")),
+            parts: &[$($part),*],
+            codes: None,
+        }
+    };
+}
+
+/// A decoder that reads the table of a type's codes.
+macro_rules! with_codes {
+    ($ggml_type:ident, $file:literal) => {
+        (GgmlType::$ggml_type, Part { codes: Some(GgmlType::$ggml_type), ..part!($file, CODES) })
     };
 }
 
@@ -35,6 +47,8 @@ const ACTIVATION: Part = part!("activation");
 const RECURRENCE: Part = part!("recurrence");
 const ROW_NORM: Part = part!("row_norm");
 const BYTES: Part = part!("quants/bytes");
+const CODES: Part = part!("quants/codes");
+const K_SCALES: Part = part!("quants/k_scales");
 
 kernels! {
     ACTIVATE: "activate", [ACTIVATION], [Write];
@@ -74,8 +88,32 @@ kernels! {
 pub(super) const QUANTS: &[(GgmlType, Part)] = &[
     (GgmlType::F32, part!("quants/f32")),
     (GgmlType::F16, part!("quants/f16")),
+    (GgmlType::BF16, part!("quants/bf16")),
     (GgmlType::Q4_0, part!("quants/q4_0")),
+    (GgmlType::Q4_1, part!("quants/q4_1")),
+    (GgmlType::Q5_0, part!("quants/q5_0")),
+    (GgmlType::Q5_1, part!("quants/q5_1")),
     (GgmlType::Q8_0, part!("quants/q8_0")),
+    (GgmlType::Q2_K, part!("quants/q2_k")),
+    (GgmlType::Q3_K, part!("quants/q3_k")),
+    (GgmlType::Q4_K, part!("quants/q4_k", K_SCALES)),
+    (GgmlType::Q5_K, part!("quants/q5_k", K_SCALES)),
+    (GgmlType::Q6_K, part!("quants/q6_k")),
+    with_codes!(IQ4_NL, "quants/iq4_nl"),
+    with_codes!(IQ4_XS, "quants/iq4_xs"),
+    with_codes!(MXFP4, "quants/mxfp4"),
+    with_codes!(NVFP4, "quants/nvfp4"),
+    (GgmlType::TQ1_0, part!("quants/tq1_0")),
+    (GgmlType::TQ2_0, part!("quants/tq2_0")),
+    (GgmlType::Q1_0, part!("quants/q1_0")),
+    (GgmlType::Q2_0, part!("quants/q2_0")),
+    with_codes!(IQ1_S, "quants/iq1_s"),
+    with_codes!(IQ1_M, "quants/iq1_m"),
+    with_codes!(IQ2_XXS, "quants/iq2_xxs"),
+    with_codes!(IQ2_XS, "quants/iq2_xs"),
+    with_codes!(IQ2_S, "quants/iq2_s"),
+    with_codes!(IQ3_XXS, "quants/iq3_xxs"),
+    with_codes!(IQ3_S, "quants/iq3_s"),
 ];
 
 /// Types of keys and values that kernels read and write, with their decoders and the numbers in a word.

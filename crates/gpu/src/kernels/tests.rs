@@ -5,8 +5,8 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
 use super::{
-    ATTENTION, EMBED, EXPERT_MAT_VEC, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC, MAX_GROUPS, Part, QUANTS,
-    STORE_KV, source,
+    ATTENTION, CODES_BINDING, EMBED, EXPERT_MAT_VEC, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC, MAX_GROUPS,
+    Part, QUANTS, STORE_KV, source,
 };
 
 /// Every kernel, with each decoder that it may be asked to use.
@@ -80,7 +80,7 @@ fn every_kernel_becomes_spirv_msl_and_hlsl() {
 fn bindings_are_what_the_kernels_declare() {
     for (kernel, decoder) in all() {
         let (module, _) = module(kernel, decoder);
-        let mut found = vec![None; kernel.bindings.len()];
+        let mut found = vec![None; CODES_BINDING as usize + 1];
         for (_, variable) in module.global_variables.iter() {
             let (Some(binding), naga::AddressSpace::Storage { access }) = (variable.binding, variable.space)
             else {
@@ -90,8 +90,10 @@ fn bindings_are_what_the_kernels_declare() {
             found[binding.binding as usize] =
                 Some(if writes { super::Access::Write } else { super::Access::Read });
         }
-        let expected: Vec<_> = kernel.bindings.iter().copied().map(Some).collect();
-        assert_eq!(found, expected, "{}", kernel.name);
+        let mut expected: Vec<_> = kernel.bindings.iter().copied().map(Some).collect();
+        expected.resize(CODES_BINDING as usize, None);
+        expected.push(decoder.and_then(|decoder| decoder.codes).map(|_| super::Access::Read));
+        assert_eq!(found, expected, "{} with {:?}", kernel.name, decoder.map(|part| part.name));
     }
 }
 

@@ -125,7 +125,7 @@ fn an_error_waits_for_a_call_that_returns_it() {
 #[test]
 fn what_no_kernel_does_is_refused_at_load() {
     let Some(gpu) = gpu() else { return };
-    let error = gpu.matrix(matrix(GgmlType::IQ1_S, 256, 1)).err().expect("no kernel for IQ1_S");
+    let error = gpu.matrix(matrix(GgmlType::Q8_K, 256, 1)).err().expect("no kernel for Q8_K");
     assert!(matches!(error, Error::Backend { .. }), "{error}");
     let layout = KvLayout::new(KvType::Q4_0, 256, 1, 64, 64).unwrap();
     let error = gpu.kv_layer(&layout, 1).err().expect("no kernel for keys as Q4_0");

@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 mod mixers;
 mod oracles;
+mod weights;
 
 use metallic::memory::Tier;
 use metallic_gpu::{Choice, Device, Gpu};

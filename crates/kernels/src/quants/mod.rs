@@ -93,7 +93,17 @@ use half::{bf16, f16};
 use metallic_gguf::GgmlType;
 
 use crate::isa::Isa;
-use crate::registry::QuantOps;
+use crate::registry::{Codes, QuantOps};
+
+/// What the codes of a format stand for; `None` where weights are numbers.
+pub(crate) fn codes(ggml_type: GgmlType) -> Option<Codes> {
+    let (weights, per_code) = match ggml_type {
+        GgmlType::IQ4_NL | GgmlType::IQ4_XS => (iq4_nl::LEVELS.to_vec(), 1),
+        GgmlType::MXFP4 | GgmlType::NVFP4 => (mxfp4::DOUBLED_E2M1.to_vec(), 1),
+        _ => codebooks::weights(ggml_type)?,
+    };
+    Some(Codes { weights, per_code })
+}
 
 /// One line a format.
 pub(crate) fn ops(ggml_type: GgmlType, isa: Isa) -> QuantOps {

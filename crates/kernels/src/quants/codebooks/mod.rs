@@ -5,6 +5,8 @@
 
 mod packed;
 
+use metallic_gguf::GgmlType;
+
 use super::bits;
 
 /// IQ2_XXS, 8-bit codes.
@@ -39,6 +41,22 @@ const fn spread<const LEN: usize, const CODES: usize, const LEVELS: usize>(
         code += 1;
     }
     out
+}
+
+/// The weights that each code stands for, in the order of codes, and how many to a code.
+pub(super) fn weights(ggml_type: GgmlType) -> Option<(Vec<i8>, usize)> {
+    fn flat<const LEN: usize>(book: &[[i8; LEN]]) -> Option<(Vec<i8>, usize)> {
+        Some((book.as_flattened().to_vec(), LEN))
+    }
+    match ggml_type {
+        GgmlType::IQ2_XXS => flat(&IQ2_XXS),
+        GgmlType::IQ2_XS => flat(&IQ2_XS),
+        GgmlType::IQ2_S => flat(&IQ2_S),
+        GgmlType::IQ3_XXS => flat(&IQ3_XXS),
+        GgmlType::IQ3_S => flat(&IQ3_S),
+        GgmlType::IQ1_S | GgmlType::IQ1_M => flat(&IQ1.map(|flipped| flipped.map(|weight| weight ^ i8::MIN))),
+        _ => None,
+    }
 }
 
 /// Eight times the ternary weights of a code of IQ1_S or IQ1_M, plus or minus one.

@@ -205,7 +205,7 @@ impl Backend for Gpu {
         tokens: Tokens,
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> metallic::Result<()> {
-        self.checked(|gpu| gpu.multiply(input, tokens.count(), jobs))
+        self.checked(|gpu| gpu.multiply(input, tokens, jobs))
     }
 
     fn experts(

@@ -1,16 +1,24 @@
 //! Norms, products with matrices, and rows of tables.
 
-use metallic::backend::{Input, MatmulJob, Norm, NormKind};
+use std::ops::Range;
+
+use metallic::backend::{Input, MatmulJob, Norm, NormKind, Tokens};
 
 use super::Gpu;
 use crate::error::{Error, Result};
-use crate::kernels::{self, Call, Grid};
-use crate::matrix::GpuMatrix;
+use crate::kernels::{self, Call, Grid, Kernel};
+use crate::matrix::{GpuMatrix, PartOfMatrix};
 use crate::memory::GpuBuffer;
 use crate::recorder::Note;
 
 /// Invocations that sum up a row of weights.
 pub(super) const MAT_VEC_LEN: u32 = 64;
+
+/// Rows of weights, and of an input, that a workgroup multiplies where there are many.
+const GEMM_TILE: usize = 64;
+
+/// Numbers of each that it takes at a time.
+const GEMM_STEP: usize = 32;
 
 /// Rows of an input at most: a dispatch has a workgroup in its third dimension for each.
 pub(super) const MAX_ROWS: usize = 65_535;
@@ -69,13 +77,14 @@ impl Gpu {
         self.run(&Call { constants: &constants, ..call })
     }
 
-    /// Products of one input.
+    /// Products of one input. Which kernel takes a row depends on what the row is and how long: not on those beside it.
     pub(super) fn multiply(
         &mut self,
         input: &Input<'_, Self>,
-        n_rows: usize,
+        tokens: Tokens,
         jobs: &mut [MatmulJob<'_, Self>],
     ) -> Result<()> {
+        let n_rows = tokens.count();
         let Some(row_len) = jobs.first().map(|job| job.matrix.row_len()) else { return Ok(()) };
         let len = n_rows * row_len;
         let made = self.inputs.clone();
@@ -91,14 +100,42 @@ impl Gpu {
             }
         };
         x.expect(len);
-        jobs.iter_mut().try_for_each(|job| self.mat_vec(x, n_rows, job))
+        let has_tiles = row_len.is_multiple_of(GEMM_STEP);
+        let n_one_by_one = if has_tiles { tokens.gemv } else { n_rows };
+        jobs.iter_mut().try_for_each(|job| {
+            job.out.expect(n_rows * job.matrix.n_rows());
+            self.mat_vec(x, 0..n_one_by_one, job)?;
+            self.gemm(x, n_one_by_one..n_rows, job)
+        })
     }
 
-    fn mat_vec(&mut self, x: &GpuBuffer, n_rows: usize, job: &MatmulJob<'_, Self>) -> Result<()> {
+    /// Products of rows of an input, one by one.
+    fn mat_vec(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
+        let constants = [("GROUP_LEN", MAT_VEC_LEN)];
+        self.of_each_part(&kernels::MAT_VEC, &constants, x, &rows, job, |part| {
+            Grid::GroupsOf(part.rows.len(), rows.len())
+        })
+    }
+
+    /// Products of rows of an input, many at a time.
+    fn gemm(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
+        self.of_each_part(&kernels::GEMM, &[], x, &rows, job, |part| {
+            Grid::GroupsOf(part.rows.len().div_ceil(GEMM_TILE), rows.len().div_ceil(GEMM_TILE))
+        })
+    }
+
+    /// Runs a kernel for the part of a matrix in each of its buffers.
+    fn of_each_part(
+        &mut self,
+        kernel: &Kernel,
+        constants: &[(&'static str, u32)],
+        x: &GpuBuffer,
+        rows: &Range<usize>,
+        job: &MatmulJob<'_, Self>,
+        grid: impl Fn(&PartOfMatrix<'_>) -> Grid,
+    ) -> Result<()> {
         let (matrix, nothing) = (job.matrix, self.nothing.clone());
         let bias = job.bias.unwrap_or(&nothing);
-        job.out.expect(n_rows * matrix.n_rows());
-        let constants = [("GROUP_LEN", MAT_VEC_LEN)];
         for part in matrix.parts() {
             let params = [
                 part.rows.len() as u32,
@@ -110,11 +147,12 @@ impl Gpu {
                 part.rows.start as u32,
                 job.bias.is_some().into(),
                 job.accumulate.into(),
+                rows.start as u32,
+                rows.len() as u32,
             ];
             let buffers = [part.buffer, x, bias, &*job.out];
-            let grid = Grid::GroupsOf(part.rows.len(), n_rows);
-            let call = Call::new(&kernels::MAT_VEC, &buffers, &params, grid);
-            self.run(&Call { decoder: Some(matrix.decoder), constants: &constants, ..call })?;
+            let call = Call::new(kernel, &buffers, &params, grid(&part));
+            self.run(&Call { decoder: Some(matrix.decoder), constants, ..call })?;
         }
         Ok(())
     }

@@ -78,6 +78,7 @@ kernels! {
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
     EXPERT_MAT_VEC: "expert_mat_vec", [BYTES], [Read, Read, Read, Read, Write];
+    GEMM: "gemm", [BYTES], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES], [Read, Read, Read, Write];
     // With a decoder of keys and values.
     ATTENTION: "attention", [], [Write, Read, Read, Read, Read, Read];

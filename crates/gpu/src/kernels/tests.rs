@@ -5,15 +5,15 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
 use super::{
-    ATTENTION, CODES_BINDING, EMBED, EXPERT_MAT_VEC, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC, MAX_GROUPS,
-    Part, QUANTS, STORE_KV, source,
+    ATTENTION, CODES_BINDING, EMBED, EXPERT_MAT_VEC, GEMM, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC,
+    MAX_GROUPS, Part, QUANTS, STORE_KV, source,
 };
 
 /// Every kernel, with each decoder that it may be asked to use.
 fn all() -> Vec<(&'static Kernel, Option<&'static Part>)> {
     let decoders = |kernel: &Kernel| -> Vec<Option<&'static Part>> {
         match kernel.name {
-            name if [EMBED.name, EXPERT_MAT_VEC.name, MAT_VEC.name].contains(&name) => {
+            name if [EMBED.name, EXPERT_MAT_VEC.name, GEMM.name, MAT_VEC.name].contains(&name) => {
                 QUANTS.iter().map(|(_, part)| Some(part)).collect()
             }
             name if [ATTENTION.name, STORE_KV.name].contains(&name) => {

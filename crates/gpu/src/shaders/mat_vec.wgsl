@@ -17,6 +17,8 @@ struct Params {
     first_bias: u32,
     has_bias: u32,
     adds: u32,
+    first_token: u32,
+    n_tokens: u32,
 }
 
 var<immediate> params: Params;
@@ -36,7 +38,7 @@ fn main(
     if row >= params.n_rows {
         return;
     }
-    let token = id.z;
+    let token = params.first_token + id.z;
     let first_block = (params.first_row + row) * params.n_blocks;
     let first = token * params.row_len;
     var sum = 0.0;

@@ -109,15 +109,88 @@ fn every_type_decodes_and_multiplies_as_on_the_cpu() {
         }
 
         let inputs = Random(7).floats(N_TOKENS * row_len);
-        let mut x = gpu.buffer("x", inputs.len()).unwrap();
-        gpu.write(&inputs, &mut x).unwrap();
-        let mut out = gpu.buffer("products", N_TOKENS * N_ROWS).unwrap();
-        let tokens = Tokens { gemv: N_TOKENS, gemm: 0 };
-        gpu.matmul(&Input::Rows(&x), tokens, &mut [MatmulJob::new(&matrix, &mut out)]).unwrap();
-        let mut found = vec![f32::NAN; N_TOKENS * N_ROWS];
+        for tokens in [Tokens { gemv: N_TOKENS, gemm: 0 }, Tokens { gemv: 1, gemm: N_TOKENS - 1 }] {
+            let job = Job { gpu: &mut gpu, matrix: &matrix, bias: None, out: None };
+            let error = nmse(&job.run(&inputs, tokens), &weights.products(&inputs));
+            println!("{ggml_type}, {tokens:?}: {error:.2e}");
+            assert!(error <= MAX_NMSE, "{ggml_type}: {error:.2e}");
+        }
+    }
+}
+
+/// A product on the device.
+struct Job<'a> {
+    gpu: &'a mut Gpu,
+    matrix: &'a GpuMatrix,
+    bias: Option<&'a [f32]>,
+    /// What products are added to.
+    out: Option<&'a [f32]>,
+}
+
+impl Job<'_> {
+    fn run(self, inputs: &[f32], tokens: Tokens) -> Vec<f32> {
+        let Self { gpu, matrix, .. } = self;
+        let n_products = tokens.count() * matrix.n_rows();
+        let mut buffer = |values: &[f32]| {
+            let mut buffer = gpu.buffer("a test", values.len()).unwrap();
+            gpu.write(values, &mut buffer).unwrap();
+            buffer
+        };
+        let x = buffer(inputs);
+        let bias = self.bias.map(&mut buffer);
+        let mut out = buffer(self.out.unwrap_or(&vec![f32::NAN; n_products]));
+        let job = MatmulJob {
+            bias: bias.as_ref(),
+            accumulate: self.out.is_some(),
+            ..MatmulJob::new(matrix, &mut out)
+        };
+        gpu.matmul(&Input::Rows(&x), tokens, &mut [job]).unwrap();
+        let mut found = vec![f32::NAN; n_products];
         gpu.read(&out, 0, &mut found).unwrap();
-        let error = nmse(&found, &weights.products(&inputs));
-        println!("{ggml_type}: {error:.2e}");
-        assert!(error <= MAX_NMSE, "{ggml_type}: {error:.2e}");
+        found
+    }
+}
+
+/// Tiles that are not full, parts of matrices, and what is added.
+#[test]
+fn prompts_of_any_length_multiply_as_on_the_cpu() {
+    const MAX_TOKENS: usize = 130;
+    let Some(mut gpu) = gpu() else { return };
+    for (ggml_type, n_blocks, n_rows) in
+        [(GgmlType::Q4_0, 1, 1), (GgmlType::Q6_K, 1, 63), (GgmlType::Q8_0, 3, 64), (GgmlType::Q4_0, 7, 131)]
+    {
+        let weights = Weights::random(ggml_type, n_blocks, n_rows);
+        let row_len = weights.row_len;
+        let matrix = weights.upload(&gpu).unwrap();
+        let mut random = Random(3);
+        let inputs = random.floats(MAX_TOKENS * row_len);
+        let (bias, before) = (random.floats(n_rows), random.floats(MAX_TOKENS * n_rows));
+        let products = weights.products(&inputs);
+        let all = Tokens { gemv: 0, gemm: MAX_TOKENS };
+        let whole = Job { gpu: &mut gpu, matrix: &matrix, bias: None, out: None }.run(&inputs, all);
+        for (gemv, gemm) in [(0, 1), (0, 15), (2, 17), (1, 63), (0, 64), (65, 65), (0, 130)] {
+            let tokens = Tokens { gemv, gemm };
+            let n = tokens.count();
+            let inputs = &inputs[..n * row_len];
+            let found = Job { gpu: &mut gpu, matrix: &matrix, bias: None, out: None }.run(inputs, tokens);
+            let error = nmse(&found, &products[..n * n_rows]);
+            assert!(error <= MAX_NMSE, "{ggml_type}, {tokens:?}: {error:.2e}");
+            assert!(
+                found[gemv * n_rows..] == whole[gemv * n_rows..n * n_rows],
+                "{ggml_type}, {tokens:?}: sums of others"
+            );
+
+            let before = &before[..n * n_rows];
+            let added = Job { gpu: &mut gpu, matrix: &matrix, bias: Some(&bias), out: Some(before) }
+                .run(inputs, tokens);
+            let expected: Vec<f32> =
+                (0..n * n_rows).map(|i| products[i] + bias[i % n_rows] + before[i]).collect();
+            let error = nmse(&added, &expected);
+            assert!(error <= MAX_NMSE, "{ggml_type}, {tokens:?}, added: {error:.2e}");
+        }
+        let some = gpu.matrix_rows(&matrix, n_rows / 2..n_rows);
+        let found = Job { gpu: &mut gpu, matrix: &some, bias: None, out: None }.run(&inputs, all);
+        let expected: Vec<f32> = whole.chunks(n_rows).flat_map(|row| &row[n_rows / 2..]).copied().collect();
+        assert!(found == expected, "{ggml_type}: some rows");
     }
 }

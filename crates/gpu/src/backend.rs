@@ -41,6 +41,8 @@ pub struct Gpu {
     experts: Option<ExpertWork>,
     /// What is bound where an operand is absent.
     nothing: GpuBuffer,
+    /// Whether kernels may pass numbers within a subgroup.
+    has_subgroups: bool,
     /// The first error that no call has returned.
     failed: Option<Error>,
 }
@@ -60,6 +62,7 @@ impl Gpu {
             inputs: nothing.clone(),
             experts: None,
             nothing,
+            has_subgroups: vram.device.report().features.subgroup,
             failed: None,
             vram,
         })

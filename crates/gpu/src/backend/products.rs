@@ -14,6 +14,10 @@ use crate::recorder::Note;
 /// Invocations that sum up a row of weights.
 pub(super) const MAT_VEC_LEN: u32 = 64;
 
+/// Invocations of a workgroup that multiplies rows of weights, and rows that each of its teams takes.
+const ROWS_GROUP_LEN: usize = 64;
+const TEAM_ROWS: usize = 4;
+
 /// Rows of weights, and of an input, that a workgroup multiplies where there are many.
 const GEMM_TILE: usize = 64;
 
@@ -25,6 +29,11 @@ pub(super) const MAX_ROWS: usize = 65_535;
 
 fn is_layer(kind: NormKind) -> [(&'static str, u32); 1] {
     [("IS_LAYER", u32::from(kind == NormKind::Layer))]
+}
+
+/// Invocations that share a row of weights: each has four fours of it or more, where that leaves enough to store products.
+fn team_len(row_len: usize) -> usize {
+    (row_len / 16).next_power_of_two().clamp(8, ROWS_GROUP_LEN)
 }
 
 impl Gpu {
@@ -100,16 +109,27 @@ impl Gpu {
             }
         };
         x.expect(len);
-        let has_tiles = row_len.is_multiple_of(GEMM_STEP);
-        let n_one_by_one = if has_tiles { tokens.gemv } else { n_rows };
         jobs.iter_mut().try_for_each(|job| {
             job.out.expect(n_rows * job.matrix.n_rows());
-            self.mat_vec(x, 0..n_one_by_one, job)?;
-            self.gemm(x, n_one_by_one..n_rows, job)
+            if !row_len.is_multiple_of(GEMM_STEP) {
+                return self.mat_vec(x, 0..n_rows, job);
+            }
+            self.few_rows(x, 0..tokens.gemv, job)?;
+            self.gemm(x, tokens.gemv..n_rows, job)
         })
     }
 
     /// Products of rows of an input, one by one.
+    fn few_rows(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
+        let kernel = if self.has_subgroups { &kernels::ROWS_SUBGROUP } else { &kernels::ROWS_PLAIN };
+        let team_len = team_len(job.matrix.row_len());
+        let in_group = ROWS_GROUP_LEN / team_len * TEAM_ROWS;
+        self.of_each_part(kernel, &[("TEAM_LEN", team_len as u32)], x, &rows, job, |part| {
+            Grid::GroupsOf(part.rows.len().div_ceil(in_group), rows.len())
+        })
+    }
+
+    /// The same for rows of any length: simple, and slow.
     fn mat_vec(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
         let constants = [("GROUP_LEN", MAT_VEC_LEN)];
         self.of_each_part(&kernels::MAT_VEC, &constants, x, &rows, job, |part| {
@@ -195,5 +215,52 @@ impl Gpu {
         }
         self.inputs = self.vram.words("inputs of products", n_rows * row_len)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metallic::GgmlType;
+    use metallic::backend::Backend;
+    use metallic::memory::{MatrixBytes, MatrixData, SharedBytes, Tier};
+
+    use super::*;
+    use crate::device::{Choice, Device};
+
+    /// On devices without subgroups there is one way only.
+    #[test]
+    fn rows_have_the_same_products_with_subgroups_and_without() {
+        const N_ROWS: usize = 77;
+        let device = match Device::open(Choice::Best) {
+            Ok(device) => device,
+            Err(error) => {
+                assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
+                return println!("skipped: {error}");
+            }
+        };
+        let mut gpu = Gpu::new(device, Tier::named("vram", None)).expect("a backend");
+        let with_subgroups = gpu.has_subgroups;
+        for row_len in [32, 64, 96, 480, 512, 3200] {
+            let numbers = |n: usize| (0..n).map(|i| ((i * i + 7) % 31) as f32 / 10.0 - 1.3);
+            let bytes = numbers(N_ROWS * row_len).flat_map(f32::to_le_bytes).collect::<Vec<_>>();
+            let bytes = MatrixBytes::in_memory(SharedBytes::new(bytes));
+            let data = MatrixData { ggml_type: GgmlType::F32, row_len, n_rows: N_ROWS, bytes };
+            let matrix = gpu.matrix(data).expect("a matrix");
+            let mut x = gpu.buffer("x", 2 * row_len).expect("a buffer");
+            gpu.write(&numbers(2 * row_len).collect::<Vec<_>>(), &mut x).expect("written");
+            let mut out = gpu.buffer("out", 2 * N_ROWS).expect("a buffer");
+            let mut products = |has_subgroups| {
+                gpu.has_subgroups = has_subgroups;
+                let tokens = Tokens { gemv: 2, gemm: 0 };
+                let mut jobs = [MatmulJob::new(&matrix, &mut out)];
+                gpu.matmul(&Input::Rows(&x), tokens, &mut jobs).expect("products");
+                let mut found = vec![f32::NAN; 2 * N_ROWS];
+                gpu.read(&out, 0, &mut found).expect("read");
+                found
+            };
+            let plain = products(false);
+            assert!(plain.iter().all(|product| product.is_finite()));
+            assert_eq!(products(with_subgroups), plain, "rows of {row_len}");
+        }
     }
 }

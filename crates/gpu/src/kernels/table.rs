@@ -46,6 +46,7 @@ pub(super) const COMMON: Part = part!("common");
 const ACTIVATION: Part = part!("activation");
 const RECURRENCE: Part = part!("recurrence");
 const ROW_NORM: Part = part!("row_norm");
+const ROWS: Part = part!("rows");
 const BYTES: Part = part!("quants/bytes");
 const CODES: Part = part!("quants/codes");
 const K_SCALES: Part = part!("quants/k_scales");
@@ -80,6 +81,8 @@ kernels! {
     EXPERT_MAT_VEC: "expert_mat_vec", [BYTES], [Read, Read, Read, Read, Write];
     GEMM: "gemm", [BYTES], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES], [Read, Read, Read, Write];
+    ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];
+    ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS], [Read, Read, Read, Write];
     // With a decoder of keys and values.
     ATTENTION: "attention", [], [Write, Read, Read, Read, Read, Read];
     STORE_KV: "store_kv", [], [Write, Read, Read];

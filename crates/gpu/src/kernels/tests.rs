@@ -6,14 +6,17 @@ use naga::{Module, ShaderStage};
 
 use super::{
     ATTENTION, CODES_BINDING, EMBED, EXPERT_MAT_VEC, GEMM, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC,
-    MAX_GROUPS, Part, QUANTS, STORE_KV, source,
+    MAX_GROUPS, Part, QUANTS, ROWS_PLAIN, ROWS_SUBGROUP, STORE_KV, source,
 };
+
+/// Kernels with a decoder of weights.
+const WITH_WEIGHTS: [Kernel; 6] = [EMBED, EXPERT_MAT_VEC, GEMM, MAT_VEC, ROWS_PLAIN, ROWS_SUBGROUP];
 
 /// Every kernel, with each decoder that it may be asked to use.
 fn all() -> Vec<(&'static Kernel, Option<&'static Part>)> {
     let decoders = |kernel: &Kernel| -> Vec<Option<&'static Part>> {
         match kernel.name {
-            name if [EMBED.name, EXPERT_MAT_VEC.name, GEMM.name, MAT_VEC.name].contains(&name) => {
+            name if WITH_WEIGHTS.iter().any(|kernel| kernel.name == name) => {
                 QUANTS.iter().map(|(_, part)| Some(part)).collect()
             }
             name if [ATTENTION.name, STORE_KV.name].contains(&name) => {
@@ -32,7 +35,8 @@ fn module(kernel: &Kernel, decoder: Option<&Part>) -> (Module, ModuleInfo) {
         |error: String| -> ! { panic!("{} with {:?}: {error}", kernel.name, decoder.map(|part| part.name)) };
     let module =
         naga::front::wgsl::parse_str(&text).unwrap_or_else(|error| fail(error.emit_to_string(&text)));
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    capabilities.set(Capabilities::SUBGROUP, kernel.name == ROWS_SUBGROUP.name);
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module);
     let info = info.unwrap_or_else(|error| fail(error.emit_to_string(&text)));
@@ -54,7 +58,9 @@ fn every_kernel_becomes_spirv_msl_and_hlsl() {
         let words = spv::write_vec(&module, &info, &spv::Options::default(), Some(&entry))
             .unwrap_or_else(|error| panic!("{name} as SPIR-V: {error}"));
 
-        let options = msl::Options { fake_missing_bindings: true, ..msl::Options::default() };
+        // What every Mac and iPhone has that wgpu runs on.
+        let lang_version = (2, 1);
+        let options = msl::Options { fake_missing_bindings: true, lang_version, ..msl::Options::default() };
         let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
             .unwrap_or_else(|error| panic!("{name} as MSL: {error}"));
 

@@ -1,5 +1,5 @@
-// Products of a matrix with rows of an input, one row of weights by a workgroup for each: simple, and right. The order of a
-// sum depends on the length of the row alone.
+// Products of a matrix with rows of an input, one row of weights by a workgroup for each: for rows whose length `rows.wgsl`
+// and `gemm.wgsl` can't take. The order of a sum depends on the length of the row alone.
 //
 // A decoder gives `BLOCK_LEN` and `decode4(block, i)`: the weights i to i + 3 of a block, where i is a multiple of 4.
 

@@ -10,7 +10,9 @@ fn half_word(at: u32) -> u32 {
 
 // Four bytes, beginning with two bytes number `at`.
 fn word(at: u32) -> u32 {
-    return half_word(at) | (half_word(at + 1u) << 16u);
+    let first = weights[at >> 1u];
+    let second = weights[(at + 1u) >> 1u];
+    return select((first >> 16u) | (second << 16u), first, (at & 1u) == 0u);
 }
 
 // Byte number `n` of those that begin with two bytes number `at`.

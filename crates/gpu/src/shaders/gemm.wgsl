@@ -77,6 +77,7 @@ fn main(
         return;
     }
     let first_token = id.z * TILE;
+    let n_left = params.n_tokens - first_token;
 
     // What this invocation brings: a four of two rows of each.
     let four = local % FOURS;
@@ -108,9 +109,14 @@ fn main(
                 tile_w[place(i, row + 48u)],
             ));
             sums0 = add_products(sums0, w, tile_x[place(i, token)]);
-            sums1 = add_products(sums1, w, tile_x[place(i, token + 16u)]);
-            sums2 = add_products(sums2, w, tile_x[place(i, token + 32u)]);
-            sums3 = add_products(sums3, w, tile_x[place(i, token + 48u)]);
+            // A short prompt fills a part of a tile. The order of sums is the same in every part.
+            if n_left > 16u {
+                sums1 = add_products(sums1, w, tile_x[place(i, token + 16u)]);
+                if n_left > 32u {
+                    sums2 = add_products(sums2, w, tile_x[place(i, token + 32u)]);
+                    sums3 = add_products(sums3, w, tile_x[place(i, token + 48u)]);
+                }
+            }
         }
         workgroupBarrier();
     }

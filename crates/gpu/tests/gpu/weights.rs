@@ -48,15 +48,13 @@ impl Random {
 }
 
 impl Weights {
-    /// Every bit pattern of a format occurs, but scales that make weights too large to sum up. Rows are `n_blocks` blocks
-    /// or, of plain numbers, so many times 32 and some more.
+    /// Every bit pattern of a format occurs, but scales that make weights too large to sum up.
     fn random(ggml_type: GgmlType, n_blocks: usize, n_rows: usize) -> Self {
         let ops = registry::ops(ggml_type, Isa::Scalar);
-        let in_row = if ggml_type.is_quantized() { n_blocks } else { 32 * n_blocks + 3 };
         let mut random = Random(u64::from(ggml_type.id()));
         let (mut bytes, mut decoded) = (Vec::new(), Vec::new());
         let mut weights = vec![0.0; ggml_type.block_len()];
-        while decoded.len() < in_row * n_rows * weights.len() {
+        while decoded.len() < n_blocks * n_rows * weights.len() {
             let block: Vec<u8> = (0..ggml_type.block_bytes()).map(|_| random.bits() as u8).collect();
             (ops.decode)(&block, &mut weights);
             if weights.iter().all(|weight| weight.abs() < 1e4) {
@@ -64,7 +62,7 @@ impl Weights {
                 decoded.extend_from_slice(&weights);
             }
         }
-        Self { ops, row_len: in_row * weights.len(), bytes, decoded }
+        Self { ops, row_len: n_blocks * weights.len(), bytes, decoded }
     }
 
     fn n_rows(&self) -> usize {
@@ -93,7 +91,9 @@ fn every_type_decodes_and_multiplies_as_on_the_cpu() {
     const N_TOKENS: usize = 3;
     for &ggml_type in GgmlType::ALL.iter().filter(|ggml_type| !NOT_OF_WEIGHTS.contains(ggml_type)) {
         let Some(mut gpu) = gpu() else { return };
-        let weights = Weights::random(ggml_type, 5, N_ROWS);
+        // Plain numbers in rows that no tile can take.
+        let n_blocks = if ggml_type.is_quantized() { 5 } else { 163 };
+        let weights = Weights::random(ggml_type, n_blocks, N_ROWS);
         let row_len = weights.row_len;
         let matrix = weights.upload(&gpu).unwrap();
 
@@ -156,9 +156,15 @@ impl Job<'_> {
 fn prompts_of_any_length_multiply_as_on_the_cpu() {
     const MAX_TOKENS: usize = 130;
     let Some(mut gpu) = gpu() else { return };
-    for (ggml_type, n_blocks, n_rows) in
-        [(GgmlType::Q4_0, 1, 1), (GgmlType::Q6_K, 1, 63), (GgmlType::Q8_0, 3, 64), (GgmlType::Q4_0, 7, 131)]
-    {
+    for (ggml_type, n_blocks, n_rows) in [
+        (GgmlType::Q4_0, 1, 1),
+        (GgmlType::F16, 32, 5),
+        (GgmlType::BF16, 160, 70),
+        (GgmlType::F32, 64, 66),
+        (GgmlType::Q6_K, 1, 63),
+        (GgmlType::Q8_0, 3, 64),
+        (GgmlType::Q4_0, 7, 131),
+    ] {
         let weights = Weights::random(ggml_type, n_blocks, n_rows);
         let row_len = weights.row_len;
         let matrix = weights.upload(&gpu).unwrap();

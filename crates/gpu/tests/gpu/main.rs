@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 mod mixers;
 mod oracles;
+mod real_models;
 mod weights;
 
 use metallic::memory::Tier;

@@ -182,7 +182,7 @@ fn note_what_is_smaller(config: &ModelConfig, plan: &MemoryPlan, args: &EngineAr
         terminal
             .note(format_args!("the context is {n_ctx} tokens, to leave room within {budget}; -c sets it"));
     }
-    if load == Load::Slab && !plan.request.in_slab {
+    if load == Load::Slab && !plan.request.in_slab && plan.devices.is_empty() {
         let instead = match plan.streamed_bytes() {
             0 => "they are used where the file is mapped".to_owned(),
             streamed => format!("{} of the weights are swapped in as they are used", human_bytes(streamed)),
@@ -259,6 +259,9 @@ fn unreadable(error: Error) -> Failure {
 pub(crate) fn unusable(path: &Path, error: Error) -> Failure {
     match error {
         Error::Threads { n_threads, source } => no_threads(n_threads, source),
+        Error::Backend { .. } => Failure::new(Kind::General, format!("can't use {}", path.display()))
+            .because(error)
+            .advice("compute on the CPU: --device cpu"),
         error => Failure::new(kind_of(&error), format!("can't use {}", path.display())).because(error),
     }
 }

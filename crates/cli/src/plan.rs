@@ -110,9 +110,15 @@ fn device_table(plan: &MemoryPlan, device: &DevicePlan) -> Table<3> {
     for line in plan.ledger.iter().filter(|line| line.device == Some(device.number)) {
         table.push([line.what.clone(), human_bytes(line.bytes), line.reason.clone()]);
     }
-    let DevicePlan { budget_bytes, n_mixers, n_networks, n_layers, .. } = device;
+    let DevicePlan { budget_bytes, n_mixers, n_networks, n_layers, head, embedding, .. } = device;
+    let ends = match (embedding, head) {
+        (true, true) => ", embedding and head",
+        (false, true) => ", and the head",
+        (true, false) => ", and the embedding",
+        (false, false) => "",
+    };
     let budget = format!(
-        "of {}: {n_mixers} mixers and {n_networks} networks of {n_layers} layers",
+        "of {}: of {n_layers} layers {n_mixers} mixers and {n_networks} networks{ends}",
         human_bytes(*budget_bytes)
     );
     table.push(["total".to_owned(), human_bytes(plan.device_bytes(device.number)), budget]);
@@ -253,6 +259,8 @@ fn write_json(
             "total_bytes": plan.device_bytes(device.number),
             "n_mixers": device.n_mixers,
             "n_networks": device.n_networks,
+            "embedding": device.embedding,
+            "head": device.head,
         })
     });
     let value = json!({

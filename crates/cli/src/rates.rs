@@ -157,8 +157,15 @@ impl Product {
     fn within(self, room_bytes: u64, n_threads: usize, isa: Isa) -> Option<Self> {
         let Self { ggml_type, row_len, n_tokens, .. } = self;
         // The numbers of the input, as they are made and as the backend has them, and what it makes of them.
-        let needs =
-            Needs { n_rows: n_tokens, row_len, attention: &[], n_positions: 0, ropes: &[], experts: None };
+        let needs = Needs {
+            n_rows: n_tokens,
+            row_len,
+            attention: &[],
+            n_positions: 0,
+            n_pages: 0,
+            ropes: &[],
+            experts: None,
+        };
         let inputs = (2 * n_tokens * row_len * size_of::<f32>()) as u64
             + Cpu::bytes_with(n_threads, isa, &needs).inputs;
         let of_row = ggml_type.row_bytes(row_len as u64)? + (n_tokens * size_of::<f32>()) as u64;

@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
+use metallic::GgmlType;
 use metallic::backend::{
     Activation, AttentionParams, Backend, BackendBytes, CausalConv, Columns, DeltaNet, DeviceStats,
     ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature,
@@ -111,6 +112,21 @@ impl Backend for Gpu {
     fn description(&self) -> String {
         let report = self.vram.device.report();
         format!("GPU {report}")
+    }
+
+    fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> metallic::Result<()> {
+        if let Some(ggml_type) = types.iter().find(|ggml_type| kernels::decoder_of(**ggml_type).is_none()) {
+            return Err(Error::UnsupportedType { ggml_type: *ggml_type }.into());
+        }
+        if needs.n_rows > products::MAX_ROWS {
+            return Err(
+                Error::unsupported(format!("a batch of more than {} rows", products::MAX_ROWS)).into()
+            );
+        }
+        for (_, layout) in needs.attention {
+            GpuKvLayer::check(layout, needs.n_pages, &self.vram)?;
+        }
+        Ok(())
     }
 
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {

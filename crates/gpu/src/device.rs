@@ -162,13 +162,12 @@ impl Choice<'_> {
     /// # Errors
     /// [`Error::NoAdapter`], [`Error::NotOne`].
     fn among(self, reports: &[AdapterReport]) -> Result<usize> {
+        let Some(best) = reports.iter().min_by_key(|report| report.rank()) else {
+            let backends = wgpu::Instance::enabled_backend_features().iter_names();
+            return Err(Error::NoAdapter { backends: backends.map(|(name, _)| name).collect() });
+        };
         let (wanted, matches): (String, Vec<usize>) = match self {
-            Choice::Best => {
-                let best = reports.iter().min_by_key(|report| report.rank());
-                let backends =
-                    wgpu::Instance::enabled_backend_features().iter_names().map(|(name, _)| name).collect();
-                return best.map(|report| report.index).ok_or(Error::NoAdapter { backends });
-            }
+            Choice::Best => return Ok(best.index),
             Choice::Index(index) => (index.to_string(), (index..reports.len()).take(1).collect()),
             Choice::Name(name) => {
                 let lower = name.to_lowercase();

@@ -46,6 +46,12 @@ impl Vram {
         self.bytes(what, (len as u64).saturating_mul(4))
     }
 
+    /// Whether kernels can see so many words at once.
+    pub(crate) fn check_words(&self, what: &'static str, len: usize) -> Result<()> {
+        let (bytes, max_bytes) = ((len as u64).saturating_mul(4), self.device.max_binding_bytes());
+        if bytes > max_bytes { Err(Error::TooLarge { what, bytes, max_bytes }) } else { Ok(()) }
+    }
+
     /// As many words as hold so many bytes, all zero.
     pub(crate) fn bytes(&self, what: &'static str, n_bytes: u64) -> Result<GpuBuffer> {
         let max_bytes = self.device.max_binding_bytes();

@@ -298,7 +298,7 @@ pub enum Error {
     },
 
     /// A backend outside this crate failed.
-    #[error("the device that computes failed")]
+    #[error("it can't be computed on the GPU")]
     Backend {
         /// Its own error.
         source: Box<dyn std::error::Error + Send + Sync>,

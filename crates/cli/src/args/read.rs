@@ -32,13 +32,28 @@ const HABITS: [(&str, &str); 3] = [
     ("-cnv", "`metallic chat` is the conversation"),
 ];
 
-/// `-ngl`, which people know, is written with one dash and would be read as three flags.
+/// `-ngl`, which people know, is written with one dash and would be read as several flags. After a flag that takes a value it
+/// is that value.
 fn spelled_out(args: &[OsString]) -> Vec<OsString> {
-    let n_flags = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
-    let spelled = |(i, arg): (usize, &OsString)| {
-        if i < n_flags && arg == "-ngl" { "--gpu-layers".into() } else { arg.clone() }
+    let command = Cli::command();
+    let takes_value = |flag: &str| {
+        let mut all = command.get_subcommands().flat_map(Command::get_arguments);
+        let is_it = |arg: &Arg| {
+            let long = flag.strip_prefix("--").is_some_and(|name| arg.get_long() == Some(name));
+            let short = flag
+                .strip_prefix('-')
+                .is_some_and(|name| arg.get_short().is_some_and(|c| name == c.to_string()));
+            long || short
+        };
+        all.any(|arg| arg.get_action().takes_values() && is_it(arg))
     };
-    args.iter().enumerate().map(spelled).collect()
+    let n_flags = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+    let spelled = |i: usize| {
+        let before = i.checked_sub(1).and_then(|before| args[before].to_str()).unwrap_or_default();
+        let is_flag = i < n_flags && args[i] == "-ngl" && !takes_value(before);
+        if is_flag { "--gpu-layers".into() } else { args[i].clone() }
+    };
+    (0..args.len()).map(spelled).collect()
 }
 
 /// A flag of another program's that is no value of the flag before it.
@@ -94,6 +109,7 @@ impl ValueParserFactory for ModelName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::GpuLayers;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
@@ -127,17 +143,21 @@ mod tests {
 
     #[test]
     fn habits_from_elsewhere_are_answered() {
-        for (line, instead) in [
-            ("metallic run -hf o/r hello", "hf:OWNER/REPO"),
-            ("metallic run m -ngl 99", "CPU"),
-            ("metallic run m hi -cnv", "metallic chat"),
-        ] {
+        for (line, instead) in
+            [("metallic run -hf o/r hello", "hf:OWNER/REPO"), ("metallic run m hi -cnv", "metallic chat")]
+        {
             let error = Cli::read(&words(line)).expect_err(line).to_string();
             assert!(error.contains(instead) && error.contains("there is no -"), "{line}: {error}");
         }
         for line in ["metallic run m -p -hf", "metallic run m --stop -cnv x", "metallic run m -- -ngl"] {
             Cli::read(&words(line)).expect(line);
         }
+        let layers = |line: &str| match Cli::read(&words(line)).expect(line).command {
+            crate::args::Command::Run(args) => args.session.engine.compute.gpu_layers,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(layers("metallic run m --mlock -ngl 99"), GpuLayers::Last(99));
+        assert_eq!(layers("metallic run m -p -ngl"), GpuLayers::Auto);
     }
 
     #[test]

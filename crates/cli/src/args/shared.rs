@@ -1,6 +1,5 @@
 //! The flags that several commands have.
 
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::num::IntErrorKind;
 use std::str::FromStr;
@@ -118,6 +117,7 @@ pub(crate) struct ComputeArgs {
 
     /// Experts of so many first layers stay on the CPU
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..))]
     pub(crate) n_cpu_moe: u32,
 
     /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
@@ -150,14 +150,15 @@ pub(crate) enum DeviceName {
 }
 
 impl FromStr for DeviceName {
-    type Err = Infallible;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "cpu" => DeviceName::Cpu,
-            "auto" => DeviceName::Auto,
-            text => text.parse().map_or_else(|_| DeviceName::Name(text.to_owned()), DeviceName::Index),
-        })
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text.trim().to_lowercase().as_str() {
+            "" => Err("it must be cpu, auto, or a GPU's number or a part of its name"),
+            "cpu" => Ok(DeviceName::Cpu),
+            "auto" => Ok(DeviceName::Auto),
+            text => Ok(text.parse().map_or_else(|_| DeviceName::Name(text.to_owned()), DeviceName::Index)),
+        }
     }
 }
 

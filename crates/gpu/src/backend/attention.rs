@@ -32,7 +32,17 @@ pub struct GpuRope {
 }
 
 impl GpuKvLayer {
-    pub(super) fn new(layout: &KvLayout, n_pages: usize, vram: &Vram) -> Result<Self> {
+    /// Whether there are kernels for it, and it is not larger than they see.
+    pub(super) fn check(layout: &KvLayout, n_pages: usize, vram: &Vram) -> Result<()> {
+        Self::sizes(layout, n_pages, vram).map(|_| ())
+    }
+
+    /// What reads it, words of a row of a head, and words of all keys and of all values.
+    fn sizes(
+        layout: &KvLayout,
+        n_pages: usize,
+        vram: &Vram,
+    ) -> Result<(&'static Part, [usize; 2], [usize; 2])> {
         let kv_type = layout.kv_type();
         let (in_word, decoder) = kernels::kv_decoder_of(kv_type)
             .ok_or_else(|| Error::unsupported(format!("attention over keys and values of type {kv_type}")))?;
@@ -41,9 +51,17 @@ impl GpuKvLayer {
             return Err(Error::unsupported(format!("attention with heads of {len} values")));
         }
         let row_words = head_dims.map(|len| len.div_ceil(in_word));
-        let n_rows = n_pages * layout.n_head_kv() * layout.page_len();
-        let slab = |words: usize| vram.words("the KV cache", words.saturating_mul(n_rows));
-        let [keys, values] = [slab(row_words[0])?, slab(row_words[1])?];
+        let n_rows = n_pages.saturating_mul(layout.n_head_kv() * layout.page_len());
+        let words = row_words.map(|words| words.saturating_mul(n_rows));
+        words
+            .into_iter()
+            .try_for_each(|words| vram.check_words("the keys or the values of a layer", words))?;
+        Ok((decoder, row_words, words))
+    }
+
+    pub(super) fn new(layout: &KvLayout, n_pages: usize, vram: &Vram) -> Result<Self> {
+        let (decoder, row_words, words) = Self::sizes(layout, n_pages, vram)?;
+        let [keys, values] = [vram.words("the KV cache", words[0])?, vram.words("the KV cache", words[1])?];
         Ok(Self { layout: *layout, decoder, row_words, keys, values })
     }
 }

@@ -77,7 +77,7 @@ impl Cpu {
 
     /// Bytes that one of `n_threads` threads with the kernels of `isa` takes beside weights, caches and buffers.
     pub fn bytes_with(n_threads: usize, isa: Isa, needs: &Needs<'_>) -> BackendBytes {
-        let Needs { n_rows, row_len, attention, n_positions, ropes, experts } = *needs;
+        let Needs { n_rows, row_len, attention, n_positions, ropes, experts, .. } = *needs;
         let rotations = ropes.iter().map(|rope| rope_bytes(rope, n_rows));
         BackendBytes {
             inputs: ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len),

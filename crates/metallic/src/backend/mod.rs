@@ -9,6 +9,7 @@ mod numbers;
 pub(crate) mod routing;
 
 pub use cpu::{Cpu, Floats};
+use metallic_gguf::GgmlType;
 pub use metallic_kernels::attention::{KvLayout, KvType};
 pub use metallic_kernels::matmul::Tokens;
 pub use numbers::{
@@ -204,6 +205,8 @@ pub struct Needs<'a> {
     pub attention: &'a [(usize, KvLayout)],
     /// Positions of a sequence.
     pub n_positions: usize,
+    /// Pages of keys and values in each such layer.
+    pub n_pages: usize,
     /// The rotations.
     pub ropes: &'a [&'a RopeConfig],
     /// The experts, if there are any.
@@ -282,6 +285,13 @@ pub trait Backend: Send {
     fn description(&self) -> String;
     /// Bytes that it takes beside weights, caches and buffers.
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
+    /// Whether it can do what is needed, with weights of these types.
+    ///
+    /// # Errors
+    /// What it can't.
+    fn check(&self, _needs: &Needs<'_>, _types: &[GgmlType]) -> Result<()> {
+        Ok(())
+    }
     /// The account of its own memory, where it has any: weights, caches and buffers lie there.
     fn memory(&self) -> Option<&Tier>;
     /// Charges what it allocates in main memory from now on to `ram`.

@@ -5,7 +5,7 @@ use crate::backend::{Cpu, Needs};
 use crate::error::{Error, Result};
 use crate::memory::Tier;
 use crate::model::census::Census;
-use crate::model::part::Parts;
+use crate::model::part::{Parts, n_parts};
 use crate::model::{Capacity, ModelConfig, cache};
 use crate::plan::{FileBytes, MemoryPlan, Offload, PlanRequest, StageNeeds, WeightBytes, offload};
 
@@ -37,6 +37,7 @@ impl GgufLoader<'_> {
                 row_len: config.max_input_width(&parts),
                 attention: &attention,
                 n_positions: n_ctx,
+                n_pages: capacity.n_pages()?,
                 ropes: &config.distinct_ropes(&parts),
                 experts: config.expert_needs(&parts),
             };
@@ -45,6 +46,10 @@ impl GgufLoader<'_> {
                 return Ok(StageNeeds { parts, weights, backend, device: None });
             };
             let place = &self.others[other].backend;
+            let matrices = weights.matrices.iter().chain(&weights.copied);
+            let mut types: Vec<_> = matrices.map(|matrix| matrix.ggml_type).collect();
+            types.dedup();
+            place.check(&needs, &types)?;
             let device = place.memory().map(|memory| (other, place.description(), memory.limit_bytes()));
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
         };
@@ -59,7 +64,7 @@ impl GgufLoader<'_> {
         request: PlanRequest,
     ) -> Result<Vec<usize>> {
         let request = PlanRequest { ram_bytes: None, in_slab: false, ..request };
-        let mut stage_of = vec![0; 2 * config.layers.len()];
+        let mut stage_of = vec![0; n_parts(config.layers.len())];
         for (device, Other { backend, takes }) in self.others.iter().enumerate() {
             match takes {
                 Takes::These(takes) => {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use metallic_gguf::{ByteOrder, Tensor};
+use metallic_gguf::{ByteOrder, GgmlType, Tensor};
 
 use crate::backend::{Backend, BackendBytes, Needs};
 use crate::error::Result;
@@ -20,6 +20,8 @@ pub(super) trait Place: Send {
     fn description(&self) -> String;
     /// See [`Backend::memory`].
     fn memory(&self) -> Option<&Tier>;
+    /// See [`Backend::check`].
+    fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> Result<()>;
     /// See [`Backend::bytes`].
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
     /// Loads its parts of a model, all of them into its memory.
@@ -33,6 +35,10 @@ impl<B: Backend + 'static> Place for B {
 
     fn memory(&self) -> Option<&Tier> {
         Backend::memory(self)
+    }
+
+    fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> Result<()> {
+        Backend::check(self, needs, types)
     }
 
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {

@@ -2,7 +2,7 @@
 
 use super::Capacity;
 use super::config::{ModelConfig, Wiring};
-use super::part::Segment;
+use super::part::{Part, Segment};
 use super::scratch::Scratch;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -28,9 +28,11 @@ pub(crate) struct Boundary {
 
 /// What crosses into a part.
 fn crossings(config: &ModelConfig, part: usize) -> impl Iterator<Item = Crossing> {
-    let (layer, is_network) = (part / 2, part % 2 == 1);
-    let parallel = matches!(config.layers[layer].wiring, Wiring::Parallel { .. });
-    std::iter::once(Crossing::Hidden).chain((is_network && parallel).then_some(Crossing::Normed))
+    let beside = match Part::of(part, config.layers.len()) {
+        Part::Network(layer) => matches!(config.layers[layer].wiring, Wiring::Parallel { .. }),
+        Part::Embedding | Part::Mixer(_) | Part::Head => false,
+    };
+    std::iter::once(Crossing::Hidden).chain(beside.then_some(Crossing::Normed))
 }
 
 /// The kinds of rows that cross anywhere.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
-use metallic_gguf::{ByteOrder, Gguf, Tensor};
+use metallic_gguf::{ByteOrder, GgmlType, Gguf, Tensor};
 
 use super::config::ModelConfig;
 use super::part::Parts;
@@ -18,6 +18,8 @@ pub struct WeightMatrix {
     pub name: String,
     /// What it is for.
     pub(crate) role: MatrixRole,
+    /// Type of the weights.
+    pub ggml_type: GgmlType,
     /// Its bytes in the file.
     pub bytes: u64,
     /// Weights in it.
@@ -102,7 +104,7 @@ impl<'c> Census<'c> {
         let experts =
             |layer: usize| self.config.layers[layer].ffn.as_ref().and_then(|ffn| ffn.experts.as_ref());
         match role {
-            MatrixRole::Part(_) => Usage::Whole,
+            MatrixRole::Layer(_) => Usage::Whole,
             MatrixRole::Experts(layer) => experts(layer).map_or(Usage::Whole, |experts| Usage::Experts {
                 n_used: experts.n_used as u64,
                 n_expert: experts.n_expert as u64,
@@ -132,6 +134,7 @@ impl WeightSource for Census<'_> {
         let matrix = WeightMatrix {
             name: tensor.name().to_owned(),
             role,
+            ggml_type: tensor.ggml_type(),
             bytes: tensor.n_bytes(),
             n_weights: tensor.n_elements(),
             n_rows: tensor.n_rows(),

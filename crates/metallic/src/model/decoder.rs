@@ -7,7 +7,7 @@ use super::boundary::Boundary;
 use super::cache::{self, Cache};
 use super::config::{MixerConfig, ModelConfig, Wiring};
 use super::latent::Latent;
-use super::part::{Parts, mixer_of};
+use super::part::{EMBEDDING, Part, Parts, n_parts};
 use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::stage::{Batch, LogitSink, Stage};
@@ -202,16 +202,19 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    fn run_part(&mut self, part: usize, batch: &Batch<'_>, n_heads: usize) -> Result<()> {
-        let layer = part / 2;
-        if part == mixer_of(layer) {
-            return self.mix(layer, batch);
+    fn run_part(&mut self, part: Part, batch: &Batch<'_>, n_heads: usize, sink: LogitSink<'_>) -> Result<()> {
+        match part {
+            Part::Embedding => self.embed(batch),
+            Part::Mixer(layer) => self.mix(layer, batch),
+            Part::Network(layer) => {
+                self.feed_forward(layer, batch)?;
+                if self.weights.layers[layer].experts().is_some() {
+                    self.announce(layer + 1, n_heads);
+                }
+                Ok(())
+            }
+            Part::Head => self.head(batch, sink),
         }
-        self.feed_forward(layer, batch)?;
-        if self.weights.layers[layer].experts().is_some() {
-            self.announce(layer + 1, n_heads);
-        }
-        Ok(())
     }
 }
 
@@ -244,20 +247,17 @@ impl<B: Backend> Stage for Decoder<B> {
         if self.parts.first() == Some(parts.start) {
             self.begin(batch, n_heads);
         }
-        match parts.start {
-            0 => self.embed(batch)?,
-            part => {
-                boundary.enter(&self.config, part, n_rows, &mut self.backend, &mut self.scratch)?;
-            }
+        if parts.start != EMBEDDING {
+            boundary.enter(&self.config, parts.start, n_rows, &mut self.backend, &mut self.scratch)?;
         }
-        for part in parts.clone() {
-            self.run_part(part, batch, n_heads)?;
+        let n_layers = self.config.layers.len();
+        for number in parts.clone() {
+            self.run_part(Part::of(number, n_layers), batch, n_heads, &mut *sink)?;
         }
-        if parts.end == 2 * self.config.layers.len() {
-            self.head(batch, sink)
-        } else {
-            boundary.leave(&self.config, parts.end, n_rows, &mut self.backend, &self.scratch)
+        if parts.end != n_parts(n_layers) {
+            boundary.leave(&self.config, parts.end, n_rows, &mut self.backend, &self.scratch)?;
         }
+        Ok(())
     }
 
     fn give_up(&mut self) {

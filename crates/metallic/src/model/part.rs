@@ -1,8 +1,9 @@
 //! Where a model can be cut: its parts, and the segments of them that are computed in one place.
 //!
 //! A layer has two parts, its mixer and its network. Half a layer is the unit because that pays: attention with its keys and
-//! values may run on a device that has no room for the experts between. Parts are numbered in the order in which they run,
-//! two a layer, even where a layer has no network. The embedding goes with the first part, the head with the last.
+//! values may run on a device that has no room for the experts between. The embedding and the head are parts, too: of one a
+//! token uses a row, of the other all. Parts are numbered in the order in which they run: the embedding, two for each layer,
+//! even where that has no network, and the head.
 
 use std::ops::Range;
 
@@ -19,20 +20,51 @@ pub(crate) struct Segment {
     pub(crate) parts: Range<usize>,
 }
 
+/// A part, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Embedding,
+    /// Of a layer.
+    Mixer(usize),
+    /// Of a layer.
+    Network(usize),
+    Head,
+}
+
+/// The embedding's number.
+pub(crate) const EMBEDDING: usize = 0;
+
 /// The number of a layer's mixer among the parts.
 pub(crate) const fn mixer_of(layer: usize) -> usize {
-    2 * layer
+    2 * layer + 1
 }
 
 /// The number of a layer's network among the parts.
 pub(crate) const fn network_of(layer: usize) -> usize {
-    2 * layer + 1
+    2 * layer + 2
+}
+
+/// How many parts a model of so many layers has.
+pub(crate) const fn n_parts(n_layers: usize) -> usize {
+    2 * n_layers + 2
+}
+
+impl Part {
+    /// The part of this number, in a model of so many layers.
+    pub(crate) fn of(number: usize, n_layers: usize) -> Self {
+        match number {
+            EMBEDDING => Part::Embedding,
+            number if number + 1 == n_parts(n_layers) => Part::Head,
+            number if number % 2 == 1 => Part::Mixer(number / 2),
+            number => Part::Network(number / 2 - 1),
+        }
+    }
 }
 
 impl Parts {
     /// All parts of a model of so many layers.
     pub(crate) fn all(n_layers: usize) -> Self {
-        Self(vec![true; 2 * n_layers])
+        Self(vec![true; n_parts(n_layers)])
     }
 
     /// Those whose stage, given for each part, has this number.
@@ -50,12 +82,12 @@ impl Parts {
         self.0.iter().position(|has| *has)
     }
 
-    /// Whether the embedding goes with them.
+    /// Whether the embedding is among them.
     pub(crate) fn has_embedding(&self) -> bool {
         self.0.first() == Some(&true)
     }
 
-    /// Whether the head goes with them.
+    /// Whether the head is among them.
     pub(crate) fn has_head(&self) -> bool {
         self.0.last() == Some(&true)
     }
@@ -89,6 +121,17 @@ mod tests {
         assert_eq!((first.first(), second.first()), (Some(2), Some(0)));
         assert_eq!((first.has_embedding(), first.has_head()), (false, true));
         assert_eq!((second.has_embedding(), second.has_head()), (true, false));
-        assert!(second.has(mixer_of(0)) && first.has(network_of(2)));
+        assert!(second.has(mixer_of(0)) && first.has(network_of(1)));
+    }
+
+    #[test]
+    fn each_number_is_one_part() {
+        let parts: Vec<Part> = (0..n_parts(2)).map(|number| Part::of(number, 2)).collect();
+        let layer = |layer| [Part::Mixer(layer), Part::Network(layer)];
+        assert_eq!(parts, [&[Part::Embedding][..], &layer(0), &layer(1), &[Part::Head]].concat());
+        for layer in 0..2 {
+            assert_eq!(Part::of(mixer_of(layer), 2), Part::Mixer(layer));
+            assert_eq!(Part::of(network_of(layer), 2), Part::Network(layer));
+        }
     }
 }

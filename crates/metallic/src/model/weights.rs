@@ -17,8 +17,8 @@ mod build;
 /// What a matrix is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MatrixRole {
-    /// Of a layer's part: used in every pass.
-    Part(usize),
+    /// Of a layer: used in every pass.
+    Layer(usize),
     /// Of a layer's experts: a part is used in every pass, and stays by use.
     Experts(usize),
     /// The output head: used where logits are wanted.

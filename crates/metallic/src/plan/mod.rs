@@ -174,6 +174,10 @@ pub struct DevicePlan {
     pub n_mixers: usize,
     /// And of how many the network.
     pub n_networks: usize,
+    /// Whether it looks up the tokens' embeddings.
+    pub embedding: bool,
+    /// Whether it computes the logits.
+    pub head: bool,
 }
 
 /// What the plan needs to know of a stage: parts of the model on one backend.
@@ -323,7 +327,17 @@ impl MemoryPlan {
             let count =
                 |part: fn(usize) -> usize| (0..n_layers).filter(|layer| parts.has(part(*layer))).count();
             let (n_mixers, n_networks) = (count(mixer_of), count(network_of));
-            let plan = DevicePlan { number, description, budget_bytes, n_layers, n_mixers, n_networks };
+            let (embedding, head) = (parts.has_embedding(), parts.has_head());
+            let plan = DevicePlan {
+                number,
+                description,
+                budget_bytes,
+                n_layers,
+                n_mixers,
+                n_networks,
+                embedding,
+                head,
+            };
             self.devices.push(plan);
         }
         let n_logits = if parts.has_head() { config.n_vocab as u64 } else { 0 };

@@ -3,7 +3,7 @@
 use super::StageNeeds;
 use crate::model::census::Usage;
 use crate::model::config::ModelConfig;
-use crate::model::part::{mixer_of, network_of};
+use crate::model::part::{EMBEDDING, Part, mixer_of, n_parts};
 
 /// What of a model is to be computed on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +21,29 @@ impl Offload {
 
 /// Orders in which a device may take parts that nobody has taken yet, as many as fit.
 ///
-/// Layers are taken from the last one on, so that there is one boundary, and the head, which is read for every token, comes
-/// first. Of a mixture a token uses few experts: there, all other parts may be worth more than whole layers.
+/// First the head, which is read for every token, and then layers from the last one on, so that there is one boundary. Of a
+/// mixture a token uses few experts: there, all other parts may be worth more than whole layers. Last the embedding, of
+/// which a token uses a row.
 pub(crate) fn orders(config: &ModelConfig, stage_of: &[usize], offload: Offload) -> Vec<Vec<usize>> {
     let n_layers = config.layers.len();
     let first_layer = n_layers.saturating_sub(offload.n_layers.unwrap_or(n_layers));
     let has_experts =
         |layer: usize| config.layers[layer].ffn.as_ref().is_some_and(|ffn| ffn.experts.is_some());
-    let is_mixture = |part: &usize| *part == network_of(part / 2) && has_experts(part / 2);
-    let stays = |part: &usize| is_mixture(part) && part / 2 < offload.n_cpu_moe;
-    let parts = (mixer_of(first_layer)..mixer_of(n_layers)).rev();
-    let layers: Vec<usize> = parts.filter(|part| stage_of[*part] == 0 && !stays(part)).collect();
-    let (experts, others): (Vec<_>, Vec<_>) = layers.iter().copied().partition(is_mixture);
+    let mixture = |part: &usize| match Part::of(*part, n_layers) {
+        Part::Network(layer) => Some(layer).filter(|layer| has_experts(*layer)),
+        Part::Embedding | Part::Mixer(_) | Part::Head => None,
+    };
+    let stays = |part: &usize| mixture(part).is_some_and(|layer| layer < offload.n_cpu_moe);
+    let layers = (mixer_of(first_layer)..n_parts(n_layers)).rev();
+    let parts = layers.chain((first_layer == 0).then_some(EMBEDDING));
+    let parts: Vec<usize> = parts.filter(|part| stage_of[*part] == 0 && !stays(part)).collect();
+    let (experts, mut others): (Vec<_>, Vec<_>) =
+        parts.iter().copied().partition(|part| mixture(part).is_some());
     if experts.is_empty() {
-        return vec![layers];
+        return vec![parts];
     }
-    vec![layers, [others, experts].concat()]
+    let embedding = others.pop_if(|part| *part == EMBEDDING);
+    vec![parts, others.into_iter().chain(experts).chain(embedding).collect()]
 }
 
 /// Bytes of weights that a stage reads for a token.

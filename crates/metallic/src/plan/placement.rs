@@ -50,12 +50,11 @@ pub(crate) fn share(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
 
 /// The numbers of the matrices that may become resident, in the order in which they do.
 fn order(roles: impl Iterator<Item = MatrixRole> + Clone) -> impl Iterator<Item = usize> {
-    let layer = |role| if let MatrixRole::Part(part) = role { Some(part / 2 + 1) } else { None };
+    let layer = |role| if let MatrixRole::Layer(layer) = role { Some(layer + 1) } else { None };
     let n_layers = roles.clone().filter_map(layer).max().unwrap_or(0);
     let mut n_seen = vec![0; n_layers];
     let ranked = roles.enumerate().filter_map(|(i, role)| match role {
-        MatrixRole::Part(part) => {
-            let layer = part / 2;
+        MatrixRole::Layer(layer) => {
             n_seen[layer] += 1;
             Some(((n_seen[layer], spread(layer, n_layers)), i))
         }
@@ -77,14 +76,12 @@ fn spread(layer: usize, n_layers: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::part::mixer_of;
 
     fn matrices(n_layers: usize) -> Vec<(MatrixRole, u64)> {
         let mut matrices = vec![(MatrixRole::Embedding, 50)];
-        matrices
-            .extend((0..n_layers).flat_map(|layer| {
-                [(MatrixRole::Part(mixer_of(layer)), 7), (MatrixRole::Experts(layer), 20)]
-            }));
+        matrices.extend(
+            (0..n_layers).flat_map(|layer| [(MatrixRole::Layer(layer), 7), (MatrixRole::Experts(layer), 20)]),
+        );
         matrices.push((MatrixRole::Head, 50));
         matrices
     }
@@ -92,7 +89,7 @@ mod tests {
     #[test]
     fn all_room_is_shared_and_more_of_it_never_costs_a_matrix_any() {
         let matrices = matrices(13);
-        let chosen = |role| matches!(role, MatrixRole::Part(_) | MatrixRole::Head);
+        let chosen = |role| matches!(role, MatrixRole::Layer(_) | MatrixRole::Head);
         let total = matrices.iter().filter(|(role, _)| chosen(*role)).map(|(_, bytes)| bytes).sum();
         let mut before = vec![0; matrices.len()];
         for capacity in 0..=total + 1 {
@@ -109,7 +106,7 @@ mod tests {
     #[test]
     fn what_stays_is_spread_over_the_model() {
         // Two of each layer.
-        let matrices: Vec<_> = (0..32).map(|i| (MatrixRole::Part(i), 1)).collect();
+        let matrices: Vec<_> = (0..32).map(|i| (MatrixRole::Layer(i / 2), 1)).collect();
         let resident = |capacity| -> Vec<usize> {
             let rooms = share(&matrices, capacity).into_iter().enumerate();
             rooms.filter(|(_, room)| *room == 1).map(|(i, _)| i).collect()

@@ -264,6 +264,8 @@ fn part_of_experts(share: f64, n_tokens: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use metallic_gguf::GgmlType;
+
     use crate::backend::KvType;
     use crate::model::weights::MatrixRole;
     use crate::model::{Capacity, WeightMatrix};
@@ -284,7 +286,8 @@ mod tests {
         };
         let matrix = |&(bytes, n_rows, usage, placement): &_| {
             let (name, role) = (String::new(), MatrixRole::Head);
-            let weights = WeightMatrix { name, role, bytes, n_weights: 2 * bytes, n_rows, usage };
+            let ggml_type = GgmlType::Q4_0;
+            let weights = WeightMatrix { name, role, ggml_type, bytes, n_weights: 2 * bytes, n_rows, usage };
             MatrixPlan { weights, placement, device: None, cache: None }
         };
         let matrices = matrices.iter().map(matrix).collect();

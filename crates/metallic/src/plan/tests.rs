@@ -1,6 +1,6 @@
 //! What holds of every plan, whatever the model and the budget.
 
-use metallic_gguf::Gguf;
+use metallic_gguf::{GgmlType, Gguf};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,14 +17,14 @@ fn weights() -> impl Strategy<Value = WeightBytes> {
     (layers, matrix.clone(), matrix, 0..1_u64 << 24).prop_map(|(layers, embedding, head, vectors)| {
         let of = |role, usage, (n_rows, row_bytes): (u64, u64)| {
             let (name, bytes) = (format!("{role:?}"), n_rows * row_bytes);
-            WeightMatrix { name, role, bytes, n_weights: bytes, n_rows, usage }
+            WeightMatrix { name, role, ggml_type: GgmlType::F32, bytes, n_weights: bytes, n_rows, usage }
         };
         let mut matrices = vec![of(MatrixRole::Embedding, Usage::Row, embedding)];
         matrices.extend(layers.into_iter().enumerate().map(|(layer, (size, experts))| {
             if experts {
                 of(MatrixRole::Experts(layer), Usage::Experts { n_used: 1, n_expert: 1 }, size)
             } else {
-                of(MatrixRole::Part(2 * layer), Usage::Whole, size)
+                of(MatrixRole::Layer(layer), Usage::Whole, size)
             }
         }));
         matrices.push(of(MatrixRole::Head, Usage::Logits, head));

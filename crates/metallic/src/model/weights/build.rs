@@ -103,16 +103,11 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         parts: &Parts,
     ) -> Result<LayerWeights<Matrix<S>, Vector<S>>> {
         self.prefix = format!("blk.{index}.");
-        let has = |part: usize| parts.has(part).then_some(MatrixRole::Part(part));
-        let mixer = has(mixer_of(index)).map(|role| {
-            self.role = role;
-            self.mixer_part(config)
-        });
-        let network = has(network_of(index)).zip(config.ffn.as_ref()).map(|(role, ffn)| {
-            self.role = role;
-            self.network_part(index, config, ffn)
-        });
-        Ok(LayerWeights { mixer: mixer.transpose()?, network: network.transpose()? })
+        self.role = MatrixRole::Layer(index);
+        let mixer = parts.has(mixer_of(index)).then(|| self.mixer_part(config)).transpose()?;
+        let ffn = config.ffn.as_ref().filter(|_| parts.has(network_of(index)));
+        let network = ffn.map(|ffn| self.network_part(index, config, ffn)).transpose()?;
+        Ok(LayerWeights { mixer, network })
     }
 
     fn mixer_part(&mut self, config: &LayerConfig) -> Result<MixerPart<Matrix<S>, Vector<S>>> {

@@ -47,6 +47,7 @@ const ACTIVATION: Part = part!("activation");
 const RECURRENCE: Part = part!("recurrence");
 const ROW_NORM: Part = part!("row_norm");
 const ROWS: Part = part!("rows");
+const ROW_DOT: Part = part!("row_dot");
 const BYTES: Part = part!("quants/bytes");
 const CODES: Part = part!("quants/codes");
 const K_SCALES: Part = part!("quants/k_scales");
@@ -78,9 +79,9 @@ kernels! {
     UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
-    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES], [Read, Read, Read, Read, Write];
+    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Read, Write];
     GEMM: "gemm", [BYTES], [Read, Read, Read, Write];
-    MAT_VEC: "mat_vec", [BYTES], [Read, Read, Read, Write];
+    MAT_VEC: "mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Write];
     ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];
     ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS], [Read, Read, Read, Write];
     // With a decoder of keys and values.

@@ -2,8 +2,6 @@
 // *pair*. The order of a sum depends on the length of the row alone. Rows of weights that this buffer lacks are left to the
 // run with the buffer that has them.
 
-override GROUP_LEN: u32;
-
 struct Params {
     // Pairs times rows of weights of an expert.
     n_groups: u32,
@@ -28,8 +26,6 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-var<workgroup> partial: array<f32, GROUP_LEN>;
-
 @compute @workgroup_size(GROUP_LEN)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -49,28 +45,13 @@ fn main(
     let is_here = here < params.n_here;
     let first_block = (params.first_in_buffer + here) * params.n_blocks;
     let first = pair / params.in_input * params.row_len;
-    var sum = 0.0;
-    for (var i = 4u * local; is_here && i < params.row_len; i += 4u * GROUP_LEN) {
-        let decoded = decode4(first_block + i / BLOCK_LEN, i % BLOCK_LEN);
-        if i + 4u <= params.row_len {
-            sum += dot(decoded, vec4(x[first + i], x[first + i + 1u], x[first + i + 2u], x[first + i + 3u]));
-        } else {
-            // Rows of single numbers may end anywhere; what comes after is of another row.
-            for (var j = 0u; i + j < params.row_len; j += 1u) {
-                sum += decoded[j] * x[first + i + j];
-            }
-        }
+    var share = 0.0;
+    if is_here {
+        share = share_of_dot(first_block, first, params.row_len, local);
     }
-    partial[local] = sum;
-    workgroupBarrier();
-    for (var n = GROUP_LEN / 2u; n > 0u; n /= 2u) {
-        if local < n {
-            partial[local] += partial[local + n];
-        }
-        workgroupBarrier();
-    }
+    let sum = sum_of_group(share, local);
     if local == 0u && is_here {
-        var product = partial[0];
+        var product = sum;
         if params.has_bias == 1u {
             product += bias[expert * params.n_rows + row];
         }

@@ -3,8 +3,6 @@
 //
 // A decoder gives `BLOCK_LEN` and `decode4(block, i)`: the weights i to i + 3 of a block, where i is a multiple of 4.
 
-override GROUP_LEN: u32;
-
 struct Params {
     // Rows of weights, the first of them in the buffer, and blocks of each.
     n_rows: u32,
@@ -26,8 +24,6 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-var<workgroup> partial: array<f32, GROUP_LEN>;
-
 @compute @workgroup_size(GROUP_LEN)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -41,28 +37,9 @@ fn main(
     let token = params.first_token + id.z;
     let first_block = (params.first_row + row) * params.n_blocks;
     let first = token * params.row_len;
-    var sum = 0.0;
-    for (var i = 4u * local; i < params.row_len; i += 4u * GROUP_LEN) {
-        let decoded = decode4(first_block + i / BLOCK_LEN, i % BLOCK_LEN);
-        if i + 4u <= params.row_len {
-            sum += dot(decoded, vec4(x[first + i], x[first + i + 1u], x[first + i + 2u], x[first + i + 3u]));
-        } else {
-            // Rows of single numbers may end anywhere; what comes after is of another row.
-            for (var j = 0u; i + j < params.row_len; j += 1u) {
-                sum += decoded[j] * x[first + i + j];
-            }
-        }
-    }
-    partial[local] = sum;
-    workgroupBarrier();
-    for (var n = GROUP_LEN / 2u; n > 0u; n /= 2u) {
-        if local < n {
-            partial[local] += partial[local + n];
-        }
-        workgroupBarrier();
-    }
+    let sum = sum_of_group(share_of_dot(first_block, first, params.row_len, local), local);
     if local == 0u {
-        var product = partial[0];
+        var product = sum;
         if params.has_bias == 1u {
             product += bias[params.first_bias + row];
         }

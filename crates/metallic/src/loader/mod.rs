@@ -194,8 +194,8 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
-    /// Computes some of the model's parts on another backend than the CPU. Its parts are the
-    /// embedding, a mixer and a network for each layer, and the head; `takes` is asked for the number of each, from 0.
+    /// Computes some of the model's parts on another backend than the CPU. The parts are the embedding, a mixer and a
+    /// network for each layer, and the head; `takes` is asked for the number of each, from 0.
     #[must_use]
     pub fn place<B: Backend + 'static>(
         mut self,

@@ -89,8 +89,13 @@ impl Cost {
     }
 }
 
-fn device_line(DeviceStats { n_dispatches, n_submissions, n_waits }: DeviceStats) -> String {
-    format!("GPU: {n_dispatches} kernels in {n_submissions} submissions, waited for {n_waits} times")
+fn device_line(stats: DeviceStats) -> String {
+    let DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes } = stats;
+    let swapped = match swapped_bytes {
+        0 => String::new(),
+        bytes => format!(", {} of weights swapped in", human_bytes(bytes)),
+    };
+    format!("GPU: {n_dispatches} kernels in {n_submissions} submissions, waited for {n_waits} times{swapped}")
 }
 
 fn disk_line(stream: &StreamStats, time: Duration) -> String {
@@ -140,8 +145,9 @@ mod tests {
             Cost { stream: None, major_faults: None, control_group_peak_bytes: Some(2 << 30), ..cost };
         let memory = "memory: peak 1.0 GiB, peak of the control group 2.0 GiB";
         assert_eq!(resident.lines(), ["disk: all weights are in memory", memory]);
-        let device = Some(DeviceStats { n_dispatches: 40, n_submissions: 3, n_waits: 2 });
-        let gpu = "GPU: 40 kernels in 3 submissions, waited for 2 times";
+        let device =
+            Some(DeviceStats { n_dispatches: 40, n_submissions: 3, n_waits: 2, swapped_bytes: 3 << 20 });
+        let gpu = "GPU: 40 kernels in 3 submissions, waited for 2 times, 3.0 MiB of weights swapped in";
         assert_eq!(Cost { device, ..resident }.lines()[1], gpu);
     }
 }

@@ -96,7 +96,7 @@ fn write_text(
         let columns = [("MATRIX", Align::Left), ("BYTES", Align::Right), ("PLACE", Align::Left)];
         let mut table = Table::new(columns);
         for matrix in &plan.matrices {
-            let place = matrix.device.map_or(matrix.placement.name(), |_| "on a GPU").to_owned();
+            let place = place_of(matrix).to_owned();
             table.push([one_line(&matrix.weights.name), human_bytes(matrix.weights.bytes), place]);
         }
         table.write(out, heading)?;
@@ -144,12 +144,28 @@ fn places(plan: &MemoryPlan) -> Table<4> {
             table.push([name.to_owned(), n.to_string(), bytes, in_memory]);
         }
     }
-    let there = plan.matrices.iter().filter(|matrix| matrix.device.is_some());
-    let (n, bytes) = (there.clone().count(), there.map(|matrix| matrix.weights.bytes).sum());
-    if n > 0 {
-        table.push(["on a GPU".to_owned(), n.to_string(), human_bytes(bytes), human_bytes(0)]);
+    for name in ["on a GPU", SWAPPED] {
+        let there = plan.matrices.iter().filter(|matrix| matrix.device.is_some() && place_of(matrix) == name);
+        let (n, bytes) = (there.clone().count(), there.clone().map(|matrix| matrix.weights.bytes).sum());
+        // What is swapped in lies in the file's map.
+        let in_memory = there.map(MatrixPlan::streamed_bytes).sum();
+        if n > 0 {
+            table.push([name.to_owned(), n.to_string(), human_bytes(bytes), human_bytes(in_memory)]);
+        }
     }
     table
+}
+
+/// Where a matrix that does not all lie on a GPU lies, if a GPU computes with it.
+const SWAPPED: &str = "swapped to a GPU";
+
+/// Where a matrix is, in a word or a few.
+fn place_of(matrix: &MatrixPlan) -> &'static str {
+    match matrix.device {
+        None => matrix.placement.name(),
+        Some(_) if matrix.placement == Placement::Resident => "on a GPU",
+        Some(_) => SWAPPED,
+    }
 }
 
 impl Speeds {
@@ -273,6 +289,7 @@ fn write_json(
         "kv_type": plan.request.capacity.kv_type.name(),
         "resident_bytes": plan.resident_bytes(),
         "streamed_bytes": plan.streamed_bytes(),
+        "swapped_bytes": plan.swapped_bytes(),
         "slots": plan.stream.map(|stream| json!({ "n": stream.n_slots, "chunk_bytes": stream.chunk_bytes })),
         "devices": devices.collect::<Vec<_>>(),
         "prediction": speeds.json(),

@@ -165,6 +165,7 @@ impl Product {
             n_pages: 0,
             ropes: &[],
             experts: None,
+            slot_bytes: [0; 2],
         };
         let inputs = (2 * n_tokens * row_len * size_of::<f32>()) as u64
             + Cpu::bytes_with(n_threads, isa, &needs).inputs;

@@ -30,7 +30,18 @@ use crate::matrix::GpuMatrix;
 use crate::memory::{GpuBuffer, Vram};
 use crate::recorder::{Counters, Note, Recorder};
 
-/// Computes on a device, with weights in its memory.
+/// Slots for weights that are swapped in: what is brought to some is used while others are filled.
+const N_SLOTS: usize = 4;
+
+/// Bytes of such a slot at most, if a row is not longer: what an upload takes at a time.
+const SLOT_BYTES: usize = 4 << 20;
+
+/// Bytes of a slot for parts of matrices, given their longest row and the largest of them.
+fn slot_bytes([row, matrix]: [usize; 2]) -> usize {
+    matrix.min(SLOT_BYTES).max(row)
+}
+
+/// Computes on a device, with weights in its memory, or brought there as they are used.
 pub struct Gpu {
     vram: Vram,
     kernels: Kernels,
@@ -137,6 +148,7 @@ impl Backend for Gpu {
             experts: needs.experts.map_or(0, |experts| ExpertWork::bytes(needs.n_rows, &experts)),
             rotations: rotations.sum(),
             copies: Recorder::bytes() + Kernels::bytes(),
+            slots: (N_SLOTS * slot_bytes(needs.slot_bytes)) as u64,
             ..BackendBytes::default()
         }
     }
@@ -155,6 +167,10 @@ impl Backend for Gpu {
         Ok(())
     }
 
+    fn reserve_slots(&mut self, of: [usize; 2]) -> metallic::Result<()> {
+        self.checked(|gpu| gpu.recorder.get_mut().make_slots(N_SLOTS, slot_bytes(of)))
+    }
+
     fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> metallic::Result<()> {
         self.checked(|gpu| gpu.make_experts(n_rows, needs))
     }
@@ -164,7 +180,13 @@ impl Backend for Gpu {
     }
 
     fn matrix(&self, data: MatrixData) -> metallic::Result<GpuMatrix> {
-        Ok(GpuMatrix::new(&data, &self.vram, &mut self.recorder.borrow_mut().uploads)?)
+        let n_rows = data.n_rows;
+        self.matrix_swapped(data, n_rows)
+    }
+
+    fn matrix_swapped(&self, data: MatrixData, n_resident: usize) -> metallic::Result<GpuMatrix> {
+        let uploads = &mut self.recorder.borrow_mut().uploads;
+        Ok(GpuMatrix::new(&data, n_resident, SLOT_BYTES, &self.vram, uploads)?)
     }
 
     fn matrix_rows(&self, matrix: &GpuMatrix, rows: Range<usize>) -> GpuMatrix {

@@ -1,10 +1,11 @@
-//! Matrices of weights in the device's memory: their rows as a file has them, in as few buffers as the device can bind.
+//! Matrices of weights: their rows as a file has them, in the device's memory, in as few buffers as it can bind, or in main
+//! memory, from where they are swapped in a chunk at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use metallic::GgmlType;
-use metallic::memory::{MatrixBytes, MatrixData};
+use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 
 use crate::error::{Error, Result};
 use crate::kernels::{self, Part};
@@ -23,6 +24,17 @@ pub struct GpuMatrix {
     /// Those of `parts` that it has.
     rows: Range<usize>,
     parts: Arc<[RowsInBuffer]>,
+    swapped: Option<SwappedRows>,
+}
+
+/// The rows of a matrix that have no place on the device: all after those that have.
+#[derive(Clone)]
+struct SwappedRows {
+    first: usize,
+    bytes: SharedBytes,
+    row_bytes: usize,
+    /// Rows that are brought in at a time.
+    in_chunk: usize,
 }
 
 /// Consecutive rows of a matrix in a buffer of their own.
@@ -31,21 +43,36 @@ struct RowsInBuffer {
     buffer: GpuBuffer,
 }
 
-/// Those rows of a matrix that lie in one buffer.
+/// Those rows of a matrix that lie in one buffer, or will.
 pub(crate) struct PartOfMatrix<'a> {
-    pub(crate) buffer: &'a GpuBuffer,
+    pub(crate) place: Place<'a>,
     /// Place of the first in the buffer, in rows.
     pub(crate) first_in_buffer: usize,
     /// Their numbers in the matrix.
     pub(crate) rows: Range<usize>,
 }
 
+/// Where rows are.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// On the device.
+    Buffer(&'a GpuBuffer),
+    /// In main memory: they are to be brought to a slot.
+    Memory(&'a [u8]),
+}
+
 impl GpuMatrix {
-    /// Uploads a matrix.
+    /// Uploads the first `n_resident` rows of a matrix. The others are swapped in, up to `chunk_bytes` at a time.
     ///
     /// # Errors
     /// [`Error::UnsupportedType`], before anything is allocated; no memory.
-    pub(crate) fn new(data: &MatrixData, vram: &Vram, uploads: &mut Uploads) -> Result<Self> {
+    pub(crate) fn new(
+        data: &MatrixData,
+        n_resident: usize,
+        chunk_bytes: usize,
+        vram: &Vram,
+        uploads: &mut Uploads,
+    ) -> Result<Self> {
         let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
         let decoder =
             kernels::decoder_of(*ggml_type).ok_or(Error::UnsupportedType { ggml_type: *ggml_type })?;
@@ -54,14 +81,20 @@ impl GpuMatrix {
         };
         let row_bytes = bytes.len() / n_rows;
         let max_bytes = vram.device.max_binding_bytes().min(MAX_PART_BYTES) as usize;
-        let parts = divide(*n_rows, row_bytes, max_bytes)?.into_iter().map(|rows| {
+        let parts = divide(n_resident, row_bytes, max_bytes)?.into_iter().map(|rows| {
             let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
             let buffer = vram.bytes("weights", bytes.len() as u64)?;
             uploads.write(bytes, &buffer, 0)?;
             Ok(RowsInBuffer { rows, buffer })
         });
         let parts = parts.collect::<Result<Arc<[_]>>>()?;
-        Ok(Self { decoder, ggml_type: *ggml_type, row_len: *row_len, rows: 0..*n_rows, parts })
+        let swapped = (n_resident < *n_rows).then(|| SwappedRows {
+            first: n_resident,
+            bytes: bytes.slice(n_resident * row_bytes..bytes.len()),
+            row_bytes,
+            in_chunk: (chunk_bytes / row_bytes).max(1),
+        });
+        Ok(Self { decoder, ggml_type: *ggml_type, row_len: *row_len, rows: 0..*n_rows, parts, swapped })
     }
 
     /// Some of its rows.
@@ -86,16 +119,39 @@ impl GpuMatrix {
         self.row_len / self.ggml_type.block_len()
     }
 
-    /// Its rows, buffer by buffer.
+    /// Its rows, buffer by buffer, and then those that are swapped in, chunk by chunk.
     pub(crate) fn parts(&self) -> impl Iterator<Item = PartOfMatrix<'_>> {
-        self.parts.iter().filter_map(|part| {
-            let rows = self.rows.start.max(part.rows.start)..self.rows.end.min(part.rows.end);
+        let Range { start, end } = self.rows;
+        let of_matrix = move |rows: &Range<usize>| rows.start - start..rows.end - start;
+        let here = self.parts.iter().filter_map(move |part| {
+            let rows = start.max(part.rows.start)..end.min(part.rows.end);
             (!rows.is_empty()).then(|| PartOfMatrix {
-                buffer: &part.buffer,
+                place: Place::Buffer(&part.buffer),
                 first_in_buffer: rows.start - part.rows.start,
-                rows: rows.start - self.rows.start..rows.end - self.rows.start,
+                rows: of_matrix(&rows),
             })
-        })
+        });
+        let elsewhere = self.swapped.iter().flat_map(move |swapped| {
+            swapped.chunks(start.max(swapped.first)..end).map(move |rows| PartOfMatrix {
+                place: Place::Memory(swapped.of(&rows)),
+                first_in_buffer: 0,
+                rows: of_matrix(&rows),
+            })
+        });
+        here.chain(elsewhere)
+    }
+}
+
+impl SwappedRows {
+    /// Rows that are brought in together.
+    fn chunks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let in_chunk = self.in_chunk;
+        rows.clone().step_by(in_chunk).map(move |first| first..rows.end.min(first + in_chunk))
+    }
+
+    /// Their bytes.
+    fn of(&self, rows: &Range<usize>) -> &[u8] {
+        &self.bytes[(rows.start - self.first) * self.row_bytes..(rows.end - self.first) * self.row_bytes]
     }
 }
 

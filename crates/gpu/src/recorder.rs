@@ -31,14 +31,16 @@ pub struct Counters {
     n_dispatches: AtomicU64,
     n_submissions: AtomicU64,
     n_waits: AtomicU64,
+    swapped_bytes: AtomicU64,
 }
 
 impl Counters {
     /// The counts so far.
     pub fn stats(&self) -> DeviceStats {
-        let [n_dispatches, n_submissions, n_waits] = [&self.n_dispatches, &self.n_submissions, &self.n_waits]
-            .map(|count| count.load(Ordering::Relaxed));
-        DeviceStats { n_dispatches, n_submissions, n_waits }
+        let counts = [&self.n_dispatches, &self.n_submissions, &self.n_waits, &self.swapped_bytes];
+        let [n_dispatches, n_submissions, n_waits, swapped_bytes] =
+            counts.map(|count| count.load(Ordering::Relaxed));
+        DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes }
     }
 
     /// Counts a wait if there was one.
@@ -66,9 +68,20 @@ pub(crate) struct Recorder {
     used: Vec<GpuBuffer>,
     notes: Vec<u32>,
     on_device: GpuBuffer,
+    slots: Slots,
     read: wgpu::Buffer,
     counters: Arc<Counters>,
     _lease: Lease,
+}
+
+/// Places on the device for weights that are swapped in. A queue keeps the order of what it is given, so that a slot can be
+/// written again as soon as its last use was submitted.
+#[derive(Default)]
+struct Slots {
+    buffers: Vec<GpuBuffer>,
+    /// The one that is next, and how many are in use by what is recorded.
+    next: usize,
+    n_recorded: usize,
 }
 
 impl Note<'_> {
@@ -99,6 +112,7 @@ impl Recorder {
             used: Vec::new(),
             notes: Vec::with_capacity(NOTES_WORDS),
             on_device: vram.words("notes of kernels", NOTES_WORDS)?,
+            slots: Slots::default(),
             read,
             counters,
             _lease: lease,
@@ -163,9 +177,32 @@ impl Recorder {
         Ok(())
     }
 
+    /// Makes `n_slots` slots for weights that are swapped in, each of so many bytes.
+    pub(crate) fn make_slots(&mut self, n_slots: usize, n_bytes: usize) -> Result<()> {
+        let slot = |_| self.vram.bytes("slots", n_bytes as u64);
+        self.slots = Slots { buffers: (0..n_slots).map(slot).collect::<Result<_>>()?, ..Slots::default() };
+        Ok(())
+    }
+
+    /// Brings weights to a slot, for the kernels that are recorded next. Not in the midst of an operation that has notes:
+    /// where all slots are in use, what is recorded is submitted first.
+    pub(crate) fn swap_in(&mut self, weights: &[u8]) -> Result<GpuBuffer> {
+        if self.slots.n_recorded == self.slots.buffers.len() {
+            self.submit()?;
+        }
+        let Slots { buffers, next, n_recorded } = &mut self.slots;
+        let slot = buffers.get(*next).expect("slots were reserved").clone();
+        *next = (*next + 1) % buffers.len();
+        *n_recorded += 1;
+        self.uploads.write(weights, &slot, 0)?;
+        self.counters.swapped_bytes.fetch_add(weights.len() as u64, Ordering::Relaxed);
+        Ok(slot)
+    }
+
     /// Hands what is recorded to the device.
     pub(crate) fn submit(&mut self) -> Result<()> {
         self.pass = None;
+        self.slots.n_recorded = 0;
         let Some(encoder) = self.encoder.take() else { return self.vram.device.faults.check() };
         if !self.notes.is_empty() {
             let bytes: Vec<u8> = self.notes.iter().flat_map(|word| word.to_le_bytes()).collect();

@@ -84,3 +84,49 @@ fn a_plan_fills_a_budget_of_the_gpus_memory_and_names_what_is_too_small() {
     let error = refused.fails(1);
     assert!(error.contains("--vram"), "{error}");
 }
+
+#[test]
+fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
+    let sandbox = sandbox("gpu-swap");
+    let Some(device) = device(&sandbox) else { return };
+    let args = |vram: &str| {
+        let args =
+            ["-m", "tiny.gguf", "-c", "64", "-b", "32", "-ngl", "all", "--device", &device, "--vram", vram];
+        args.map(str::to_owned)
+    };
+    let plan = |vram: &str| {
+        let args = args(vram);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        sandbox.run(&[&["plan", "tiny.gguf", "--json"], &args[2..]].concat())
+    };
+    let all: Value = serde_json::from_str(&plan("64MiB").succeeds().stdout).unwrap();
+    assert_eq!(all["swapped_bytes"], 0);
+    let weights = all["ledger"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|line| line["what"] == "weights" && line["device"] == 0);
+    let without_weights =
+        all["devices"][0]["total_bytes"].as_u64().unwrap() - weights.unwrap()["bytes"].as_u64().unwrap();
+
+    // The error names the least that will do.
+    let refused = plan(&without_weights.to_string());
+    let error = refused.fails(1);
+    let floor =
+        error.split_once(" bytes)").and_then(|(before, _)| before.rsplit_once('(')).unwrap().1.to_owned();
+    let least: Value = serde_json::from_str(&plan(&floor).succeeds().stdout).unwrap();
+    assert!(least["swapped_bytes"].as_u64() > Some(0), "{least}");
+
+    let run = |vram: &str| {
+        let args = args(vram);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        sandbox
+            .run(&[&["run", "--raw", "--temp", "0", "-n", "12", "--stats"], &args[..], &["abc"]].concat())
+            .succeeds()
+    };
+    let (roomy, tight) = (run("64MiB"), run(&floor));
+    assert_eq!(roomy.stdout, tight.stdout);
+    let swapped =
+        |stderr: &str| stderr.lines().any(|line| line.starts_with("GPU: ") && line.contains("swapped in"));
+    assert!(!swapped(&roomy.stderr) && swapped(&tight.stderr), "{}", tight.stderr);
+}

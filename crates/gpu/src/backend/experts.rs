@@ -143,7 +143,8 @@ impl Gpu {
                 usize::from(matrix.bias.is_some()),
             ]
             .map(|n| n as u32);
-            let buffers = [part.buffer, x, chosen, matrix.bias.unwrap_or(&nothing), out];
+            let weights = self.on_device(part.place)?;
+            let buffers = [&weights, x, chosen, matrix.bias.unwrap_or(&nothing), out];
             let grid = Grid::Groups(n_pairs * n_rows);
             let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, grid);
             self.run(&Call { decoder: Some(all.decoder), constants: &constants, ..call })?;

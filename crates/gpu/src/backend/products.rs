@@ -7,7 +7,7 @@ use metallic::backend::{Input, MatmulJob, Norm, NormKind, Tokens};
 use super::Gpu;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Grid, Kernel};
-use crate::matrix::{GpuMatrix, PartOfMatrix};
+use crate::matrix::{GpuMatrix, PartOfMatrix, Place};
 use crate::memory::GpuBuffer;
 use crate::recorder::Note;
 
@@ -170,11 +170,20 @@ impl Gpu {
                 rows.start as u32,
                 rows.len() as u32,
             ];
-            let buffers = [part.buffer, x, bias, &*job.out];
+            let weights = self.on_device(part.place)?;
+            let buffers = [&weights, x, bias, &*job.out];
             let call = Call::new(kernel, &buffers, &params, grid(&part));
             self.run(&Call { decoder: Some(matrix.decoder), constants, ..call })?;
         }
         Ok(())
+    }
+
+    /// The buffer with rows of weights, which are brought in if they have none.
+    pub(super) fn on_device(&mut self, place: Place<'_>) -> Result<GpuBuffer> {
+        match place {
+            Place::Buffer(buffer) => Ok(buffer.clone()),
+            Place::Memory(weights) => self.recorder.get_mut().swap_in(weights),
+        }
     }
 
     /// Rows of a table.
@@ -201,7 +210,10 @@ impl Gpu {
                 part.first_in_buffer as u32,
                 scale.to_bits(),
             ];
-            let buffers = [part.buffer, &notes, out];
+            let Place::Buffer(weights) = part.place else {
+                return Err(Error::unsupported("a table of embeddings that is swapped in"));
+            };
+            let buffers = [weights, &notes, out];
             let call = Call::new(&kernels::EMBED, &buffers, &params, Grid::Values(n_fours));
             self.run(&Call { decoder: Some(table.decoder), ..call })?;
         }

@@ -9,6 +9,7 @@ mod limits;
 mod mixers;
 mod oracles;
 mod real_models;
+mod swapping;
 mod weights;
 
 use metallic::memory::Tier;

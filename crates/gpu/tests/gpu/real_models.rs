@@ -34,7 +34,7 @@ struct Answer {
 }
 
 /// From the folder named by `METALLIC_MODELS` or from `target/models`.
-fn model(name: &str) -> Option<PathBuf> {
+pub(crate) fn model(name: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/models");
     let folder = std::env::var_os("METALLIC_MODELS").map_or_else(|| PathBuf::from(default), PathBuf::from);
     let path = folder.join(name);

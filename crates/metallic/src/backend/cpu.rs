@@ -87,6 +87,7 @@ impl Cpu {
             stacks: ThreadPool::stack_bytes(n_threads),
             kernel: ThreadPool::kernel_bytes(n_threads),
             copies: 0,
+            slots: 0,
         }
     }
 }

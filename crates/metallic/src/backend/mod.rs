@@ -211,6 +211,9 @@ pub struct Needs<'a> {
     pub ropes: &'a [&'a RopeConfig],
     /// The experts, if there are any.
     pub experts: Option<ExpertNeeds>,
+    /// What a slot for weights that are swapped in has to hold: bytes of the longest row, and of the largest matrix, of
+    /// which it may hold a part.
+    pub slot_bytes: [usize; 2],
 }
 
 /// What experts ask of a backend.
@@ -243,6 +246,8 @@ pub struct BackendBytes {
     pub kernel: u64,
     /// For copies between main memory and memory of its own.
     pub copies: u64,
+    /// For slots in memory of its own, where weights are swapped into it.
+    pub slots: u64,
 }
 
 /// How often a device was given work, and waited for.
@@ -254,6 +259,8 @@ pub struct DeviceStats {
     pub n_submissions: u64,
     /// Times that the host waited for the device.
     pub n_waits: u64,
+    /// Bytes of weights that were swapped into its memory.
+    pub swapped_bytes: u64,
 }
 
 impl DeviceStats {
@@ -264,6 +271,7 @@ impl DeviceStats {
             n_dispatches: self.n_dispatches - before.n_dispatches,
             n_submissions: self.n_submissions - before.n_submissions,
             n_waits: self.n_waits - before.n_waits,
+            swapped_bytes: self.swapped_bytes - before.swapped_bytes,
         }
     }
 }
@@ -304,10 +312,19 @@ pub trait Backend: Send {
     fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()>;
     /// Makes room for what experts need beside their buffers, for inputs of up to `n_rows` rows.
     fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> Result<()>;
+    /// Makes slots in memory of its own, to which weights are swapped in; see [`Needs::slot_bytes`].
+    fn reserve_slots(&mut self, _slot_bytes: [usize; 2]) -> Result<()> {
+        Ok(())
+    }
     /// A buffer of `len` zeros; `what` names it in errors.
     fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
     /// Makes a matrix ready to multiply with.
     fn matrix(&self, data: MatrixData) -> Result<Self::Matrix>;
+    /// The same with a place for the first `n_resident` rows. Where the backend has memory of its own, the others are brought
+    /// there as they are used, through slots; elsewhere all are used where they lie.
+    fn matrix_swapped(&self, data: MatrixData, _n_resident: usize) -> Result<Self::Matrix> {
+        self.matrix(data)
+    }
     /// Consecutive rows of a matrix, as a matrix; shares the weights.
     fn matrix_rows(&self, matrix: &Self::Matrix, rows: std::ops::Range<usize>) -> Self::Matrix;
     /// Room for `n_pages` pages of keys and values.

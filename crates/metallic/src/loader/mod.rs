@@ -80,6 +80,13 @@ enum Takes {
     Fitting(Offload),
 }
 
+impl Takes {
+    /// Whether parts are its that its memory has no room for.
+    fn all_that_was_asked_for(&self) -> bool {
+        matches!(self, Takes::Fitting(Offload { n_layers: Some(_), .. }))
+    }
+}
+
 impl<'p> GgufLoader<'p> {
     /// A loader with the defaults: one sequence of the file's context length but at most
     /// [`DEFAULT_MAX_CONTEXT`], batches of [`DEFAULT_BATCH`], [`default_threads`] threads, the
@@ -206,7 +213,8 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
-    /// Computes what a device's memory has room for on that device. Of several, each takes what those before it have left.
+    /// Computes what a device's memory has room for on that device, or so many layers as [`Offload`] says, of which those
+    /// weights that have no room are swapped in from main memory as they are used. Of several, each takes what those before it have left.
     #[must_use]
     pub fn offload<B: Backend + 'static>(mut self, device: B, offload: Offload) -> Self {
         self.others.push(Other { backend: Box::new(device), takes: Takes::Fitting(offload) });
@@ -358,6 +366,8 @@ impl<'p> GgufLoader<'p> {
             parts: Parts::of_stage(stage_of, stage),
             capacity: plan.request.capacity,
             ram: &ram,
+            plan,
+            device: stage.checked_sub(1),
         };
         let mut stages = vec![of_stage(0).load(backend, resident, streamed)?];
         for (i, other) in std::mem::take(&mut self.others).into_iter().enumerate() {
@@ -376,6 +386,7 @@ impl<'p> GgufLoader<'p> {
             mapped_bytes = plan.held_bytes(Holder::Map),
             resident_bytes = plan.resident_bytes(),
             streamed_bytes = plan.streamed_bytes(),
+            swapped_bytes = plan.swapped_bytes(),
             allocated_bytes = plan.held_bytes(Holder::Loading),
             "loaded"
         );

@@ -1,13 +1,16 @@
 //! What each stage of a model needs, and which parts a device computes.
 
+use super::stages::slot_bytes;
 use super::{GgufLoader, Other, Takes};
 use crate::backend::{Cpu, Needs};
 use crate::error::{Error, Result};
 use crate::memory::Tier;
 use crate::model::census::Census;
-use crate::model::part::{Parts, n_parts};
+use crate::model::part::{EMBEDDING, Parts, n_parts};
 use crate::model::{Capacity, ModelConfig, cache};
-use crate::plan::{FileBytes, MemoryPlan, Offload, PlanRequest, StageNeeds, WeightBytes, offload};
+use crate::plan::{
+    DeviceNeeds, FileBytes, MemoryPlan, Offload, PlanRequest, StageNeeds, WeightBytes, offload,
+};
 
 impl GgufLoader<'_> {
     /// The plan for one way of using the model.
@@ -40,17 +43,23 @@ impl GgufLoader<'_> {
                 n_pages: capacity.n_pages()?,
                 ropes: &config.distinct_ropes(&parts),
                 experts: config.expert_needs(&parts),
+                slot_bytes: slot_bytes(weights.matrices.iter()),
             };
             let Some(other) = stage.checked_sub(1) else {
                 let backend = Cpu::bytes_with(self.n_threads, self.isa, &needs);
                 return Ok(StageNeeds { parts, weights, backend, device: None });
             };
-            let place = &self.others[other].backend;
+            let Other { backend: place, takes } = &self.others[other];
             let matrices = weights.matrices.iter().chain(&weights.copied);
             let mut types: Vec<_> = matrices.map(|matrix| matrix.ggml_type).collect();
             types.dedup();
             place.check(&needs, &types)?;
-            let device = place.memory().map(|memory| (other, place.description(), memory.limit_bytes()));
+            let device = place.memory().map(|memory| DeviceNeeds {
+                number: other,
+                description: place.description(),
+                budget_bytes: memory.limit_bytes(),
+                may_swap: takes.all_that_was_asked_for(),
+            });
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
         };
         (0..=self.others.len()).map(needs).collect()
@@ -81,7 +90,8 @@ impl GgufLoader<'_> {
     }
 
     /// The same after a device has taken, of the parts that the CPU has, those that its memory has room for: so many that
-    /// the CPU reads the fewest bytes for a token.
+    /// the CPU reads the fewest bytes for a token. Those that were asked for by number it takes all, and swaps in what has
+    /// no room; but not the embedding, of which the CPU reads a row.
     fn fit(
         &self,
         config: &ModelConfig,
@@ -95,12 +105,16 @@ impl GgufLoader<'_> {
             parts.iter().for_each(|part| stage_of[*part] = device + 1);
             stage_of
         };
-        let bytes = |parts: &[usize]| -> Result<u64> {
-            Ok(self.plan_for(config, files, request, &taking(parts))?.device_bytes(device))
-        };
+        let plan = |parts: &[usize]| self.plan_for(config, files, request, &taking(parts));
+        let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
         let (mut best, mut floor) = (None, u64::MAX);
-        for order in offload::orders(config, stage_of, offload) {
-            // Those that were asked for by number are needed all.
+        for mut order in offload::orders(config, stage_of, offload) {
+            if offload.n_layers.is_some() && order.last() == Some(&EMBEDDING) {
+                let all = plan(&order)?;
+                if all.device_bytes(device) > budget || all.swapped_bytes() > 0 {
+                    order.pop();
+                }
+            }
             let least = if offload.n_layers.is_some() { order.len() } else { 1 };
             if order.is_empty() {
                 continue;

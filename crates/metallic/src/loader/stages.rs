@@ -1,5 +1,6 @@
 //! From a file to a stage: every tensor of its parts to its backend.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use metallic_gguf::{ByteOrder, GgmlType, Tensor};
@@ -7,12 +8,20 @@ use metallic_gguf::{ByteOrder, GgmlType, Tensor};
 use crate::backend::{Backend, BackendBytes, Needs};
 use crate::error::Result;
 use crate::memory::{GgufFile, MatrixBytes, Resident, SharedBytes, Tier};
+use crate::model::census::WeightMatrix;
 use crate::model::decoder::Decoder;
 use crate::model::part::Parts;
 use crate::model::stage::Stage;
 use crate::model::weights::{self, MatrixRole, WeightSource};
 use crate::model::{Capacity, ModelConfig};
-use crate::plan::COPIES;
+use crate::plan::{COPIES, MatrixPlan, MemoryPlan};
+
+/// See [`Needs::slot_bytes`].
+pub(super) fn slot_bytes<'a>(matrices: impl Iterator<Item = &'a WeightMatrix>) -> [usize; 2] {
+    matrices.fold([0; 2], |[row, all], matrix| {
+        [row.max(matrix.row_bytes() as usize), all.max(matrix.bytes as usize)]
+    })
+}
 
 /// A backend whose type does not matter any more.
 pub(super) trait Place: Send {
@@ -58,6 +67,9 @@ pub(super) struct StageLoad<'a> {
     pub(super) parts: Parts,
     pub(super) capacity: Capacity,
     pub(super) ram: &'a Tier,
+    pub(super) plan: &'a MemoryPlan,
+    /// The device whose stage it is.
+    pub(super) device: Option<usize>,
 }
 
 impl StageLoad<'_> {
@@ -65,14 +77,28 @@ impl StageLoad<'_> {
     /// `streamed`.
     pub(super) fn load<B: Backend + 'static>(
         self,
-        backend: B,
+        mut backend: B,
         resident: Resident,
         streamed: bool,
     ) -> Result<Box<dyn Stage>> {
-        let Self { file, config, parts, capacity, ram } = self;
-        let mut load = Load { backend, file, resident, streamed, ram };
+        let n_resident = self.swapped();
+        if !n_resident.is_empty() {
+            let of_device = self.plan.matrices.iter().filter(|matrix| matrix.device == self.device);
+            backend.reserve_slots(slot_bytes(of_device.map(|matrix| &matrix.weights)))?;
+        }
+        let Self { file, config, parts, capacity, ram, .. } = self;
+        let mut load = Load { backend, file, resident, streamed, n_resident, ram };
         let weights = weights::build(&file.gguf(), config, &parts, &mut load)?;
         Ok(Box::new(Decoder::new(load.backend, config.clone(), parts, weights, capacity, ram)?))
+    }
+
+    /// Of matrices that are swapped in to the device, how many rows stay there.
+    fn swapped(&self) -> HashMap<String, usize> {
+        let of_device =
+            self.plan.matrices.iter().filter(|matrix| self.device.is_some() && matrix.device == self.device);
+        let swapped = of_device.filter(|matrix| matrix.resident_bytes() < matrix.weights.bytes);
+        let n_rows = |matrix: &MatrixPlan| matrix.resident_bytes() / matrix.weights.row_bytes();
+        swapped.map(|matrix| (matrix.weights.name.clone(), n_rows(matrix) as usize)).collect()
     }
 }
 
@@ -84,6 +110,8 @@ struct Load<'a, B> {
     resident: Resident,
     /// Whether the others stay in the file, instead of being used in its map.
     streamed: bool,
+    /// Of matrices that are swapped in to a device, how many rows stay there.
+    n_resident: HashMap<String, usize>,
     ram: &'a Tier,
 }
 
@@ -104,7 +132,10 @@ impl<B: Backend> WeightSource for Load<'_, B> {
             let rest = GgufFile::range(&tensor)?.after(memory.as_ref().map_or(0, |bytes| bytes.len()));
             data.bytes = MatrixBytes { memory, file: (rest.n_bytes > 0).then_some(rest) };
         }
-        self.backend.matrix(data)
+        match self.n_resident.get(tensor.name()) {
+            Some(n_resident) => self.backend.matrix_swapped(data, *n_resident),
+            None => self.backend.matrix(data),
+        }
     }
 
     fn rows(&self, matrix: &B::Matrix, rows: Range<usize>, _: usize) -> B::Matrix {

@@ -186,8 +186,20 @@ pub(crate) struct StageNeeds {
     pub(crate) parts: Parts,
     pub(crate) weights: WeightBytes,
     pub(crate) backend: BackendBytes,
-    /// The device, where its memory is not main memory: its number, what it is, and bytes that may be taken.
-    pub(crate) device: Option<(usize, String, u64)>,
+    /// The device, where its memory is not main memory.
+    pub(crate) device: Option<DeviceNeeds>,
+}
+
+/// What it needs to know of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceNeeds {
+    pub(crate) number: usize,
+    /// What it is.
+    pub(crate) description: String,
+    /// Bytes of its memory that may be taken.
+    pub(crate) budget_bytes: u64,
+    /// Whether weights that it has no room for are swapped in.
+    pub(crate) may_swap: bool,
 }
 
 /// What it needs to know of the weights.
@@ -244,7 +256,7 @@ impl MemoryPlan {
                 of(&stage.weights).iter().map(|weights| MatrixPlan {
                     weights: weights.clone(),
                     placement: Placement::Resident,
-                    device: stage.device.as_ref().map(|device| device.0),
+                    device: stage.device.as_ref().map(|device| device.number),
                     cache: None,
                 })
             })
@@ -317,11 +329,10 @@ impl MemoryPlan {
         self.charge("attention", backend.attention, Loading, "tiles of queries and sums of steps");
         self.charge("experts", backend.experts, Loading, "choices, and rows on their way through an expert");
         self.charge("copies", backend.copies, Loading, "to the device, and back");
-        if device.is_some() {
-            let total = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
-            self.charge("weights", total, Loading, "matrices, as they lie in the file");
-        }
-        if let Some((number, description, budget_bytes)) = device.clone() {
+        if let Some(device) = device {
+            let fixed = self.ledger[n_lines..].iter().map(|line| line.bytes).sum();
+            self.place_on_device(device, weights, fixed, backend.slots);
+            let DeviceNeeds { number, description, budget_bytes, .. } = device.clone();
             self.ledger[n_lines..].iter_mut().for_each(|line| line.device = Some(number));
             let n_layers = config.layers.len();
             let count =
@@ -347,6 +358,31 @@ impl MemoryPlan {
         Ok(())
     }
 
+    /// Adds the lines of a device's weights, which it has room for beside `fixed` bytes, or which are swapped in to `slots`.
+    fn place_on_device(&mut self, device: &DeviceNeeds, weights: &WeightBytes, fixed: u64, slots: u64) {
+        let total: u64 = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
+        if !device.may_swap || fixed.saturating_add(total) <= device.budget_bytes || total <= slots {
+            self.charge("weights", total, Holder::Loading, "matrices, as they lie in the file");
+            return;
+        }
+        let room = device.budget_bytes.saturating_sub(fixed.saturating_add(slots));
+        let sizes: Vec<_> = weights.matrices.iter().map(|matrix| (matrix.role, matrix.bytes)).collect();
+        let of_device = self.matrices.iter_mut().filter(|matrix| matrix.device == Some(device.number));
+        let mut resident = 0;
+        for (matrix, room) in of_device.zip(placement::share_with_experts(&sizes, room)) {
+            let n_resident = room / matrix.weights.row_bytes();
+            matrix.placement = match n_resident {
+                n if n == matrix.weights.n_rows => Placement::Resident,
+                0 => Placement::Streamed,
+                _ => Placement::Split { n_resident },
+            };
+            resident += matrix.resident_bytes();
+        }
+        let reason = format!("of {total} bytes of matrices, those that there is room for");
+        self.charge("resident weights", resident, Holder::Loading, &reason);
+        self.charge("slots", slots, Holder::Loading, "for weights on their way in from main memory");
+    }
+
     /// Adds the lines of the weights: as they are if there is room for all of them, else some in memory and slots for
     /// the others. What is swapped in is the first stage's.
     fn place_weights(&mut self, stages: &[StageNeeds], files: FileBytes) -> Result<()> {
@@ -354,7 +390,8 @@ impl MemoryPlan {
         let bytes =
             |stage: &StageNeeds| -> u64 { stage.weights.matrices.iter().map(|matrix| matrix.bytes).sum() };
         let in_memory = stages.iter().filter(|stage| stage.device.is_none());
-        let total: u64 = in_memory.clone().map(bytes).sum();
+        let swapped = self.swapped_bytes();
+        let total: u64 = in_memory.clone().map(bytes).sum::<u64>() + swapped;
         let budget = self.request.ram_bytes.unwrap_or(u64::MAX);
         let fits = |bytes: u64| fixed.saturating_add(bytes) <= budget;
         // A copy of what a device has would be read for nothing.
@@ -368,7 +405,7 @@ impl MemoryPlan {
             return Ok(());
         }
         let Some(StageNeeds { weights, .. }) = stages.first() else { return Ok(()) };
-        let others = in_memory.skip(1).map(bytes).sum();
+        let others = in_memory.skip(1).map(bytes).sum::<u64>() + swapped;
         self.charge("weights of other stages", others, Holder::Map, "matrices, where they lie in the file");
         let (fixed, total) = (fixed + others, total - others);
         let PlanRequest { n_slots, chunk_bytes, capacity, .. } = self.request;
@@ -454,7 +491,12 @@ impl MemoryPlan {
 
     /// Bytes of matrices that are swapped in a chunk at a time.
     pub fn streamed_bytes(&self) -> u64 {
-        self.matrices.iter().map(MatrixPlan::streamed_bytes).sum()
+        self.matrices.iter().filter(|matrix| matrix.device.is_none()).map(MatrixPlan::streamed_bytes).sum()
+    }
+
+    /// Bytes of matrices that are swapped from main memory to a device a chunk at a time.
+    pub fn swapped_bytes(&self) -> u64 {
+        self.matrices.iter().filter(|matrix| matrix.device.is_some()).map(MatrixPlan::streamed_bytes).sum()
     }
 
     /// Bytes of the KV cache.

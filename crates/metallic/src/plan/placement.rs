@@ -39,9 +39,25 @@ impl Placement {
 /// capacity: with more, none has less room. Of experts and of the token embedding a pass uses a part: they are not for
 /// this to choose.
 pub(crate) fn share(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
+    share_in(order(matrices.iter().map(|(role, _)| *role)), matrices, capacity)
+}
+
+/// The same where all matrices are swapped in whole: experts come after the head, and the token embedding before all, as it
+/// is looked up where it lies.
+pub(crate) fn share_with_experts(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
+    let roles = matrices.iter().map(|(role, _)| *role).enumerate();
+    let of = |is: fn(MatrixRole) -> bool| roles.clone().filter(move |(_, role)| is(*role)).map(|(i, _)| i);
+    let embedding = of(|role| role == MatrixRole::Embedding);
+    let experts = of(|role| matches!(role, MatrixRole::Experts(_)));
+    let others = order(matrices.iter().map(|(role, _)| *role));
+    share_in(embedding.chain(others).chain(experts), matrices, capacity)
+}
+
+/// Gives each matrix, in this order, what it takes or what is left.
+fn share_in(order: impl Iterator<Item = usize>, matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
     let mut rooms = vec![0; matrices.len()];
     let mut left = capacity;
-    for i in order(matrices.iter().map(|(role, _)| *role)) {
+    for i in order {
         rooms[i] = matrices[i].1.min(left);
         left -= rooms[i];
     }

@@ -61,6 +61,7 @@ fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: 
         rotations: 3000,
         stacks: 4000,
         kernel: 5000,
+        slots: 0,
         copies: 0,
     };
     let parts = Parts::all(config.layers.len());

@@ -88,16 +88,29 @@ fn a_plan_fills_a_budget_of_the_gpus_memory_and_names_what_is_too_small() {
 #[test]
 fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
     let sandbox = sandbox("gpu-swap");
+    sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
     let Some(device) = device(&sandbox) else { return };
     let args = |vram: &str| {
-        let args =
-            ["-m", "tiny.gguf", "-c", "64", "-b", "32", "-ngl", "all", "--device", &device, "--vram", vram];
+        let args = [
+            "-m",
+            "mixture.gguf",
+            "-c",
+            "64",
+            "-b",
+            "32",
+            "-ngl",
+            "all",
+            "--device",
+            &device,
+            "--vram",
+            vram,
+        ];
         args.map(str::to_owned)
     };
     let plan = |vram: &str| {
         let args = args(vram);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        sandbox.run(&[&["plan", "tiny.gguf", "--json"], &args[2..]].concat())
+        sandbox.run(&[&["plan", "mixture.gguf", "--json"], &args[2..]].concat())
     };
     let all: Value = serde_json::from_str(&plan("64MiB").succeeds().stdout).unwrap();
     assert_eq!(all["swapped_bytes"], 0);

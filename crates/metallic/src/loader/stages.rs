@@ -134,6 +134,11 @@ impl<B: Backend> WeightSource for Load<'_, B> {
         }
         match self.n_resident.get(tensor.name()) {
             Some(n_resident) => self.backend.matrix_swapped(data, *n_resident),
+            None if self.backend.memory().is_some() => {
+                let matrix = self.backend.matrix(data)?;
+                self.file.has_copied(GgufFile::range(&tensor)?);
+                Ok(matrix)
+            }
             None => self.backend.matrix(data),
         }
     }

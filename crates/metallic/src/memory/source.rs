@@ -245,6 +245,23 @@ impl GgufFile {
         }
     }
 
+    /// Gives back what the process holds of a range of the map: it has been copied, and would count as the process's memory.
+    pub(crate) fn has_copied(&self, range: FileRange) {
+        #[cfg(unix)]
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            let map = &self.shards[range.shard].map;
+            // SAFETY: the map is read-only, so that no page of it differs from the file; those that are read again come from there.
+            let given_back =
+                unsafe { map.unchecked_advise_range(advice, range.offset as usize, range.n_bytes) };
+            if let Err(error) = given_back {
+                tracing::debug!(%error, "pages of the mapped model are kept");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
     /// Tells the system that all of the file will be read soon, so that it reads ahead.
     pub(crate) fn will_need(&self) {
         #[cfg(unix)]

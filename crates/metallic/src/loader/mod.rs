@@ -253,7 +253,8 @@ impl<'p> GgufLoader<'p> {
         let capacity = Capacity {
             n_ctx,
             n_sequences: self.n_sequences,
-            n_batch: self.n_batch.unwrap_or(DEFAULT_BATCH),
+            // No pass has more rows than all contexts together.
+            n_batch: self.n_batch.unwrap_or(DEFAULT_BATCH).min(n_ctx.saturating_mul(self.n_sequences)),
             kv_type: self.kv_type.unwrap_or_else(|| default_kv_type(&gguf, self.isa)),
         };
         let mut request = PlanRequest {

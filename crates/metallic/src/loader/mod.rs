@@ -81,8 +81,8 @@ enum Takes {
 }
 
 impl Takes {
-    /// Whether parts are its that its memory has no room for.
-    fn all_that_was_asked_for(&self) -> bool {
+    /// Whether it computes parts whose weights its memory has no room for.
+    fn takes_what_has_no_room(&self) -> bool {
         matches!(self, Takes::Fitting(Offload { n_layers: Some(_), .. }))
     }
 }
@@ -214,7 +214,8 @@ impl<'p> GgufLoader<'p> {
     }
 
     /// Computes what a device's memory has room for on that device, or so many layers as [`Offload`] says, of which those
-    /// weights that have no room are swapped in from main memory as they are used. Of several, each takes what those before it have left.
+    /// weights that have no room are swapped in from main memory as they are used. Of several devices, each takes what those
+    /// before it have left.
     #[must_use]
     pub fn offload<B: Backend + 'static>(mut self, device: B, offload: Offload) -> Self {
         self.others.push(Other { backend: Box::new(device), takes: Takes::Fitting(offload) });

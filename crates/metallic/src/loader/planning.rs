@@ -58,7 +58,7 @@ impl GgufLoader<'_> {
                 number: other,
                 description: place.description(),
                 budget_bytes: memory.limit_bytes(),
-                may_swap: takes.all_that_was_asked_for(),
+                may_swap: takes.takes_what_has_no_room(),
             });
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
         };

@@ -20,10 +20,7 @@ const RESERVED_BYTES: u64 = 512 << 20;
 pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
     let Some(device) = open(args)? else { return Ok(loader) };
     let report = device.report();
-    let vram = match args.vram {
-        Some(bytes) => bytes,
-        None => all_but_reserved(report)?,
-    };
+    let vram = vram(report, args.vram)?;
     let offload = Offload {
         n_layers: match args.gpu_layers {
             GpuLayers::Auto => None,
@@ -41,7 +38,7 @@ pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<
 /// without; that there is none is told.
 fn open(args: &ComputeArgs) -> Result<Option<Device>> {
     let opened = match args.device() {
-        _ if args.gpu_layers == GpuLayers::Last(0) => return Ok(None),
+        _ if args.is_cpu_only() => return Ok(None),
         DeviceName::Cpu => return Ok(None),
         DeviceName::Auto => {
             let is_hardware = |report: &AdapterReport| !report.is_software();
@@ -55,6 +52,29 @@ fn open(args: &ComputeArgs) -> Result<Option<Device>> {
         DeviceName::Name(name) => Device::open(Choice::Name(&name)),
     };
     opened.map(Some).map_err(|error| failure("can't use a GPU".to_owned(), error))
+}
+
+/// How much of a device's memory may be taken: what was asked for, if it has as much and that is enough to begin with.
+fn vram(report: &AdapterReport, asked: Option<u64>) -> Result<u64> {
+    let bytes = match (asked, report.memory_bytes) {
+        (Some(asked), Some(memory)) if asked > memory => {
+            let [asked, memory] = [asked, memory].map(human_bytes);
+            return Err(Failure::new(
+                Kind::General,
+                format!("--vram asks for {asked}, and {report} has {memory}"),
+            )
+            .advice("leave some of it to the driver, or choose another --device"));
+        }
+        (Some(asked), _) => asked,
+        (None, _) => all_but_reserved(report)?,
+    };
+    let least = Gpu::least_bytes();
+    if bytes < least {
+        let what = format!("can't use {report} within {} of its memory", human_bytes(bytes));
+        let reason = format!("what any model needs there takes {} ({least} bytes)", human_bytes(least));
+        return Err(Failure::new(Kind::General, what).because(reason).advice("allow more with --vram"));
+    }
+    Ok(bytes)
 }
 
 /// A device's memory but for what others need. Where it shares main memory there is no such bound.

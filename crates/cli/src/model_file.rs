@@ -147,6 +147,7 @@ pub(crate) fn n_threads(args: &EngineArgs) -> usize {
 
 /// A loader set up as the arguments say, within a budget.
 fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Result<GgufLoader<'static>> {
+    args.compute.check_gpu_flags()?;
     let ComputeArgs { batch_size, isa, load, kv_type, expert_policy, mlock, .. } = args.compute;
     let mode = load_mode(load, file.n_bytes(), budget);
     let mut loader = GgufLoader::new(file).mode(mode).expert_policy(expert_policy).lock_memory(mlock);

@@ -2,17 +2,13 @@
 
 use metallic::GgufLoader;
 
-use crate::args::{ComputeArgs, DeviceName, DevicesArgs, GpuLayers};
+use crate::args::{ComputeArgs, DevicesArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::terminal::Terminal;
 
 /// Says that it can't, if a GPU is asked for.
 pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
-    match args.device() {
-        _ if args.gpu_layers == GpuLayers::Last(0) => Ok(loader),
-        DeviceName::Cpu => Ok(loader),
-        DeviceName::Auto | DeviceName::Index(_) | DeviceName::Name(_) => Err(cannot("can't use a GPU")),
-    }
+    if args.is_cpu_only() { Ok(loader) } else { Err(cannot("can't use a GPU")) }
 }
 
 /// Says that it can't.

@@ -250,7 +250,9 @@ impl<'a> Session<'a> {
         let id = self.engine.submit(request).map_err(|error| cannot_answer(Arc::new(error)))?;
         let terminal = self.setup.fetcher.terminal;
         let isa = self.setup.args.engine.compute.isa();
-        let mut speech = Speech::new(form, isa, terminal, self.setup.args.talk.reasoning, prompt.splitter);
+        let devices = self.engine.model().devices();
+        let reasoning = self.setup.args.talk.reasoning;
+        let mut speech = Speech::new(form, isa, devices, terminal, reasoning, prompt.splitter);
         let reading = terminal.token_count("reading the prompt", n_prompt);
         let meter = Meter::start(self.engine.model());
         let interrupt = self.setup.fetcher.interrupt.heed();

@@ -80,6 +80,11 @@ impl Gpu {
         })
     }
 
+    /// Bytes that [`Gpu::new`] takes of a device's memory, whatever is computed.
+    pub fn least_bytes() -> u64 {
+        Recorder::bytes() + Kernels::bytes()
+    }
+
     /// Counts submissions and waits, from now on and wherever this backend goes.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(self.recorder.borrow().counters())
@@ -147,7 +152,7 @@ impl Backend for Gpu {
             inputs: words(needs.n_rows * needs.row_len),
             experts: needs.experts.map_or(0, |experts| ExpertWork::bytes(needs.n_rows, &experts)),
             rotations: rotations.sum(),
-            copies: Recorder::bytes() + Kernels::bytes(),
+            copies: Self::least_bytes(),
             slots: (N_SLOTS * slot_bytes(needs.slot_bytes)) as u64,
             ..BackendBytes::default()
         }

@@ -32,7 +32,7 @@ With --json each line is an object, told apart by its type:
   token: id and text, before the text that it completes; with --logprobs also logprob and top, a list of id, text and \
 logprob with the likeliest first
   end: reason (stop, stop_text, max_tokens, context_full or interrupted), n_prompt, n_cached, n_read, n_generated, \
-prefill_s, decode_s, prefill_tokens_s, decode_tokens_s, isa
+prefill_s, decode_s, prefill_tokens_s, decode_tokens_s, isa (of the CPU), devices (what computed beside it)
 A text that is no UTF-8 by itself has U+FFFD in place of what isn't. A logprob is null where it is minus infinity, and a \
 rate where there is none. An answer that fails has no end.")]
 pub(crate) struct RunArgs {

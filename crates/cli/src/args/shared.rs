@@ -12,6 +12,7 @@ use metallic::memory::ExpertPolicy;
 use serde::Serialize;
 
 use super::MAX_THREADS;
+use crate::failure::{Failure, Kind};
 use crate::fetch::{ModelName, catalogue};
 use crate::sampling_args::SamplingArgs;
 
@@ -102,12 +103,13 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceName>,
 
-    /// Memory of the GPU that may be taken; layers that there is no room for stay on the CPU [default: all that it has but
-    /// 512MiB]
+    /// Memory of the GPU that may be taken; unless --gpu-layers names them, layers without room stay on the CPU [default: all
+    /// that it has but 512MiB]
     #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
     pub(crate) vram: Option<u64>,
 
-    /// Layers that the GPU computes, the last ones: a number, all, or auto for as many as --vram has room for
+    /// Layers that the GPU computes, the last ones: a number or all, swapping in what --vram has no room for, or auto for as
+    /// many as it has room for
     #[arg(long, visible_alias = "ngl", alias = "n-gpu-layers", value_name = "N", default_value = "auto")]
     pub(crate) gpu_layers: GpuLayers,
 
@@ -117,7 +119,7 @@ pub(crate) struct ComputeArgs {
 
     /// Experts of so many first layers stay on the CPU
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(0..))]
+    #[arg(value_parser = layer_count)]
     pub(crate) n_cpu_moe: u32,
 
     /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
@@ -130,6 +132,34 @@ impl ComputeArgs {
     pub(crate) fn device(&self) -> DeviceName {
         let asks = self.vram.is_some() || self.gpu_layers != GpuLayers::Auto;
         self.device.clone().unwrap_or(if asks { DeviceName::Auto } else { DeviceName::Cpu })
+    }
+
+    /// Whether the CPU computes alone.
+    pub(crate) fn is_cpu_only(&self) -> bool {
+        self.gpu_layers == GpuLayers::Last(0) || self.device() == DeviceName::Cpu
+    }
+
+    /// Refuses memory of a GPU where none computes, and says which flags do nothing there.
+    pub(crate) fn check_gpu_flags(&self) -> crate::failure::Result<()> {
+        if !self.is_cpu_only() {
+            return Ok(());
+        }
+        if self.vram.is_some() {
+            let without =
+                if self.device == Some(DeviceName::Cpu) { "--device cpu" } else { "--gpu-layers 0" };
+            let what = format!("--vram is memory of a GPU, and with {without} no GPU computes");
+            return Err(Failure::new(Kind::Usage, what).advice("leave out one of them"));
+        }
+        // Only a warning: scripts give them whatever computes.
+        let flag = match (self.cpu_moe, self.n_cpu_moe) {
+            (true, _) => "--cpu-moe",
+            (false, 1..) => "--n-cpu-moe",
+            (false, 0) => return Ok(()),
+        };
+        tracing::warn!(
+            "{flag} has no effect: no GPU computes, so all experts are on the CPU (--gpu-layers asks for one)"
+        );
+        Ok(())
     }
 
     /// The instruction set of the kernels.
@@ -184,6 +214,11 @@ impl FromStr for GpuLayers {
             text => text.parse().map(GpuLayers::Last).map_err(|_| "it must be a number, all or auto"),
         }
     }
+}
+
+/// A number of layers; of a model with fewer it is all.
+fn layer_count(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "it must be a number of layers, 0 or more")
 }
 
 /// Which experts are to stay, by name.

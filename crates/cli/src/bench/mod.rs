@@ -149,6 +149,8 @@ struct Measured {
     samples: Vec<Duration>,
     /// Of all of them.
     cost: Cost,
+    /// What computed beside the CPU.
+    devices: Vec<String>,
 }
 
 /// A model and the sequences that tests run in.
@@ -177,7 +179,7 @@ impl Bench<'_> {
             self.model.check_files()?;
             self.bar.inc(1);
         }
-        Ok(Measured { samples, cost: meter.stop(self.model) })
+        Ok(Measured { samples, cost: meter.stop(self.model), devices: self.model.devices() })
     }
 
     /// Reads what comes before a test again where the model can't be cut back, so that the test does not.

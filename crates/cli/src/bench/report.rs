@@ -72,7 +72,10 @@ pub(super) struct Row {
     stddev_ts: f64,
     samples_ns: Vec<u64>,
     samples_ts: Vec<f64>,
+    /// Of the CPU.
     isa: &'static str,
+    /// What computed beside the CPU.
+    devices: Vec<String>,
     /// Gigabytes a second that plain reads of memory reached just before, where there was room to measure it.
     read_gb_s: Option<f64>,
     /// Gigabytes of weights a second, of generation.
@@ -114,7 +117,7 @@ impl Row {
         began: jiff::Timestamp,
         measured: Measured,
     ) -> Self {
-        let Measured { samples, cost } = measured;
+        let Measured { samples, cost, devices } = measured;
         let stream = cost.stream;
         let Capacity { n_batch, kv_type, .. } = capacity;
         let n_parallel = test.n_parallel as f64;
@@ -157,6 +160,7 @@ impl Row {
             samples_ns,
             samples_ts,
             isa: subject.isa.name(),
+            devices,
             read_gb_s: rates.memory.map(|rate| rate / 1e9),
             weights_gb_s: (test.n_prompt == 0)
                 .then_some(weight_bytes * avg_ts / n_parallel.min(n_batch as f64) / 1e9),
@@ -175,6 +179,12 @@ impl Row {
             major_faults: cost.major_faults,
             gop_s: 2.0 * multiply_adds / n_tokens * avg_ts / 1e9,
         }
+    }
+
+    /// The CPU's instruction set, and what computed beside it.
+    fn computed_by(&self) -> String {
+        let devices = self.devices.iter().map(|device| one_line(device));
+        std::iter::once(self.isa.to_owned()).chain(devices).collect::<Vec<_>>().join(" + ")
     }
 
     /// How fast weights were swapped in, if they were.
@@ -199,7 +209,7 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
         ("MODEL", Align::Left),
         ("SIZE", Align::Right),
         ("PARAMS", Align::Right),
-        ("ISA", Align::Left),
+        ("COMPUTED BY", Align::Left),
         ("THREADS", Align::Right),
         ("TEST", Align::Left),
         ("T/S", Align::Right),
@@ -219,7 +229,7 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
             one_line(&row.model_name),
             human_bytes(row.model_size),
             format!("{:.1} M", row.model_n_params as f64 / 1e6),
-            row.isa.to_owned(),
+            row.computed_by(),
             row.n_threads.to_string(),
             row.test.name(),
             format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),

@@ -16,6 +16,7 @@ use crate::terminal::Terminal;
 pub(super) struct Lines<'a> {
     terminal: &'a Terminal,
     isa: Isa,
+    devices: Vec<String>,
 }
 
 /// What a line says.
@@ -35,7 +36,7 @@ enum Line<'a> {
         #[serde(flatten)]
         likelihood: Option<Likelihood>,
     },
-    End(End),
+    End(End<'a>),
 }
 
 #[derive(Serialize)]
@@ -52,7 +53,7 @@ struct Candidate {
 }
 
 #[derive(Serialize)]
-struct End {
+struct End<'a> {
     reason: &'static str,
     n_prompt: usize,
     n_cached: usize,
@@ -62,12 +63,15 @@ struct End {
     decode_s: f64,
     prefill_tokens_s: Option<f64>,
     decode_tokens_s: Option<f64>,
+    /// Of the CPU.
     isa: &'static str,
+    /// What computed beside the CPU.
+    devices: &'a [String],
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(terminal: &'a Terminal, isa: Isa) -> Self {
-        Lines { terminal, isa }
+    pub(super) fn new(terminal: &'a Terminal, isa: Isa, devices: Vec<String>) -> Self {
+        Lines { terminal, isa, devices }
     }
 
     pub(super) fn token(
@@ -111,10 +115,11 @@ impl<'a> Lines<'a> {
             prefill_tokens_s: stats.prefill_rate(),
             decode_tokens_s: stats.decode_rate(),
             isa: self.isa.name(),
+            devices: &self.devices,
         }))
     }
 
-    fn write(&mut self, line: &Line<'_>) -> io::Result<()> {
+    fn write(&self, line: &Line<'_>) -> io::Result<()> {
         let line = serde_json::to_string(line)?;
         writeln!(io::stdout().lock(), "{}", self.terminal.safe(&line))
     }

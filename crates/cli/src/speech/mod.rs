@@ -55,13 +55,14 @@ impl<'a> Speech<'a> {
     pub(crate) fn new(
         form: Form,
         isa: Isa,
+        devices: Vec<String>,
         terminal: &'a Terminal,
         reasoning: Reasoning,
         splitter: AnswerSplitter,
     ) -> Self {
         let writer = match form {
             Form::Prose => Writer::Prose(Prose::new(terminal)),
-            Form::Json { .. } => Writer::Json(Lines::new(terminal, isa)),
+            Form::Json { .. } => Writer::Json(Lines::new(terminal, isa, devices)),
         };
         Speech { reasoning, splitter, answer: Answer::default(), writer }
     }

@@ -79,10 +79,61 @@ fn a_plan_fills_a_budget_of_the_gpus_memory_and_names_what_is_too_small() {
     let gpu = &less["devices"][0];
     assert_eq!((&gpu["embedding"], &gpu["head"], &gpu["n_mixers"]), (&false.into(), &true.into(), &2.into()));
     assert!(gpu["total_bytes"].as_u64() < Some(total), "{gpu}");
-    // The backend itself takes more than a megabyte.
+    // The backend itself takes more than a megabyte. With what it says it takes, the error is of the model.
     let refused = plan("1MiB");
     let error = refused.fails(1);
-    assert!(error.contains("--vram"), "{error}");
+    assert!(error.contains("within 1.0 MiB") && error.contains("--vram"), "{error}");
+    let floor = error.split(['(', ' ']).rev().find_map(|word| word.parse::<u64>().ok()).expect(error);
+    let refused = plan(&floor.to_string());
+    assert!(refused.fails(1).contains("half a layer"), "{}", refused.stderr);
+}
+
+#[test]
+fn more_memory_than_the_gpu_has_is_an_error_that_says_both() {
+    let sandbox = sandbox("gpu-too-much");
+    let Some(device) = device(&sandbox) else { return };
+    let refused = sandbox.run(&["plan", "tiny.gguf", "--device", &device, "--vram", "999TiB"]);
+    let error = refused.fails(1);
+    assert!(error.contains("--vram asks for 999.0 TiB") && error.contains(" has "), "{error}");
+}
+
+#[test]
+fn flags_of_a_gpu_without_one_are_told() {
+    let sandbox = sandbox("gpu-flags");
+    let plan = |more: &[&str]| sandbox.run(&[&["plan", "tiny.gguf"], more].concat());
+    for without in [["--device", "cpu"], ["--gpu-layers", "0"]] {
+        let refused = plan(&[&without[..], &["--vram", "1GiB"]].concat());
+        let error = refused.fails(2);
+        assert!(error.contains("--vram") && error.contains(&without.join(" ")), "{error}");
+    }
+    for flag in [&["--cpu-moe"][..], &["--n-cpu-moe", "3"]] {
+        let planned = plan(flag).succeeds();
+        assert!(planned.stderr.contains(&format!("{} has no effect", flag[0])), "{}", planned.stderr);
+    }
+    assert!(!plan(&["--n-cpu-moe", "0"]).succeeds().stderr.contains("no effect"));
+    let refused = plan(&["--n-cpu-moe", "x"]);
+    assert!(refused.stderr.contains("a number of layers"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_computes_is_named_for_programs_and_in_the_table_of_bench() {
+    let sandbox = sandbox("gpu-named");
+    let Some(device) = device(&sandbox) else { return };
+    let with = |args: &[&str], flags: &[&str]| sandbox.run(&[args, flags].concat()).succeeds().stdout;
+    let gpu = ["--device", &device, "--vram", "64MiB"];
+    let names_it = |devices: &Value| matches!(devices.as_array().unwrap()[..], [Value::String(ref name)] if name.starts_with("GPU "));
+
+    let run = ["run", "-m", "tiny.gguf", "--raw", "--json", "-n", "2", "-c", "64", "a"];
+    let end = |flags: &[&str]| -> Value {
+        serde_json::from_str(with(&run, flags).lines().next_back().unwrap()).unwrap()
+    };
+    assert!(names_it(&end(&gpu)["devices"]), "{}", end(&gpu));
+    assert_eq!(end(&[])["devices"], Value::Array(Vec::new()));
+
+    let bench = ["bench", "tiny.gguf", "-p", "4", "-n", "0", "-r", "1"];
+    let rows: Value = serde_json::from_str(&with(&bench, &[&gpu[..], &["--json"]].concat())).unwrap();
+    assert!(names_it(&rows[0]["devices"]), "{rows}");
+    assert!(with(&bench, &gpu).contains(" + GPU "));
 }
 
 #[test]

@@ -186,6 +186,11 @@ impl Model {
         self.stages.iter().map(|stage| stage.description()).collect::<Vec<_>>().join("; ")
     }
 
+    /// What computes beside the CPU, a line for each.
+    pub fn devices(&self) -> Vec<String> {
+        self.stages.iter().skip(1).map(|stage| stage.description()).collect()
+    }
+
     /// What streaming weights has cost so far; `None` where all are in memory.
     pub fn stream_stats(&self) -> Option<StreamStats> {
         self.stages.iter().find_map(|stage| stage.stream_stats())

@@ -109,7 +109,7 @@ impl ValueParserFactory for ModelName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::GpuLayers;
+    use crate::args::shared::GpuLayers;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()

@@ -91,7 +91,7 @@ fn failure(what: String, error: metallic_gpu::Error) -> Failure {
         metallic_gpu::Error::NotOne { .. } | metallic_gpu::Error::NoAdapter { .. } => {
             "`metallic devices` lists them"
         }
-        metallic_gpu::Error::Refused(_) => "allow more with --vram",
+        metallic_gpu::Error::Host(_) => "allow more with --vram",
         _ => "compute without it: --device cpu",
     };
     Failure::new(Kind::General, what).because(error).advice(advice)

@@ -87,7 +87,7 @@ fn write_text(
     }
 
     writeln!(out)?;
-    places(plan).write(out, heading)?;
+    write_places(out, plan, heading)?;
 
     writeln!(out)?;
     speeds.table().write(out, heading)?;
@@ -125,45 +125,48 @@ fn device_table(plan: &MemoryPlan, device: &DevicePlan) -> Table<3> {
     table
 }
 
-/// How many matrices are where, and how much of them stays in memory.
-fn places(plan: &MemoryPlan) -> Table<4> {
-    let mut table = Table::new([
-        ("WEIGHTS", Align::Left),
-        ("MATRICES", Align::Right),
-        ("BYTES", Align::Right),
-        ("IN MEMORY", Align::Right),
-    ]);
+/// How many matrices are where, and how many bytes of them in each tier.
+fn write_places(out: &mut impl Write, plan: &MemoryPlan, heading: impl Fn(&str) -> String) -> io::Result<()> {
+    let [left, right] = [Align::Left, Align::Right];
+    let columns = [("WEIGHTS", left), ("MATRICES", right), ("BYTES", right)];
+    let tiers = [("ON A GPU", right), ("IN MEMORY", right), ("ON DISK", right)];
     let split = Placement::Split { n_resident: 0 };
-    for name in [Placement::Resident, split, Placement::Streamed, Placement::ByRow].map(Placement::name) {
-        let here = plan.matrices.iter().filter(|matrix| matrix.device.is_none());
-        let placed = here.filter(|matrix| matrix.placement.name() == name);
-        let n = placed.clone().count();
-        if n > 0 {
-            let bytes = human_bytes(placed.clone().map(|matrix| matrix.weights.bytes).sum());
-            let in_memory = human_bytes(placed.map(MatrixPlan::resident_bytes).sum());
-            table.push([name.to_owned(), n.to_string(), bytes, in_memory]);
-        }
+    let placements = [Placement::Resident, split, Placement::Streamed, Placement::ByRow].map(Placement::name);
+    let of_places = placements.into_iter().chain([ON_A_GPU, SWAPPED]).filter_map(|name| {
+        let here = plan.matrices.iter().filter(|matrix| place_of(matrix) == name);
+        let sum = |bytes: fn(&MatrixPlan) -> u64| here.clone().map(bytes).sum::<u64>();
+        let (all, on_gpu) = (sum(|matrix| matrix.weights.bytes), sum(MatrixPlan::device_bytes));
+        let in_memory = sum(MatrixPlan::resident_bytes);
+        let tiers = [on_gpu, in_memory, all - on_gpu - in_memory].map(human_bytes);
+        let n = here.clone().count();
+        (n > 0).then(|| ([name.to_owned(), n.to_string(), human_bytes(all)], tiers))
+    });
+    let [name, n, bytes] = columns;
+    let [gpu, memory, disk] = tiers;
+    if plan.devices.is_empty() {
+        let mut table = Table::new([name, n, bytes, memory, disk]);
+        of_places
+            .for_each(|([name, n, bytes], [_, memory, disk])| table.push([name, n, bytes, memory, disk]));
+        return table.write(out, heading);
     }
-    for name in ["on a GPU", SWAPPED] {
-        let there = plan.matrices.iter().filter(|matrix| matrix.device.is_some() && place_of(matrix) == name);
-        let (n, bytes) = (there.clone().count(), there.clone().map(|matrix| matrix.weights.bytes).sum());
-        // What is swapped in lies in the file's map.
-        let in_memory = there.map(MatrixPlan::streamed_bytes).sum();
-        if n > 0 {
-            table.push([name.to_owned(), n.to_string(), human_bytes(bytes), human_bytes(in_memory)]);
-        }
-    }
-    table
+    let mut table = Table::new([name, n, bytes, gpu, memory, disk]);
+    of_places.for_each(|([name, n, bytes], [gpu, memory, disk])| {
+        table.push([name, n, bytes, gpu, memory, disk]);
+    });
+    table.write(out, heading)
 }
 
-/// Where a matrix that does not all lie on a GPU lies, if a GPU computes with it.
+/// Where a matrix lies that a GPU has all of.
+const ON_A_GPU: &str = "on a GPU";
+
+/// Where one lies that a GPU computes with and does not have all of.
 const SWAPPED: &str = "swapped to a GPU";
 
 /// Where a matrix is, in a word or a few.
 fn place_of(matrix: &MatrixPlan) -> &'static str {
     match matrix.device {
         None => matrix.placement.name(),
-        Some(_) if matrix.placement == Placement::Resident => "on a GPU",
+        Some(_) if matrix.host_bytes() == 0 => ON_A_GPU,
         Some(_) => SWAPPED,
     }
 }
@@ -265,6 +268,7 @@ fn write_json(
             "bytes": matrix.weights.bytes,
             "placement": matrix.placement.name(),
             "device": matrix.device,
+            "device_bytes": matrix.device_bytes(),
             "resident_bytes": matrix.resident_bytes(),
         })
     });

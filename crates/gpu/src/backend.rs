@@ -19,7 +19,7 @@ use metallic::backend::{
     ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature,
     Tokens,
 };
-use metallic::memory::{MatrixData, StreamStats, Tier};
+use metallic::memory::{MatrixBytes, MatrixData, StreamStats, Tier, WeightStream};
 
 pub use self::attention::{GpuKvLayer, GpuRope};
 use self::experts::ExpertWork;
@@ -47,6 +47,8 @@ pub struct Gpu {
     kernels: Kernels,
     /// Loading uploads through a shared reference.
     recorder: RefCell<Recorder>,
+    /// What brings in weights that main memory has no room for.
+    files: Option<WeightStream>,
     /// Inputs that are made on the way into products.
     inputs: GpuBuffer,
     /// Room for a mixture of experts, where the model has one.
@@ -71,6 +73,7 @@ impl Gpu {
         Ok(Self {
             kernels: Kernels::new(&vram, &mut recorder.uploads)?,
             recorder: RefCell::new(recorder),
+            files: None,
             inputs: nothing.clone(),
             experts: None,
             nothing,
@@ -172,7 +175,8 @@ impl Backend for Gpu {
         Ok(())
     }
 
-    fn reserve_slots(&mut self, of: [usize; 2]) -> metallic::Result<()> {
+    fn reserve_slots(&mut self, of: [usize; 2], files: Option<WeightStream>) -> metallic::Result<()> {
+        self.files = files;
         self.checked(|gpu| gpu.recorder.get_mut().make_slots(N_SLOTS, slot_bytes(of)))
     }
 
@@ -185,13 +189,17 @@ impl Backend for Gpu {
     }
 
     fn matrix(&self, data: MatrixData) -> metallic::Result<GpuMatrix> {
-        let n_rows = data.n_rows;
-        self.matrix_swapped(data, n_rows)
+        Ok(GpuMatrix::new(&data, &self.vram, &mut self.recorder.borrow_mut().uploads)?)
     }
 
-    fn matrix_swapped(&self, data: MatrixData, n_resident: usize) -> metallic::Result<GpuMatrix> {
-        let uploads = &mut self.recorder.borrow_mut().uploads;
-        Ok(GpuMatrix::new(&data, n_resident, SLOT_BYTES, &self.vram, uploads)?)
+    fn matrix_swapped(
+        &self,
+        data: MatrixData,
+        n_more: usize,
+        more: MatrixBytes,
+    ) -> metallic::Result<GpuMatrix> {
+        let chunk_bytes = self.files.as_ref().map_or(SLOT_BYTES, WeightStream::chunk_bytes);
+        Ok(self.matrix(data)?.with_more(n_more, more, chunk_bytes.min(SLOT_BYTES)))
     }
 
     fn matrix_rows(&self, matrix: &GpuMatrix, rows: Range<usize>) -> GpuMatrix {
@@ -223,12 +231,20 @@ impl Backend for Gpu {
         self.checked(|gpu| gpu.recorder.get_mut().read(buffer, first, values))
     }
 
-    fn will_use(&mut self, _: &GpuMatrix) {}
+    fn will_use(&mut self, matrix: &GpuMatrix) {
+        if let (Some(rows), Some(files)) = (matrix.streamed(), &mut self.files) {
+            files.announce(&rows);
+        }
+    }
 
-    fn forget_uses(&mut self) {}
+    fn forget_uses(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.forget();
+        }
+    }
 
     fn stream_stats(&self) -> Option<StreamStats> {
-        None
+        self.files.as_ref().map(WeightStream::stats)
     }
 
     fn device_stats(&self) -> Option<DeviceStats> {

@@ -62,9 +62,9 @@ pub enum Error {
         bytes: u64,
     },
 
-    /// The account has no memory left for it: the driver was not asked.
+    /// The account of its memory has none left, so that the driver was not asked; or weights that could not be read.
     #[error(transparent)]
-    Refused(metallic::Error),
+    Host(metallic::Error),
 
     /// A shader or pipeline that the driver does not take.
     #[error("kernel {kernel} can't be compiled: {reason}")]
@@ -118,7 +118,7 @@ impl Error {
 impl From<Error> for metallic::Error {
     fn from(error: Error) -> Self {
         match error {
-            Error::Refused(error) => error,
+            Error::Host(error) => error,
             error => metallic::Error::Backend { source: Box::new(error) },
         }
     }

@@ -1,11 +1,11 @@
-//! Matrices of weights: their rows as a file has them, in the device's memory, in as few buffers as it can bind, or in main
-//! memory, from where they are swapped in a chunk at a time.
+//! Matrices of weights: their rows as a file has them, in the device's memory, in as few buffers as it can bind; those that
+//! it has no room for in main memory or in the file, from where they are swapped in a chunk at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use metallic::GgmlType;
-use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
+use metallic::memory::{FileRange, MatrixBytes, MatrixData, SharedBytes, StreamedRows};
 
 use crate::error::{Error, Result};
 use crate::kernels::{self, Part};
@@ -14,6 +14,9 @@ use crate::uploads::Uploads;
 
 /// Bytes of a buffer of rows at most: kernels number them in 32 bits.
 const MAX_PART_BYTES: u64 = 4 << 30;
+
+/// Bytes that are uploaded at a time: so much of a map is in memory at once.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// A matrix, or some rows of one. Clones share the weights.
 #[derive(Clone)]
@@ -24,17 +27,25 @@ pub struct GpuMatrix {
     /// Those of `parts` that it has.
     rows: Range<usize>,
     parts: Arc<[RowsInBuffer]>,
-    swapped: Option<SwappedRows>,
+    in_memory: Option<RowsInMemory>,
+    in_file: Option<RowsInFile>,
 }
 
-/// The rows of a matrix that have no place on the device: all after those that have.
+/// The rows of a matrix that have no place on the device, but in main memory.
 #[derive(Clone)]
-struct SwappedRows {
-    first: usize,
+struct RowsInMemory {
+    rows: Range<usize>,
     bytes: SharedBytes,
     row_bytes: usize,
     /// Rows that are brought in at a time.
     in_chunk: usize,
+}
+
+/// The rows of a matrix that have a place in the file alone: all after the others.
+#[derive(Clone)]
+struct RowsInFile {
+    first: usize,
+    rows: StreamedRows,
 }
 
 /// Consecutive rows of a matrix in a buffer of their own.
@@ -59,42 +70,54 @@ pub(crate) enum Place<'a> {
     Buffer(&'a GpuBuffer),
     /// In main memory: they are to be brought to a slot.
     Memory(&'a [u8]),
+    /// In the file, from where they are to be brought to a slot.
+    File(FileRange),
 }
 
 impl GpuMatrix {
-    /// Uploads the first `n_resident` rows of a matrix. The others are swapped in, up to `chunk_bytes` at a time.
+    /// Uploads a matrix.
     ///
     /// # Errors
     /// [`Error::UnsupportedType`], before anything is allocated; no memory.
-    pub(crate) fn new(
-        data: &MatrixData,
-        n_resident: usize,
-        chunk_bytes: usize,
-        vram: &Vram,
-        uploads: &mut Uploads,
-    ) -> Result<Self> {
+    pub(crate) fn new(data: &MatrixData, vram: &Vram, uploads: &mut Uploads) -> Result<Self> {
         let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
         let decoder =
             kernels::decoder_of(*ggml_type).ok_or(Error::UnsupportedType { ggml_type: *ggml_type })?;
         let MatrixBytes { memory: Some(bytes), file: None } = bytes else {
-            return Err(Error::unsupported("a product with weights that are streamed"));
+            return Err(Error::unsupported("a matrix that is to stay on a device and is not in memory"));
         };
-        let row_bytes = bytes.len() / n_rows;
+        let row_bytes = bytes.len() / (*n_rows).max(1);
         let max_bytes = vram.device.max_binding_bytes().min(MAX_PART_BYTES) as usize;
-        let parts = divide(n_resident, row_bytes, max_bytes)?.into_iter().map(|rows| {
-            let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
-            let buffer = vram.bytes("weights", bytes.len() as u64)?;
-            uploads.write(bytes, &buffer, 0)?;
+        let parts = divide(*n_rows, row_bytes, max_bytes)?.into_iter().map(|rows| {
+            let of_part = rows.start * row_bytes..rows.end * row_bytes;
+            let buffer = vram.bytes("weights", of_part.len() as u64)?;
+            for (i, start) in of_part.clone().step_by(PIECE_BYTES).enumerate() {
+                let piece = bytes.slice(start..of_part.end.min(start + PIECE_BYTES));
+                uploads.write(&piece, &buffer, (i * PIECE_BYTES) as u64)?;
+                piece.were_copied();
+            }
             Ok(RowsInBuffer { rows, buffer })
         });
-        let parts = parts.collect::<Result<Arc<[_]>>>()?;
-        let swapped = (n_resident < *n_rows).then(|| SwappedRows {
-            first: n_resident,
-            bytes: bytes.slice(n_resident * row_bytes..bytes.len()),
-            row_bytes,
-            in_chunk: (chunk_bytes / row_bytes).max(1),
-        });
-        Ok(Self { decoder, ggml_type: *ggml_type, row_len: *row_len, rows: 0..*n_rows, parts, swapped })
+        let (parts, rows) = (parts.collect::<Result<_>>()?, 0..*n_rows);
+        let (ggml_type, row_len) = (*ggml_type, *row_len);
+        Ok(Self { decoder, ggml_type, row_len, rows, parts, in_memory: None, in_file: None })
+    }
+
+    /// The same with `n_more` rows after them, which are swapped in, up to `chunk_bytes` at a time.
+    pub(crate) fn with_more(self, n_more: usize, more: MatrixBytes, chunk_bytes: usize) -> Self {
+        let MatrixBytes { memory, file } = more;
+        let n_bytes = |bytes: &Option<SharedBytes>| bytes.as_deref().map_or(0, <[u8]>::len);
+        let in_all = n_bytes(&memory) + file.map_or(0, |range| range.n_bytes);
+        let row_bytes = in_all / n_more;
+        let first = self.rows.end;
+        let in_file = first + n_bytes(&memory) / row_bytes..first + n_more;
+        let in_chunk = (chunk_bytes / row_bytes).max(1);
+        let in_memory =
+            memory.map(|bytes| RowsInMemory { rows: first..in_file.start, bytes, row_bytes, in_chunk });
+        let streamed = file.map(|range| StreamedRows::new(range, in_file.len(), chunk_bytes));
+        let rows = 0..in_file.end;
+        let in_file = streamed.map(|rows| RowsInFile { first: in_file.start, rows });
+        Self { rows, in_memory, in_file, ..self }
     }
 
     /// Some of its rows.
@@ -102,6 +125,11 @@ impl GpuMatrix {
         assert!(rows.start <= rows.end && rows.end <= self.n_rows(), "rows of the matrix");
         let first = self.rows.start;
         Self { rows: first + rows.start..first + rows.end, ..self.clone() }
+    }
+
+    /// Whether it is the same rows of the same weights.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts) && self.rows == other.rows
     }
 
     /// Rows: the width of a product.
@@ -122,36 +150,47 @@ impl GpuMatrix {
     /// Its rows, buffer by buffer, and then those that are swapped in, chunk by chunk.
     pub(crate) fn parts(&self) -> impl Iterator<Item = PartOfMatrix<'_>> {
         let Range { start, end } = self.rows;
-        let of_matrix = move |rows: &Range<usize>| rows.start - start..rows.end - start;
-        let here = self.parts.iter().filter_map(move |part| {
-            let rows = start.max(part.rows.start)..end.min(part.rows.end);
-            (!rows.is_empty()).then(|| PartOfMatrix {
-                place: Place::Buffer(&part.buffer),
-                first_in_buffer: rows.start - part.rows.start,
-                rows: of_matrix(&rows),
-            })
+        let part = move |place, first_in_buffer, rows: Range<usize>| PartOfMatrix {
+            place,
+            first_in_buffer,
+            rows: rows.start - start..rows.end - start,
+        };
+        let here = self.parts.iter().filter_map(move |of_buffer| {
+            let rows = start.max(of_buffer.rows.start)..end.min(of_buffer.rows.end);
+            let first = rows.start.saturating_sub(of_buffer.rows.start);
+            (!rows.is_empty()).then(|| part(Place::Buffer(&of_buffer.buffer), first, rows))
         });
-        let elsewhere = self.swapped.iter().flat_map(move |swapped| {
-            swapped.chunks(start.max(swapped.first)..end).map(move |rows| PartOfMatrix {
-                place: Place::Memory(swapped.of(&rows)),
-                first_in_buffer: 0,
-                rows: of_matrix(&rows),
-            })
+        let in_memory = self.in_memory.iter().flat_map(move |memory| {
+            let rows = start.max(memory.rows.start)..end.min(memory.rows.end);
+            let chunks = rows.clone().step_by(memory.in_chunk);
+            let chunk = move |first: usize| first..rows.end.min(first + memory.in_chunk);
+            chunks.map(chunk).map(move |rows| part(Place::Memory(memory.of(&rows)), 0, rows))
         });
-        here.chain(elsewhere)
+        let in_file = self.rows_in_file().into_iter().flat_map(move |(first, streamed)| {
+            let place = move |rows: &Range<usize>| Place::File(streamed.rows(rows.clone()).range());
+            streamed.chunks().map(move |rows| part(place(&rows), 0, first + rows.start..first + rows.end))
+        });
+        here.chain(in_memory).chain(in_file)
+    }
+
+    /// Those of its rows that have a place in the file alone, and the number of the first.
+    fn rows_in_file(&self) -> Option<(usize, StreamedRows)> {
+        let RowsInFile { first, rows } = self.in_file.as_ref()?;
+        let wanted = self.rows.start.max(*first)..self.rows.end;
+        (!wanted.is_empty()).then(|| (wanted.start, rows.rows(wanted.start - first..wanted.end - first)))
+    }
+
+    /// Those of its rows that are read from the file.
+    pub(crate) fn streamed(&self) -> Option<StreamedRows> {
+        self.rows_in_file().map(|(_, rows)| rows)
     }
 }
 
-impl SwappedRows {
-    /// Rows that are brought in together.
-    fn chunks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let in_chunk = self.in_chunk;
-        rows.clone().step_by(in_chunk).map(move |first| first..rows.end.min(first + in_chunk))
-    }
-
-    /// Their bytes.
+impl RowsInMemory {
+    /// The bytes of some.
     fn of(&self, rows: &Range<usize>) -> &[u8] {
-        &self.bytes[(rows.start - self.first) * self.row_bytes..(rows.end - self.first) * self.row_bytes]
+        let first = self.rows.start;
+        &self.bytes[(rows.start - first) * self.row_bytes..(rows.end - first) * self.row_bytes]
     }
 }
 

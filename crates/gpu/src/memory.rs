@@ -71,7 +71,7 @@ impl Vram {
         bytes: u64,
         usage: BufferUsages,
     ) -> Result<(wgpu::Buffer, Lease)> {
-        let lease = self.tier.lease(what, bytes).map_err(Error::Refused)?;
+        let lease = self.tier.lease(what, bytes).map_err(Error::Host)?;
         let device = &self.device.device;
         let invalid = device.push_error_scope(ErrorFilter::Validation);
         let memory = device.push_error_scope(ErrorFilter::OutOfMemory);

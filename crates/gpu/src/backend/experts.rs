@@ -1,7 +1,7 @@
 //! A mixture of experts, from the router's scores to the sum, without a word from the host: which experts rows go to stays on
 //! the device, where products look it up.
 
-use metallic::backend::{ExpertMatrix, ExpertNeeds, Experts, RoutingShape, Scoring};
+use metallic::backend::{Backend, ExpertMatrix, ExpertNeeds, Experts, RoutingShape, Scoring};
 
 use super::Gpu;
 use super::products::{MAT_VEC_LEN, MAX_ROWS};
@@ -66,12 +66,23 @@ impl Gpu {
         let work = self.experts.clone().expect("room for experts was reserved");
         let Experts { routing, choice_bias, activation, gate, up, down } = experts;
         let n_pairs = n_rows * routing.n_used;
+        let gate_and_up = [(gate, &work.gate), (up, &work.up)];
+        // Those that share a tensor are multiplied together: where it is swapped in, it is once.
+        let first: &[&[_]] = if gate.all.is(up.all) {
+            &[&gate_and_up]
+        } else {
+            let [gate, up] = &gate_and_up;
+            &[std::slice::from_ref(gate), std::slice::from_ref(up)]
+        };
+        first.iter().for_each(|matrices| self.will_use(matrices[0].0.all));
+        self.will_use(down.all);
         self.route(routing, *choice_bias, scores, n_rows, &work)?;
-        self.multiply_pairs(gate, [x, &work.chosen, &work.gate], routing.n_used, n_pairs)?;
-        self.multiply_pairs(up, [x, &work.chosen, &work.up], routing.n_used, n_pairs)?;
+        for matrices in first {
+            self.multiply_pairs(matrices, [x, &work.chosen], routing.n_used, n_pairs)?;
+        }
         let inner = n_pairs * up.n_rows;
         self.each_activated(&kernels::GATE, *activation, &[&work.up, &work.gate], inner)?;
-        self.multiply_pairs(down, [&work.up, &work.chosen, &work.output], 1, n_pairs)?;
+        self.multiply_pairs(&[(down, &work.output)], [&work.up, &work.chosen], 1, n_pairs)?;
         let (width, len) = (down.n_rows, n_rows * down.n_rows);
         let params = [len, width, routing.n_used].map(|n| n as u32);
         let buffers = [out.expect(len), work.output.expect(n_pairs * width), &work.shares];
@@ -116,38 +127,41 @@ impl Gpu {
         self.run(&Call { constants: &constants, ..call })
     }
 
-    /// The product of each pair with the matrix of its expert, of inputs that `in_input` pairs have in common.
+    /// The products of each pair with the matrices of its expert, of inputs that `in_input` pairs have in common. The matrices
+    /// share a tensor; each has its output.
     fn multiply_pairs(
         &mut self,
-        matrix: &ExpertMatrix<'_, Self>,
-        [x, chosen, out]: [&GpuBuffer; 3],
+        matrices: &[(&ExpertMatrix<'_, Self>, &GpuBuffer)],
+        [x, chosen]: [&GpuBuffer; 2],
         in_input: usize,
         n_pairs: usize,
     ) -> Result<()> {
-        let (all, n_rows, nothing) = (matrix.all, matrix.n_rows, self.nothing.clone());
-        out.expect(n_pairs * n_rows);
+        let (all, nothing) = (matrices[0].0.all, self.nothing.clone());
         x.expect(n_pairs / in_input * all.row_len());
         let constants = [("GROUP_LEN", MAT_VEC_LEN)];
         for part in all.parts() {
-            let params = [
-                n_pairs * n_rows,
-                n_rows,
-                part.rows.start,
-                part.rows.len(),
-                part.first_in_buffer,
-                matrix.first,
-                matrix.stride,
-                all.n_blocks(),
-                all.row_len(),
-                in_input,
-                usize::from(matrix.bias.is_some()),
-            ]
-            .map(|n| n as u32);
             let weights = self.on_device(part.place)?;
-            let buffers = [&weights, x, chosen, matrix.bias.unwrap_or(&nothing), out];
-            let grid = Grid::Groups(n_pairs * n_rows);
-            let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, grid);
-            self.run(&Call { decoder: Some(all.decoder), constants: &constants, ..call })?;
+            for (matrix, out) in matrices {
+                let n_products = n_pairs * matrix.n_rows;
+                let params = [
+                    n_products,
+                    matrix.n_rows,
+                    part.rows.start,
+                    part.rows.len(),
+                    part.first_in_buffer,
+                    matrix.first,
+                    matrix.stride,
+                    all.n_blocks(),
+                    all.row_len(),
+                    in_input,
+                    usize::from(matrix.bias.is_some()),
+                ]
+                .map(|n| n as u32);
+                let bias = matrix.bias.unwrap_or(&nothing);
+                let buffers = [&weights, x, chosen, bias, out.expect(n_products)];
+                let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, Grid::Groups(n_products));
+                self.run(&Call { decoder: Some(all.decoder), constants: &constants, ..call })?;
+            }
         }
         Ok(())
     }

@@ -36,6 +36,15 @@ fn team_len(row_len: usize) -> usize {
     (row_len / 16).next_power_of_two().clamp(8, ROWS_GROUP_LEN)
 }
 
+/// The product of some rows of an input with those rows of a matrix that lie in one buffer.
+struct Product<'a> {
+    x: &'a GpuBuffer,
+    rows: Range<usize>,
+    job: &'a MatmulJob<'a, Gpu>,
+    part: &'a PartOfMatrix<'a>,
+    weights: &'a GpuBuffer,
+}
+
 impl Gpu {
     /// `out = norm(x)`, or `out += scale · norm(x)` where there is a scale.
     pub(super) fn norm_rows(
@@ -109,80 +118,85 @@ impl Gpu {
             }
         };
         x.expect(len);
-        jobs.iter_mut().try_for_each(|job| {
+        for job in jobs.iter_mut() {
             job.out.expect(n_rows * job.matrix.n_rows());
-            if !row_len.is_multiple_of(GEMM_STEP) {
-                return self.mat_vec(x, 0..n_rows, job);
+            // A part that is swapped in meets all rows before the next one comes.
+            for part in job.matrix.parts() {
+                let weights = self.on_device(part.place)?;
+                let of = |rows| Product { x, rows, job, part: &part, weights: &weights };
+                if row_len.is_multiple_of(GEMM_STEP) {
+                    self.few_rows(&of(0..tokens.gemv))?;
+                    self.gemm(&of(tokens.gemv..n_rows))?;
+                } else {
+                    self.mat_vec(&of(0..n_rows))?;
+                }
             }
-            self.few_rows(x, 0..tokens.gemv, job)?;
-            self.gemm(x, tokens.gemv..n_rows, job)
-        })
-    }
-
-    /// Products of rows of an input, one by one.
-    fn few_rows(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
-        let kernel = if self.has_subgroups { &kernels::ROWS_SUBGROUP } else { &kernels::ROWS_PLAIN };
-        let team_len = team_len(job.matrix.row_len());
-        let in_group = ROWS_GROUP_LEN / team_len * TEAM_ROWS;
-        self.of_each_part(kernel, &[("TEAM_LEN", team_len as u32)], x, &rows, job, |part| {
-            Grid::GroupsOf(part.rows.len().div_ceil(in_group), rows.len())
-        })
-    }
-
-    /// The same for rows of any length: simple, and slow.
-    fn mat_vec(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
-        let constants = [("GROUP_LEN", MAT_VEC_LEN)];
-        self.of_each_part(&kernels::MAT_VEC, &constants, x, &rows, job, |part| {
-            Grid::GroupsOf(part.rows.len(), rows.len())
-        })
-    }
-
-    /// Products of rows of an input, many at a time.
-    fn gemm(&mut self, x: &GpuBuffer, rows: Range<usize>, job: &MatmulJob<'_, Self>) -> Result<()> {
-        self.of_each_part(&kernels::GEMM, &[], x, &rows, job, |part| {
-            Grid::GroupsOf(part.rows.len().div_ceil(GEMM_TILE), rows.len().div_ceil(GEMM_TILE))
-        })
-    }
-
-    /// Runs a kernel for the part of a matrix in each of its buffers.
-    fn of_each_part(
-        &mut self,
-        kernel: &Kernel,
-        constants: &[(&'static str, u32)],
-        x: &GpuBuffer,
-        rows: &Range<usize>,
-        job: &MatmulJob<'_, Self>,
-        grid: impl Fn(&PartOfMatrix<'_>) -> Grid,
-    ) -> Result<()> {
-        let (matrix, nothing) = (job.matrix, self.nothing.clone());
-        let bias = job.bias.unwrap_or(&nothing);
-        for part in matrix.parts() {
-            let params = [
-                part.rows.len() as u32,
-                part.first_in_buffer as u32,
-                matrix.n_blocks() as u32,
-                matrix.row_len() as u32,
-                part.rows.start as u32,
-                matrix.n_rows() as u32,
-                part.rows.start as u32,
-                job.bias.is_some().into(),
-                job.accumulate.into(),
-                rows.start as u32,
-                rows.len() as u32,
-            ];
-            let weights = self.on_device(part.place)?;
-            let buffers = [&weights, x, bias, &*job.out];
-            let call = Call::new(kernel, &buffers, &params, grid(&part));
-            self.run(&Call { decoder: Some(matrix.decoder), constants, ..call })?;
         }
         Ok(())
     }
 
+    /// Rows of an input, one by one.
+    fn few_rows(&mut self, product: &Product<'_>) -> Result<()> {
+        let kernel = if self.has_subgroups { &kernels::ROWS_SUBGROUP } else { &kernels::ROWS_PLAIN };
+        let team_len = team_len(product.job.matrix.row_len());
+        let in_group = ROWS_GROUP_LEN / team_len * TEAM_ROWS;
+        let grid = Grid::GroupsOf(product.part.rows.len().div_ceil(in_group), product.rows.len());
+        self.run_product(kernel, &[("TEAM_LEN", team_len as u32)], product, grid)
+    }
+
+    /// The same for rows of any length: simple, and slow.
+    fn mat_vec(&mut self, product: &Product<'_>) -> Result<()> {
+        let grid = Grid::GroupsOf(product.part.rows.len(), product.rows.len());
+        self.run_product(&kernels::MAT_VEC, &[("GROUP_LEN", MAT_VEC_LEN)], product, grid)
+    }
+
+    /// Rows of an input, many at a time.
+    fn gemm(&mut self, product: &Product<'_>) -> Result<()> {
+        let tiles = |n_rows: usize| n_rows.div_ceil(GEMM_TILE);
+        let grid = Grid::GroupsOf(tiles(product.part.rows.len()), tiles(product.rows.len()));
+        self.run_product(&kernels::GEMM, &[], product, grid)
+    }
+
+    fn run_product(
+        &mut self,
+        kernel: &Kernel,
+        constants: &[(&'static str, u32)],
+        product: &Product<'_>,
+        grid: Grid,
+    ) -> Result<()> {
+        let Product { x, rows, job, part, weights } = product;
+        let (matrix, nothing) = (job.matrix, self.nothing.clone());
+        let params = [
+            part.rows.len() as u32,
+            part.first_in_buffer as u32,
+            matrix.n_blocks() as u32,
+            matrix.row_len() as u32,
+            part.rows.start as u32,
+            matrix.n_rows() as u32,
+            part.rows.start as u32,
+            job.bias.is_some().into(),
+            job.accumulate.into(),
+            rows.start as u32,
+            rows.len() as u32,
+        ];
+        let buffers = [weights, x, job.bias.unwrap_or(&nothing), &*job.out];
+        let call = Call::new(kernel, &buffers, &params, grid);
+        self.run(&Call { decoder: Some(matrix.decoder), constants, ..call })
+    }
+
     /// The buffer with rows of weights, which are brought in if they have none.
     pub(super) fn on_device(&mut self, place: Place<'_>) -> Result<GpuBuffer> {
+        let recorder = self.recorder.get_mut();
         match place {
             Place::Buffer(buffer) => Ok(buffer.clone()),
-            Place::Memory(weights) => self.recorder.get_mut().swap_in(weights),
+            Place::Memory(weights) => recorder.swap_in(weights),
+            Place::File(range) => {
+                let Some(files) = &mut self.files else { unreachable!("a stream was given with the slots") };
+                let chunk = files.next(range).map_err(Error::Host)?;
+                let slot = recorder.swap_in(chunk.chunk());
+                files.give_back(chunk);
+                slot
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use metallic::backend::KvType;
-use metallic::memory::Tier;
+use metallic::memory::{MemoryBudget, Tier};
 use metallic::plan::{MemoryPlan, Offload};
 use metallic::{Error, GgufFile, GgufLoader, Model};
 
@@ -17,11 +17,34 @@ const MODELS: [&str; 4] = ["llama-dense", "gpt-oss-moe", "lfm2-dense", "qwen3nex
 /// All layers.
 const ALL: Offload = Offload { n_layers: Some(usize::MAX), n_cpu_moe: 0 };
 
+/// Bytes of small models that the disk brings at a time: less than a matrix, and more than a row.
+const CHUNK_BYTES: usize = 8000;
+
+/// Whether a whole model is no larger than the chunks of a real one.
+fn is_small(path: &Path) -> bool {
+    std::fs::metadata(path).unwrap().len() < 4 << 20
+}
+
 /// A model of which a device computes all layers. `None` where there is no device.
 fn load(path: &Path, limit: Option<u64>) -> Option<metallic::Result<(Model, MemoryPlan, Tier)>> {
+    load_within(path, limit, None)
+}
+
+/// The same in a budget of main memory.
+fn load_within(
+    path: &Path,
+    limit: Option<u64>,
+    ram: Option<u64>,
+) -> Option<metallic::Result<(Model, MemoryPlan, Tier)>> {
     let (gpu, vram) = gpu_within(limit)?;
     let loader = GgufLoader::new(GgufFile::open(path).unwrap()).kv_type(KvType::F32);
-    let loader = loader.context_length(256).batch(32).offload(gpu, ALL);
+    let mut loader = loader.context_length(256).batch(32).offload(gpu, ALL);
+    if let Some(ram) = ram {
+        loader = loader.budget(MemoryBudget::given(ram));
+        if is_small(path) {
+            loader = loader.slots(2, CHUNK_BYTES);
+        }
+    }
     let loaded = loader.plan().and_then(|(config, plan)| {
         let model = loader.load_planned(config, &plan)?;
         Ok((model, plan, vram))
@@ -65,6 +88,48 @@ fn bits_do_not_depend_on_what_is_swapped_in() {
             assert!(vram.used_bytes() == plan.device_bytes(0) && vram.used_bytes() <= limit, "{name}");
             assert!(logits(&mut model, &tokens).unwrap() == expected, "{name} in {limit}");
         }
+        // What the device has of a matrix ends inside it.
+        let some = floor_bytes.midpoint(plan.device_bytes(0));
+        check_disk(name, &path, some, (&tokens, &expected), &[0, 1, 2, 3]);
+    }
+}
+
+/// What main memory has no room for either comes from the disk: in budgets so many thirds of the way from the least to one
+/// that has room for all. Each byte
+/// that is streamed is read once a pass.
+fn check_disk(name: &str, path: &Path, limit: u64, (tokens, expected): (&[u32], &[f32]), thirds: &[u64]) {
+    let within = |ram| load_within(path, Some(limit), Some(ram)).unwrap();
+    let everything = load(path, Some(limit)).unwrap().unwrap().1.total_bytes();
+    let floor = match within(0) {
+        Err(Error::BudgetTooSmall { floor_bytes, .. }) => floor_bytes,
+        other => panic!("{name}: no error of the budget, but {:?}", other.err()),
+    };
+    assert!(floor < everything, "{name}: {floor} of {everything}");
+    assert!(within(floor - 1).is_err(), "{name}: less than the floor");
+    let mut most = u64::MAX;
+    for third in thirds {
+        let ram = floor + (everything - floor) * third / 3;
+        let (mut model, plan, vram) = within(ram).unwrap();
+        let streamed = plan.streamed_bytes();
+        println!("{name} in {limit} and {ram} of main memory: {streamed} from the disk");
+        assert!(plan.total_bytes() <= ram && vram.used_bytes() == plan.device_bytes(0), "{name}");
+        assert!(streamed <= most && (streamed == 0) == (*third == 3), "{name}: {streamed} after {most}");
+        most = streamed;
+        assert!(logits(&mut model, tokens).unwrap() == expected, "{name} in {limit} and {ram}");
+        let read = |model: &Model| model.stream_stats().map_or(0, |stats| stats.read_bytes);
+        let before = read(&model);
+        // Of one row, in one pass: the head is used once for every few rows of logits.
+        let n_rows = tokens.len().min(plan.request.capacity.n_batch);
+        let n_logits = expected.len() / tokens.len();
+        let of_last = |_: usize, row: &mut [f32]| {
+            assert!(row == &expected[(n_rows - 1) * n_logits..][..n_logits], "{name} in {limit} and {ram}");
+        };
+        model.evaluate(&tokens[..n_rows], n_rows - 1..n_rows, &mut { of_last }).unwrap();
+        let per_pass = read(&model) - before;
+        // Of an embedding that is streamed, a row a token is read.
+        let rows = plan.matrices.iter().filter(|matrix| matrix.device.is_none());
+        let rows = rows.map(|matrix| matrix.weights.row_bytes()).sum::<u64>() * tokens.len() as u64;
+        assert!((streamed..=streamed + rows).contains(&per_pass), "{name}: {per_pass} of {streamed} a pass");
     }
 }
 
@@ -81,4 +146,7 @@ fn a_real_model_has_the_same_bits_in_half_the_memory() {
     assert!(plan.swapped_bytes() > 30 << 20, "{} are swapped in", plan.swapped_bytes());
     assert_eq!(vram.used_bytes(), plan.device_bytes(0));
     assert!(logits(&mut half, &tokens).unwrap() == expected);
+    let limit = plan.device_bytes(0);
+    drop(half);
+    check_disk("SmolLM2", &path, limit, (&tokens, &expected), &[1]);
 }

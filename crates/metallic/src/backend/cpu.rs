@@ -68,11 +68,10 @@ impl Cpu {
         Ok(Self { pool, isa, activations, attention, stream: None, experts: None, ram, leases })
     }
 
-    /// The same with something that brings in weights in chunks of at most `chunk_bytes`, or of a row, and places for
-    /// experts to stay in.
+    /// The same with something that brings in weights, and places for experts to stay in.
     #[must_use]
-    pub(crate) fn with_stream(self, weights: WeightStream, chunk_bytes: usize, experts: ExpertCache) -> Self {
-        Self { stream: Some(Stream { weights, chunk_bytes, experts }), ..self }
+    pub(crate) fn with_stream(self, weights: WeightStream, experts: ExpertCache) -> Self {
+        Self { stream: Some(Stream { weights, experts }), ..self }
     }
 
     /// Bytes that one of `n_threads` threads with the kernels of `isa` takes beside weights, caches and buffers.
@@ -147,7 +146,7 @@ impl Backend for Cpu {
     }
 
     fn matrix(&self, data: MatrixData) -> Result<CpuMatrix> {
-        let chunk_bytes = self.stream.as_ref().map_or(0, |stream| stream.chunk_bytes);
+        let chunk_bytes = self.stream.as_ref().map_or(0, |stream| stream.weights.chunk_bytes());
         Ok(CpuMatrix::new(data, self.isa, chunk_bytes))
     }
 

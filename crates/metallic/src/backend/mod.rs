@@ -18,7 +18,7 @@ pub use numbers::{
 };
 
 use crate::error::Result;
-use crate::memory::{MatrixData, StreamStats, Tier};
+use crate::memory::{MatrixBytes, MatrixData, StreamStats, Tier, WeightStream};
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,18 +312,22 @@ pub trait Backend: Send {
     fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()>;
     /// Makes room for what experts need beside their buffers, for inputs of up to `n_rows` rows.
     fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> Result<()>;
-    /// Makes slots in memory of its own, to which weights are swapped in; see [`Needs::slot_bytes`].
-    fn reserve_slots(&mut self, _slot_bytes: [usize; 2]) -> Result<()> {
+    /// Makes slots in memory of its own, to which weights are swapped in; see [`Needs::slot_bytes`]. Those that main memory
+    /// has no room for come from `files`.
+    fn reserve_slots(&mut self, _slot_bytes: [usize; 2], _files: Option<WeightStream>) -> Result<()> {
         Ok(())
     }
     /// A buffer of `len` zeros; `what` names it in errors.
     fn buffer(&self, what: &'static str, len: usize) -> Result<Self::Buffer>;
     /// Makes a matrix ready to multiply with.
     fn matrix(&self, data: MatrixData) -> Result<Self::Matrix>;
-    /// The same with a place for the first `n_resident` rows. Where the backend has memory of its own, the others are brought
-    /// there as they are used, through slots; elsewhere all are used where they lie.
-    fn matrix_swapped(&self, data: MatrixData, _n_resident: usize) -> Result<Self::Matrix> {
-        self.matrix(data)
+    /// The same where a backend has room in memory of its own for the rows of `data` alone, which may be none: the `n_more`
+    /// after them, which lie in `more`, are brought there through slots as they are used.
+    ///
+    /// # Panics
+    /// Where the backend has no memory of its own.
+    fn matrix_swapped(&self, _data: MatrixData, _n_more: usize, _more: MatrixBytes) -> Result<Self::Matrix> {
+        unreachable!("main memory is not swapped to")
     }
     /// Consecutive rows of a matrix, as a matrix; shares the weights.
     fn matrix_rows(&self, matrix: &Self::Matrix, rows: std::ops::Range<usize>) -> Self::Matrix;

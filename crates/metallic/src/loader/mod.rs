@@ -21,7 +21,7 @@ use crate::memory::{
 use crate::model::census::Census;
 use crate::model::part::{Parts, segments};
 use crate::model::{Capacity, Model, ModelConfig, read_config, unused};
-use crate::plan::{ExpertPlaces, FileBytes, Holder, MemoryPlan, Offload, PlanRequest};
+use crate::plan::{ExpertPlaces, FileBytes, Holder, MatrixPlan, MemoryPlan, Offload, PlanRequest};
 use crate::text::Tokenizer;
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -342,9 +342,10 @@ impl<'p> GgufLoader<'p> {
         if let Some(stream) = plan.stream {
             self.file.will_need_little();
             let files = self.file.open_direct()?;
-            let parts = plan.matrices.iter().filter(|matrix| matrix.device.is_none());
-            let parts = parts.map(|matrix| (matrix.weights.name.as_str(), matrix.resident_bytes()));
-            let parts: Vec<(&str, u64)> = parts.filter(|(_, n_bytes)| *n_bytes > 0).collect();
+            let parts = plan.matrices.iter().filter(|matrix| matrix.resident_bytes() > 0);
+            let part =
+                |matrix: &MatrixPlan| matrix.device_bytes()..matrix.device_bytes() + matrix.resident_bytes();
+            let parts: Vec<_> = parts.map(|matrix| (matrix.weights.name.as_str(), part(matrix))).collect();
             resident = self.file.read_tensors(
                 &ram,
                 &files,
@@ -352,15 +353,16 @@ impl<'p> GgufLoader<'p> {
                 &mut counted(&mut self.progress, plan.resident_bytes()),
             )?;
             let experts = ExpertCache::new(self.cached_tensors(plan)?, self.expert_policy, &ram)?;
-            let weights = WeightStream::new(files, stream, self.reader, &ram)?;
-            backend = backend.with_stream(weights, stream.chunk_bytes, experts);
+            if plan.has_stream(None) {
+                let weights = WeightStream::new(files, stream, self.reader, &ram)?;
+                backend = backend.with_stream(weights, experts);
+            }
         } else if plan.request.in_slab {
             let n_bytes = self.file.n_bytes();
             self.file.read_to_memory(&ram, &mut counted(&mut self.progress, n_bytes))?;
         } else {
             self.file.will_need();
         }
-        let streamed = plan.stream.is_some();
         let stage_of = &plan.stage_of;
         let of_stage = |stage| StageLoad {
             file: &self.file,
@@ -370,8 +372,10 @@ impl<'p> GgufLoader<'p> {
             ram: &ram,
             plan,
             device: stage.checked_sub(1),
+            resident: &resident,
+            reader: self.reader,
         };
-        let mut stages = vec![of_stage(0).load(backend, resident, streamed)?];
+        let mut stages = vec![of_stage(0).load(backend)?];
         for (i, other) in std::mem::take(&mut self.others).into_iter().enumerate() {
             stages.push(other.backend.load(of_stage(i + 1))?);
         }

@@ -45,9 +45,8 @@ fn rows_of(file: &GgufFile, matrix: &MatrixPlan, chunk_bytes: usize) -> Result<S
     let gguf = file.gguf();
     let weights = &matrix.weights;
     let tensor = gguf.tensor(&weights.name).ok_or_else(|| Error::missing_tensor(&weights.name))?;
-    let resident_bytes = matrix.resident_bytes();
-    let range = GgufFile::range(&tensor)?.after(resident_bytes as usize);
-    let n_rows = weights.n_rows - resident_bytes / weights.row_bytes();
+    let range = GgufFile::range(&tensor)?.after((weights.bytes - matrix.streamed_bytes()) as usize);
+    let n_rows = matrix.streamed_bytes() / weights.row_bytes();
     let most = match weights.usage {
         Usage::Experts { n_expert, .. } => range.n_bytes / n_expert as usize,
         Usage::Whole | Usage::Logits | Usage::Row => range.n_bytes,

@@ -7,7 +7,9 @@ use metallic_gguf::{ByteOrder, GgmlType, Tensor};
 
 use crate::backend::{Backend, BackendBytes, Needs};
 use crate::error::Result;
-use crate::memory::{GgufFile, MatrixBytes, Resident, SharedBytes, Tier};
+use crate::memory::{
+    GgufFile, MatrixBytes, MatrixData, ReaderKind, Resident, SharedBytes, Tier, WeightStream,
+};
 use crate::model::census::WeightMatrix;
 use crate::model::decoder::Decoder;
 use crate::model::part::Parts;
@@ -33,7 +35,7 @@ pub(super) trait Place: Send {
     fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> Result<()>;
     /// See [`Backend::bytes`].
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
-    /// Loads its parts of a model, all of them into its memory.
+    /// Loads its parts of a model.
     fn load(self: Box<Self>, load: StageLoad<'_>) -> Result<Box<dyn Stage>>;
 }
 
@@ -56,7 +58,7 @@ impl<B: Backend + 'static> Place for B {
 
     fn load(mut self: Box<Self>, load: StageLoad<'_>) -> Result<Box<dyn Stage>> {
         self.charge_to(load.ram);
-        load.load(*self, Resident::default(), false)
+        load.load(*self)
     }
 }
 
@@ -70,35 +72,30 @@ pub(super) struct StageLoad<'a> {
     pub(super) plan: &'a MemoryPlan,
     /// The device whose stage it is.
     pub(super) device: Option<usize>,
+    /// What has been read into memory already; other matrices are used in the file's map, or are streamed.
+    pub(super) resident: &'a Resident,
+    /// What reads those.
+    pub(super) reader: Option<ReaderKind>,
 }
 
 impl StageLoad<'_> {
-    /// Onto a backend, with what has been read into memory already; other matrices are used in the file's map, or are
-    /// `streamed`.
-    pub(super) fn load<B: Backend + 'static>(
-        self,
-        mut backend: B,
-        resident: Resident,
-        streamed: bool,
-    ) -> Result<Box<dyn Stage>> {
-        let n_resident = self.swapped();
-        if !n_resident.is_empty() {
-            let of_device = self.plan.matrices.iter().filter(|matrix| matrix.device == self.device);
-            backend.reserve_slots(slot_bytes(of_device.map(|matrix| &matrix.weights)))?;
+    /// Onto a backend.
+    pub(super) fn load<B: Backend + 'static>(self, mut backend: B) -> Result<Box<dyn Stage>> {
+        let Self { file, config, parts, capacity, ram, plan, device, resident, reader } = self;
+        let of_device = plan.matrices.iter().filter(|matrix| device.is_some() && matrix.device == device);
+        let of_device: HashMap<&str, &MatrixPlan> =
+            of_device.map(|matrix| (matrix.weights.name.as_str(), matrix)).collect();
+        if of_device.values().any(|matrix| matrix.host_bytes() > 0) {
+            let stream = plan.stream.filter(|_| plan.has_stream(device));
+            let stream = stream.map(|stream| WeightStream::new(file.open_direct()?, stream, reader, ram));
+            let sizes = slot_bytes(of_device.values().map(|matrix| &matrix.weights));
+            backend.reserve_slots(sizes, stream.transpose()?)?;
         }
-        let Self { file, config, parts, capacity, ram, .. } = self;
-        let mut load = Load { backend, file, resident, streamed, n_resident, ram };
+        // Stages beside the first in main memory use the file's map.
+        let streamed = plan.stream.is_some() && (device.is_none() || !of_device.is_empty());
+        let mut load = Load { backend, file, resident, streamed, of_device, ram };
         let weights = weights::build(&file.gguf(), config, &parts, &mut load)?;
         Ok(Box::new(Decoder::new(load.backend, config.clone(), parts, weights, capacity, ram)?))
-    }
-
-    /// Of matrices that are swapped in to the device, how many rows stay there.
-    fn swapped(&self) -> HashMap<String, usize> {
-        let of_device =
-            self.plan.matrices.iter().filter(|matrix| self.device.is_some() && matrix.device == self.device);
-        let swapped = of_device.filter(|matrix| matrix.resident_bytes() < matrix.weights.bytes);
-        let n_rows = |matrix: &MatrixPlan| matrix.resident_bytes() / matrix.weights.row_bytes();
-        swapped.map(|matrix| (matrix.weights.name.clone(), n_rows(matrix) as usize)).collect()
     }
 }
 
@@ -107,12 +104,25 @@ struct Load<'a, B> {
     backend: B,
     file: &'a GgufFile,
     /// Where some matrices have been read to, one perhaps in part.
-    resident: Resident,
-    /// Whether the others stay in the file, instead of being used in its map.
+    resident: &'a Resident,
+    /// Whether what has not been read stays in the file, instead of being used in its map.
     streamed: bool,
-    /// Of matrices that are swapped in to a device, how many rows stay there.
-    n_resident: HashMap<String, usize>,
+    /// The matrices of a device with memory of its own.
+    of_device: HashMap<&'a str, &'a MatrixPlan>,
     ram: &'a Tier,
+}
+
+impl<B: Backend> Load<'_, B> {
+    /// The rows of a tensor that main memory or the file is to have: all but the first `n_bytes`.
+    fn after(&self, tensor: &Tensor<'_>, mapped: &SharedBytes, n_bytes: usize) -> Result<MatrixBytes> {
+        if !self.streamed {
+            return Ok(MatrixBytes::in_memory(mapped.slice(n_bytes..mapped.len())));
+        }
+        let memory = self.resident.get(tensor.name());
+        let n_bytes = n_bytes + memory.as_ref().map_or(0, |bytes| bytes.len());
+        let rest = GgufFile::range(tensor)?.after(n_bytes);
+        Ok(MatrixBytes { memory, file: (rest.n_bytes > 0).then_some(rest) })
+    }
 }
 
 impl<B: Backend> WeightSource for Load<'_, B> {
@@ -120,26 +130,27 @@ impl<B: Backend> WeightSource for Load<'_, B> {
     type Vector = B::Buffer;
 
     fn matrix(&mut self, tensor: Tensor<'_>, _: MatrixRole) -> Result<B::Matrix> {
+        let mut data = self.file.matrix(&tensor)?;
         if tensor.byte_order() == ByteOrder::Big {
             let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
-            let mut data = self.file.matrix(&tensor)?;
             data.bytes.memory = data.bytes.memory.map(|copy| SharedBytes::new(lease.of(copy)));
             return self.backend.matrix(data);
         }
-        let mut data = self.file.matrix(&tensor)?;
-        if self.streamed {
-            let memory = self.resident.get(tensor.name());
-            let rest = GgufFile::range(&tensor)?.after(memory.as_ref().map_or(0, |bytes| bytes.len()));
-            data.bytes = MatrixBytes { memory, file: (rest.n_bytes > 0).then_some(rest) };
-        }
-        match self.n_resident.get(tensor.name()) {
-            Some(n_resident) => self.backend.matrix_swapped(data, *n_resident),
-            None if self.backend.memory().is_some() => {
-                let matrix = self.backend.matrix(data)?;
-                self.file.has_copied(GgufFile::range(&tensor)?);
-                Ok(matrix)
+        let Some(mapped) = &data.bytes.memory else { unreachable!("the file is mapped") };
+        match self.of_device.get(tensor.name()) {
+            Some(plan) if plan.host_bytes() > 0 => {
+                let n_bytes = plan.device_bytes() as usize;
+                let more = self.after(&tensor, mapped, n_bytes)?;
+                let n_rows = plan.n_on_device as usize;
+                let n_more = data.n_rows - n_rows;
+                let bytes = MatrixBytes::in_memory(mapped.slice(0..n_bytes));
+                self.backend.matrix_swapped(MatrixData { n_rows, bytes, ..data }, n_more, more)
             }
-            None => self.backend.matrix(data),
+            Some(_) => self.backend.matrix(data),
+            None => {
+                data.bytes = self.after(&tensor, mapped, 0)?;
+                self.backend.matrix(data)
+            }
         }
     }
 

@@ -201,7 +201,7 @@ impl GgufFile {
         Ok(())
     }
 
-    /// Reads tensors, so many bytes of the beginning of each, into memory of their own.
+    /// Reads parts of tensors, given by the bytes before them and their length, into memory of their own.
     ///
     /// # Errors
     /// [`Error::Stream`]; no memory.
@@ -209,13 +209,14 @@ impl GgufFile {
         &self,
         ram: &Tier,
         files: &ModelFiles,
-        tensors: &[(&str, u64)],
+        tensors: &[(&str, Range<u64>)],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Resident> {
         let gguf = self.gguf();
-        let range = |(name, n_bytes): &(&str, u64)| {
+        let range = |(name, part): &(&str, Range<u64>)| {
             let tensor = gguf.tensor(name).ok_or_else(|| Error::missing_tensor(name))?;
-            Ok(FileRange { n_bytes: *n_bytes as usize, ..Self::range(&tensor)? })
+            let rest = Self::range(&tensor)?.after(part.start as usize);
+            Ok(FileRange { n_bytes: (part.end - part.start) as usize, ..rest })
         };
         let ranges = tensors.iter().map(range).collect::<Result<Vec<_>>>()?;
         let (slab, starts) = slab::read_ranges(ram, files, &ranges, progress)?;
@@ -243,23 +244,6 @@ impl GgufFile {
                 tracing::debug!(%error, "readahead of the mapped model");
             }
         }
-    }
-
-    /// Gives back what the process holds of a range of the map: it has been copied, and would count as the process's memory.
-    pub(crate) fn has_copied(&self, range: FileRange) {
-        #[cfg(unix)]
-        {
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            let map = &self.shards[range.shard].map;
-            // SAFETY: the map is read-only, so that no page of it differs from the file; those that are read again come from there.
-            let given_back =
-                unsafe { map.unchecked_advise_range(advice, range.offset as usize, range.n_bytes) };
-            if let Err(error) = given_back {
-                tracing::debug!(%error, "pages of the mapped model are kept");
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = range;
     }
 
     /// Tells the system that all of the file will be read soon, so that it reads ahead.
@@ -313,7 +297,7 @@ impl Shard {
     }
 }
 
-/// Tensors, or beginnings of them, that were read into memory, by name.
+/// Tensors, or parts of them, that were read into memory, by name.
 #[derive(Default)]
 pub(crate) struct Resident(HashMap<String, SharedBytes>);
 
@@ -326,15 +310,53 @@ impl Resident {
 /// Bytes that several owners share: part of a mapped file, or a copy.
 #[derive(Clone)]
 pub struct SharedBytes {
-    owner: Arc<dyn Deref<Target = [u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     range: Range<usize>,
+}
+
+/// What shared bytes belong to.
+trait Owner: Send + Sync {
+    fn bytes(&self) -> &[u8];
+    /// See [`SharedBytes::were_copied`].
+    fn were_copied(&self, range: Range<usize>);
+}
+
+impl Owner for Mmap {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn were_copied(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is read-only, so that no page of it differs from the file; those that are read again come from there.
+            let given_back = unsafe { self.unchecked_advise_range(advice, range.start, range.len()) };
+            if let Err(error) = given_back {
+                tracing::debug!(%error, "pages of the mapped model are kept");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+/// Memory that is not a map of a file.
+struct Memory<T>(T);
+
+impl<T: Deref<Target = [u8]> + Send + Sync> Owner for Memory<T> {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn were_copied(&self, _: Range<usize>) {}
 }
 
 impl SharedBytes {
     /// All bytes of `owner`.
     pub fn new(owner: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Self {
         let range = 0..owner.len();
-        Self { owner: Arc::new(owner), range }
+        Self { owner: Arc::new(Memory(owner)), range }
     }
 
     /// A part of these bytes.
@@ -347,13 +369,19 @@ impl SharedBytes {
         let start = self.range.start;
         Self { owner: Arc::clone(&self.owner), range: start + range.start..start + range.end }
     }
+
+    /// Says that they have been copied and that nothing reads them soon: pages of a map no longer count as the process's
+    /// memory.
+    pub fn were_copied(&self) {
+        self.owner.were_copied(self.range.clone());
+    }
 }
 
 impl Deref for SharedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.owner[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 

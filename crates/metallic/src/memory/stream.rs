@@ -52,42 +52,62 @@ impl StreamStats {
             ..self
         }
     }
+
+    /// With what another backend's stream has cost; experts are cached by one of them.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        let experts = if other.experts == ExpertStats::default() { self.experts } else { other.experts };
+        Self {
+            direct: self.direct && other.direct,
+            read_bytes: self.read_bytes + other.read_bytes,
+            waited: self.waited + other.waited,
+            experts,
+            ..self
+        }
+    }
 }
 
 /// Consecutive whole rows of a matrix in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamedRows {
+pub struct StreamedRows {
     pub(crate) range: FileRange,
-    pub(crate) row_bytes: usize,
-    pub(crate) rows_per_chunk: usize,
+    row_bytes: usize,
+    rows_per_chunk: usize,
 }
 
 impl StreamedRows {
     /// The `n_rows` rows in `range`, in chunks of at most `chunk_bytes` if a row is not longer.
-    pub(crate) fn new(range: FileRange, n_rows: usize, chunk_bytes: usize) -> Self {
+    pub fn new(range: FileRange, n_rows: usize, chunk_bytes: usize) -> Self {
         let row_bytes = range.n_bytes / n_rows;
         Self { range, row_bytes, rows_per_chunk: (chunk_bytes / row_bytes).max(1) }
     }
 
-    pub(crate) fn n_rows(&self) -> usize {
+    /// How many there are.
+    pub fn n_rows(&self) -> usize {
         self.range.n_bytes / self.row_bytes
     }
 
+    /// Where they lie.
+    pub fn range(&self) -> FileRange {
+        self.range
+    }
+
     /// Some of the rows.
-    pub(crate) fn rows(&self, rows: std::ops::Range<usize>) -> Self {
+    #[must_use]
+    pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
         let offset = self.range.offset + (rows.start * self.row_bytes) as u64;
         Self { range: FileRange { offset, n_bytes: rows.len() * self.row_bytes, ..self.range }, ..*self }
     }
 
     /// The rows of each chunk, in order.
-    pub(crate) fn chunks(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+    pub fn chunks(self) -> impl Iterator<Item = std::ops::Range<usize>> {
         let n_rows = self.n_rows();
         (0..n_rows).step_by(self.rows_per_chunk).map(move |row| row..(row + self.rows_per_chunk).min(n_rows))
     }
 }
 
 /// Hands out chunks in the order in which their matrices were announced.
-pub(crate) struct WeightStream {
+pub struct WeightStream {
     files: Arc<ModelFiles>,
     reader: Box<dyn Reader>,
     /// Announced, not yet being read.
@@ -99,6 +119,7 @@ pub(crate) struct WeightStream {
     n_under_way: usize,
     next_number: u64,
     row: Slot,
+    chunk_bytes: usize,
     stats: StreamStats,
 }
 
@@ -139,6 +160,7 @@ impl WeightStream {
             n_under_way: 0,
             next_number: 0,
             row: Slot::new(ram, max_row_bytes)?,
+            chunk_bytes,
             stats,
         })
     }
@@ -149,19 +171,24 @@ impl WeightStream {
         (n_slots * Slot::bytes_for(chunk_bytes) + Slot::bytes_for(max_row_bytes)) as u64
     }
 
+    /// Bytes of a chunk at most, if a row is not longer.
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
     /// What streaming has cost so far.
-    pub(crate) fn stats(&self) -> StreamStats {
+    pub fn stats(&self) -> StreamStats {
         self.stats
     }
 
     /// Says that all of `rows` will be used once, after what was announced before.
-    pub(crate) fn announce(&mut self, rows: &StreamedRows) {
+    pub fn announce(&mut self, rows: &StreamedRows) {
         self.announced.extend(rows.chunks().map(|chunk| rows.rows(chunk).range));
         self.read_ahead();
     }
 
     /// Takes everything announced back: for whoever can't go on in that order.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.announced.clear();
         self.ahead.clear();
         while self.n_under_way > 0 {
@@ -177,7 +204,7 @@ impl WeightStream {
     /// # Errors
     /// [`Error::Stream`](crate::Error::Stream), with the file, the place and the system's reason. Nothing is
     /// announced any more then.
-    pub(crate) fn next(&mut self, range: FileRange) -> Result<Slot> {
+    pub fn next(&mut self, range: FileRange) -> Result<Slot> {
         if self.ahead.front().is_none_or(|(_, next)| *next != range) {
             if !(self.ahead.is_empty() && self.announced.is_empty()) {
                 tracing::info!(?range, "is not the chunk that was announced");
@@ -210,7 +237,7 @@ impl WeightStream {
     }
 
     /// Ends the use of a chunk.
-    pub(crate) fn give_back(&mut self, slot: Slot) {
+    pub fn give_back(&mut self, slot: Slot) {
         self.free.push(slot);
         self.read_ahead();
     }

@@ -193,7 +193,7 @@ impl Model {
 
     /// What streaming weights has cost so far; `None` where all are in memory.
     pub fn stream_stats(&self) -> Option<StreamStats> {
-        self.stages.iter().find_map(|stage| stage.stream_stats())
+        self.stages.iter().filter_map(|stage| stage.stream_stats()).reduce(StreamStats::and)
     }
 
     /// How often the first device that computes parts was given work so far; `None` where the CPU computes alone.

@@ -102,30 +102,42 @@ impl Holder {
 pub struct MatrixPlan {
     /// The matrix.
     pub weights: WeightMatrix,
-    /// Where it is while the model runs.
-    pub placement: Placement,
     /// The device that computes with it, by its number; `None` for the CPU.
     pub device: Option<usize>,
+    /// Leading rows that are in the device's own memory.
+    pub n_on_device: u64,
+    /// Where the others are while the model runs.
+    pub placement: Placement,
     /// Of experts that are swapped in, how many can stay in memory.
     pub cache: Option<ExpertPlaces>,
 }
 
 impl MatrixPlan {
-    /// Those that stay in memory: of whole rows, the first.
+    /// Those in the device's own memory.
+    pub fn device_bytes(&self) -> u64 {
+        self.n_on_device * self.weights.row_bytes()
+    }
+
+    /// Those that main memory, or the disk, has for whoever computes.
+    pub fn host_bytes(&self) -> u64 {
+        self.weights.bytes - self.device_bytes()
+    }
+
+    /// Those that stay in main memory: of whole rows, the first after the device's.
     pub fn resident_bytes(&self) -> u64 {
         match self.placement {
-            Placement::Resident => self.weights.bytes,
+            Placement::Resident => self.host_bytes(),
             Placement::Split { n_resident } => n_resident * self.weights.row_bytes(),
             Placement::Streamed | Placement::ByRow => 0,
         }
     }
 
-    /// Those that are swapped in a chunk at a time.
+    /// Those that are read from the disk a chunk at a time.
     pub fn streamed_bytes(&self) -> u64 {
         match self.placement {
             Placement::ByRow => 0,
             Placement::Resident | Placement::Split { .. } | Placement::Streamed => {
-                self.weights.bytes - self.resident_bytes()
+                self.host_bytes() - self.resident_bytes()
             }
         }
     }
@@ -253,10 +265,12 @@ impl MemoryPlan {
         let Capacity { n_ctx, n_sequences, n_batch, .. } = request.capacity;
         let matrices = |of: fn(&WeightBytes) -> &Vec<WeightMatrix>| {
             stages.iter().flat_map(move |stage| {
-                of(&stage.weights).iter().map(|weights| MatrixPlan {
+                let device = stage.device.as_ref().map(|device| device.number);
+                of(&stage.weights).iter().map(move |weights| MatrixPlan {
                     weights: weights.clone(),
+                    device,
+                    n_on_device: device.map_or(0, |_| weights.n_rows),
                     placement: Placement::Resident,
-                    device: stage.device.as_ref().map(|device| device.number),
                     cache: None,
                 })
             })
@@ -370,21 +384,16 @@ impl MemoryPlan {
         let of_device = self.matrices.iter_mut().filter(|matrix| matrix.device == Some(device.number));
         let mut resident = 0;
         for (matrix, room) in of_device.zip(placement::share_with_experts(&sizes, room)) {
-            let n_resident = room / matrix.weights.row_bytes();
-            matrix.placement = match n_resident {
-                n if n == matrix.weights.n_rows => Placement::Resident,
-                0 => Placement::Streamed,
-                _ => Placement::Split { n_resident },
-            };
-            resident += matrix.resident_bytes();
+            matrix.n_on_device = room / matrix.weights.row_bytes();
+            resident += matrix.device_bytes();
         }
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, Holder::Loading, &reason);
         self.charge("slots", slots, Holder::Loading, "for weights on their way in from main memory");
     }
 
-    /// Adds the lines of the weights: as they are if there is room for all of them, else some in memory and slots for
-    /// the others. What is swapped in is the first stage's.
+    /// Adds the lines of the weights that devices have no room for: as they are if main memory has room for all of them, else
+    /// some in memory, and slots for the others, for each backend that they are read for.
     fn place_weights(&mut self, stages: &[StageNeeds], files: FileBytes) -> Result<()> {
         let fixed = self.total_bytes();
         let bytes =
@@ -405,12 +414,20 @@ impl MemoryPlan {
             return Ok(());
         }
         let Some(StageNeeds { weights, .. }) = stages.first() else { return Ok(()) };
-        let others = in_memory.skip(1).map(bytes).sum::<u64>() + swapped;
+        let others = in_memory.skip(1).map(bytes).sum::<u64>();
         self.charge("weights of other stages", others, Holder::Map, "matrices, where they lie in the file");
         let (fixed, total) = (fixed + others, total - others);
         let PlanRequest { n_slots, chunk_bytes, capacity, .. } = self.request;
         let Capacity { n_ctx, n_batch, kv_type, .. } = capacity;
-        let row_bytes = weights.matrices.iter().map(WeightMatrix::row_bytes);
+        let n_of_first = weights.matrices.len();
+        let (of_first, of_others) = self.matrices.split_at_mut(n_of_first);
+        let swapped =
+            of_others.iter_mut().filter(|matrix| matrix.device.is_some() && matrix.host_bytes() > 0);
+        let mut hosted: Vec<_> = of_first.iter_mut().chain(swapped).collect();
+        let mut readers: Vec<_> = hosted.iter().map(|matrix| matrix.device).collect();
+        readers.dedup();
+        let n_streams = readers.len();
+        let row_bytes = hosted.iter().map(|matrix| matrix.weights.row_bytes());
         let max_row_bytes = row_bytes.max().unwrap_or(0) as usize;
         let (least_slots, least_chunk) = match chunk_bytes {
             Some(bytes) => (n_slots, bytes),
@@ -418,7 +435,7 @@ impl MemoryPlan {
         };
         let least =
             StreamPlan { n_slots: least_slots, chunk_bytes: least_chunk.max(max_row_bytes), max_row_bytes };
-        let floor = fixed.saturating_add(WeightStream::slot_bytes(least));
+        let floor = fixed.saturating_add(n_streams as u64 * WeightStream::slot_bytes(least));
         let Some(rest) = budget.checked_sub(floor) else {
             return Err(Error::BudgetTooSmall {
                 budget_bytes: budget,
@@ -431,14 +448,14 @@ impl MemoryPlan {
         let (stream, for_slots) = if chunk_bytes.is_some() {
             (least, WeightStream::slot_bytes(least))
         } else {
-            slots_within(least, n_slots, budget, rest)
+            slots_within(least, n_slots, budget / n_streams as u64, rest / n_streams as u64)
         };
-        let room = budget - fixed - for_slots;
+        let room = budget - fixed - n_streams as u64 * for_slots;
         let in_slab = |bytes: u64| slab::bytes_for(bytes as usize) as u64;
-        let sizes: Vec<_> =
-            weights.matrices.iter().map(|matrix| (matrix.role, in_slab(matrix.bytes))).collect();
+        let size = |matrix: &MatrixPlan| (host_role(matrix), in_slab(matrix.host_bytes()));
+        let sizes: Vec<_> = hosted.iter().map(|matrix| size(matrix)).collect();
         let rooms = placement::share(&sizes, room);
-        for ((matrix, (role, bytes)), room) in self.matrices.iter_mut().zip(&sizes).zip(rooms) {
+        for ((matrix, (role, bytes)), room) in hosted.iter_mut().zip(&sizes).zip(rooms) {
             let n_resident = slab::longest_in(room as usize) as u64 / matrix.weights.row_bytes();
             matrix.placement = match (room == *bytes, n_resident, role) {
                 (true, ..) => Placement::Resident,
@@ -447,13 +464,15 @@ impl MemoryPlan {
                 (_, 0, _) => Placement::Streamed,
             };
         }
-        let of_first = &self.matrices[..weights.matrices.len()];
-        let resident = of_first.iter().map(MatrixPlan::resident_bytes).filter(|bytes| *bytes > 0);
+        let resident = hosted.iter().map(|matrix| matrix.resident_bytes()).filter(|bytes| *bytes > 0);
         let resident = resident.map(in_slab).sum();
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, Holder::Loading, &reason);
-        let reason = format!("{} for chunks of {} bytes, one for a row", stream.n_slots, stream.chunk_bytes);
-        self.charge("slots", WeightStream::slot_bytes(stream), Holder::Loading, &reason);
+        let StreamPlan { n_slots, chunk_bytes, .. } = stream;
+        let each = if n_streams > 1 { format!(", for each of {n_streams} backends") } else { String::new() };
+        let reason = format!("{n_slots} for chunks of {chunk_bytes} bytes, one for a row{each}");
+        let for_slots = n_streams as u64 * WeightStream::slot_bytes(stream);
+        self.charge("slots", for_slots, Holder::Loading, &reason);
         self.cache_experts(weights, room - resident);
         self.stream = Some(stream);
         Ok(())
@@ -486,17 +505,23 @@ impl MemoryPlan {
 
     /// Bytes of matrices that stay in main memory.
     pub fn resident_bytes(&self) -> u64 {
-        self.matrices.iter().filter(|matrix| matrix.device.is_none()).map(MatrixPlan::resident_bytes).sum()
+        self.matrices.iter().map(MatrixPlan::resident_bytes).sum()
     }
 
-    /// Bytes of matrices that are swapped in a chunk at a time.
+    /// Bytes of matrices that are read from the disk a chunk at a time.
     pub fn streamed_bytes(&self) -> u64 {
-        self.matrices.iter().filter(|matrix| matrix.device.is_none()).map(MatrixPlan::streamed_bytes).sum()
+        self.matrices.iter().map(MatrixPlan::streamed_bytes).sum()
     }
 
-    /// Bytes of matrices that are swapped from main memory to a device a chunk at a time.
+    /// Bytes of matrices that are swapped to a device a chunk at a time, from main memory or the disk.
     pub fn swapped_bytes(&self) -> u64 {
-        self.matrices.iter().filter(|matrix| matrix.device.is_some()).map(MatrixPlan::streamed_bytes).sum()
+        self.matrices.iter().filter(|matrix| matrix.device.is_some()).map(MatrixPlan::host_bytes).sum()
+    }
+
+    /// Whether weights are read from the disk, or may be, for the backend of a device, or for the CPU.
+    pub(crate) fn has_stream(&self, device: Option<usize>) -> bool {
+        let hosted = |matrix: &MatrixPlan| matrix.device == device && matrix.host_bytes() > 0;
+        self.stream.is_some() && self.matrices.iter().any(hosted)
     }
 
     /// Bytes of the KV cache.
@@ -537,6 +562,14 @@ impl MemoryPlan {
             let (what, reason) = (what.to_owned(), reason.to_owned());
             self.ledger.push(LedgerLine { what, bytes, holder, device: None, reason });
         }
+    }
+}
+
+/// What a matrix is to main memory: of experts that are swapped to a device all are used, as of another matrix of their layer.
+fn host_role(matrix: &MatrixPlan) -> MatrixRole {
+    match matrix.weights.role {
+        MatrixRole::Experts(layer) if matrix.device.is_some() => MatrixRole::Layer(layer),
+        role => role,
     }
 }
 

@@ -288,7 +288,7 @@ mod tests {
             let (name, role) = (String::new(), MatrixRole::Head);
             let ggml_type = GgmlType::Q4_0;
             let weights = WeightMatrix { name, role, ggml_type, bytes, n_weights: 2 * bytes, n_rows, usage };
-            MatrixPlan { weights, placement, device: None, cache: None }
+            MatrixPlan { weights, device: None, n_on_device: 0, placement, cache: None }
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });

@@ -15,7 +15,6 @@ use crate::memory::{ExpertCache, MatrixBytes, MatrixData, SharedBytes, StreamedR
 /// What brings in the weights that are not in memory.
 pub(super) struct Stream {
     pub(super) weights: WeightStream,
-    pub(super) chunk_bytes: usize,
     /// Experts that have been brought in and stay.
     pub(super) experts: ExpertCache,
 }

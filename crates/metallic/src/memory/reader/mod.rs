@@ -49,7 +49,7 @@ impl FileRange {
 }
 
 /// A place to which chunks are read, one after the other.
-pub(crate) struct Slot {
+pub struct Slot {
     memory: Leased<MmapMut>,
     start: usize,
     n_bytes: usize,
@@ -71,7 +71,7 @@ impl Slot {
     }
 
     /// The chunk that was read last.
-    pub(crate) fn chunk(&self) -> &[u8] {
+    pub fn chunk(&self) -> &[u8] {
         &self.memory[self.start..][..self.n_bytes]
     }
 

@@ -43,7 +43,7 @@ impl<'a, 'g, S: WeightSource> Build<'a, 'g, S> {
         let config = self.config;
         // A head without a matrix of its own takes that of the embedding.
         let tied = !self.has("output.weight");
-        self.role = if tied { MatrixRole::Head } else { MatrixRole::Embedding };
+        self.role = if tied && parts.has_head() { MatrixRole::Head } else { MatrixRole::Embedding };
         let has_table = parts.has_embedding() || tied && parts.has_head();
         let table = [config.n_embd, config.n_vocab];
         let table = has_table.then(|| self.matrix("token_embd.weight", &table)).transpose()?;

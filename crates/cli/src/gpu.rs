@@ -34,6 +34,16 @@ pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<
     Ok(loader.offload(gpu.map_err(|error| failure(format!("can't use {name}"), error))?, offload))
 }
 
+/// Has something timed on the GPU that the arguments name, in as many bytes of its memory; not at all without one.
+pub(crate) fn measure(args: &ComputeArgs, time: impl FnOnce(&mut Gpu, u64) -> Result<()>) -> Result<()> {
+    let Some(device) = open(args)? else { return Ok(()) };
+    let vram = vram(device.report(), args.vram)?;
+    let name = device.report().to_string();
+    let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
+    let mut gpu = gpu.map_err(|error| failure(format!("can't use {name}"), error))?;
+    time(&mut gpu, vram - Gpu::least_bytes())
+}
+
 /// The device, unless the CPU is to compute alone. Without a name it is any but a software driver, which a CPU is faster
 /// without; that there is none is told.
 fn open(args: &ComputeArgs) -> Result<Option<Device>> {

@@ -1,6 +1,7 @@
 //! In place of `gpu` in a program built without it.
 
 use metallic::GgufLoader;
+use metallic::backend::Cpu;
 
 use crate::args::{ComputeArgs, DevicesArgs};
 use crate::failure::{Failure, Kind, Result};
@@ -9,6 +10,11 @@ use crate::terminal::Terminal;
 /// Says that it can't, if a GPU is asked for.
 pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
     if args.is_cpu_only() { Ok(loader) } else { Err(cannot("can't use a GPU")) }
+}
+
+/// Times nothing: no plan has a GPU.
+pub(crate) fn measure(_: &ComputeArgs, _: impl FnOnce(&mut Cpu, u64) -> Result<()>) -> Result<()> {
+    Ok(())
 }
 
 /// Says that it can't.

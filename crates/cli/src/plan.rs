@@ -12,7 +12,7 @@ use crate::cost::giga;
 use crate::failure::{Failure, Result, one_line};
 use crate::fetch::Fetcher;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT};
-use crate::rates::{self, MachineRates};
+use crate::rates::{self, GpuRates, MachineRates};
 use crate::table::{Align, Table};
 use crate::terminal::{Style, Terminal, human_bytes};
 
@@ -91,6 +91,10 @@ fn write_text(
 
     writeln!(out)?;
     speeds.table().write(out, heading)?;
+    if !plan.devices.is_empty() {
+        writeln!(out)?;
+        speeds.gpu_table().write(out, heading)?;
+    }
     if matrices {
         writeln!(out)?;
         let columns = [("MATRIX", Align::Left), ("BYTES", Align::Right), ("PLACE", Align::Left)];
@@ -171,6 +175,14 @@ fn place_of(matrix: &MatrixPlan) -> &'static str {
     }
 }
 
+/// How long a part of some work takes, and at which rate.
+fn part(seconds: f64, rate: Option<f64>, unit: &str) -> String {
+    match seconds {
+        0.0 => "-".to_owned(),
+        _ => format!("{:.1} ms at {} {unit}", 1e3 * seconds, giga(rate, 1)),
+    }
+}
+
 impl Speeds {
     /// The rates of the machine above the times that they make.
     fn table(&self) -> Table<6> {
@@ -182,7 +194,7 @@ impl Speeds {
             ("MEMORY", Align::Right),
             ("COMPUTE", Align::Right),
         ]);
-        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops } = self.rates;
+        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, gpu: _ } = self.rates;
         let Some(Predictions { prefill, decode, best_decode }) = &self.predicted else {
             for (name, ops) in [("prefill", prefill_ops), ("decode", decode_ops)] {
                 let rate = |rate, unit| format!("{} {unit}", giga(rate, 1));
@@ -198,10 +210,6 @@ impl Speeds {
             return table;
         };
         let mut push = |name: &str, experts: &str, speed: &Prediction, ops: Option<f64>| {
-            let part = |seconds: f64, rate: Option<f64>, unit: &str| match seconds {
-                0.0 => "-".to_owned(),
-                _ => format!("{:.1} ms at {} {unit}", 1e3 * seconds, giga(rate, 1)),
-            };
             table.push([
                 format!("{name} of {}{experts}", speed.n_tokens),
                 format!("{:.1}", speed.tokens_per_s()),
@@ -221,8 +229,33 @@ impl Speeds {
         table
     }
 
+    /// Of the same times those that a GPU takes.
+    fn gpu_table(&self) -> Table<4> {
+        let right = Align::Right;
+        let mut table =
+            Table::new([("ON THE GPU", Align::Left), ("LINK", right), ("MEMORY", right), ("COMPUTE", right)]);
+        let GpuRates { link_bytes, memory_bytes, prefill_ops } = self.rates.gpu;
+        let rates = [(link_bytes, "GB/s"), (memory_bytes, "GB/s"), (prefill_ops, "GOP/s")];
+        let Some(Predictions { prefill, decode, .. }) = &self.predicted else {
+            let [link, memory, compute] = rates.map(|(rate, unit)| format!("{} {unit}", giga(rate, 1)));
+            table.push(["unknown".to_owned(), link, memory, compute]);
+            return table;
+        };
+        let part = |seconds: f64, (rate, unit): (Option<f64>, &str)| part(seconds, rate, unit);
+        for (name, speed) in [("prefill", prefill), ("decode", decode)] {
+            let [link, memory, compute] = rates;
+            table.push([
+                format!("{name} of {}", speed.n_tokens),
+                part(speed.link_s, link),
+                part(speed.device_memory_s, memory),
+                part(speed.device_compute_s, compute),
+            ]);
+        }
+        table
+    }
+
     fn json(&self) -> serde_json::Value {
-        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops } = self.rates;
+        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, gpu } = self.rates;
         let giga = |rate: Option<f64>| rate.map(|rate| rate / 1e9);
         let speed = |speed: &Prediction| {
             json!({
@@ -232,6 +265,9 @@ impl Speeds {
                 "disk_s": speed.disk_s,
                 "memory_s": speed.memory_s,
                 "compute_s": speed.compute_s,
+                "link_s": speed.link_s,
+                "gpu_memory_s": speed.device_memory_s,
+                "gpu_compute_s": speed.device_compute_s,
             })
         };
         let predicted = self.predicted.as_ref();
@@ -240,6 +276,9 @@ impl Speeds {
             "memory_gb_s": giga(memory_bytes),
             "prefill_gop_s": giga(prefill_ops),
             "decode_gop_s": giga(decode_ops),
+            "link_gb_s": giga(gpu.link_bytes),
+            "gpu_memory_gb_s": giga(gpu.memory_bytes),
+            "gpu_prefill_gop_s": giga(gpu.prefill_ops),
             "prefill": predicted.map(|predicted| speed(&predicted.prefill)),
             "decode": predicted.map(|predicted| speed(&predicted.decode)),
             "best_decode": predicted.and_then(|predicted| predicted.best_decode.as_ref()).map(speed),

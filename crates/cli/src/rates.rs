@@ -6,7 +6,7 @@ use metallic::backend::{Backend, Cpu, Input, MatmulJob, Needs, Tokens};
 use metallic::loader::stream_rate;
 use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::model::Usage;
-use metallic::plan::{MemoryPlan, Rates};
+use metallic::plan::{DeviceRates, MemoryPlan, Rates};
 use metallic::{GgmlType, GgufFile, Isa};
 
 use crate::args::PlanArgs;
@@ -14,6 +14,7 @@ use crate::bench::bandwidth;
 use crate::budget;
 use crate::cost::per_second;
 use crate::failure::{Failure, Kind, Result};
+use crate::gpu;
 use crate::model_file::{self, Planned};
 use crate::terminal::Terminal;
 
@@ -29,31 +30,53 @@ const MAX_TOKENS: usize = 512;
 /// Rows of the matrices that stand for the model's.
 const MAX_ROWS: u64 = 4096;
 
+/// Bytes of weights that stand for a GPU's, and rows that they are at most.
+const GPU_BYTES: u64 = 64 << 20;
+const GPU_ROWS: u64 = 1 << 20;
+
+/// Products that a GPU is given before it is waited for, at most: starting one takes as long as some of them.
+const GPU_CALLS: usize = 64;
+
 /// Weights of a token's products, for each thread: they lie in the second-level cache.
 const CACHED_BYTES: u64 = 512 << 10;
 
-/// What a plan's speeds depend on. `None` is a rate that could not be measured, or the disk's where nothing is swapped in.
+/// What a plan's speeds depend on. `None` is a rate that could not be measured, or is not needed: the disk's where nothing is
+/// swapped in, a GPU's where none computes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MachineRates {
     pub(crate) disk_bytes: Option<f64>,
     pub(crate) memory_bytes: Option<f64>,
     pub(crate) prefill_ops: Option<f64>,
     pub(crate) decode_ops: Option<f64>,
+    pub(crate) gpu: GpuRates,
+}
+
+/// Those of a GPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GpuRates {
+    pub(crate) link_bytes: Option<f64>,
+    pub(crate) memory_bytes: Option<f64>,
+    pub(crate) prefill_ops: Option<f64>,
 }
 
 impl MachineRates {
     /// The rates that a plan's speeds are predicted from, if all that it needs are known.
     pub(crate) fn for_plan(&self, plan: &MemoryPlan) -> Option<Rates> {
-        // What a GPU does in a second is not measured yet.
-        if !plan.devices.is_empty() {
-            return None;
-        }
         let disk_bytes = if plan.stream.is_some() { self.disk_bytes? } else { f64::INFINITY };
+        let device = match (self.gpu, plan.devices.is_empty()) {
+            (_, true) => None,
+            (GpuRates { link_bytes, memory_bytes, prefill_ops }, false) => Some(DeviceRates {
+                link_bytes: link_bytes?,
+                memory_bytes: memory_bytes?,
+                prefill_ops: prefill_ops?,
+            }),
+        };
         Some(Rates {
             disk_bytes,
             memory_bytes: self.memory_bytes?,
             prefill_ops: self.prefill_ops?,
             decode_ops: self.decode_ops?,
+            device,
         })
     }
 }
@@ -78,14 +101,56 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
         let Some(product) = product else { return Ok(None) };
         product.operations_a_second(n_threads, isa).map_err(|e| model_file::unusable(file.path(), e))
     };
+    let gpu = if plan.devices.is_empty() {
+        GpuRates::default()
+    } else {
+        bar.tick();
+        let missing = [given.link_gb_s, given.gpu_memory_gb_s, given.gpu_prefill_gop_s].contains(&None);
+        let measured = if missing { on_gpu(args, planned, n_threads)? } else { GpuRates::default() };
+        let or = |given: Option<f64>, measured: Option<f64>| given.map(|giga| giga * GIGA).or(measured);
+        GpuRates {
+            link_bytes: or(given.link_gb_s, measured.link_bytes),
+            memory_bytes: or(given.gpu_memory_gb_s, measured.memory_bytes),
+            prefill_ops: or(given.gpu_prefill_gop_s, measured.prefill_ops),
+        }
+    };
     // In this order: an allocator may keep for a while what products took.
     let rates = MachineRates {
+        gpu,
         disk_bytes: rate(given.disk_gb_s, &|| disk(planned))?,
         memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?,
         prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
         decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
     };
     bar.finish_and_clear();
+    Ok(rates)
+}
+
+/// What the GPU of a plan does, in products like the model's.
+fn on_gpu(args: &PlanArgs, planned: &Planned, n_threads: usize) -> Result<GpuRates> {
+    let (file, plan) = (planned.file(), &planned.plan);
+    let unusable = |e| model_file::unusable(file.path(), e);
+    let decode = Product::typical(file, plan, Phase::Decode, n_threads)?;
+    let prefill = Product::typical(file, plan, Phase::Prefill, n_threads)?;
+    let mut rates = GpuRates::default();
+    gpu::measure(&args.engine.compute, |gpu, room_bytes| {
+        // As long as no cache helps, and so that starting it takes no part of the time.
+        let row_bytes = decode.row_bytes();
+        let n_rows = (GPU_BYTES.min(room_bytes / 2) / row_bytes).min(GPU_ROWS) as usize;
+        if n_rows > 0 {
+            let decode = Product { n_rows, ..decode };
+            let timed = decode.time_on(gpu, GPU_CALLS).map_err(unusable)?;
+            let bytes = n_rows as f64 * row_bytes as f64;
+            rates.link_bytes = per_second(bytes, timed.upload);
+            rates.memory_bytes = per_second(bytes, timed.product);
+        }
+        let bytes = prefill.bytes();
+        if bytes < room_bytes {
+            let timed = prefill.time_on(gpu, GPU_CALLS).map_err(unusable)?;
+            rates.prefill_ops = per_second(prefill.n_ops(), timed.product);
+        }
+        Ok(())
+    })?;
     Ok(rates)
 }
 
@@ -174,28 +239,71 @@ impl Product {
         (n_rows > 0).then_some(Self { n_rows: self.n_rows.min(n_rows as usize), ..self })
     }
 
-    /// Two operations for each weight and token, by the best of the calls, as the others were disturbed.
+    /// Two operations for each weight and token.
+    fn n_ops(&self) -> f64 {
+        2.0 * (self.n_tokens * self.n_rows * self.row_len) as f64
+    }
+
+    fn row_bytes(&self) -> u64 {
+        self.ggml_type.row_bytes(self.row_len as u64).unwrap_or(0).max(1)
+    }
+
+    /// Of weights, input, with what may be made of it, and output.
+    fn bytes(&self) -> u64 {
+        let floats = self.n_tokens * (2 * self.row_len + self.n_rows);
+        self.n_rows as u64 * self.row_bytes() + 4 * floats as u64
+    }
+
     fn operations_a_second(&self, n_threads: usize, isa: Isa) -> metallic::Result<Option<f64>> {
+        let timed = self.time_on(&mut Cpu::new(n_threads, isa)?, 1)?;
+        Ok(per_second(self.n_ops(), timed.product))
+    }
+
+    /// How long a backend takes, by the best of the calls, as the others were disturbed. It is waited for after some of them:
+    /// up to `max_calls`, as long as they take little.
+    fn time_on<B: Backend>(&self, backend: &mut B, max_calls: usize) -> metallic::Result<Timed> {
         let &Self { phase, ggml_type, row_len, n_rows, n_tokens } = self;
-        let mut cpu = Cpu::new(n_threads, isa)?;
         let row_bytes = ggml_type.row_bytes(row_len as u64).unwrap_or(0) as usize;
+        backend.reserve_inputs(n_tokens, row_len)?;
+        let mut input = backend.buffer("an input", n_tokens * row_len)?;
+        let mut out = backend.buffer("a product", n_tokens * n_rows)?;
+        let values: Vec<f32> = (0..n_tokens * row_len).map(|i| (i % 251) as f32 - 125.0).collect();
+        backend.write(&values, &mut input)?;
+        backend.read(&out, 0, &mut [0.0])?;
         // Any weights do, as long as scales are ordinary numbers: 0x2222 is 0.012 as 16 bits.
         let bytes = MatrixBytes::in_memory(SharedBytes::new(vec![0x22_u8; n_rows * row_bytes]));
-        let matrix = cpu.matrix(MatrixData { ggml_type, row_len, n_rows, bytes })?;
-        let mut input = cpu.buffer("an input", n_tokens * row_len)?;
-        let values: Vec<f32> = (0..n_tokens * row_len).map(|i| (i % 251) as f32 - 125.0).collect();
-        cpu.write(&values, &mut input)?;
-        let mut out = cpu.buffer("a product", n_tokens * n_rows)?;
+        let started = Instant::now();
+        let matrix = backend.matrix(MatrixData { ggml_type, row_len, n_rows, bytes })?;
+        backend.read(&out, 0, &mut [0.0])?;
+        let upload = started.elapsed();
         let tokens = match phase {
             Phase::Prefill => Tokens { gemv: 0, gemm: n_tokens },
             Phase::Decode => Tokens { gemv: n_tokens, gemm: 0 },
         };
-        let (began, mut best) = (Instant::now(), Duration::MAX);
-        while began.elapsed() < PRODUCT_TIME {
+        let mut time = |n_calls: usize| -> metallic::Result<Duration> {
             let started = Instant::now();
-            cpu.matmul(&Input::Rows(&input), tokens, &mut [MatmulJob::new(&matrix, &mut out)])?;
-            best = best.min(started.elapsed());
+            for _ in 0..n_calls {
+                backend.matmul(&Input::Rows(&input), tokens, &mut [MatmulJob::new(&matrix, &mut out)])?;
+            }
+            backend.read(&out, 0, &mut [0.0])?;
+            Ok(started.elapsed())
+        };
+        // The first may have to be compiled.
+        let (mut product, mut n_calls) = (time(1)?, 1);
+        let began = Instant::now();
+        while began.elapsed() < PRODUCT_TIME {
+            let taken = time(n_calls)?;
+            product = product.min(taken / n_calls as u32);
+            if taken < PRODUCT_TIME / 10 && n_calls < max_calls {
+                n_calls *= 2;
+            }
         }
-        Ok(per_second(2.0 * (n_tokens * n_rows * row_len) as f64, best))
+        Ok(Timed { upload, product })
     }
+}
+
+/// How long it takes to hand over the weights of a product, and to compute it.
+struct Timed {
+    upload: Duration,
+    product: Duration,
 }

@@ -8,7 +8,7 @@ mod tests;
 
 pub use offload::Offload;
 pub use placement::Placement;
-pub use prediction::{Bound, Prediction, PromptWork, Rates};
+pub use prediction::{Bound, DeviceRates, Prediction, PromptWork, Rates};
 
 use crate::backend::BackendBytes;
 use crate::error::{Error, Result};

@@ -41,6 +41,19 @@ pub struct Rates {
     pub prefill_ops: f64,
     /// Operations of a token's products with weights that are in the cache.
     pub decode_ops: f64,
+    /// What the device does that computes some parts, where one does.
+    pub device: Option<DeviceRates>,
+}
+
+/// What a device with memory of its own can do in a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeviceRates {
+    /// Bytes that come to it from main memory.
+    pub link_bytes: f64,
+    /// Bytes of its own memory that a token's products read, whatever bounds those.
+    pub memory_bytes: f64,
+    /// Operations, two for a multiplication and its addition, of products of many tokens.
+    pub prefill_ops: f64,
 }
 
 /// What a speed is bounded by.
@@ -52,6 +65,12 @@ pub enum Bound {
     Memory,
     /// Arithmetic.
     Compute,
+    /// Weights that are swapped from main memory to a device.
+    Link,
+    /// A device's products with weights in its memory, of a token.
+    DeviceMemory,
+    /// A device's arithmetic.
+    DeviceCompute,
 }
 
 /// How long something takes, and how long each part of it would take by itself.
@@ -67,6 +86,12 @@ pub struct Prediction {
     pub memory_s: f64,
     /// Seconds of computing.
     pub compute_s: f64,
+    /// Seconds of bringing weights from main memory to a device.
+    pub link_s: f64,
+    /// Seconds of a device that reads its own memory.
+    pub device_memory_s: f64,
+    /// Seconds of a device that computes.
+    pub device_compute_s: f64,
 }
 
 /// What a prompt takes beside the weights.
@@ -99,15 +124,28 @@ impl MemoryPlan {
     pub fn predict_prefill(&self, rates: &Rates) -> Prediction {
         let PromptWork { n_tokens, attention } = self.prompt;
         let n_batch = self.request.capacity.n_batch;
-        let attention_s = 2.0 * ATTENTION_COST * attention as f64 / rates.prefill_ops;
+        let attention_s = |ops: f64, share: f64| 2.0 * ATTENTION_COST * share * attention as f64 / ops;
+        let [here, there] = match (self.devices.first(), rates.device) {
+            (Some(device), Some(rates)) => {
+                let share = device.n_mixers as f64 / device.n_layers as f64;
+                [1.0 - share, attention_s(rates.prefill_ops, share)]
+            }
+            _ => [1.0, 0.0],
+        };
+        let here = attention_s(rates.prefill_ops, here);
         let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);
         for start in (0..n_tokens).step_by(n_batch) {
             let n_rows = n_batch.min(n_tokens - start);
             pipeline.pass(&self.matrices, n_rows, usize::from(start + n_rows == n_tokens));
         }
-        let Prediction { seconds, compute_s, .. } = pipeline.total;
-        let (seconds, compute_s) = (seconds + attention_s, compute_s + attention_s);
-        Prediction { n_tokens, seconds, compute_s, ..pipeline.total }
+        let Prediction { seconds, compute_s, device_compute_s, .. } = pipeline.total;
+        Prediction {
+            n_tokens,
+            seconds: seconds + here + there,
+            compute_s: compute_s + here,
+            device_compute_s: device_compute_s + there,
+            ..pipeline.total
+        }
     }
 
     /// How fast the first tokens of a context are generated, one at a time. Of experts that are cached as many are found
@@ -139,13 +177,16 @@ impl Prediction {
 
     /// What takes longest.
     pub fn bound(&self) -> Bound {
-        if self.disk_s >= self.memory_s.max(self.compute_s) {
-            Bound::Disk
-        } else if self.memory_s >= self.compute_s {
-            Bound::Memory
-        } else {
-            Bound::Compute
-        }
+        let parts = [
+            (Bound::Compute, self.compute_s),
+            (Bound::Memory, self.memory_s),
+            (Bound::DeviceCompute, self.device_compute_s),
+            (Bound::DeviceMemory, self.device_memory_s),
+            (Bound::Link, self.link_s),
+            (Bound::Disk, self.disk_s),
+        ];
+        let longest = parts.into_iter().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        longest.map_or(Bound::Compute, |(bound, _)| bound)
     }
 }
 
@@ -156,6 +197,9 @@ impl Bound {
             Bound::Disk => "disk",
             Bound::Memory => "memory",
             Bound::Compute => "compute",
+            Bound::Link => "link",
+            Bound::DeviceMemory => "GPU memory",
+            Bound::DeviceCompute => "GPU compute",
         }
     }
 }
@@ -212,6 +256,10 @@ impl Pipeline {
                 Usage::Logits | Usage::Row => continue,
             };
             let (bytes, n_rows) = (part * weights.bytes as f64, share * n_rows as f64);
+            if let (Some(_), Some(rates)) = (matrix.device, self.rates.device) {
+                self.on_device(matrix, &rates, bytes, n_rows, n_tokens > 1);
+                continue;
+            }
             let mut compute_s = 2.0 * n_rows * weights.n_weights as f64 / self.ops;
             if n_tokens > 1 {
                 compute_s += RESULT_BYTES * n_rows * weights.n_rows as f64 / self.rates.memory_bytes;
@@ -231,6 +279,35 @@ impl Pipeline {
             if kept < 1.0 {
                 self.swap_in((1.0 - kept) * bytes, (1.0 - kept) * seconds + copy_s);
             }
+        }
+    }
+
+    /// A product on a device, which reads `bytes`. What has no room there is brought first, all of it, and by the queue that
+    /// computes: the two don't overlap.
+    fn on_device(
+        &mut self,
+        matrix: &MatrixPlan,
+        rates: &DeviceRates,
+        bytes: f64,
+        n_rows: f64,
+        is_prompt: bool,
+    ) {
+        // Both were measured as whole products, so the one has what is read in it and the other what is computed.
+        let seconds = if is_prompt {
+            2.0 * n_rows * matrix.weights.n_weights as f64 / rates.prefill_ops
+        } else {
+            bytes / rates.memory_bytes
+        };
+        let part = if is_prompt { &mut self.total.device_compute_s } else { &mut self.total.device_memory_s };
+        *part += seconds;
+        let link_s = matrix.host_bytes() as f64 / rates.link_bytes;
+        self.total.link_s += link_s;
+        let streamed = matrix.streamed_bytes() as f64;
+        let [all, host] = [matrix.weights.bytes, matrix.host_bytes()].map(|bytes| bytes as f64);
+        let there = seconds * streamed / all + link_s * streamed / host.max(1.0);
+        self.total.seconds += seconds + link_s - there;
+        if streamed > 0.0 {
+            self.swap_in(streamed, there);
         }
     }
 
@@ -273,7 +350,7 @@ mod tests {
 
     /// Speeds that make a byte or an operation a round number of seconds.
     const RATES: Rates =
-        Rates { disk_bytes: 10.0, memory_bytes: 1000.0, prefill_ops: 500.0, decode_ops: 100.0 };
+        Rates { disk_bytes: 10.0, memory_bytes: 1000.0, prefill_ops: 500.0, decode_ops: 100.0, device: None };
 
     /// With slots for chunks of 100 bytes.
     fn plan(matrices: &[(u64, u64, Usage, Placement)], n_slots: usize, prompt: PromptWork) -> MemoryPlan {
@@ -412,6 +489,34 @@ mod tests {
         close(decode.compute_s, 20.0);
         // Three fifths are computed while the chunk after the next is read.
         close(decode.seconds, 20.0);
+    }
+
+    #[test]
+    fn a_device_has_its_own_rates_and_what_it_lacks_comes_by_the_link() {
+        let matrices = [(900, 9, Usage::Whole, Resident), (400, 4, Usage::Whole, Streamed)];
+        let mut plan = plan(&matrices, 4, PromptWork { n_tokens: 40, attention: 0 });
+        let device = DeviceRates { link_bytes: 50.0, memory_bytes: 300.0, prefill_ops: 4000.0 };
+        let rates = Rates { device: Some(device), ..RATES };
+        // The CPU has neither, and the device has 500 bytes of the first; the others lie in main memory.
+        plan.matrices.iter_mut().for_each(|matrix| matrix.device = Some(0));
+        plan.matrices[0].n_on_device = 5;
+        let decode = plan.predict_decode(&rates);
+        close(decode.device_memory_s, 1300.0 / 300.0);
+        close(decode.link_s, 800.0 / 50.0);
+        close(decode.disk_s, 40.0);
+        assert_eq!((decode.memory_s, decode.compute_s, decode.bound()), (0.0, 0.0, Bound::Disk));
+        // In turns: the disk is done with the second matrix while the first is brought and used, but for the last chunk.
+        assert!(decode.seconds >= 40.0 && decode.seconds < 40.0 + 8.0 + 4.0, "{decode:?}");
+
+        plan.matrices[1].placement = Resident;
+        let decode = plan.predict_decode(&rates);
+        close(decode.seconds, 1300.0 / 300.0 + 800.0 / 50.0);
+        assert_eq!(decode.bound(), Bound::Link);
+        // 40 tokens, two weights a byte, two operations a weight.
+        let prefill = plan.predict_prefill(&rates);
+        close(prefill.device_compute_s, 40.0 * 1300.0 * 4.0 / 4000.0);
+        close(prefill.seconds, prefill.device_compute_s + 16.0);
+        assert_eq!(prefill.bound(), Bound::DeviceCompute);
     }
 
     #[test]

@@ -51,6 +51,14 @@ impl GpuKvLayer {
             return Err(Error::unsupported(format!("attention with heads of {len} values")));
         }
         let row_words = head_dims.map(|len| len.div_ceil(in_word));
+        // A row that ends within a word would take more than the plan charges for it.
+        let rows_in_page = layout.n_head_kv() * layout.page_len();
+        for i in 0..2 {
+            if 4 * row_words[i] * rows_in_page > layout.page_bytes()[i] {
+                let reason = format!("attention with heads of {} values of type {kv_type}", head_dims[i]);
+                return Err(Error::unsupported(reason));
+            }
+        }
         let n_rows = n_pages.saturating_mul(layout.n_head_kv() * layout.page_len());
         let words = row_words.map(|words| words.saturating_mul(n_rows));
         words

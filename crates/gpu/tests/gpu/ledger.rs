@@ -101,10 +101,10 @@ fn keys_and_values_take_the_bytes_of_their_pages() {
         }
         // The plan has room for pairs of columns of keys as bfloat16.
         let n_expected = match kv_type {
-            KvType::F32 => 6,
+            KvType::F32 | KvType::Q8_0 => 6,
             KvType::F16 => 2,
             KvType::BF16 => 3,
-            KvType::Q8_0 | KvType::Q4_0 => 0,
+            KvType::Q4_0 => 0,
         };
         assert_eq!(taken.len(), n_expected, "{kv_type}: {taken:?}");
     }

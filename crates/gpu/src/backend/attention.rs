@@ -5,7 +5,7 @@ use metallic_kernels::rope::{Rope, RopeParams};
 
 use super::Gpu;
 use crate::error::{Error, Result};
-use crate::kernels::{self, Call, Grid, Part};
+use crate::kernels::{self, Call, Grid, KvFormat};
 use crate::memory::{GpuBuffer, Vram};
 use crate::recorder::{NOTES_WORDS, Note};
 
@@ -13,14 +13,24 @@ use crate::recorder::{NOTES_WORDS, Note};
 /// `attention.wgsl`.
 const MAX_HEAD_LEN: usize = 1024;
 
-/// Keys and values of one layer, in pages: `[page][head][position][word]`, each row of a head whole words.
+/// Keys and values of one layer, in pages: `[page][head][position][word]`, each row of a head whole words. Of types whose
+/// numbers share scales, the scales of a head follow its numbers; see `shaders/kv/scales.wgsl`.
 pub struct GpuKvLayer {
     layout: KvLayout,
-    decoder: &'static Part,
-    /// Words of a row of a head, of keys and of values.
-    row_words: [usize; 2],
-    keys: GpuBuffer,
-    values: GpuBuffer,
+    format: &'static KvFormat,
+    keys: Rows,
+    values: Rows,
+}
+
+/// The keys, or the values.
+struct Rows {
+    /// Numbers of a row of a head.
+    head_len: usize,
+    /// Words that these are kept in.
+    row_words: usize,
+    /// Words of a head in a page.
+    head_words: usize,
+    buffer: GpuBuffer,
 }
 
 /// The rotations of one batch. The angles are computed on the host: those of late positions need double precision.
@@ -37,32 +47,35 @@ impl GpuKvLayer {
         Self::sizes(layout, n_pages, vram).map(|_| ())
     }
 
-    /// What reads it, words of a row of a head, and words of all keys and of all values.
-    fn sizes(
-        layout: &KvLayout,
-        n_pages: usize,
-        vram: &Vram,
-    ) -> Result<(&'static Part, [usize; 2], [usize; 2])> {
+    /// How it is kept, and words of a head in a page of keys and in one of values: as many as the plan charges.
+    fn sizes(layout: &KvLayout, n_pages: usize, vram: &Vram) -> Result<(&'static KvFormat, [usize; 2])> {
         let kv_type = layout.kv_type();
-        let (in_word, decoder) = kernels::kv_decoder_of(kv_type)
+        let format = kernels::kv_format_of(kv_type)
             .ok_or_else(|| Error::unsupported(format!("attention over keys and values of type {kv_type}")))?;
-        let head_dims = layout.head_dims();
-        if let Some(len) = head_dims.into_iter().find(|len| *len > MAX_HEAD_LEN) {
-            return Err(Error::unsupported(format!("attention with heads of {len} values")));
+        let head_words = layout.page_bytes().map(|bytes| bytes / 4 / layout.n_head_kv());
+        for (head_len, head_words) in layout.head_dims().into_iter().zip(head_words) {
+            if head_len > MAX_HEAD_LEN {
+                return Err(Error::unsupported(format!("attention with heads of {head_len} values")));
+            }
+            // A row that ends within a word would take more than the plan charges for it.
+            if format.row_words(head_len) * layout.page_len() > head_words {
+                let reason = format!("attention with heads of {head_len} values of type {kv_type}");
+                return Err(Error::unsupported(reason));
+            }
+            let words = head_words.saturating_mul(layout.n_head_kv()).saturating_mul(n_pages);
+            vram.check_words("the keys or the values of a layer", words)?;
         }
-        let row_words = head_dims.map(|len| len.div_ceil(in_word));
-        let n_rows = n_pages.saturating_mul(layout.n_head_kv() * layout.page_len());
-        let words = row_words.map(|words| words.saturating_mul(n_rows));
-        words
-            .into_iter()
-            .try_for_each(|words| vram.check_words("the keys or the values of a layer", words))?;
-        Ok((decoder, row_words, words))
+        Ok((format, head_words))
     }
 
     pub(super) fn new(layout: &KvLayout, n_pages: usize, vram: &Vram) -> Result<Self> {
-        let (decoder, row_words, words) = Self::sizes(layout, n_pages, vram)?;
-        let [keys, values] = [vram.words("the KV cache", words[0])?, vram.words("the KV cache", words[1])?];
-        Ok(Self { layout: *layout, decoder, row_words, keys, values })
+        let (format, head_words) = Self::sizes(layout, n_pages, vram)?;
+        let rows = |i: usize| {
+            let (head_len, head_words) = (layout.head_dims()[i], head_words[i]);
+            let buffer = vram.words("the KV cache", head_words * layout.n_head_kv() * n_pages)?;
+            Ok(Rows { head_len, row_words: format.row_words(head_len), head_words, buffer })
+        };
+        Ok(Self { layout: *layout, format, keys: rows(0)?, values: rows(1)? })
     }
 }
 
@@ -115,26 +128,35 @@ impl Gpu {
     }
 
     pub(super) fn store(&mut self, kv: &GpuKvLayer, span: &Span<'_>, rows: [&GpuBuffer; 2]) -> Result<()> {
-        let (n_heads, head_dims) = (kv.layout.n_head_kv(), kv.layout.head_dims());
+        let n_heads = kv.layout.n_head_kv();
         let ([pages_at], notes) = self.note_pages(kv, span)?;
-        for (i, kept) in [&kv.keys, &kv.values].into_iter().enumerate() {
-            let (row_words, head_len) = (kv.row_words[i], head_dims[i]);
-            let len = span.n_rows * n_heads * row_words;
-            rows[i].expect((span.first_row + span.n_rows) * n_heads * head_len);
+        let end = span.start + span.n_rows;
+        for (kept, rows) in [&kv.keys, &kv.values].into_iter().zip(rows) {
+            // An invocation writes a word, or the blocks of two positions whose scales share a word.
+            let len = match kv.format.block_len {
+                1 => span.n_rows * n_heads * kept.row_words,
+                block_len => {
+                    let n_pairs = end.div_ceil(2) - span.start / 2;
+                    n_pairs * n_heads * kept.head_len.div_ceil(block_len)
+                }
+            };
             let params = [
                 len,
                 span.first_row,
+                span.n_rows,
                 span.start,
                 n_heads,
-                head_len,
-                row_words,
+                kept.head_len,
+                kept.row_words,
+                kept.head_words,
                 kv.layout.page_len(),
                 pages_at,
             ]
             .map(|n| n as u32);
-            let buffers = [kept, rows[i], &notes];
-            let call = Call::new(&kernels::STORE_KV, &buffers, &params, Grid::Values(len));
-            self.run(&Call { decoder: Some(kv.decoder), ..call })?;
+            let rows = rows.expect((span.first_row + span.n_rows) * n_heads * kept.head_len);
+            let buffers = [&kept.buffer, rows, &notes];
+            let call = Call::new(kv.format.store, &buffers, &params, Grid::Values(len));
+            self.run(&Call { decoder: Some(&kv.format.decoder), ..call })?;
         }
         Ok(())
     }
@@ -160,8 +182,10 @@ impl Gpu {
             kv.layout.n_head_kv(),
             key_len,
             value_len,
-            kv.row_words[0],
-            kv.row_words[1],
+            kv.keys.row_words,
+            kv.values.row_words,
+            kv.keys.head_words,
+            kv.values.head_words,
             kv.layout.page_len(),
             pages_at,
             shape.window.unwrap_or(0),
@@ -173,13 +197,13 @@ impl Gpu {
         let buffers = [
             out.expect(end * value_len),
             queries.expect(end * key_len),
-            &kv.keys,
-            &kv.values,
+            &kv.keys.buffer,
+            &kv.values.buffer,
             params.sinks.unwrap_or(&nothing),
             &notes,
         ];
         let call = Call::new(&kernels::ATTENTION, &buffers, &words, Grid::Groups(n_groups));
-        self.run(&Call { decoder: Some(kv.decoder), ..call })
+        self.run(&Call { decoder: Some(&kv.format.decoder), ..call })
     }
 
     /// Tells kernels where a sequence's positions are.

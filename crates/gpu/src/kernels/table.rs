@@ -51,6 +51,7 @@ const ROW_DOT: Part = part!("row_dot");
 const BYTES: Part = part!("quants/bytes");
 const CODES: Part = part!("quants/codes");
 const K_SCALES: Part = part!("quants/k_scales");
+const KV_SCALES: Part = part!("kv/scales");
 
 kernels! {
     ACTIVATE: "activate", [ACTIVATION], [Write];
@@ -85,8 +86,9 @@ kernels! {
     ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];
     ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS], [Read, Read, Read, Write];
     // With a decoder of keys and values.
-    ATTENTION: "attention", [], [Write, Read, Read, Read, Read, Read];
+    ATTENTION: "attention", [KV_SCALES], [Write, Read, Read, Read, Read, Read];
     STORE_KV: "store_kv", [], [Write, Read, Read];
+    STORE_KV_BLOCKS: "store_kv_blocks", [KV_SCALES], [Write, Read, Read];
 }
 
 /// Types of weights that kernels read, with their decoders.
@@ -121,19 +123,46 @@ pub(super) const QUANTS: &[(GgmlType, Part)] = &[
     with_codes!(IQ3_S, "quants/iq3_s"),
 ];
 
-/// Types of keys and values that kernels read and write, with their decoders and the numbers in a word.
-pub(super) const KV_TYPES: &[(KvType, usize, Part)] = &[
-    (KvType::F32, 1, part!("kv/f32")),
-    (KvType::F16, 2, part!("kv/f16")),
-    (KvType::BF16, 2, part!("kv/bf16")),
+/// How keys and values of a type lie in words, and what reads and writes them.
+#[derive(Debug)]
+pub(crate) struct KvFormat {
+    kv_type: KvType,
+    /// Numbers in a word.
+    in_word: usize,
+    /// Numbers that share a scale; 1 where there are none.
+    pub(crate) block_len: usize,
+    pub(crate) decoder: Part,
+    /// What writes them.
+    pub(crate) store: &'static Kernel,
+}
+
+/// Types of keys and values that kernels read and write.
+pub(super) const KV_TYPES: &[KvFormat] = &[
+    KvFormat { kv_type: KvType::F32, in_word: 1, block_len: 1, decoder: part!("kv/f32"), store: &STORE_KV },
+    KvFormat { kv_type: KvType::F16, in_word: 2, block_len: 1, decoder: part!("kv/f16"), store: &STORE_KV },
+    KvFormat { kv_type: KvType::BF16, in_word: 2, block_len: 1, decoder: part!("kv/bf16"), store: &STORE_KV },
+    KvFormat {
+        kv_type: KvType::Q8_0,
+        in_word: 4,
+        block_len: 32,
+        decoder: part!("kv/q8_0"),
+        store: &STORE_KV_BLOCKS,
+    },
 ];
+
+impl KvFormat {
+    /// Words that the numbers of a row of a head are kept in.
+    pub(crate) fn row_words(&self, head_len: usize) -> usize {
+        head_len.next_multiple_of(self.block_len).div_ceil(self.in_word)
+    }
+}
 
 /// What reads weights of a type; `None` where nothing does yet.
 pub(crate) fn decoder_of(ggml_type: GgmlType) -> Option<&'static Part> {
     QUANTS.iter().find(|(known, _)| *known == ggml_type).map(|(_, decoder)| decoder)
 }
 
-/// What reads and writes keys and values of a type, and the numbers in a word; `None` where nothing does yet.
-pub(crate) fn kv_decoder_of(kv_type: KvType) -> Option<(usize, &'static Part)> {
-    KV_TYPES.iter().find(|(known, _, _)| *known == kv_type).map(|(_, in_word, decoder)| (*in_word, decoder))
+/// How keys and values of a type are kept; `None` where no kernel does yet.
+pub(crate) fn kv_format_of(kv_type: KvType) -> Option<&'static KvFormat> {
+    KV_TYPES.iter().find(|format| format.kv_type == kv_type)
 }

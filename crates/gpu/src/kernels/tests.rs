@@ -6,7 +6,7 @@ use naga::{Module, ShaderStage};
 
 use super::{
     ATTENTION, CODES_BINDING, EMBED, EXPERT_MAT_VEC, GEMM, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC,
-    MAX_GROUPS, Part, QUANTS, ROWS_PLAIN, ROWS_SUBGROUP, STORE_KV, source,
+    MAX_GROUPS, Part, QUANTS, ROWS_PLAIN, ROWS_SUBGROUP, source,
 };
 
 /// Kernels with a decoder of weights.
@@ -19,8 +19,10 @@ fn all() -> Vec<(&'static Kernel, Option<&'static Part>)> {
             name if WITH_WEIGHTS.iter().any(|kernel| kernel.name == name) => {
                 QUANTS.iter().map(|(_, part)| Some(part)).collect()
             }
-            name if [ATTENTION.name, STORE_KV.name].contains(&name) => {
-                KV_TYPES.iter().map(|(_, _, part)| Some(part)).collect()
+            name if name == ATTENTION.name => KV_TYPES.iter().map(|format| Some(&format.decoder)).collect(),
+            name if KV_TYPES.iter().any(|format| format.store.name == name) => {
+                let formats = KV_TYPES.iter().filter(|format| format.store.name == name);
+                formats.map(|format| Some(&format.decoder)).collect()
             }
             _ => vec![None],
         }

@@ -19,11 +19,13 @@ struct Params {
     start: u32,
     n_head: u32,
     n_head_kv: u32,
-    // Values of a head of a key and of a value, and words that they are kept in.
+    // Numbers of a head of a key and of a value, words that they are kept in, and those of a head in a page.
     key_len: u32,
     value_len: u32,
     key_words: u32,
     value_words: u32,
+    key_head_words: u32,
+    value_head_words: u32,
     page_len: u32,
     pages_at: u32,
     // Positions that a row sees; 0 for all.
@@ -63,21 +65,36 @@ fn slope(head: u32) -> f32 {
     return exp2(-params.alibi * place / f32(even));
 }
 
-// The score of a key, whose words begin at `first`.
-fn score(first: u32) -> f32 {
+// The score of the key at a place of a page, where the words of the head begin at `first`.
+fn score(first: u32, place: u32) -> f32 {
+    let first_word = first + place * params.key_words;
+    var scale = 1.0;
     var sum = 0.0;
     for (var i = 0u; i < params.key_words; i += 1u) {
-        let key = unpack(keys[first + i]);
-        let column = i * IN_WORD;
-        sum += query[column] * key.x;
-        if IN_WORD == 2u && column + 1u < params.key_len {
-            sum += query[column + 1u] * key.y;
+        if HAS_SCALES && i % BLOCK_WORDS == 0u {
+            let at = scale_at(params.page_len, params.key_words, i / BLOCK_WORDS, place);
+            scale = scale_in(keys[first + at], place);
+        }
+        let key = unpack(keys[first_word + i]);
+        for (var j = 0u; j < IN_WORD; j += 1u) {
+            sum += query[i * IN_WORD + j] * (scale * key[j]);
         }
     }
     if params.softcap != 0.0 {
         sum = params.softcap * bounded_tanh(sum / params.softcap);
     }
     return sum;
+}
+
+// A number of the value at a place of a page, likewise.
+fn value(first: u32, place: u32, column: u32) -> f32 {
+    let word = values[first + place * params.value_words + column / IN_WORD];
+    let number = unpack(word)[column % IN_WORD];
+    if !HAS_SCALES {
+        return number;
+    }
+    let at = scale_at(params.page_len, params.value_words, column / BLOCK_LEN, place);
+    return scale_in(values[first + at], place) * number;
 }
 
 @compute @workgroup_size(64)
@@ -95,8 +112,12 @@ fn main(
     let position = params.start + row;
     let head_kv = head / (params.n_head / params.n_head_kv);
     let first_query = ((params.first_row + row) * params.n_head + head) * params.key_len;
-    for (var i = local; i < params.key_len; i += STEP) {
-        query[i] = params.scale * queries[first_query + i];
+    // What blocks are filled up with counts nothing.
+    for (var i = local; i < params.key_words * IN_WORD; i += STEP) {
+        query[i] = 0.0;
+        if i < params.key_len {
+            query[i] = params.scale * queries[first_query + i];
+        }
     }
     for (var i = local; i < params.value_len; i += STEP) {
         sums[i] = 0.0;
@@ -113,13 +134,16 @@ fn main(
     for (var step = first_seen / STEP * STEP; step <= position; step += STEP) {
         // A page has whole steps.
         let page = notes[params.pages_at + step / params.page_len];
-        let slot = (page * params.n_head_kv + head_kv) * params.page_len + step % params.page_len;
+        let slot = page * params.n_head_kv + head_kv;
+        let first_key = slot * params.key_head_words;
+        let first_value = slot * params.value_head_words;
+        let place = step % params.page_len;
         let first = max(first_seen, step) - step;
         let end = min(position + 1u, step + STEP) - step;
         scores[local] = NO_SCORE;
         if local >= first && local < end {
             let distance = f32(position - step - local);
-            scores[local] = score((slot + local) * params.key_words) - fall * distance;
+            scores[local] = score(first_key, place + local) - fall * distance;
         }
         workgroupBarrier();
         let before = largest;
@@ -136,8 +160,7 @@ fn main(
         for (var column = local; column < params.value_len; column += STEP) {
             var total = factor * sums[column];
             for (var i = first; i < end; i += 1u) {
-                let word = values[(slot + i) * params.value_words + column / IN_WORD];
-                total += weights[i] * unpack(word)[column % IN_WORD];
+                total += weights[i] * value(first_value, place + i, column);
             }
             sums[column] = total;
         }

@@ -4,11 +4,13 @@
 struct Params {
     len: u32,
     first_row: u32,
-    // Position of that row.
+    n_rows: u32,
+    // Position of the first row.
     start: u32,
     n_heads: u32,
     head_len: u32,
     row_words: u32,
+    head_words: u32,
     page_len: u32,
     pages_at: u32,
 }
@@ -34,11 +36,11 @@ fn main(
     let column = at_word * IN_WORD;
     let first = ((params.first_row + row) * params.n_heads + head) * params.head_len + column;
     var values = vec2(x[first], 0.0);
-    if IN_WORD == 2u && column + 1u < params.head_len {
+    if IN_WORD == 2u {
         values.y = x[first + 1u];
     }
     let position = params.start + row;
     let page = notes[params.pages_at + position / params.page_len];
-    let slot = (page * params.n_heads + head) * params.page_len + position % params.page_len;
-    kept[slot * params.row_words + at_word] = pack(values);
+    let first_word = (page * params.n_heads + head) * params.head_words;
+    kept[first_word + position % params.page_len * params.row_words + at_word] = pack(values);
 }

@@ -313,6 +313,10 @@ fn attention_of_every_kind() {
         for (kv_type, bound) in
             [(KvType::F32, MAX_NMSE), (KvType::F16, MAX_NMSE), (KvType::BF16, MAX_NMSE_OF_BF16)]
         {
+            // Rows that end within a word have no kernels.
+            if shape == odd && kv_type != KvType::F32 {
+                continue;
+            }
             compare(&format!("{name}, {kv_type}"), bound, &Attention { kv_type, shape, n_head_kv, sinks });
         }
     }

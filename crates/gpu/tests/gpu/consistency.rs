@@ -1,15 +1,25 @@
 //! The same tokens give the same bits on the device, however they are divided among batches and sequences, as what they are
 //! stays the same: a prompt's, or an answer's.
 
+use metallic::backend::KvType;
 use metallic::model::{LogitsOf, Piece, Role};
 use metallic::{GgufFile, GgufLoader, Model};
 
 use crate::gpu;
 use crate::oracles::{oracles, tokens};
 
-/// One with attention, three with states, and three with mixtures.
-const MODELS: [&str; 6] =
-    ["llama-dense", "lfm2-dense", "mamba2-dense", "qwen3next-moe", "deepseek2-moe", "gpt-oss-moe"];
+/// One with attention, three with states, and three with mixtures; and keys and values as Q8_0, of which two adjacent
+/// positions share a word, whichever passes store them.
+const MODELS: [(&str, KvType); 8] = [
+    ("llama-dense", KvType::F16),
+    ("lfm2-dense", KvType::F16),
+    ("mamba2-dense", KvType::F16),
+    ("qwen3next-moe", KvType::F16),
+    ("deepseek2-moe", KvType::F16),
+    ("gpt-oss-moe", KvType::F16),
+    ("llama-dense", KvType::Q8_0),
+    ("deepseek2-moe", KvType::Q8_0),
+];
 
 /// The logits of all tokens of a new sequence, so many tokens a pass.
 fn in_pieces(model: &mut Model, tokens: &[u32], len: usize, role: Role) -> Vec<f32> {
@@ -50,10 +60,10 @@ fn together(model: &mut Model, texts: &[(&[u32], usize, Role)]) -> Vec<Vec<f32>>
 fn bits_do_not_depend_on_pieces_or_company() {
     let Some(root) = oracles() else { return };
     let tokens = tokens(&root);
-    for name in MODELS {
+    for (name, kv_type) in MODELS {
         let Some(gpu) = gpu() else { return };
         let file = GgufFile::open(root.join(format!("archs2/{name}.gguf"))).unwrap();
-        let loader = GgufLoader::new(file).sequences(5).context_length(256).batch(64);
+        let loader = GgufLoader::new(file).kv_type(kv_type).sequences(5).context_length(256).batch(64);
         let mut model = loader.place(gpu, |_| true).load().unwrap();
 
         let prompt = Role::Prompt { len: tokens.len() };

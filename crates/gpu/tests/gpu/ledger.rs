@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use metallic::backend::KvType;
+use metallic::backend::{Backend, KvLayout, KvType};
 use metallic::memory::Tier;
 use metallic::plan::Offload;
 use metallic::{Error, GgufFile, GgufLoader, Model};
@@ -81,5 +81,31 @@ fn devices_hold_what_is_planned() {
         let least = fit(&path, Some(floor)).expect("a device").unwrap();
         assert_eq!(least.vram.used_bytes(), floor, "{name}");
         assert!(least.n_on_device > 0, "{name}");
+    }
+}
+
+/// Whatever the numbers and the lengths of heads: what would take more than its pages is refused.
+#[test]
+fn keys_and_values_take_the_bytes_of_their_pages() {
+    const N_PAGES: usize = 3;
+    let Some((gpu, vram)) = gpu_within(None) else { return };
+    for kv_type in KvType::ALL {
+        let mut taken = Vec::new();
+        for [key_len, value_len] in [[64, 64], [80, 96], [23, 16], [24, 15], [23, 15], [1, 1]] {
+            let layout = KvLayout::new(kv_type, 256, 2, key_len, value_len).unwrap();
+            let before = vram.used_bytes();
+            let Ok(_kept) = gpu.kv_layer(&layout, N_PAGES) else { continue };
+            taken.push([key_len, value_len]);
+            let planned = N_PAGES * layout.page_bytes().iter().sum::<usize>();
+            assert_eq!(vram.used_bytes() - before, planned as u64, "{kv_type}, {key_len} and {value_len}");
+        }
+        // The plan has room for pairs of columns of keys as bfloat16.
+        let n_expected = match kv_type {
+            KvType::F32 | KvType::Q8_0 => 6,
+            KvType::F16 => 2,
+            KvType::BF16 => 3,
+            KvType::Q4_0 => 0,
+        };
+        assert_eq!(taken.len(), n_expected, "{kv_type}: {taken:?}");
     }
 }

@@ -1,6 +1,7 @@
 // Keys and values as bfloat16: two in a word.
 
 const IN_WORD: u32 = 2u;
+const HAS_SCALES: bool = false;
 
 fn unpack(word: u32) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2(word << 16u, word & 0xffff0000u));

@@ -294,7 +294,8 @@ fn prompt_and_gen(text: &str) -> Result<(u32, u32), String> {
 Nothing is loaded. The speeds that a plan makes are predicted from what the machine can do, which is measured \
 for a second: reading memory, multiplying, and, where weights are swapped in, reading the model's file past the \
 page cache. Measuring takes no more memory than --ram; what it leaves no room for is unknown. DISK, MEMORY and \
-COMPUTE are how long each would take by itself; the longest is the bound.
+COMPUTE are how long each would take by itself; the longest is the bound. Of a GPU they are in a table of their own, \
+with LINK, which brings weights to it from main memory.
 
 Examples:
   metallic plan model.gguf --ram 2GiB

@@ -141,6 +141,90 @@ fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
     let sandbox = sandbox("gpu-swap");
     sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
     let Some(device) = device(&sandbox) else { return };
+    let with = |command: &[&str], vram: &str| {
+        let flags = ["-c", "64", "-b", "32", "-ngl", "all", "--device", &device, "--vram", vram];
+        sandbox.run(&[command, &flags].concat())
+    };
+    let rates = ["--memory-gb-s", "10", "--prefill-gop-s", "100", "--decode-gop-s", "50", "--link-gb-s", "2"];
+    let of_gpu = ["--gpu-memory-gb-s", "4", "--gpu-prefill-gop-s", "800"];
+    let plan_args = [&["plan", "mixture.gguf", "--json"], &rates[..], &of_gpu].concat();
+    let plan = |vram: &str| with(&plan_args, vram);
+    let all: Value = serde_json::from_str(&plan("64MiB").succeeds().stdout).unwrap();
+    let gpu = &all["devices"][0];
+    assert_eq!((&gpu["n_mixers"], &gpu["n_networks"]), (&2.into(), &2.into()), "{gpu}");
+    let lines = all["ledger"].as_array().unwrap().iter().filter(|line| line["device"] == 0);
+    let total: u64 = lines.map(|line| line["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(gpu["total_bytes"], total);
+    // Not a byte less holds all.
+    let exact: Value = serde_json::from_str(&plan(&total.to_string()).succeeds().stdout).unwrap();
+    assert_eq!(exact["devices"][0]["total_bytes"], total);
+    let less: Value = serde_json::from_str(&plan(&(total - 1).to_string()).succeeds().stdout).unwrap();
+    // Of the embedding a token uses a row: it goes first.
+    let gpu = &less["devices"][0];
+    assert_eq!((&gpu["embedding"], &gpu["head"], &gpu["n_mixers"]), (&false.into(), &true.into(), &2.into()));
+    assert!(gpu["total_bytes"].as_u64() < Some(total), "{gpu}");
+    // The backend itself takes more than a megabyte. With what it says it takes, the error is of the model.
+    let refused = plan("1MiB");
+    let error = refused.fails(1);
+    assert!(error.contains("within 1.0 MiB") && error.contains("--vram"), "{error}");
+    let floor = error.split(['(', ' ']).rev().find_map(|word| word.parse::<u64>().ok()).expect(error);
+    let refused = plan(&floor.to_string());
+    assert!(refused.fails(1).contains("half a layer"), "{}", refused.stderr);
+}
+
+#[test]
+fn more_memory_than_the_gpu_has_is_an_error_that_says_both() {
+    let sandbox = sandbox("gpu-too-much");
+    let Some(device) = device(&sandbox) else { return };
+    let refused = sandbox.run(&["plan", "tiny.gguf", "--device", &device, "--vram", "999TiB"]);
+    let error = refused.fails(1);
+    assert!(error.contains("--vram asks for 999.0 TiB") && error.contains(" has "), "{error}");
+}
+
+#[test]
+fn flags_of_a_gpu_without_one_are_told() {
+    let sandbox = sandbox("gpu-flags");
+    let plan = |more: &[&str]| sandbox.run(&[&["plan", "tiny.gguf"], more].concat());
+    for without in [["--device", "cpu"], ["--gpu-layers", "0"]] {
+        let refused = plan(&[&without[..], &["--vram", "1GiB"]].concat());
+        let error = refused.fails(2);
+        assert!(error.contains("--vram") && error.contains(&without.join(" ")), "{error}");
+    }
+    for flag in [&["--cpu-moe"][..], &["--n-cpu-moe", "3"]] {
+        let planned = plan(flag).succeeds();
+        assert!(planned.stderr.contains(&format!("{} has no effect", flag[0])), "{}", planned.stderr);
+    }
+    assert!(!plan(&["--n-cpu-moe", "0"]).succeeds().stderr.contains("no effect"));
+    let refused = plan(&["--n-cpu-moe", "x"]);
+    assert!(refused.stderr.contains("a number of layers"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_computes_is_named_for_programs_and_in_the_table_of_bench() {
+    let sandbox = sandbox("gpu-named");
+    let Some(device) = device(&sandbox) else { return };
+    let with = |args: &[&str], flags: &[&str]| sandbox.run(&[args, flags].concat()).succeeds().stdout;
+    let gpu = ["--device", &device, "--vram", "64MiB"];
+    let names_it = |devices: &Value| matches!(devices.as_array().unwrap()[..], [Value::String(ref name)] if name.starts_with("GPU "));
+
+    let run = ["run", "-m", "tiny.gguf", "--raw", "--json", "-n", "2", "-c", "64", "a"];
+    let end = |flags: &[&str]| -> Value {
+        serde_json::from_str(with(&run, flags).lines().next_back().unwrap()).unwrap()
+    };
+    assert!(names_it(&end(&gpu)["devices"]), "{}", end(&gpu));
+    assert_eq!(end(&[])["devices"], Value::Array(Vec::new()));
+
+    let bench = ["bench", "tiny.gguf", "-p", "4", "-n", "0", "-r", "1"];
+    let rows: Value = serde_json::from_str(&with(&bench, &[&gpu[..], &["--json"]].concat())).unwrap();
+    assert!(names_it(&rows[0]["devices"]), "{rows}");
+    assert!(with(&bench, &gpu).contains(" + GPU "));
+}
+
+#[test]
+fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
+    let sandbox = sandbox("gpu-swap");
+    sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
+    let Some(device) = device(&sandbox) else { return };
     let args = |vram: &str| {
         let args = [
             "-m",
@@ -181,16 +265,21 @@ fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
     let least: Value = serde_json::from_str(&plan(&floor).succeeds().stdout).unwrap();
     assert!(least["swapped_bytes"].as_u64() > Some(0), "{least}");
 
-    let run = |vram: &str| {
-        let args = args(vram);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        sandbox
-            .run(&[&["run", "--raw", "--temp", "0", "-n", "12", "--stats"], &args[..], &["abc"]].concat())
-            .succeeds()
-    };
+    // All of it comes by the link, once a token; the GPU reads what a token uses.
+    let decode = |plan: &Value| plan["prediction"]["decode"].clone();
+    let seconds = |plan: &Value, part: &str| decode(plan)[part].as_f64().unwrap();
+    let swapped = least["swapped_bytes"].as_f64().unwrap();
+    assert!((seconds(&least, "link_s") * 2e9 / swapped - 1.0).abs() < 1e-9, "{}", decode(&least));
+    assert_eq!((seconds(&all, "link_s"), &decode(&least)["bound"]), (0.0, &"link".into()));
+    let read = seconds(&all, "gpu_memory_s") * 4e9;
+    assert!(read > 0.0 && read < weights.unwrap()["bytes"].as_f64().unwrap(), "{}", decode(&all));
+    assert_eq!(seconds(&all, "gpu_memory_s"), seconds(&least, "gpu_memory_s"));
+
+    let run_args = ["run", "-m", "mixture.gguf", "--raw", "--temp", "0", "-n", "12", "--stats", "abc"];
+    let run = |vram: &str| with(&run_args, vram).succeeds();
     let (roomy, tight) = (run("64MiB"), run(&floor));
     assert_eq!(roomy.stdout, tight.stdout);
-    let swapped =
+    let is_swapped =
         |stderr: &str| stderr.lines().any(|line| line.starts_with("GPU: ") && line.contains("swapped in"));
-    assert!(!swapped(&roomy.stderr) && swapped(&tight.stderr), "{}", tight.stderr);
+    assert!(!is_swapped(&roomy.stderr) && is_swapped(&tight.stderr), "{}", tight.stderr);
 }

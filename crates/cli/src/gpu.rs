@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use metallic::GgufLoader;
+use metallic::backend::Backend;
 use metallic::memory::Tier;
 use metallic::plan::Offload;
 use metallic_gpu::{AdapterReport, Choice, Device, Gpu};
@@ -16,59 +17,64 @@ use crate::terminal::{Style, Terminal, human_bytes};
 /// Of a card's memory this is left to others: its driver, a desktop, and what of blocks no buffer fills.
 const RESERVED_BYTES: u64 = 512 << 20;
 
-/// Has the loader use the GPU that the arguments name.
-pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
-    let Some(device) = open(args)? else { return Ok(loader) };
-    let report = device.report();
-    let vram = vram(report, args.vram)?;
-    let offload = Offload {
-        n_layers: match args.gpu_layers {
-            GpuLayers::Auto => None,
-            GpuLayers::All => Some(usize::MAX),
+/// Has the loader use the GPUs that the arguments name: of layers that were asked for by number the last of them takes all
+/// that the others have no room for.
+pub(crate) fn offload<'p>(mut loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
+    let gpus = open(args)?;
+    let n_gpus = gpus.len();
+    for (i, gpu) in gpus.into_iter().enumerate() {
+        let n_layers = match args.gpu_layers {
+            GpuLayers::Auto | GpuLayers::All => None,
             GpuLayers::Last(n) => Some(n as usize),
-        },
-        n_cpu_moe: if args.cpu_moe { usize::MAX } else { args.n_cpu_moe as usize },
-    };
-    let name = report.to_string();
-    let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
-    Ok(loader.offload(gpu.map_err(|error| failure(format!("can't use {name}"), error))?, offload))
+        };
+        let swaps = args.gpu_layers != GpuLayers::Auto && i + 1 == n_gpus;
+        let n_cpu_moe = if args.cpu_moe { usize::MAX } else { args.n_cpu_moe as usize };
+        loader = loader.offload(gpu, Offload { n_layers, swaps, n_cpu_moe });
+    }
+    Ok(loader)
 }
 
-/// Has something timed on the GPU that the arguments name, in as many bytes of its memory; not at all without one.
+/// Has something timed on the first GPU that the arguments name, in as many bytes of its memory; not at all without one.
 pub(crate) fn measure(args: &ComputeArgs, time: impl FnOnce(&mut Gpu, u64) -> Result<()>) -> Result<()> {
-    let Some(device) = open(args)? else { return Ok(()) };
-    let vram = vram(device.report(), args.vram)?;
-    let name = device.report().to_string();
-    let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
-    let mut gpu = gpu.map_err(|error| failure(format!("can't use {name}"), error))?;
-    time(&mut gpu, vram - Gpu::least_bytes())
+    let Some(mut gpu) = open(args)?.into_iter().next() else { return Ok(()) };
+    let room_bytes = gpu.memory().map_or(0, |memory| memory.limit_bytes() - memory.used_bytes());
+    time(&mut gpu, room_bytes)
 }
 
-/// The device, unless the CPU is to compute alone. Without a name it is any but a software driver, which a CPU is faster
+/// The GPUs, unless the CPU is to compute alone. Without a name it is any but a software driver, which a CPU is faster
 /// without; that there is none is told.
-fn open(args: &ComputeArgs) -> Result<Option<Device>> {
-    let opened = match args.device() {
-        _ if args.is_cpu_only() => return Ok(None),
-        DeviceName::Cpu => return Ok(None),
-        DeviceName::Auto => {
-            let is_hardware = |report: &AdapterReport| !report.is_software();
-            if !metallic_gpu::adapters().iter().any(is_hardware) {
-                tracing::warn!("no GPU was found: the CPU computes (--device names a software driver)");
-                return Ok(None);
+fn open(args: &ComputeArgs) -> Result<Vec<Gpu>> {
+    let mut gpus: Vec<(Gpu, u64)> = Vec::new();
+    for (name, asked) in args.gpus() {
+        let choice = match &name {
+            DeviceName::Index(index) => Choice::Index(*index),
+            DeviceName::Name(name) => Choice::Name(name),
+            DeviceName::Cpu | DeviceName::Auto => {
+                let is_hardware = |report: &AdapterReport| !report.is_software();
+                if !metallic_gpu::adapters().iter().any(is_hardware) {
+                    tracing::warn!("no GPU was found: the CPU computes (--device names a software driver)");
+                    return Ok(Vec::new());
+                }
+                Choice::Best
             }
-            Device::open(Choice::Best)
-        }
-        DeviceName::Index(index) => Device::open(Choice::Index(index)),
-        DeviceName::Name(name) => Device::open(Choice::Name(&name)),
-    };
-    opened.map(Some).map_err(|error| failure("can't use a GPU".to_owned(), error))
+        };
+        let device = Device::open(choice).map_err(|error| failure("can't use a GPU".to_owned(), error))?;
+        let report = device.report();
+        let same = gpus.iter().filter(|(gpu, _)| gpu.device().report().index == report.index);
+        let vram = vram(report, asked, same.map(|(_, vram)| vram).sum())?;
+        let name = report.to_string();
+        let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
+        gpus.push((gpu.map_err(|error| failure(format!("can't use {name}"), error))?, vram));
+    }
+    Ok(gpus.into_iter().map(|(gpu, _)| gpu).collect())
 }
 
-/// How much of a device's memory may be taken: what was asked for, if it has as much and that is enough to begin with.
-fn vram(report: &AdapterReport, asked: Option<u64>) -> Result<u64> {
+/// How much of a device's memory may be taken, of which `taken` bytes are: what was asked for, if it has as much and that is
+/// enough to begin with.
+fn vram(report: &AdapterReport, asked: Option<u64>, taken: u64) -> Result<u64> {
     let bytes = match (asked, report.memory_bytes) {
-        (Some(asked), Some(memory)) if asked > memory => {
-            let [asked, memory] = [asked, memory].map(human_bytes);
+        (Some(asked), Some(memory)) if asked > memory.saturating_sub(taken) => {
+            let [asked, memory] = [asked.saturating_add(taken), memory].map(human_bytes);
             return Err(Failure::new(
                 Kind::General,
                 format!("--vram asks for {asked}, and {report} has {memory}"),
@@ -76,7 +82,7 @@ fn vram(report: &AdapterReport, asked: Option<u64>) -> Result<u64> {
             .advice("leave some of it to the driver, or choose another --device"));
         }
         (Some(asked), _) => asked,
-        (None, _) => all_but_reserved(report)?,
+        (None, _) => all_but_reserved(report)?.saturating_sub(taken),
     };
     let least = Gpu::least_bytes();
     if bytes < least {

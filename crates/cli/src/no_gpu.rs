@@ -9,7 +9,7 @@ use crate::terminal::Terminal;
 
 /// Says that it can't, if a GPU is asked for.
 pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
-    if args.is_cpu_only() { Ok(loader) } else { Err(cannot("can't use a GPU")) }
+    if args.gpus().is_empty() { Ok(loader) } else { Err(cannot("can't use a GPU")) }
 }
 
 /// Times nothing: no plan has a GPU.

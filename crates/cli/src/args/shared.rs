@@ -98,15 +98,15 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "POLICY", value_parser = expert_policy(), default_value_t)]
     pub(crate) expert_policy: ExpertPolicy,
 
-    /// What computes: cpu, a GPU by a part of its name or its number in `metallic devices`, or auto for the best GPU there
-    /// is [default: auto where --vram or --gpu-layers is given, else cpu]
-    #[arg(long, value_name = "DEVICE")]
-    pub(crate) device: Option<DeviceName>,
+    /// What computes: cpu, a GPU by a part of its name or its number in `metallic devices`, several with commas between them,
+    /// or auto for the best GPU there is [default: auto where --vram or --gpu-layers is given, else cpu]
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',')]
+    pub(crate) device: Vec<DeviceName>,
 
-    /// Memory of the GPU that may be taken; unless --gpu-layers names them, layers without room stay on the CPU [default: all
-    /// that it has but 512MiB]
-    #[arg(long, value_name = "SIZE", value_parser = crate::size::parse_size)]
-    pub(crate) vram: Option<u64>,
+    /// Memory of the GPU that may be taken, or of each; unless --gpu-layers names them, layers without room stay on the CPU
+    /// [default: all that it has but 512MiB]
+    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', value_parser = crate::size::parse_size)]
+    pub(crate) vram: Vec<u64>,
 
     /// Layers that the GPU computes, the last ones: a number or all, swapping in what --vram has no room for, or auto for as
     /// many as it has room for
@@ -128,25 +128,40 @@ pub(crate) struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// What computes.
-    pub(crate) fn device(&self) -> DeviceName {
-        let asks = self.vram.is_some() || self.gpu_layers != GpuLayers::Auto;
-        self.device.clone().unwrap_or(if asks { DeviceName::Auto } else { DeviceName::Cpu })
+    /// The GPUs that are to compute, each with the memory that may be taken of it, if that was said; none where the CPU
+    /// computes alone.
+    pub(crate) fn gpus(&self) -> Vec<(DeviceName, Option<u64>)> {
+        let asks = !self.vram.is_empty() || self.gpu_layers != GpuLayers::Auto;
+        let devices = match &self.device[..] {
+            _ if self.gpu_layers == GpuLayers::Last(0) => return Vec::new(),
+            [DeviceName::Cpu] => return Vec::new(),
+            [] if !asks => return Vec::new(),
+            [] => vec![DeviceName::Auto],
+            devices => devices.to_vec(),
+        };
+        let vram = self.vram.iter().copied().map(Some).chain(std::iter::repeat(None));
+        devices.into_iter().zip(vram).collect()
     }
 
-    /// Whether the CPU computes alone.
-    pub(crate) fn is_cpu_only(&self) -> bool {
-        self.gpu_layers == GpuLayers::Last(0) || self.device() == DeviceName::Cpu
-    }
-
-    /// Refuses memory of a GPU where none computes, and says which flags do nothing there.
+    /// Refuses memory of a GPU where none computes, and lists that don't go together; says which flags do nothing.
     pub(crate) fn check_gpu_flags(&self) -> crate::failure::Result<()> {
-        if !self.is_cpu_only() {
-            return Ok(());
+        let gpus = self.gpus();
+        if !gpus.is_empty() {
+            let is_alone = |(name, _): &_| matches!(name, DeviceName::Cpu | DeviceName::Auto);
+            let (n_gpus, n_vram) = (gpus.len(), self.vram.len());
+            return if n_gpus > 1 && gpus.iter().any(is_alone) {
+                let what = "--device names several, and cpu or auto among them";
+                Err(Failure::new(Kind::Usage, what)
+                    .advice("name GPUs alone: what they leave the CPU computes"))
+            } else if n_vram > 0 && n_vram != n_gpus {
+                let what = format!("--vram has {n_vram} sizes, and --device {n_gpus}");
+                Err(Failure::new(Kind::Usage, what).advice("give one for each GPU, or none"))
+            } else {
+                Ok(())
+            };
         }
-        if self.vram.is_some() {
-            let without =
-                if self.device == Some(DeviceName::Cpu) { "--device cpu" } else { "--gpu-layers 0" };
+        if !self.vram.is_empty() {
+            let without = if self.device == [DeviceName::Cpu] { "--device cpu" } else { "--gpu-layers 0" };
             let what = format!("--vram is memory of a GPU, and with {without} no GPU computes");
             return Err(Failure::new(Kind::Usage, what).advice("leave out one of them"));
         }

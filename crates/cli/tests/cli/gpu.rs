@@ -150,104 +150,6 @@ fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
     let plan_args = [&["plan", "mixture.gguf", "--json"], &rates[..], &of_gpu].concat();
     let plan = |vram: &str| with(&plan_args, vram);
     let all: Value = serde_json::from_str(&plan("64MiB").succeeds().stdout).unwrap();
-    let gpu = &all["devices"][0];
-    assert_eq!((&gpu["n_mixers"], &gpu["n_networks"]), (&2.into(), &2.into()), "{gpu}");
-    let lines = all["ledger"].as_array().unwrap().iter().filter(|line| line["device"] == 0);
-    let total: u64 = lines.map(|line| line["bytes"].as_u64().unwrap()).sum();
-    assert_eq!(gpu["total_bytes"], total);
-    // Not a byte less holds all.
-    let exact: Value = serde_json::from_str(&plan(&total.to_string()).succeeds().stdout).unwrap();
-    assert_eq!(exact["devices"][0]["total_bytes"], total);
-    let less: Value = serde_json::from_str(&plan(&(total - 1).to_string()).succeeds().stdout).unwrap();
-    // Of the embedding a token uses a row: it goes first.
-    let gpu = &less["devices"][0];
-    assert_eq!((&gpu["embedding"], &gpu["head"], &gpu["n_mixers"]), (&false.into(), &true.into(), &2.into()));
-    assert!(gpu["total_bytes"].as_u64() < Some(total), "{gpu}");
-    // The backend itself takes more than a megabyte. With what it says it takes, the error is of the model.
-    let refused = plan("1MiB");
-    let error = refused.fails(1);
-    assert!(error.contains("within 1.0 MiB") && error.contains("--vram"), "{error}");
-    let floor = error.split(['(', ' ']).rev().find_map(|word| word.parse::<u64>().ok()).expect(error);
-    let refused = plan(&floor.to_string());
-    assert!(refused.fails(1).contains("half a layer"), "{}", refused.stderr);
-}
-
-#[test]
-fn more_memory_than_the_gpu_has_is_an_error_that_says_both() {
-    let sandbox = sandbox("gpu-too-much");
-    let Some(device) = device(&sandbox) else { return };
-    let refused = sandbox.run(&["plan", "tiny.gguf", "--device", &device, "--vram", "999TiB"]);
-    let error = refused.fails(1);
-    assert!(error.contains("--vram asks for 999.0 TiB") && error.contains(" has "), "{error}");
-}
-
-#[test]
-fn flags_of_a_gpu_without_one_are_told() {
-    let sandbox = sandbox("gpu-flags");
-    let plan = |more: &[&str]| sandbox.run(&[&["plan", "tiny.gguf"], more].concat());
-    for without in [["--device", "cpu"], ["--gpu-layers", "0"]] {
-        let refused = plan(&[&without[..], &["--vram", "1GiB"]].concat());
-        let error = refused.fails(2);
-        assert!(error.contains("--vram") && error.contains(&without.join(" ")), "{error}");
-    }
-    for flag in [&["--cpu-moe"][..], &["--n-cpu-moe", "3"]] {
-        let planned = plan(flag).succeeds();
-        assert!(planned.stderr.contains(&format!("{} has no effect", flag[0])), "{}", planned.stderr);
-    }
-    assert!(!plan(&["--n-cpu-moe", "0"]).succeeds().stderr.contains("no effect"));
-    let refused = plan(&["--n-cpu-moe", "x"]);
-    assert!(refused.stderr.contains("a number of layers"), "{}", refused.stderr);
-}
-
-#[test]
-fn what_computes_is_named_for_programs_and_in_the_table_of_bench() {
-    let sandbox = sandbox("gpu-named");
-    let Some(device) = device(&sandbox) else { return };
-    let with = |args: &[&str], flags: &[&str]| sandbox.run(&[args, flags].concat()).succeeds().stdout;
-    let gpu = ["--device", &device, "--vram", "64MiB"];
-    let names_it = |devices: &Value| matches!(devices.as_array().unwrap()[..], [Value::String(ref name)] if name.starts_with("GPU "));
-
-    let run = ["run", "-m", "tiny.gguf", "--raw", "--json", "-n", "2", "-c", "64", "a"];
-    let end = |flags: &[&str]| -> Value {
-        serde_json::from_str(with(&run, flags).lines().next_back().unwrap()).unwrap()
-    };
-    assert!(names_it(&end(&gpu)["devices"]), "{}", end(&gpu));
-    assert_eq!(end(&[])["devices"], Value::Array(Vec::new()));
-
-    let bench = ["bench", "tiny.gguf", "-p", "4", "-n", "0", "-r", "1"];
-    let rows: Value = serde_json::from_str(&with(&bench, &[&gpu[..], &["--json"]].concat())).unwrap();
-    assert!(names_it(&rows[0]["devices"]), "{rows}");
-    assert!(with(&bench, &gpu).contains(" + GPU "));
-}
-
-#[test]
-fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
-    let sandbox = sandbox("gpu-swap");
-    sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
-    let Some(device) = device(&sandbox) else { return };
-    let args = |vram: &str| {
-        let args = [
-            "-m",
-            "mixture.gguf",
-            "-c",
-            "64",
-            "-b",
-            "32",
-            "-ngl",
-            "all",
-            "--device",
-            &device,
-            "--vram",
-            vram,
-        ];
-        args.map(str::to_owned)
-    };
-    let plan = |vram: &str| {
-        let args = args(vram);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        sandbox.run(&[&["plan", "mixture.gguf", "--json"], &args[2..]].concat())
-    };
-    let all: Value = serde_json::from_str(&plan("64MiB").succeeds().stdout).unwrap();
     assert_eq!(all["swapped_bytes"], 0);
     let weights = all["ledger"]
         .as_array()
@@ -282,4 +184,51 @@ fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
     let is_swapped =
         |stderr: &str| stderr.lines().any(|line| line.starts_with("GPU: ") && line.contains("swapped in"));
     assert!(!is_swapped(&roomy.stderr) && is_swapped(&tight.stderr), "{}", tight.stderr);
+}
+
+/// The same GPU stands for two, which share the layers between them, and the answer is that of one.
+#[test]
+fn several_gpus_share_the_layers() {
+    let sandbox = sandbox("gpu-several");
+    sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
+    let Some(device) = device(&sandbox) else { return };
+    let twice = format!("{device},{device}");
+    let with =
+        |command: &[&str], flags: &[&str]| sandbox.run(&[command, &["-c", "64", "-b", "32"], flags].concat());
+    let rates = ["--memory-gb-s", "10", "--prefill-gop-s", "100", "--decode-gop-s", "50", "--link-gb-s", "2"];
+    let of_gpu = ["--gpu-memory-gb-s", "4", "--gpu-prefill-gop-s", "800"];
+    let plan_args = [&["plan", "mixture.gguf", "--json"], &rates[..], &of_gpu].concat();
+    let plan = |flags: &[&str]| -> Value {
+        serde_json::from_str(&with(&plan_args, flags).succeeds().stdout).unwrap()
+    };
+    let one = plan(&["--device", &device, "--vram", "64MiB"]);
+    let n_layers =
+        |device: &Value| device["n_mixers"].as_u64().unwrap() + device["n_networks"].as_u64().unwrap();
+    let all = n_layers(&one["devices"][0]);
+
+    // Less than one takes for all by some experts: the second has what is left.
+    let less = (one["devices"][0]["total_bytes"].as_u64().unwrap() - (1 << 20)).to_string();
+    let budgets = format!("{less},64MiB");
+    let flags = ["--device", &twice, "--vram", &budgets];
+    let both = plan(&flags);
+    let [first, second] = [0, 1].map(|i| n_layers(&both["devices"][i]));
+    assert!(first > 0 && second > 0 && first + second == all, "{first} and {second} of {all}: {both}");
+    assert_eq!(both["swapped_bytes"], 0);
+
+    let run_args = ["run", "-m", "mixture.gguf", "--raw", "--temp", "0", "-n", "12", "abc"];
+    let answer = |flags: &[&str]| with(&run_args, flags).succeeds().stdout;
+    let of_one = answer(&["--device", &device, "--vram", "64MiB"]);
+    assert_eq!(answer(&flags), of_one);
+    // All that was asked for is computed there: by the last, which swaps what it has no room for.
+    let tight = format!("{less},{}", both["devices"][1]["total_bytes"].as_u64().unwrap());
+    assert_eq!(answer(&["--device", &twice, "--vram", &tight, "-ngl", "all"]), of_one);
+
+    for (flags, reason) in [
+        (["--device", "0,cpu", "--vram", "64MiB,64MiB"], "cpu or auto among them"),
+        (["--device", "0,0", "--vram", "64MiB"], "--vram has 1 sizes, and --device 2"),
+    ] {
+        let ended = with(&run_args, &flags);
+        let error = ended.fails(2);
+        assert!(error.contains(reason), "{error}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::real_models::model;
 const MODELS: [&str; 4] = ["llama-dense", "gpt-oss-moe", "lfm2-dense", "qwen3next-moe"];
 
 /// All layers.
-const ALL: Offload = Offload { n_layers: Some(usize::MAX), n_cpu_moe: 0 };
+const ALL: Offload = Offload { n_layers: None, swaps: true, n_cpu_moe: 0 };
 
 /// Bytes of small models that the disk brings at a time: less than a matrix, and more than a row.
 const CHUNK_BYTES: usize = 8000;

@@ -274,6 +274,17 @@ impl DeviceStats {
             swapped_bytes: self.swapped_bytes - before.swapped_bytes,
         }
     }
+
+    /// With another device's.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            n_dispatches: self.n_dispatches + other.n_dispatches,
+            n_submissions: self.n_submissions + other.n_submissions,
+            n_waits: self.n_waits + other.n_waits,
+            swapped_bytes: self.swapped_bytes + other.swapped_bytes,
+        }
+    }
 }
 
 /// A place to compute.

@@ -80,13 +80,6 @@ enum Takes {
     Fitting(Offload),
 }
 
-impl Takes {
-    /// Whether it computes parts whose weights its memory has no room for.
-    fn takes_what_has_no_room(&self) -> bool {
-        matches!(self, Takes::Fitting(Offload { n_layers: Some(_), .. }))
-    }
-}
-
 impl<'p> GgufLoader<'p> {
     /// A loader with the defaults: one sequence of the file's context length but at most
     /// [`DEFAULT_MAX_CONTEXT`], batches of [`DEFAULT_BATCH`], [`default_threads`] threads, the
@@ -213,9 +206,8 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
-    /// Computes what a device's memory has room for on that device, or so many layers as [`Offload`] says, of which those
-    /// weights that have no room are swapped in from main memory as they are used. Of several devices, each takes what those
-    /// before it have left.
+    /// Computes on a device what its memory has room for, or all that [`Offload`] says: those weights that have no room are
+    /// then swapped in as they are used. Of several devices, each takes what those before it have left.
     #[must_use]
     pub fn offload<B: Backend + 'static>(mut self, device: B, offload: Offload) -> Self {
         self.others.push(Other { backend: Box::new(device), takes: Takes::Fitting(offload) });

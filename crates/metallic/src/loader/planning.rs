@@ -58,7 +58,7 @@ impl GgufLoader<'_> {
                 number: other,
                 description: place.description(),
                 budget_bytes: memory.limit_bytes(),
-                may_swap: takes.takes_what_has_no_room(),
+                may_swap: matches!(takes, Takes::Fitting(Offload { swaps: true, .. })),
             });
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
         };
@@ -109,13 +109,13 @@ impl GgufLoader<'_> {
         let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
         let (mut best, mut floor) = (None, u64::MAX);
         for mut order in offload::orders(config, stage_of, offload) {
-            if offload.n_layers.is_some() && order.last() == Some(&EMBEDDING) {
+            if offload.swaps && order.last() == Some(&EMBEDDING) {
                 let all = plan(&order)?;
                 if all.device_bytes(device) > budget || all.swapped_bytes() > 0 {
                     order.pop();
                 }
             }
-            let least = if offload.n_layers.is_some() { order.len() } else { 1 };
+            let least = if offload.swaps { order.len() } else { 1 };
             if order.is_empty() {
                 continue;
             }
@@ -142,7 +142,7 @@ impl GgufLoader<'_> {
             None => Err(Error::DeviceTooSmall {
                 budget_bytes: budget,
                 floor_bytes: floor,
-                n_layers: offload.n_layers,
+                n_layers: offload.n_layers.filter(|_| offload.swaps),
                 n_ctx,
                 n_batch,
                 kv_type,

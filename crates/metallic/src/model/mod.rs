@@ -196,9 +196,9 @@ impl Model {
         self.stages.iter().filter_map(|stage| stage.stream_stats()).reduce(StreamStats::and)
     }
 
-    /// How often the first device that computes parts was given work so far; `None` where the CPU computes alone.
+    /// How often the devices that compute parts were given work so far; `None` where the CPU computes alone.
     pub fn device_stats(&self) -> Option<DeviceStats> {
-        self.stages.iter().find_map(|stage| stage.device_stats())
+        self.stages.iter().filter_map(|stage| stage.device_stats()).reduce(DeviceStats::and)
     }
 
     /// A new, empty sequence.

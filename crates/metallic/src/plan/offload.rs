@@ -8,15 +8,17 @@ use crate::model::part::{EMBEDDING, Part, mixer_of, n_parts};
 /// What of a model is to be computed on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offload {
-    /// So many of the last layers, and the head with them; `None` for as much as its memory has room for.
+    /// Of so many of the last layers, and the head with them; `None` for any.
     pub n_layers: Option<usize>,
+    /// Whether it is to have all of them, and those weights swapped in that its memory has no room for.
+    pub swaps: bool,
     /// So many of the first layers keep their experts on the CPU.
     pub n_cpu_moe: usize,
 }
 
 impl Offload {
     /// As much as there is room for.
-    pub const AUTO: Self = Self { n_layers: None, n_cpu_moe: 0 };
+    pub const AUTO: Self = Self { n_layers: None, swaps: false, n_cpu_moe: 0 };
 }
 
 /// Orders in which a device may take parts that nobody has taken yet, as many as fit.

@@ -41,7 +41,7 @@ pub struct Rates {
     pub prefill_ops: f64,
     /// Operations of a token's products with weights that are in the cache.
     pub decode_ops: f64,
-    /// What the device does that computes some parts, where one does.
+    /// What the device does that computes some parts, where one does; of several, what each does.
     pub device: Option<DeviceRates>,
 }
 
@@ -125,12 +125,12 @@ impl MemoryPlan {
         let PromptWork { n_tokens, attention } = self.prompt;
         let n_batch = self.request.capacity.n_batch;
         let attention_s = |ops: f64, share: f64| 2.0 * ATTENTION_COST * share * attention as f64 / ops;
-        let [here, there] = match (self.devices.first(), rates.device) {
-            (Some(device), Some(rates)) => {
-                let share = device.n_mixers as f64 / device.n_layers as f64;
-                [1.0 - share, attention_s(rates.prefill_ops, share)]
-            }
-            _ => [1.0, 0.0],
+        // Of the layers, which share has its attention on devices.
+        let on_devices: f64 =
+            self.devices.iter().map(|device| device.n_mixers as f64 / device.n_layers as f64).sum();
+        let [here, there] = match rates.device {
+            Some(rates) => [1.0 - on_devices, attention_s(rates.prefill_ops, on_devices)],
+            None => [1.0, 0.0],
         };
         let here = attention_s(rates.prefill_ops, here);
         let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);

@@ -147,7 +147,8 @@ impl Gpu {
             let buffers = [&weights, x, chosen, matrix.bias.unwrap_or(&nothing), out];
             let grid = Grid::Groups(n_pairs * n_rows);
             let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, grid);
-            self.run(&Call { decoder: Some(all.decoder), constants: &constants, ..call })?;
+            let n_multiplications = (n_pairs * n_rows * all.row_len()) as u64;
+            self.run(&Call { decoder: Some(all.decoder), constants: &constants, n_multiplications, ..call })?;
         }
         Ok(())
     }

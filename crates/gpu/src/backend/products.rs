@@ -173,7 +173,8 @@ impl Gpu {
             let weights = self.on_device(part.place)?;
             let buffers = [&weights, x, bias, &*job.out];
             let call = Call::new(kernel, &buffers, &params, grid(&part));
-            self.run(&Call { decoder: Some(matrix.decoder), constants, ..call })?;
+            let n_multiplications = (part.rows.len() * matrix.row_len() * rows.len()) as u64;
+            self.run(&Call { decoder: Some(matrix.decoder), constants, n_multiplications, ..call })?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 mod conformance;
 mod consistency;
 mod experts;
+mod interrupts;
 mod ledger;
 mod limits;
 mod mixers;

@@ -15,6 +15,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
 use crate::input::Limit;
+use crate::interrupt::Heed;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
 use crate::settings::Settings;
 use crate::speech::{Form, Speech};
@@ -262,7 +263,7 @@ impl<'a> Session<'a> {
             if interrupt.is_pressed() {
                 self.engine.cancel(id, &mut |event| events.push(event));
             } else {
-                events = self.step(id, make_room)?;
+                events = self.step(id, &interrupt, make_room)?;
             }
             match self.engine.stats(id) {
                 Some(stats) if stats.n_generated == 0 => {
@@ -291,6 +292,7 @@ impl<'a> Session<'a> {
     fn step(
         &mut self,
         id: RequestId,
+        interrupt: &Heed<'_>,
         make_room: &mut dyn FnMut(&Self, usize) -> Option<Prompt>,
     ) -> Result<Vec<Event>> {
         if self.engine.room(id) == Some(0)
@@ -301,7 +303,7 @@ impl<'a> Session<'a> {
             replaced.map_err(|error| cannot_answer(Arc::new(error)))?;
         }
         let mut events = Vec::new();
-        self.engine.step(&mut |event| events.push(event));
+        self.engine.step_unless(&|_| interrupt.is_pressed(), &mut |event| events.push(event));
         Ok(events)
     }
 

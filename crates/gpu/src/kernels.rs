@@ -74,6 +74,8 @@ pub(crate) struct Call<'a> {
     /// Words of `var<immediate>`, in order; of floats, their bits.
     pub(crate) params: &'a [u32],
     pub(crate) grid: Grid,
+    /// Multiplications that it takes, where those are most of a pass: in products with matrices.
+    pub(crate) n_multiplications: u64,
 }
 
 impl<'a> Call<'a> {
@@ -84,7 +86,7 @@ impl<'a> Call<'a> {
         params: &'a [u32],
         grid: Grid,
     ) -> Self {
-        Self { kernel, decoder: None, constants: &[], buffers, params, grid }
+        Self { kernel, decoder: None, constants: &[], buffers, params, grid, n_multiplications: 0 }
     }
 }
 

@@ -1,15 +1,19 @@
-//! What the device is to do next: dispatches in one pass, submitted together when a result is wanted.
+//! What the device is to do next: dispatches in one pass, submitted together when a result is wanted, or when they are enough.
+//!
+//! The host is never far ahead of the device: who gives up a pass waits for no more than was submitted. What is recorded of
+//! such a pass is not taken back: it may begin with the end of the pass before, which counts.
 //!
 //! What kernels need of the host (ids, page tables, lists of rows) goes to one buffer, the *notes*. A submission has notes
 //! of its own, uploaded just before it, and each operation its own part of them: so none is written over before it is read.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metallic::backend::DeviceStats;
 use metallic::memory::Lease;
 use smallvec::SmallVec;
-use wgpu::{BufferUsages, CommandEncoder, ComputePass, MapMode};
+use wgpu::{BufferUsages, CommandEncoder, ComputePass, MapMode, PollType, SubmissionIndex};
 
 use crate::error::{Error, Result};
 use crate::kernels::{Call, Kernels};
@@ -21,6 +25,13 @@ pub(crate) const NOTES_WORDS: usize = 1 << 20;
 
 /// Dispatches after which what is recorded is submitted: the device begins while the rest is recorded.
 const MAX_DISPATCHES: usize = 256;
+
+/// Multiplications after which it is, too: some 20 ms of a slow GPU, 3 s of software on two cores. A generated token's are fewer for most models, those of
+/// a prompt's batch many times as many.
+const MAX_MULTIPLICATIONS: u64 = 1 << 31;
+
+/// Submissions that the device has not done: one that runs, and one that follows at once.
+const MAX_IN_FLIGHT: usize = 2;
 
 /// Bytes that are read back at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -64,6 +75,9 @@ pub(crate) struct Recorder {
     pass: Option<ComputePass<'static>>,
     encoder: Option<CommandEncoder>,
     n_recorded: usize,
+    n_multiplications: u64,
+    /// Submissions that the device may not have done, the oldest first.
+    in_flight: VecDeque<SubmissionIndex>,
     /// What is recorded uses these, so they must not end before it is submitted.
     used: Vec<GpuBuffer>,
     notes: Vec<u32>,
@@ -109,6 +123,8 @@ impl Recorder {
             pass: None,
             encoder: None,
             n_recorded: 0,
+            n_multiplications: 0,
+            in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
             used: Vec::new(),
             notes: Vec::with_capacity(NOTES_WORDS),
             on_device: vram.words("notes of kernels", NOTES_WORDS)?,
@@ -127,7 +143,8 @@ impl Recorder {
     /// Begins an operation: where enough is recorded, that is submitted. Not in the midst of one, whose kernels may share
     /// notes.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        if self.n_recorded >= MAX_DISPATCHES { self.submit() } else { Ok(()) }
+        let is_enough = self.n_recorded >= MAX_DISPATCHES || self.n_multiplications >= MAX_MULTIPLICATIONS;
+        if is_enough { self.submit() } else { Ok(()) }
     }
 
     /// Writes what one operation needs to the notes, and returns where each begins, in words. All at once: where they are
@@ -173,6 +190,7 @@ impl Recorder {
         pass.dispatch_workgroups(x, y, z);
         self.counters.n_dispatches.fetch_add(1, Ordering::Relaxed);
         self.n_recorded += 1;
+        self.n_multiplications += call.n_multiplications;
         self.used.extend(call.buffers.iter().map(|buffer| (*buffer).clone()));
         Ok(())
     }
@@ -199,7 +217,7 @@ impl Recorder {
         Ok(slot)
     }
 
-    /// Hands what is recorded to the device.
+    /// Hands what is recorded to the device, when that is not behind.
     pub(crate) fn submit(&mut self) -> Result<()> {
         self.pass = None;
         self.slots.n_recorded = 0;
@@ -209,13 +227,27 @@ impl Recorder {
             self.notes.clear();
             self.uploads.write(&bytes, &self.on_device, 0)?;
         }
+        self.keep_up()?;
         let commands = self.uploads.commands().into_iter().chain([encoder.finish()]);
-        self.vram.device.queue.submit(commands);
+        self.in_flight.push_back(self.vram.device.queue.submit(commands));
         self.uploads.submitted();
-        self.n_recorded = 0;
+        (self.n_recorded, self.n_multiplications) = (0, 0);
         self.used.clear();
         self.counters.n_submissions.fetch_add(1, Ordering::Relaxed);
         self.vram.device.faults.check()
+    }
+
+    /// Waits until the device can be given more.
+    fn keep_up(&mut self) -> Result<()> {
+        if self.in_flight.len() < MAX_IN_FLIGHT {
+            return Ok(());
+        }
+        let device = &self.vram.device;
+        let oldest = PollType::Wait { submission_index: self.in_flight.pop_front(), timeout: None };
+        let polled = device.device.poll(oldest);
+        self.counters.waited(true);
+        device.faults.check()?;
+        polled.map(drop).map_err(|error| Error::Lost { reason: error.to_string() })
     }
 
     /// Writes to a buffer after all that was recorded.
@@ -239,6 +271,7 @@ impl Recorder {
             let mapping = Arc::new(Mapping::default());
             mapping.request(&self.read, MapMode::Read, n_bytes);
             self.counters.waited(mapping.wait(&self.vram)?);
+            self.in_flight.clear();
             let mapped = self.read.get_mapped_range(0..n_bytes);
             let mapped = mapped.map_err(|error| Error::Command { reason: error.to_string() })?;
             for (value, bytes) in values.iter_mut().zip(mapped.as_chunks::<4>().0) {
@@ -254,5 +287,47 @@ impl Recorder {
     /// What counts.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metallic::memory::Tier;
+
+    use super::*;
+    use crate::device::{Choice, Device};
+    use crate::kernels::{self, Grid};
+
+    /// The operations are small, and only said to be large.
+    #[test]
+    fn the_host_is_never_far_ahead_of_the_device() {
+        let device = match Device::open(Choice::Best) {
+            Ok(device) => device,
+            Err(error) => {
+                assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
+                return println!("skipped: {error}");
+            }
+        };
+        let vram = Vram { device: Arc::new(device), tier: Tier::named("vram", None) };
+        let mut recorder = Recorder::new(&vram).expect("a recorder");
+        let mut kernels = Kernels::new(&vram, &mut recorder.uploads).expect("kernels");
+        let x = vram.words("x", 64).expect("a buffer");
+        // Large enough by itself, or four together.
+        for (n_operations, n_multiplications) in
+            [(8, MAX_MULTIPLICATIONS), (32, MAX_MULTIPLICATIONS / 4), (32, 0)]
+        {
+            let before = recorder.counters.stats();
+            for _ in 0..n_operations {
+                recorder.begin().expect("room");
+                let buffers = [&x];
+                let call = Call::new(&kernels::CLEAR, &buffers, &[64], Grid::Values(64));
+                recorder.record(&mut kernels, &Call { n_multiplications, ..call }).expect("recorded");
+                assert!(recorder.in_flight.len() <= MAX_IN_FLIGHT);
+            }
+            let submitted = recorder.counters.stats().since(before).n_submissions;
+            assert_eq!(submitted, if n_multiplications == 0 { 0 } else { 7 });
+            recorder.read(&x, 0, &mut [0.0; 64]).expect("read");
+            assert!(recorder.in_flight.is_empty(), "a read waits for all");
+        }
     }
 }

@@ -270,6 +270,10 @@ pub enum Error {
         max: usize,
     },
 
+    /// A forward pass was given up because whoever wanted it asks for that.
+    #[error("the computation was interrupted")]
+    Interrupted,
+
     /// More requests than are let in.
     #[error("{n_waiting} requests are waiting already: try again when some have finished")]
     QueueFull {

@@ -160,7 +160,13 @@ impl Gpu {
                 let bias = matrix.bias.unwrap_or(&nothing);
                 let buffers = [&weights, x, chosen, bias, out.expect(n_products)];
                 let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, Grid::Groups(n_products));
-                self.run(&Call { decoder: Some(all.decoder), constants: &constants, ..call })?;
+                let n_multiplications = (n_products * all.row_len()) as u64;
+                self.run(&Call {
+                    decoder: Some(all.decoder),
+                    constants: &constants,
+                    n_multiplications,
+                    ..call
+                })?;
             }
         }
         Ok(())

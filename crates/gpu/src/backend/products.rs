@@ -181,7 +181,8 @@ impl Gpu {
         ];
         let buffers = [weights, x, job.bias.unwrap_or(&nothing), &*job.out];
         let call = Call::new(kernel, &buffers, &params, grid);
-        self.run(&Call { decoder: Some(matrix.decoder), constants, ..call })
+        let n_multiplications = (part.rows.len() * matrix.row_len() * rows.len()) as u64;
+        self.run(&Call { decoder: Some(matrix.decoder), constants, n_multiplications, ..call })
     }
 
     /// The buffer with rows of weights, which are brought in if they have none.

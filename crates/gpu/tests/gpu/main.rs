@@ -4,6 +4,7 @@
 mod conformance;
 mod consistency;
 mod experts;
+mod interrupts;
 mod kv_blocks;
 mod ledger;
 mod limits;

@@ -92,7 +92,8 @@ impl Engine {
         }
     }
 
-    /// Ends a request early; it finishes as [`FinishReason::Cancelled`]. Does nothing once it has ended.
+    /// Ends a request early; it finishes as [`FinishReason::Cancelled`]. Does nothing once it has ended. What ends a pass early
+    /// is [`Engine::step_unless`].
     pub fn cancel(&mut self, id: RequestId, on_event: &mut dyn FnMut(Event)) {
         if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
             self.waiting.remove(place);
@@ -142,6 +143,20 @@ impl Engine {
 
     /// Runs one forward pass. True while there is more to do.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event)) -> bool {
+        self.step_unless(&|_| false, on_event)
+    }
+
+    /// The same, unless `is_interrupted` says of the requests whose tokens are in the pass that it is to be given up: it is
+    /// asked before each of the model's parts, half layers.
+    ///
+    /// A pass that is given up has never been: nothing is said, nothing counts in [`Stats`], and the requests go on with the
+    /// same bits when the next step reads the same tokens again. So interrupt where no answer to any of them is wanted any
+    /// more, then [cancel](Engine::cancel) them; one that leaves others in its batch is better cancelled after the pass.
+    pub fn step_unless(
+        &mut self,
+        is_interrupted: &dyn Fn(&[RequestId]) -> bool,
+        on_event: &mut dyn FnMut(Event),
+    ) -> bool {
         self.admit(on_event);
         let pending: PerSlot<_> = self.slots.iter().map(Slot::pending).collect();
         let shares = scheduler::divide_batch(&pending, self.model.n_batch());
@@ -150,6 +165,7 @@ impl Engine {
         }
 
         let mut pieces = PerSlot::new();
+        let mut ids = PerSlot::new();
         let mut actives = PerSlot::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(share) = shares.iter().find(|share| share.slot == index) else { continue };
@@ -163,16 +179,20 @@ impl Engine {
                 role: share.role,
                 logits: last..share.n_tokens,
             });
+            ids.push(active.id);
             actives.push(active);
         }
         let started = Instant::now();
         let mut choices: PerSlot<Option<Result<Choice>>> = pieces.iter().map(|_| None).collect();
-        let result = self.model.forward(&pieces, &mut |of, logits| {
+        let result = self.model.forward_unless(&|| is_interrupted(&ids), &pieces, &mut |of, logits| {
             let checked = check_logits(of.position, logits);
             choices[of.piece] = Some(checked.map(|()| actives[of.piece].choose(logits)));
         });
         let time = started.elapsed();
         drop(pieces);
+        if matches!(result, Err(Error::Interrupted)) {
+            return true;
+        }
         actives.into_iter().zip(&shares).for_each(|(active, share)| active.charge(share.n_tokens, time));
 
         if let Err(error) = result {

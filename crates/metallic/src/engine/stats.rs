@@ -13,7 +13,7 @@ pub struct Stats {
     pub n_read: usize,
     /// Tokens generated.
     pub n_generated: usize,
-    /// Time in forward passes that read the prompt, the first token's sampling included.
+    /// Time in forward passes that read the prompt, the first token's sampling included; not in those that were given up.
     pub prefill: Duration,
     /// Time in forward passes that generated the other tokens.
     pub decode: Duration,

@@ -14,7 +14,7 @@ use super::stage::{Batch, LogitSink, Stage};
 use super::weights::{HeadWeights, LayerWeights, MixerWeights, NormWeights, Weights};
 use super::{Capacity, delta_net, ffn, mamba2, short_conv};
 use crate::backend::{Backend, DeviceStats, Input, Tokens};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Leased, StreamStats, Tier};
 
 /// Parts of a model on one backend, with what their layers remember.
@@ -252,6 +252,9 @@ impl<B: Backend> Stage for Decoder<B> {
         }
         let n_layers = self.config.layers.len();
         for number in parts.clone() {
+            if (batch.is_interrupted)() {
+                return Err(Error::Interrupted);
+            }
             self.run_part(Part::of(number, n_layers), batch, n_heads, &mut *sink)?;
         }
         if parts.end != n_parts(n_layers) {

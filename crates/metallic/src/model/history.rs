@@ -19,7 +19,7 @@ pub(crate) struct History {
 struct Sequence {
     tokens: Vec<u32>,
     read_as: ReadAs,
-    /// Whether the states are those after the tokens: not when a forward pass has failed.
+    /// Whether the states are those after the tokens: not when a forward pass has failed or was interrupted.
     settled: bool,
 }
 

@@ -220,12 +220,29 @@ impl Model {
     ///
     /// # Errors
     /// A token outside the vocabulary, a position outside the context, or no free page for a sequence. The
-    /// sequences then hold what they held before.
+    /// sequences then hold what they held before. After any other error they hold what comes before their pieces.
     ///
     /// # Panics
     /// If there are more rows than [`Model::n_batch`], no rows, two pieces of one sequence, or logits asked for of no token.
     pub fn forward(
         &mut self,
+        pieces: &[Piece<'_>],
+        sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
+    ) -> Result<()> {
+        self.forward_unless(&|| false, pieces, sink)
+    }
+
+    /// The same, unless it is interrupted on the way: it looks whether it is before each of the model's parts, half layers.
+    ///
+    /// # Errors
+    /// As [`Model::forward`], and [`Error::Interrupted`]. Then `sink` was given nothing, and each sequence holds what comes
+    /// before its piece: the same piece again has the same bits. Where states can't be cut back, that reads the sequence again.
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
+    pub fn forward_unless(
+        &mut self,
+        is_interrupted: &dyn Fn() -> bool,
         pieces: &[Piece<'_>],
         sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
     ) -> Result<()> {
@@ -241,10 +258,25 @@ impl Model {
         for piece in pieces {
             self.pages.reserve(piece.sequence, piece.start + piece.tokens.len())?;
         }
-        let Some(mut history) = self.history.take() else { return self.run(pieces, sink) };
-        let result = pieces.iter().try_for_each(|piece| self.return_to(piece, &mut history)).and_then(|()| {
+        let result = self.read(is_interrupted, pieces, sink);
+        if result.is_err() {
+            pieces.iter().for_each(|piece| self.pages.truncate(piece.sequence, piece.start));
+        }
+        result
+    }
+
+    /// Runs pieces that have pages, from the states before them.
+    fn read(
+        &mut self,
+        is_interrupted: &dyn Fn() -> bool,
+        pieces: &[Piece<'_>],
+        sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
+    ) -> Result<()> {
+        let Some(mut history) = self.history.take() else { return self.run(is_interrupted, pieces, sink) };
+        let mut return_to = |piece| self.return_to(is_interrupted, piece, &mut history);
+        let result = pieces.iter().try_for_each(&mut return_to).and_then(|()| {
             history.forget(pieces, &self.pages);
-            self.run(pieces, sink)?;
+            self.run(is_interrupted, pieces, sink)?;
             history.keep(pieces, &self.pages);
             Ok(())
         });
@@ -253,7 +285,12 @@ impl Model {
     }
 
     /// Brings a sequence's states to where a piece begins: where they are past that, its tokens are read again.
-    fn return_to(&mut self, piece: &Piece<'_>, history: &mut History) -> Result<()> {
+    fn return_to(
+        &mut self,
+        is_interrupted: &dyn Fn() -> bool,
+        piece: &Piece<'_>,
+        history: &mut History,
+    ) -> Result<()> {
         let slot = self.pages.slot(piece.sequence);
         if history.is_at(slot, piece.start) {
             return Ok(());
@@ -263,13 +300,18 @@ impl Model {
             for (i, tokens) in tokens.chunks(n_batch).enumerate() {
                 let start = first + i * n_batch;
                 let again = Piece { sequence: piece.sequence, start, tokens, role, logits: 0..0 };
-                self.run(&[again], &mut |_, _| {})?;
+                self.run(is_interrupted, &[again], &mut |_, _| {})?;
             }
         }
         Ok(())
     }
 
-    fn run(&mut self, pieces: &[Piece<'_>], sink: &mut dyn FnMut(LogitsOf, &mut [f32])) -> Result<()> {
+    fn run(
+        &mut self,
+        is_interrupted: &dyn Fn() -> bool,
+        pieces: &[Piece<'_>],
+        sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
+    ) -> Result<()> {
         self.rows.fill(pieces);
         let batch = Batch {
             ids: &self.rows.ids,
@@ -278,6 +320,7 @@ impl Model {
             order: &self.rows.order,
             pages: &self.pages,
             output_rows: &self.rows.outputs,
+            is_interrupted,
         };
         let outputs_of = &self.rows.outputs_of;
         let mut run = |Segment { stage, parts }: &Segment| {

@@ -23,6 +23,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) pages: &'a PageTable,
     /// Rows whose logits are wanted, in order.
     pub(crate) output_rows: &'a [u32],
+    /// Whether nobody wants them any more. Looked at before each part.
+    pub(crate) is_interrupted: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Batch<'a> {
@@ -56,7 +58,8 @@ pub(crate) type LogitSink<'a> = &'a mut dyn FnMut(usize, &mut [f32]);
 /// The parts of a model that one backend computes.
 pub(crate) trait Stage: Send {
     /// Runs consecutive parts, all of this stage, on a batch: from what the last segment has left in `boundary`, or the
-    /// tokens, to what the next one takes, or the logits asked for.
+    /// tokens, to what the next one takes, or the logits asked for. Ends with [`Error::Interrupted`](crate::Error) before
+    /// a part that nobody wants any more.
     fn run(
         &mut self,
         parts: Range<usize>,
@@ -64,7 +67,7 @@ pub(crate) trait Stage: Send {
         boundary: &mut Boundary,
         sink: LogitSink<'_>,
     ) -> Result<()>;
-    /// Gives up a pass that failed, here or in another stage.
+    /// Gives up a pass that failed or was interrupted, here or in another stage.
     fn give_up(&mut self);
     /// What streaming weights has cost so far; `None` where all are in memory.
     fn stream_stats(&self) -> Option<StreamStats>;

@@ -13,14 +13,14 @@ use metallic::{Error, FileChange, GgufFile, GgufLoader, LoadMode, MemoryBudget, 
 use crate::{request, run};
 
 /// A file of the tiny mixture, of which the least budget leaves most to be swapped in.
-struct Streamed {
+pub(crate) struct Streamed {
     _folder: tempfile::TempDir,
     path: std::path::PathBuf,
-    engine: Engine,
+    pub(crate) engine: Engine,
 }
 
 impl Streamed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::within(0)
     }
 

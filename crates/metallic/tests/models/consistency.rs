@@ -1,10 +1,12 @@
 //! The same tokens give the same bits, however they are divided among batches, sequences and threads, as what they are
 //! stays the same: a prompt's, or an answer's.
 
-use metallic::model::{LogitsOf, Piece, Role, SequenceId};
-use metallic::{GgmlType, GgufFile, GgufLoader, Isa, LoadMode, Model, testing};
+use std::cell::Cell;
 
-use crate::oracles::Oracles;
+use metallic::model::{LogitsOf, Piece, Role, SequenceId};
+use metallic::{Error, GgmlType, GgufFile, GgufLoader, Isa, LoadMode, Model, testing};
+
+use crate::oracles::{Oracles, is_full};
 
 /// Every oracle of an architecture that runs.
 fn for_each_model(check: impl Fn(&str, &dyn Fn() -> GgufLoader<'static>, &[u32])) {
@@ -189,5 +191,96 @@ fn an_answer_that_was_cut_back_goes_on_as_if_nothing_had_been() {
             *last = read(sequence, 26, &tokens[26..27], Role::Generated);
         }
         assert!(last[0] == last[1], "{name}");
+    });
+}
+
+/// Half way through a prompt and an answer beside it, before whichever part of the model: both go on as if nothing had been,
+/// so does another sequence on the same pages, and who interrupts waits for no part more.
+#[test]
+fn sequences_go_on_after_an_interrupted_pass_as_if_nothing_had_been() {
+    for_each_model(|name, loader, tokens| {
+        let n_ctx = tokens.len();
+        let mut model = loader().context_length(n_ctx).sequences(2).load().expect("a model");
+        let n_parts = 2 * model.config().layers.len() + 2;
+        let (prompt, answer) = (Role::Prompt { len: tokens.len() }, Role::Generated);
+        let other: Vec<u32> = tokens.iter().rev().copied().collect();
+        let expected =
+            [alone(&mut model, tokens, prompt), alone(&mut model, &other[..23], answer)].map(|all| {
+                let n_vocab = model.config().n_vocab;
+                all[20 * n_vocab..].to_vec()
+            });
+        let last = n_parts - 1;
+        let places = if is_full() { (0..n_parts).collect() } else { vec![0, 1, last / 2, last] };
+        for n_before in places {
+            let sequences = [(); 2].map(|()| model.create_sequence());
+            let piece = |i: usize, range: std::ops::Range<usize>| {
+                let (tokens, role) = [(tokens, prompt), (&other[..], answer)][i];
+                let (sequence, start) = (sequences[i], range.start);
+                Piece { sequence, start, tokens: &tokens[range.clone()], role, logits: 0..range.len() }
+            };
+            model.forward(&[piece(0, 0..20)], &mut |_, _| {}).expect("a prompt's beginning");
+            (0..20).for_each(|i| model.forward(&[piece(1, i..i + 1)], &mut |_, _| {}).expect("an answer's"));
+
+            // Other tokens than those that follow.
+            let [mut lost, answer] = [piece(0, 20..n_ctx), piece(1, 20..21)];
+            lost.tokens = &other[..n_ctx - 20];
+            let n_looks = Cell::new(0);
+            let is_interrupted = || n_looks.replace(n_looks.get() + 1) == n_before;
+            let passed = model.forward_unless(&is_interrupted, &[lost, answer], &mut |_, _| panic!("logits"));
+            assert!(matches!(passed, Err(Error::Interrupted)), "{name}: {passed:?}");
+            assert_eq!(n_looks.get(), n_before + 1, "{name}");
+
+            let mut found = [Vec::new(), Vec::new()];
+            let mut pass = |pieces: &[Piece<'_>]| {
+                let sink = &mut |of: LogitsOf, logits: &mut [f32]| {
+                    found[of.piece].extend_from_slice(logits);
+                };
+                model.forward(pieces, sink).expect("a forward pass");
+            };
+            pass(&[piece(0, 20..30), piece(1, 20..21)]);
+            pass(&[piece(0, 30..n_ctx), piece(1, 21..22)]);
+            model
+                .forward(&[piece(1, 22..23)], &mut |_, logits| found[1].extend_from_slice(logits))
+                .expect("one more");
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(found == expected, "{name}: interrupted before part {n_before}");
+            }
+            sequences.into_iter().for_each(|sequence| model.release_sequence(sequence));
+        }
+    });
+}
+
+/// Also where a pass reads a sequence again before its own tokens, and is interrupted in that.
+#[test]
+fn what_is_read_again_can_be_interrupted() {
+    for_each_model(|name, loader, tokens| {
+        let mut model = loader().batch(8).load().expect("a model");
+        let role = Role::Prompt { len: tokens.len() };
+        let expected = at_once(&mut model, tokens);
+        let sequence = model.create_sequence();
+        let piece = |range: std::ops::Range<usize>| {
+            let (start, n) = (range.start, range.len());
+            Piece { sequence, start, tokens: &tokens[range], role, logits: 0..n }
+        };
+        for start in (0..24).step_by(8) {
+            model.forward(&[piece(start..start + 8)], &mut |_, _| {}).expect("a forward pass");
+        }
+        let n_parts = 2 * model.config().layers.len() + 2;
+        let (n_looks, n_before) = (Cell::new(0), n_parts + n_parts / 2);
+        let is_interrupted = || n_looks.replace(n_looks.get() + 1) == n_before;
+        let mut found = Vec::new();
+        // From position 22 on, which some have come past.
+        let mut pass = |model: &mut Model, is_interrupted: &dyn Fn() -> bool| {
+            found.clear();
+            model.forward_unless(is_interrupted, &[piece(22..24)], &mut |_, logits| {
+                found.extend_from_slice(logits)
+            })
+        };
+        let again = !model.config().can_be_cut_back();
+        let passed = pass(&mut model, &is_interrupted);
+        assert_eq!(matches!(passed, Err(Error::Interrupted)), again, "{name}: {passed:?}");
+        pass(&mut model, &|| false).expect("a forward pass");
+        let n_vocab = model.config().n_vocab;
+        assert!(found == expected[22 * n_vocab..24 * n_vocab], "{name}");
     });
 }

@@ -34,11 +34,22 @@ pub(crate) fn offload<'p>(mut loader: GgufLoader<'p>, args: &ComputeArgs) -> Res
     Ok(loader)
 }
 
-/// Has something timed on the first GPU that the arguments name, in as many bytes of its memory; not at all without one.
-pub(crate) fn measure(args: &ComputeArgs, time: impl FnOnce(&mut Gpu, u64) -> Result<()>) -> Result<()> {
-    let Some(mut gpu) = open(args)?.into_iter().next() else { return Ok(()) };
-    let room_bytes = gpu.memory().map_or(0, |memory| memory.limit_bytes() - memory.used_bytes());
-    time(&mut gpu, room_bytes)
+/// Bytes of a copy that stands for reading a GPU's memory: more than its caches hold.
+const COPY_BYTES: u64 = 64 << 20;
+
+/// Has something timed on the first GPU that the arguments name, in as many bytes of its memory. Returns the bytes a second
+/// that copies there read and write, unless there is no room for them, or no GPU.
+pub(crate) fn measure(
+    args: &ComputeArgs,
+    time: impl FnOnce(&mut Gpu, u64) -> Result<()>,
+) -> Result<Option<f64>> {
+    let Some(mut gpu) = open(args)?.into_iter().next() else { return Ok(None) };
+    let room_bytes = |gpu: &Gpu| gpu.memory().map_or(0, |memory| memory.limit_bytes() - memory.used_bytes());
+    let room = room_bytes(&gpu);
+    time(&mut gpu, room)?;
+    let n_bytes = COPY_BYTES.min(room_bytes(&gpu) / 2);
+    let copied = (n_bytes > 0).then(|| gpu.copy_rate(n_bytes)).transpose();
+    copied.map_err(|error| failure("can't measure the GPU".to_owned(), error))
 }
 
 /// The GPUs, unless the CPU is to compute alone. Without a name it is any but a software driver, which a CPU is faster

@@ -13,8 +13,8 @@ pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<
 }
 
 /// Times nothing: no plan has a GPU.
-pub(crate) fn measure(_: &ComputeArgs, _: impl FnOnce(&mut Cpu, u64) -> Result<()>) -> Result<()> {
-    Ok(())
+pub(crate) fn measure(_: &ComputeArgs, _: impl FnOnce(&mut Cpu, u64) -> Result<()>) -> Result<Option<f64>> {
+    Ok(None)
 }
 
 /// Says that it can't.

@@ -234,7 +234,7 @@ impl Speeds {
         let right = Align::Right;
         let mut table =
             Table::new([("ON THE GPU", Align::Left), ("LINK", right), ("MEMORY", right), ("COMPUTE", right)]);
-        let GpuRates { link_bytes, memory_bytes, prefill_ops } = self.rates.gpu;
+        let GpuRates { link_bytes, memory_bytes, prefill_ops, .. } = self.rates.gpu;
         let rates = [(link_bytes, "GB/s"), (memory_bytes, "GB/s"), (prefill_ops, "GOP/s")];
         let Some(Predictions { prefill, decode, .. }) = &self.predicted else {
             let [link, memory, compute] = rates.map(|(rate, unit)| format!("{} {unit}", giga(rate, 1)));

@@ -9,7 +9,7 @@ use metallic::model::Usage;
 use metallic::plan::{DeviceRates, MemoryPlan, Rates};
 use metallic::{GgmlType, GgufFile, Isa};
 
-use crate::args::PlanArgs;
+use crate::args::{ComputeArgs, PlanArgs};
 use crate::bench::bandwidth;
 use crate::budget;
 use crate::cost::per_second;
@@ -57,6 +57,8 @@ pub(crate) struct GpuRates {
     pub(crate) link_bytes: Option<f64>,
     pub(crate) memory_bytes: Option<f64>,
     pub(crate) prefill_ops: Option<f64>,
+    /// What copies within its memory read and write, which no product exceeds.
+    pub(crate) copy_bytes: Option<f64>,
 }
 
 impl MachineRates {
@@ -65,7 +67,7 @@ impl MachineRates {
         let disk_bytes = if plan.stream.is_some() { self.disk_bytes? } else { f64::INFINITY };
         let device = match (self.gpu, plan.devices.is_empty()) {
             (_, true) => None,
-            (GpuRates { link_bytes, memory_bytes, prefill_ops }, false) => Some(DeviceRates {
+            (GpuRates { link_bytes, memory_bytes, prefill_ops, .. }, false) => Some(DeviceRates {
                 link_bytes: link_bytes?,
                 memory_bytes: memory_bytes?,
                 prefill_ops: prefill_ops?,
@@ -106,12 +108,14 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
     } else {
         bar.tick();
         let missing = [given.link_gb_s, given.gpu_memory_gb_s, given.gpu_prefill_gop_s].contains(&None);
-        let measured = if missing { on_gpu(args, planned, n_threads)? } else { GpuRates::default() };
+        let measured =
+            if missing { on_gpu(&args.engine.compute, planned, n_threads)? } else { GpuRates::default() };
         let or = |given: Option<f64>, measured: Option<f64>| given.map(|giga| giga * GIGA).or(measured);
         GpuRates {
             link_bytes: or(given.link_gb_s, measured.link_bytes),
             memory_bytes: or(given.gpu_memory_gb_s, measured.memory_bytes),
             prefill_ops: or(given.gpu_prefill_gop_s, measured.prefill_ops),
+            ..measured
         }
     };
     // In this order: an allocator may keep for a while what products took.
@@ -126,14 +130,14 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
     Ok(rates)
 }
 
-/// What the GPU of a plan does, in products like the model's.
-fn on_gpu(args: &PlanArgs, planned: &Planned, n_threads: usize) -> Result<GpuRates> {
+/// What the GPU of a plan does, in products like the model's; nothing is known without one.
+pub(crate) fn on_gpu(args: &ComputeArgs, planned: &Planned, n_threads: usize) -> Result<GpuRates> {
     let (file, plan) = (planned.file(), &planned.plan);
     let unusable = |e| model_file::unusable(file.path(), e);
     let decode = Product::typical(file, plan, Phase::Decode, n_threads)?;
     let prefill = Product::typical(file, plan, Phase::Prefill, n_threads)?;
     let mut rates = GpuRates::default();
-    gpu::measure(&args.engine.compute, |gpu, room_bytes| {
+    let copy_bytes = gpu::measure(args, |gpu, room_bytes| {
         // As long as no cache helps, and so that starting it takes no part of the time.
         let row_bytes = decode.row_bytes();
         let n_rows = (GPU_BYTES.min(room_bytes / 2) / row_bytes).min(GPU_ROWS) as usize;
@@ -151,7 +155,7 @@ fn on_gpu(args: &PlanArgs, planned: &Planned, n_threads: usize) -> Result<GpuRat
         }
         Ok(())
     })?;
-    Ok(rates)
+    Ok(GpuRates { copy_bytes, ..rates })
 }
 
 /// Bytes a second that the weights which a plan streams come at; `None` if there are none.

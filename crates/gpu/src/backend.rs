@@ -98,6 +98,10 @@ impl Gpu {
         &self.vram.device
     }
 
+    pub(crate) fn vram(&self) -> &Vram {
+        &self.vram
+    }
+
     fn run(&mut self, call: &Call<'_>) -> Result<()> {
         self.recorder.get_mut().record(&mut self.kernels, call)
     }

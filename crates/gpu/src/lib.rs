@@ -19,6 +19,7 @@
 #![deny(unsafe_code)]
 
 mod backend;
+mod copy_rate;
 mod device;
 mod device_memory;
 mod error;

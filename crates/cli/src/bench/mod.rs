@@ -15,13 +15,13 @@ use indicatif::ProgressBar;
 use metallic::Model;
 use metallic::model::{Piece, Role, SequenceId};
 
-use crate::args::{BenchArgs, EngineArgs};
+use crate::args::{BenchArgs, ComputeArgs, EngineArgs};
 use crate::budget;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::model_file::{self, Planned, kind_of};
-use crate::rates;
+use crate::rates::{self, GpuRates};
 use crate::terminal::Terminal;
 use report::{Row, Subject};
 
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         };
         let planned = Planned::new(model_file::open(&path)?, &engine, budget, "shorter tests (-p, -n, -d)")?;
         // Before the model, which may be meant to fill what memory there is.
-        let rates = Rates::measure(&planned, n_threads.into(), fetcher.terminal)?;
+        let rates = Rates::measure(&args.compute, &planned, n_threads.into(), fetcher.terminal)?;
         let mut model = planned.load(&engine, fetcher.terminal)?;
         let n_runs = tests.len() as u64 * u64::from(args.repetitions);
         let bar = fetcher.terminal.step_bar("measuring", n_runs);
@@ -106,18 +106,23 @@ struct Rates {
     memory: Option<f64>,
     /// Swapping weights in, where that is to be done.
     disk: Option<f64>,
+    /// A GPU, where one computes.
+    gpu: GpuRates,
 }
 
 impl Rates {
     /// Before a planned model is loaded, and within its budget.
-    fn measure(planned: &Planned, n_threads: usize, terminal: &Terminal) -> Result<Self> {
-        let bar = terminal.step_bar("measuring this machine", 2);
+    fn measure(args: &ComputeArgs, planned: &Planned, n_threads: usize, terminal: &Terminal) -> Result<Self> {
+        let bar = terminal.step_bar("measuring this machine", 3);
         bar.tick();
         let disk = rates::disk(planned)?;
         bar.inc(1);
+        let computes = !planned.plan.devices.is_empty();
+        let gpu = if computes { rates::on_gpu(args, planned, n_threads)? } else { GpuRates::default() };
+        bar.inc(1);
         let memory = bandwidth::measure(n_threads, budget::room(&planned.plan))?;
         bar.finish_and_clear();
-        Ok(Self { memory, disk })
+        Ok(Self { memory, disk, gpu })
     }
 }
 

@@ -78,6 +78,10 @@ pub(super) struct Row {
     devices: Vec<String>,
     /// Gigabytes a second that plain reads of memory reached just before, where there was room to measure it.
     read_gb_s: Option<f64>,
+    /// Gigabytes a second that copies within the GPU's memory read and wrote just before.
+    gpu_copy_gb_s: Option<f64>,
+    /// Thousand million operations a second that the GPU reached just before, in a product like the model's of many tokens.
+    gpu_product_gop_s: Option<f64>,
     /// Gigabytes of weights a second, of generation.
     weights_gb_s: Option<f64>,
     /// Bytes of weights swapped in for each token, where some are.
@@ -162,6 +166,8 @@ impl Row {
             isa: subject.isa.name(),
             devices,
             read_gb_s: rates.memory.map(|rate| rate / 1e9),
+            gpu_copy_gb_s: rates.gpu.copy_bytes.map(|rate| rate / 1e9),
+            gpu_product_gop_s: rates.gpu.prefill_ops.map(|rate| rate / 1e9),
             weights_gb_s: (test.n_prompt == 0)
                 .then_some(weight_bytes * avg_ts / n_parallel.min(n_batch as f64) / 1e9),
             streamed_bytes_per_token: stream.map(|stats| stats.read_bytes as f64 / (n_tokens * n_samples)),
@@ -220,8 +226,10 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
         let weights = match (row.swapped_in(), row.weights_gb_s) {
             (Some(swapped_in), _) => swapped_in,
             (None, Some(rate)) => {
-                let read = row.read_gb_s.map_or("unknown".to_owned(), |read| format!("{read:.1}"));
-                format!("{rate:.1} of {read}")
+                let (read, whose) =
+                    if row.devices.is_empty() { (row.read_gb_s, "") } else { (row.gpu_copy_gb_s, " (GPU)") };
+                let read = read.map_or("unknown".to_owned(), |read| format!("{read:.1}"));
+                format!("{rate:.1} of {read}{whose}")
             }
             (None, None) => "-".to_owned(),
         };
@@ -234,7 +242,10 @@ pub(super) fn write_table(out: &mut impl Write, rows: &[Row], terminal: &Termina
             row.test.name(),
             format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
             weights,
-            format!("{:.1}", row.gop_s),
+            match row.gpu_product_gop_s.filter(|_| row.n_prompt > 0) {
+                Some(product) => format!("{:.1} of {product:.1} (GPU)", row.gop_s),
+                None => format!("{:.1}", row.gop_s),
+            },
         ]);
     }
     table.write(out, |heading| terminal.paint(Style::Bold, heading))

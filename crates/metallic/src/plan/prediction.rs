@@ -505,8 +505,8 @@ mod tests {
         close(decode.link_s, 800.0 / 50.0);
         close(decode.disk_s, 40.0);
         assert_eq!((decode.memory_s, decode.compute_s, decode.bound()), (0.0, 0.0, Bound::Disk));
-        // In turns: the disk is done with the second matrix while the first is brought and used, but for the last chunk.
-        assert!(decode.seconds >= 40.0 && decode.seconds < 40.0 + 8.0 + 4.0, "{decode:?}");
+        // The disk reads on while the first is brought and used.
+        close(decode.seconds, 40.0);
 
         plan.matrices[1].placement = Resident;
         let decode = plan.predict_decode(&rates);

@@ -26,8 +26,8 @@ pub(crate) const NOTES_WORDS: usize = 1 << 20;
 /// Dispatches after which what is recorded is submitted: the device begins while the rest is recorded.
 const MAX_DISPATCHES: usize = 256;
 
-/// Multiplications after which it is, too: some 20 ms of a slow GPU, 3 s of software on two cores. A generated token's are fewer for most models, those of
-/// a prompt's batch many times as many.
+/// Multiplications after which it is, too: some 20 ms of a slow GPU, 3 s of software on two cores. A generated token takes
+/// fewer in most models, a prompt's batch many times as many.
 const MAX_MULTIPLICATIONS: u64 = 1 << 31;
 
 /// Submissions that the device has not done: one that runs, and one that follows at once.
@@ -219,6 +219,9 @@ impl Recorder {
 
     /// Hands what is recorded to the device, when that is not behind.
     pub(crate) fn submit(&mut self) -> Result<()> {
+        if self.encoder.is_some() {
+            self.keep_up()?;
+        }
         self.pass = None;
         self.slots.n_recorded = 0;
         let Some(encoder) = self.encoder.take() else { return self.vram.device.faults.check() };
@@ -227,7 +230,6 @@ impl Recorder {
             self.notes.clear();
             self.uploads.write(&bytes, &self.on_device, 0)?;
         }
-        self.keep_up()?;
         let commands = self.uploads.commands().into_iter().chain([encoder.finish()]);
         self.in_flight.push_back(self.vram.device.queue.submit(commands));
         self.uploads.submitted();

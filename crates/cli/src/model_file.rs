@@ -97,12 +97,9 @@ impl Planned {
                         "allow more with --ram, or choose {shorter}, a smaller -b or -t or another --kv-type"
                     ))
             }
-            Error::DeviceTooSmall { budget_bytes, floor_bytes, n_layers, n_ctx, n_batch, kv_type } => {
+            Error::DeviceTooSmall { budget_bytes, floor_bytes, all, n_ctx, n_batch, kv_type } => {
                 let (path, budget) = (loader.file().path().display(), human_bytes(budget_bytes));
-                let what = match n_layers {
-                    Some(_) => "the layers asked for take",
-                    None => "half a layer takes",
-                };
+                let what = if all { "the layers asked for take" } else { "the head or half a layer takes" };
                 Failure::new(Kind::General, format!("can't run {path} within {budget} of the GPU's memory"))
                     .because(format!(
                         "with a context of {n_ctx}, batches of {n_batch} and keys and values as {kv_type} {what} {} \

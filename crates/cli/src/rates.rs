@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use metallic::backend::{Backend, Cpu, Input, MatmulJob, Needs, Tokens};
+use metallic::backend::{Backend, Cpu, Input, MatmulJob, Needs, SwapNeeds, Tokens};
 use metallic::loader::stream_rate;
 use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::model::Usage;
@@ -234,7 +234,7 @@ impl Product {
             n_pages: 0,
             ropes: &[],
             experts: None,
-            slot_bytes: [0; 2],
+            swapped: SwapNeeds::default(),
         };
         let inputs = (2 * n_tokens * row_len * size_of::<f32>()) as u64
             + Cpu::bytes_with(n_threads, isa, &needs).inputs;

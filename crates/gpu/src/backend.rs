@@ -16,8 +16,8 @@ use std::sync::Arc;
 use metallic::GgmlType;
 use metallic::backend::{
     Activation, AttentionParams, Backend, BackendBytes, CausalConv, Columns, DeltaNet, DeviceStats,
-    ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature,
-    Tokens,
+    ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, SwapNeeds,
+    Temperature, Tokens,
 };
 use metallic::memory::{MatrixBytes, MatrixData, StreamStats, Tier, WeightStream};
 
@@ -36,9 +36,9 @@ const N_SLOTS: usize = 4;
 /// Bytes of such a slot at most, if a row is not longer: what an upload takes at a time.
 const SLOT_BYTES: usize = 4 << 20;
 
-/// Bytes of a slot for parts of matrices, given their longest row and the largest of them.
-fn slot_bytes([row, matrix]: [usize; 2]) -> usize {
-    matrix.min(SLOT_BYTES).max(row)
+/// Bytes of a slot for parts of matrices.
+fn slot_bytes(needs: &SwapNeeds) -> usize {
+    needs.matrix_bytes.min(SLOT_BYTES).max(needs.row_bytes)
 }
 
 /// Computes on a device, with weights in its memory, or brought there as they are used.
@@ -160,7 +160,7 @@ impl Backend for Gpu {
             experts: needs.experts.map_or(0, |experts| ExpertWork::bytes(needs.n_rows, &experts)),
             rotations: rotations.sum(),
             copies: Self::least_bytes(),
-            slots: (N_SLOTS * slot_bytes(needs.slot_bytes)) as u64,
+            slots: (N_SLOTS * slot_bytes(&needs.swapped)) as u64,
             ..BackendBytes::default()
         }
     }
@@ -179,9 +179,9 @@ impl Backend for Gpu {
         Ok(())
     }
 
-    fn reserve_slots(&mut self, of: [usize; 2], files: Option<WeightStream>) -> metallic::Result<()> {
+    fn reserve_slots(&mut self, needs: &SwapNeeds, files: Option<WeightStream>) -> metallic::Result<()> {
         self.files = files;
-        self.checked(|gpu| gpu.recorder.get_mut().make_slots(N_SLOTS, slot_bytes(of)))
+        self.checked(|gpu| gpu.recorder.get_mut().make_slots(N_SLOTS, slot_bytes(needs)))
     }
 
     fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> metallic::Result<()> {

@@ -79,15 +79,15 @@ pub enum Error {
     #[error(
         "a budget of {budget_bytes} bytes of the device's memory is too small: {} takes {floor_bytes} with a context of \
          {n_ctx}, batches of {n_batch} and keys and values as {kv_type}; less of these needs less",
-        match n_layers { Some(n) => format!("{n} layers"), None => "half a layer".to_owned() }
+        if *all { "what was asked for" } else { "the head or half a layer" }
     )]
     DeviceTooSmall {
         /// What was allowed.
         budget_bytes: u64,
         /// What is needed.
         floor_bytes: u64,
-        /// Layers that were asked for, if any were.
-        n_layers: Option<usize>,
+        /// Whether that is for all that was asked for; else for the first part that would be computed there.
+        all: bool,
         /// Positions of a sequence.
         n_ctx: usize,
         /// Rows of a forward pass.

@@ -211,9 +211,17 @@ pub struct Needs<'a> {
     pub ropes: &'a [&'a RopeConfig],
     /// The experts, if there are any.
     pub experts: Option<ExpertNeeds>,
-    /// What a slot for weights that are swapped in has to hold: bytes of the longest row, and of the largest matrix, of
-    /// which it may hold a part.
-    pub slot_bytes: [usize; 2],
+    /// The matrices, as far as slots for weights that are swapped in depend on them.
+    pub swapped: SwapNeeds,
+}
+
+/// What weights that are swapped in ask of a backend's slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwapNeeds {
+    /// Bytes of the longest row: a slot holds whole rows.
+    pub row_bytes: usize,
+    /// Bytes of the largest matrix: of no use is a slot that is larger.
+    pub matrix_bytes: usize,
 }
 
 /// What experts ask of a backend.
@@ -323,9 +331,9 @@ pub trait Backend: Send {
     fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()>;
     /// Makes room for what experts need beside their buffers, for inputs of up to `n_rows` rows.
     fn reserve_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> Result<()>;
-    /// Makes slots in memory of its own, to which weights are swapped in; see [`Needs::slot_bytes`]. Those that main memory
-    /// has no room for come from `files`.
-    fn reserve_slots(&mut self, _slot_bytes: [usize; 2], _files: Option<WeightStream>) -> Result<()> {
+    /// Makes slots in memory of its own, to which such weights are swapped in. Those that main memory has no room for come
+    /// from `files`.
+    fn reserve_slots(&mut self, _needs: &SwapNeeds, _files: Option<WeightStream>) -> Result<()> {
         Ok(())
     }
     /// A buffer of `len` zeros; `what` names it in errors.

@@ -1,6 +1,6 @@
 //! What each stage of a model needs, and which parts a device computes.
 
-use super::stages::slot_bytes;
+use super::stages::swap_needs;
 use super::{GgufLoader, Other, Takes};
 use crate::backend::{Cpu, Needs};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ impl GgufLoader<'_> {
                 n_pages: capacity.n_pages()?,
                 ropes: &config.distinct_ropes(&parts),
                 experts: config.expert_needs(&parts),
-                slot_bytes: slot_bytes(weights.matrices.iter()),
+                swapped: swap_needs(weights.matrices.iter()),
             };
             let Some(other) = stage.checked_sub(1) else {
                 let backend = Cpu::bytes_with(self.n_threads, self.isa, &needs);
@@ -108,7 +108,15 @@ impl GgufLoader<'_> {
         let plan = |parts: &[usize]| self.plan_for(config, files, request, &taking(parts));
         let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
         let (mut best, mut floor) = (None, u64::MAX);
-        for mut order in offload::orders(config, stage_of, offload) {
+        let mut orders = offload::orders(config, stage_of, offload);
+        let n_orders = orders.len();
+        if !offload.swaps {
+            orders.extend(offload::without_head(config, &orders[0]));
+        }
+        for (i, mut order) in orders.into_iter().enumerate() {
+            if i >= n_orders && best.is_some() {
+                break;
+            }
             if offload.swaps && order.last() == Some(&EMBEDDING) {
                 let all = plan(&order)?;
                 if all.device_bytes(device) > budget || all.swapped_bytes() > 0 {
@@ -142,7 +150,7 @@ impl GgufLoader<'_> {
             None => Err(Error::DeviceTooSmall {
                 budget_bytes: budget,
                 floor_bytes: floor,
-                n_layers: offload.n_layers.filter(|_| offload.swaps),
+                all: offload.swaps,
                 n_ctx,
                 n_batch,
                 kv_type,

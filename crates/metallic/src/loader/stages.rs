@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use metallic_gguf::{ByteOrder, GgmlType, Tensor};
 
-use crate::backend::{Backend, BackendBytes, Needs};
+use crate::backend::{Backend, BackendBytes, Needs, SwapNeeds};
 use crate::error::Result;
 use crate::memory::{
     GgufFile, MatrixBytes, MatrixData, ReaderKind, Resident, SharedBytes, Tier, WeightStream,
@@ -18,10 +18,11 @@ use crate::model::weights::{self, MatrixRole, WeightSource};
 use crate::model::{Capacity, ModelConfig};
 use crate::plan::{COPIES, MatrixPlan, MemoryPlan};
 
-/// See [`Needs::slot_bytes`].
-pub(super) fn slot_bytes<'a>(matrices: impl Iterator<Item = &'a WeightMatrix>) -> [usize; 2] {
-    matrices.fold([0; 2], |[row, all], matrix| {
-        [row.max(matrix.row_bytes() as usize), all.max(matrix.bytes as usize)]
+/// What these matrices ask of slots.
+pub(super) fn swap_needs<'a>(matrices: impl Iterator<Item = &'a WeightMatrix>) -> SwapNeeds {
+    matrices.fold(SwapNeeds::default(), |most, matrix| SwapNeeds {
+        row_bytes: most.row_bytes.max(matrix.row_bytes() as usize),
+        matrix_bytes: most.matrix_bytes.max(matrix.bytes as usize),
     })
 }
 
@@ -88,8 +89,8 @@ impl StageLoad<'_> {
         if of_device.values().any(|matrix| matrix.host_bytes() > 0) {
             let stream = plan.stream.filter(|_| plan.has_stream(device));
             let stream = stream.map(|stream| WeightStream::new(file.open_direct()?, stream, reader, ram));
-            let sizes = slot_bytes(of_device.values().map(|matrix| &matrix.weights));
-            backend.reserve_slots(sizes, stream.transpose()?)?;
+            let needs = swap_needs(of_device.values().map(|matrix| &matrix.weights));
+            backend.reserve_slots(&needs, stream.transpose()?)?;
         }
         // Stages beside the first in main memory use the file's map.
         let streamed = plan.stream.is_some() && (device.is_none() || !of_device.is_empty());

@@ -416,7 +416,12 @@ impl MemoryPlan {
         let Some(StageNeeds { weights, .. }) = stages.first() else { return Ok(()) };
         let others = in_memory.skip(1).map(bytes).sum::<u64>();
         self.charge("weights of other stages", others, Holder::Map, "matrices, where they lie in the file");
-        let (fixed, total) = (fixed + others, total - others);
+        self.place_in_part(weights, total - others, budget)
+    }
+
+    /// The same where memory lacks room for some of the first stage's `weights` and of what devices swap in, `total` bytes.
+    fn place_in_part(&mut self, weights: &WeightBytes, total: u64, budget: u64) -> Result<()> {
+        let fixed = self.total_bytes();
         let PlanRequest { n_slots, chunk_bytes, capacity, .. } = self.request;
         let Capacity { n_ctx, n_batch, kv_type, .. } = capacity;
         let n_of_first = weights.matrices.len();

@@ -108,15 +108,7 @@ impl GgufLoader<'_> {
         let plan = |parts: &[usize]| self.plan_for(config, files, request, &taking(parts));
         let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
         let (mut best, mut floor) = (None, u64::MAX);
-        let mut orders = offload::orders(config, stage_of, offload);
-        let n_orders = orders.len();
-        if !offload.swaps {
-            orders.extend(offload::without_head(config, &orders[0]));
-        }
-        for (i, mut order) in orders.into_iter().enumerate() {
-            if i >= n_orders && best.is_some() {
-                break;
-            }
+        for mut order in offload::orders(config, stage_of, offload) {
             if offload.swaps && order.last() == Some(&EMBEDDING) {
                 let all = plan(&order)?;
                 if all.device_bytes(device) > budget || all.swapped_bytes() > 0 {

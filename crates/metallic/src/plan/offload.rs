@@ -48,15 +48,6 @@ pub(crate) fn orders(config: &ModelConfig, stage_of: &[usize], offload: Offload)
     vec![parts, others.into_iter().chain(experts).chain(embedding).collect()]
 }
 
-/// The same order for a device that has no room for the head, where it has more than that to take. A small one may: the
-/// heads of small models with many tokens are larger than their layers.
-pub(crate) fn without_head(config: &ModelConfig, order: &[usize]) -> Option<Vec<usize>> {
-    let n_layers = config.layers.len();
-    let is_head = |part: &usize| matches!(Part::of(*part, n_layers), Part::Head);
-    let others: Vec<usize> = order.iter().copied().filter(|part| !is_head(part)).collect();
-    (others.len() < order.len() && !others.is_empty()).then_some(others)
-}
-
 /// Bytes of weights that a stage reads for a token.
 pub(crate) fn bytes_of_a_token(stage: &StageNeeds) -> f64 {
     let matrices = stage.weights.matrices.iter().chain(&stage.weights.copied);

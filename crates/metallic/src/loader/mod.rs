@@ -344,8 +344,8 @@ impl<'p> GgufLoader<'p> {
                 &parts,
                 &mut counted(&mut self.progress, plan.resident_bytes()),
             )?;
-            let experts = ExpertCache::new(self.cached_tensors(plan)?, self.expert_policy, &ram)?;
             if plan.has_stream(None) {
+                let experts = ExpertCache::new(self.cached_tensors(plan)?, self.expert_policy, &ram)?;
                 let weights = WeightStream::new(files, stream, self.reader, &ram)?;
                 backend = backend.with_stream(weights, experts);
             }

@@ -41,7 +41,7 @@ pub struct Rates {
     pub prefill_ops: f64,
     /// Operations of a token's products with weights that are in the cache.
     pub decode_ops: f64,
-    /// What the device does that computes some parts, where one does; of several, what each does.
+    /// What the device does that computes some parts; of several, what each does. Needed where a plan has one.
     pub device: Option<DeviceRates>,
 }
 
@@ -121,6 +121,9 @@ impl PromptWork {
 impl MemoryPlan {
     /// How fast a prompt is read at the beginning of a context, as many tokens as a small context holds and at most
     /// 512, in batches; logits are taken of the last token.
+    ///
+    /// # Panics
+    /// If a device computes parts and [`Rates::device`] is `None`; so do the others.
     pub fn predict_prefill(&self, rates: &Rates) -> Prediction {
         let PromptWork { n_tokens, attention } = self.prompt;
         let n_batch = self.request.capacity.n_batch;
@@ -150,11 +153,17 @@ impl MemoryPlan {
 
     /// How fast the first tokens of a context are generated, one at a time. Of experts that are cached as many are found
     /// as if each were wanted as often: no choice of the cache finds more then, and tokens that prefer some find more.
+    ///
+    /// # Panics
+    /// As [`predict_prefill`](Self::predict_prefill).
     pub fn predict_decode(&self, rates: &Rates) -> Prediction {
         self.decode(Pipeline::new(self.stream, rates, rates.decode_ops))
     }
 
     /// The same if all experts are found that there is room for: what a cache can do at best. `None` if none are cached.
+    ///
+    /// # Panics
+    /// As [`predict_prefill`](Self::predict_prefill).
     pub fn predict_best_decode(&self, rates: &Rates) -> Option<Prediction> {
         let pipeline = Pipeline { finds_most: true, ..Pipeline::new(self.stream, rates, rates.decode_ops) };
         self.matrices.iter().any(|matrix| matrix.cache.is_some()).then(|| self.decode(pipeline))
@@ -256,8 +265,8 @@ impl Pipeline {
                 Usage::Logits | Usage::Row => continue,
             };
             let (bytes, n_rows) = (part * weights.bytes as f64, share * n_rows as f64);
-            if let (Some(_), Some(rates)) = (matrix.device, self.rates.device) {
-                self.on_device(matrix, &rates, bytes, n_rows, n_tokens > 1);
+            if matrix.device.is_some() {
+                self.on_device(matrix, bytes, n_rows, n_tokens > 1);
                 continue;
             }
             let mut compute_s = 2.0 * n_rows * weights.n_weights as f64 / self.ops;
@@ -284,14 +293,8 @@ impl Pipeline {
 
     /// A product on a device, which reads `bytes`. What has no room there is brought first, all of it, and by the queue that
     /// computes: the two don't overlap.
-    fn on_device(
-        &mut self,
-        matrix: &MatrixPlan,
-        rates: &DeviceRates,
-        bytes: f64,
-        n_rows: f64,
-        is_prompt: bool,
-    ) {
+    fn on_device(&mut self, matrix: &MatrixPlan, bytes: f64, n_rows: f64, is_prompt: bool) {
+        let rates = self.rates.device.expect(DEVICE_RATES);
         // Both were measured as whole products, so the one has what is read in it and the other what is computed.
         let seconds = if is_prompt {
             2.0 * n_rows * matrix.weights.n_weights as f64 / rates.prefill_ops
@@ -332,6 +335,9 @@ impl Pipeline {
         }
     }
 }
+
+/// The condition of predictions.
+const DEVICE_RATES: &str = "a plan with a device is predicted with rates of one";
 
 /// The part of a layer's experts that some of the tokens are sent to, if each is sent to any `share` of them.
 fn part_of_experts(share: f64, n_tokens: usize) -> f64 {

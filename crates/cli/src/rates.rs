@@ -103,41 +103,38 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
         let Some(product) = product else { return Ok(None) };
         product.operations_a_second(n_threads, isa).map_err(|e| model_file::unusable(file.path(), e))
     };
-    let gpu = if plan.devices.is_empty() {
-        GpuRates::default()
-    } else {
-        bar.tick();
-        let missing = [given.link_gb_s, given.gpu_memory_gb_s, given.gpu_prefill_gop_s].contains(&None);
-        let measured =
-            if missing { on_gpu(&args.engine.compute, planned, n_threads)? } else { GpuRates::default() };
-        let or = |given: Option<f64>, measured: Option<f64>| given.map(|giga| giga * GIGA).or(measured);
-        GpuRates {
-            link_bytes: or(given.link_gb_s, measured.link_bytes),
-            memory_bytes: or(given.gpu_memory_gb_s, measured.memory_bytes),
-            prefill_ops: or(given.gpu_prefill_gop_s, measured.prefill_ops),
-            ..measured
-        }
-    };
     // In this order: an allocator may keep for a while what products took.
-    let rates = MachineRates {
-        gpu,
+    let mut rates = MachineRates {
         disk_bytes: rate(given.disk_gb_s, &|| disk(planned))?,
         memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?,
         prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
         decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
+        gpu: GpuRates::default(),
     };
+    if !plan.devices.is_empty() {
+        let missing = [given.link_gb_s, given.gpu_memory_gb_s, given.gpu_prefill_gop_s].contains(&None);
+        if missing {
+            rates.gpu = on_gpu(&args.engine.compute, planned, n_threads)?;
+        }
+        let or = |given: Option<f64>, measured: Option<f64>| given.map(|giga| giga * GIGA).or(measured);
+        rates.gpu.link_bytes = or(given.link_gb_s, rates.gpu.link_bytes);
+        rates.gpu.memory_bytes = or(given.gpu_memory_gb_s, rates.gpu.memory_bytes);
+        rates.gpu.prefill_ops = or(given.gpu_prefill_gop_s, rates.gpu.prefill_ops);
+    }
     bar.finish_and_clear();
     Ok(rates)
 }
 
-/// What the GPU of a plan does, in products like the model's; nothing is known without one.
+/// What the GPU of a plan does, in products like the model's, which are made within the budget of main memory.
 pub(crate) fn on_gpu(args: &ComputeArgs, planned: &Planned, n_threads: usize) -> Result<GpuRates> {
     let (file, plan) = (planned.file(), &planned.plan);
     let unusable = |e| model_file::unusable(file.path(), e);
     let decode = Product::typical(file, plan, Phase::Decode, n_threads)?;
     let prefill = Product::typical(file, plan, Phase::Prefill, n_threads)?;
     let mut rates = GpuRates::default();
+    let host_bytes = budget::room(plan);
     let copy_bytes = gpu::measure(args, |gpu, room_bytes| {
+        let room_bytes = room_bytes.min(host_bytes);
         // As long as no cache helps, and so that starting it takes no part of the time.
         let row_bytes = decode.row_bytes();
         let n_rows = (GPU_BYTES.min(room_bytes / 2) / row_bytes).min(GPU_ROWS) as usize;
@@ -258,6 +255,7 @@ impl Product {
         self.n_rows as u64 * self.row_bytes() + 4 * floats as u64
     }
 
+    /// What the CPU does.
     fn operations_a_second(&self, n_threads: usize, isa: Isa) -> metallic::Result<Option<f64>> {
         let timed = self.time_on(&mut Cpu::new(n_threads, isa)?, 1)?;
         Ok(per_second(self.n_ops(), timed.product))
@@ -267,7 +265,7 @@ impl Product {
     /// up to `max_calls`, as long as they take little.
     fn time_on<B: Backend>(&self, backend: &mut B, max_calls: usize) -> metallic::Result<Timed> {
         let &Self { phase, ggml_type, row_len, n_rows, n_tokens } = self;
-        let row_bytes = ggml_type.row_bytes(row_len as u64).unwrap_or(0) as usize;
+        let n_bytes = n_rows * self.row_bytes() as usize;
         backend.reserve_inputs(n_tokens, row_len)?;
         let mut input = backend.buffer("an input", n_tokens * row_len)?;
         let mut out = backend.buffer("a product", n_tokens * n_rows)?;
@@ -275,7 +273,7 @@ impl Product {
         backend.write(&values, &mut input)?;
         backend.read(&out, 0, &mut [0.0])?;
         // Any weights do, as long as scales are ordinary numbers: 0x2222 is 0.012 as 16 bits.
-        let bytes = MatrixBytes::in_memory(SharedBytes::new(vec![0x22_u8; n_rows * row_bytes]));
+        let bytes = MatrixBytes::in_memory(SharedBytes::new(vec![0x22_u8; n_bytes]));
         let started = Instant::now();
         let matrix = backend.matrix(MatrixData { ggml_type, row_len, n_rows, bytes })?;
         backend.read(&out, 0, &mut [0.0])?;

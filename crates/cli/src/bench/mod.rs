@@ -117,10 +117,10 @@ impl Rates {
         bar.tick();
         let disk = rates::disk(planned)?;
         bar.inc(1);
+        let memory = bandwidth::measure(n_threads, budget::room(&planned.plan))?;
+        bar.inc(1);
         let computes = !planned.plan.devices.is_empty();
         let gpu = if computes { rates::on_gpu(args, planned, n_threads)? } else { GpuRates::default() };
-        bar.inc(1);
-        let memory = bandwidth::measure(n_threads, budget::room(&planned.plan))?;
         bar.finish_and_clear();
         Ok(Self { memory, disk, gpu })
     }

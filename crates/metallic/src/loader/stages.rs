@@ -131,12 +131,13 @@ impl<B: Backend> WeightSource for Load<'_, B> {
     type Vector = B::Buffer;
 
     fn matrix(&mut self, tensor: Tensor<'_>, _: MatrixRole) -> Result<B::Matrix> {
-        let mut data = self.file.matrix(&tensor)?;
         if tensor.byte_order() == ByteOrder::Big {
             let lease = self.ram.lease(COPIES, tensor.n_bytes())?;
+            let mut data = self.file.matrix(&tensor)?;
             data.bytes.memory = data.bytes.memory.map(|copy| SharedBytes::new(lease.of(copy)));
             return self.backend.matrix(data);
         }
+        let mut data = self.file.matrix(&tensor)?;
         let Some(mapped) = &data.bytes.memory else { unreachable!("the file is mapped") };
         match self.of_device.get(tensor.name()) {
             Some(plan) if plan.host_bytes() > 0 => {

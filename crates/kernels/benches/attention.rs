@@ -14,7 +14,7 @@ use std::cell::LazyCell;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use metallic_kernels::attention::{
-    AttentionBuf, AttentionParams, KvLayout, KvPages, KvType, KvView, attention,
+    AttentionBuf, AttentionParams, KvLayout, KvPages, KvType, KvView, Queries, attention,
 };
 use metallic_kernels::{Isa, ThreadPool};
 
@@ -80,10 +80,11 @@ fn prefill(c: &mut Criterion) {
             let mut buf = AttentionBuf::default();
             group.bench_function(format!("prefill/{kv_type}/{isa}"), |b| {
                 let layers = &*layers;
+                let queries = Queries { rows: &q, first: 0, in_tiles: true };
                 b.iter(|| {
                     layers
                         .iter()
-                        .for_each(|kv| attention(&pool, isa, &PARAMS, &q, 0, &kv, &mut buf, &mut out));
+                        .for_each(|kv| attention(&pool, isa, &PARAMS, queries, &kv, &mut buf, &mut out));
                 });
             });
         }
@@ -104,9 +105,10 @@ fn decode(c: &mut Criterion) {
             let mut buf = AttentionBuf::default();
             group.bench_function(format!("decode/{kv_type}/{isa}"), |b| {
                 let mut layers = layers.iter().cycle();
+                let queries = Queries { rows: &q, first: N_POSITIONS - 1, in_tiles: false };
                 b.iter(|| {
                     let Some(kv) = layers.next() else { return };
-                    attention(&pool, isa, &PARAMS, &q, N_POSITIONS - 1, &kv, &mut buf, &mut out);
+                    attention(&pool, isa, &PARAMS, queries, &kv, &mut buf, &mut out);
                 });
             });
         }

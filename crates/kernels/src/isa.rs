@@ -28,8 +28,8 @@ pub enum Isa {
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Avx512,
-    /// AVX-512 with bfloat16, and tiles of it (AMX: Sapphire Rapids and onwards) for the products of many tokens. Not the default
-    /// until it has been measured: see [`Isa::best`].
+    /// AVX-512 with bfloat16, and tiles of it (AMX: Sapphire Rapids and onwards) for the products and the attention of many
+    /// tokens.
     #[cfg(target_arch = "x86_64")]
     #[non_exhaustive]
     Amx,
@@ -76,9 +76,9 @@ impl Isa {
         candidates.into_iter().filter(|(_, can_run)| *can_run).map(|(isa, _)| isa).collect()
     }
 
-    /// The fastest this CPU can run, of those that were measured.
+    /// The fastest this CPU can run.
     pub fn best() -> Isa {
-        Self::available().last().map_or(Isa::Scalar, |isa| isa.vectors())
+        Self::available().last().copied().unwrap_or(Isa::Scalar)
     }
 
     /// What its kernels for vectors are: its own, or those of the instruction set that it adds tiles to.
@@ -107,8 +107,8 @@ impl Isa {
         }
     }
 
-    /// Whether its kernels multiply numbers of [`KvType::BF16`](crate::attention::KvType) faster than floats. Not every
-    /// processor that has the instruction does: against fused multiplications of floats it makes
+    /// Whether its kernels multiply numbers of [`KvType::BF16`](crate::attention::KvType) faster than floats. Tiles do, for
+    /// prompts. Not every processor that has the vector instruction does: against fused multiplications of floats it makes
     ///
     /// | processors | products |
     /// |---|---|
@@ -117,7 +117,11 @@ impl Isa {
     ///
     /// in registers, as measured on one of each (`cargo bench --bench attention -- bound`). Others are taken to be as Intel's.
     pub fn prefers_bf16(self) -> bool {
-        self.has_bf16() && is_amd()
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => true,
+            _ => self.has_bf16() && is_amd(),
+        }
     }
 
     /// Whether the CPU has instructions for numbers of [`KvType::BF16`](crate::attention::KvType). The first

@@ -35,6 +35,8 @@ pub mod recurrent;
 pub mod registry;
 pub mod rope;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_512;

@@ -2,7 +2,7 @@
 
 use half::bf16;
 use metallic_kernels::attention::{
-    AttentionBuf, AttentionParams, KvLayout, KvPages, KvType, KvView, attention,
+    AttentionBuf, AttentionParams, KvLayout, KvPages, KvType, KvView, Queries, attention,
 };
 use metallic_kernels::{GgmlType, Isa, ThreadPool, f16, registry};
 
@@ -54,7 +54,7 @@ impl Context {
         q.len() / (self.params.n_head * self.layout.head_dims()[0])
     }
 
-    fn run(&self, pool: &ThreadPool, isa: Isa, q: &[f32], first: usize) -> Vec<f32> {
+    fn run(&self, pool: &ThreadPool, (isa, in_tiles): (Isa, bool), q: &[f32], first: usize) -> Vec<f32> {
         let mut out = vec![f32::NAN; self.n_queries(q) * self.params.n_head * self.layout.head_dims()[1]];
         let kv = KvView {
             layout: self.layout,
@@ -62,7 +62,8 @@ impl Context {
             values: &self.value_slab,
             table: &self.table,
         };
-        attention(pool, isa, &self.params, q, first, &kv, &mut AttentionBuf::default(), &mut out);
+        let queries = Queries { rows: q, first, in_tiles };
+        attention(pool, isa, &self.params, queries, &kv, &mut AttentionBuf::default(), &mut out);
         out
     }
 
@@ -203,6 +204,17 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Each instruction set, and that with tiles a second time with them.
+fn ways() -> impl Iterator<Item = (Isa, bool)> {
+    let all = Isa::available();
+    let amx = all.iter().copied().find(|isa| isa.name() == "amx");
+    if amx.is_none() {
+        assert!(std::env::var_os("METALLIC_REQUIRE_AMX").is_none(), "this CPU has no AMX");
+        println!("skipped: this CPU has no AMX");
+    }
+    all.into_iter().map(|isa| (isa, false)).chain(amx.map(|isa| (isa, true)))
+}
+
 #[test]
 fn agrees_with_the_definition_on_every_isa() {
     let pool = ThreadPool::new(2).unwrap();
@@ -217,11 +229,11 @@ fn agrees_with_the_definition_on_every_isa() {
                 let expected = context.definition(&q, first);
                 // Weights that meet bfloat16 are rounded to it, by up to one part in 2⁹; values are below 1.
                 let bound = if kv_type == KvType::BF16 { 1.0 / 512.0 } else { 8e-6 };
-                for isa in Isa::available() {
-                    let difference = largest_difference(&context.run(&pool, isa, &q, first), &expected);
+                for way in ways() {
+                    let difference = largest_difference(&context.run(&pool, way, &q, first), &expected);
                     assert!(
                         difference < bound,
-                        "{isa}, {kv_type}, {case:?}, {n_queries} queries: {difference:e}"
+                        "{way:?}, {kv_type}, {case:?}, {n_queries} queries: {difference:e}"
                     );
                 }
             }
@@ -235,11 +247,14 @@ fn large_scores_do_not_overflow() {
     let mut random = Random(4);
     let mut case = case(6, 2, 64, 300);
     case.params.scale = 80.0;
-    let context = Context::new(&case, KvType::F16, &pool, &mut random);
     let q = random.floats(case.params.n_head * case.head_dims[0]);
-    let expected = context.definition(&q, 299);
-    for isa in Isa::available() {
-        assert!(largest_difference(&context.run(&pool, isa, &q, 299), &expected) < 1e-4);
+    for (kv_type, bound) in [(KvType::F16, 1e-4), (KvType::BF16, 1.0 / 512.0)] {
+        let context = Context::new(&case, kv_type, &pool, &mut random);
+        let expected = context.definition(&q, 299);
+        for way in ways() {
+            let difference = largest_difference(&context.run(&pool, way, &q, 299), &expected);
+            assert!(difference < bound, "{way:?}, {kv_type}: {difference:e}");
+        }
     }
 }
 
@@ -252,18 +267,18 @@ fn bits_do_not_depend_on_threads_or_batch() {
         let q = random.floats(case.n * row);
         for kv_type in KvType::ALL {
             let context = Context::new(&case, kv_type, &pools[1], &mut random);
-            for isa in Isa::available() {
-                let at_once = context.run(&pools[0], isa, &q, 0);
-                let found = context.run(&pools[2], isa, &q, 0);
-                assert!(found == at_once, "{isa}, {kv_type}, 3 threads, {case:?}");
+            for way in ways() {
+                let at_once = context.run(&pools[0], way, &q, 0);
+                let found = context.run(&pools[2], way, &q, 0);
+                assert!(found == at_once, "{way:?}, {kv_type}, 3 threads, {case:?}");
                 // Tiles and steps are no multiples of seven, so at each of their places there is a query alone.
                 let alone = (0..case.n).rev().step_by(7).map(|i| (&pools[1], i));
                 for (pool, i) in alone.chain(pools.iter().map(|pool| (pool, case.n - 1))) {
-                    let found = context.run(pool, isa, &q[i * row..][..row], i);
+                    let found = context.run(pool, way, &q[i * row..][..row], i);
                     let n = pool.n_threads();
                     assert!(
                         found == at_once[i * width..][..width],
-                        "{isa}, {kv_type}, {n} threads, query {i} alone, {case:?}"
+                        "{way:?}, {kv_type}, {n} threads, query {i} alone, {case:?}"
                     );
                 }
             }

@@ -282,7 +282,7 @@ impl Computation for Attention {
         for (first_row, n_rows, start, pages) in
             [(0, 260, 0, &[3, 1][..]), (260, 20, 0, &[0]), (280, 20, 260, &[3, 1])]
         {
-            let span = Span { first_row, n_rows, start, pages, slot: 0 };
+            let span = Span { first_row, n_rows, start, pages, slot: 0, in_tiles: false };
             b.store_kv(&mut kv, &span, &keys, &rows);
             b.attention(&params, &kv, &span, &queries, &mut out);
         }

@@ -58,8 +58,10 @@ fn attend<B: Backend>(
     let (keys, rows) = (buffer(backend, keys), buffer(backend, rows));
     let queries = buffer(backend, &random(30, N_ROWS * n_head * key_length));
     let mut out = backend.buffer("attention", N_ROWS * n_head * value_length).unwrap();
-    let long = |start, n_rows| Span { first_row: start, n_rows, start, pages: &[4, 1, 2], slot: 0 };
-    let short = |start, n_rows| Span { first_row: N + start, n_rows, start, pages: &[3], slot: 1 };
+    let long =
+        |start, n_rows| Span { first_row: start, n_rows, start, pages: &[4, 1, 2], slot: 0, in_tiles: false };
+    let short =
+        |start, n_rows| Span { first_row: N + start, n_rows, start, pages: &[3], slot: 1, in_tiles: false };
     let (mut start, mut start_of_short) = (0, 0);
     for n_rows in PIECES {
         backend.store_kv(&mut kv, &long(start, n_rows), &keys, &rows);

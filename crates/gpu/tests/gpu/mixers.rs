@@ -15,7 +15,7 @@ const SPANS: [(usize, usize, usize, usize); 4] = [(0, 7, 0, 1), (7, 1, 0, 0), (8
 const AT_ONCE: [(usize, usize, usize, usize); 2] = [(0, 3, 0, 0), (3, 17, 0, 1)];
 
 fn span(&(first_row, n_rows, start, slot): &(usize, usize, usize, usize)) -> Span<'static> {
-    Span { first_row, n_rows, start, pages: &[], slot }
+    Span { first_row, n_rows, start, pages: &[], slot, in_tiles: false }
 }
 
 struct Convolution {

@@ -42,8 +42,11 @@ mod softmax;
 mod softmax_512;
 mod tile;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blocks::{Q4, Q8};
@@ -100,6 +103,12 @@ impl AttentionParams<'_> {
         self.alibi.map(|bias| (-bias * step * place as f32 / even as f32).exp2())
     }
 
+    /// The positions that a query at `position` sees.
+    fn visible(&self, position: usize) -> Range<usize> {
+        let end = position + 1;
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
     /// What the sums of a head must be multiplied by when all its positions are in.
     fn finish(&self, head: usize, softmax: &mut Softmax) -> f32 {
         let factors = self.sinks.map(|sinks| softmax.join(Softmax { largest: sinks[head], sum: 1.0 }));
@@ -107,25 +116,36 @@ impl AttentionParams<'_> {
     }
 }
 
-/// Attention of the queries `q`, one row of `n_head · head_dim_k` for each position from `first` on.
-/// Query at position `p` sees the positions up to `p`, as far as the window allows; their keys and
+/// Queries of consecutive positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// A row of `n_head · head_dim_k` for each position.
+    pub rows: &'a [f32],
+    /// The first position.
+    pub first: usize,
+    /// Whether they are rows of a prompt that is multiplied in tiles: if so, they attend in tiles, too, where the instruction set
+    /// has some for keys and values of this type and size. Its sums have another order, and queries and weights are rounded to
+    /// bfloat16, so this must not depend on how many queries there are.
+    pub in_tiles: bool,
+}
+
+/// Attention of some queries. That at position `p` sees the positions up to `p`, as far as the window allows; their keys and
 /// values, its own among them, must have been stored. Writes a row of `n_head · head_dim_v` for each
 /// query to `out`. `buf` is made larger where it has not been [reserved](AttentionBuf::reserve) for this.
 ///
 /// # Panics
-/// If `q` and `out` are not whole rows for the same number of queries, `n_head` is not a multiple of
+/// If the queries and `out` are not whole rows for the same number of positions, `n_head` is not a multiple of
 /// `n_head_kv`, or the table or a slab ends before the last position.
-#[expect(clippy::too_many_arguments, reason = "an operation, its operands and where it runs")]
 pub fn attention(
     pool: &ThreadPool,
     isa: Isa,
     params: &AttentionParams<'_>,
-    q: &[f32],
-    first: usize,
+    queries: Queries<'_>,
     kv: &KvView<'_>,
     buf: &mut AttentionBuf,
     out: &mut [f32],
 ) {
+    let Queries { rows: q, first, .. } = queries;
     let (n_head_kv, [head_dim_k, head_dim_v]) = (kv.layout.n_head_kv(), kv.layout.head_dims());
     let [q_width, out_width] = [head_dim_k, head_dim_v].map(|dim| params.n_head * dim);
     let n_queries = q.len() / q_width;
@@ -141,7 +161,13 @@ pub fn attention(
         KvType::Q4_0 => blocks::products::<Q4>(isa),
     };
     let call = Call { params, isa, products, kv };
-    buf.reserve(pool.n_threads(), params.n_head, &kv.layout, first + n_queries);
+    buf.reserve(isa, pool.n_threads(), params.n_head, &kv.layout, first + n_queries);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(division) = tiles::Division::of(isa, &kv.layout)
+        && queries.in_tiles
+    {
+        return tiles::TileCall { params, isa, kv, queries, division }.run(pool, &buf.spaces, out);
+    }
     if n_queries > JOBS * pool.n_threads() {
         return call.by_queries(pool, q, first, &buf.spaces, out);
     }
@@ -197,7 +223,7 @@ impl Call<'_> {
         let n_queries = q.len() / (self.params.n_head * head_dim_k);
         out.fill(0.0);
         for head_kv in 0..n_head_kv {
-            let Space { tiles, queries, weights } = &mut *space;
+            let Space { tiles, queries, weights, .. } = &mut *space;
             self.tiles(head_kv, first, n_queries, tiles);
             self.pack(q, first, tiles, queries);
             for step in self.steps(first, first + n_queries - 1) {
@@ -278,7 +304,7 @@ impl Call<'_> {
             let mut head_of_tiles = None;
             for (i, part) in parts.chunks_exact_mut(shared * row_len).enumerate() {
                 let (head_kv, step) = part_at(job * in_job + i);
-                let Space { tiles, queries, weights } = &mut *space;
+                let Space { tiles, queries, weights, .. } = &mut *space;
                 if head_of_tiles != Some(head_kv) {
                     self.tiles(head_kv, position, 1, tiles);
                     self.pack(q, position, tiles, queries);

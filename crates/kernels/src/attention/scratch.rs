@@ -4,8 +4,11 @@ use std::sync::Mutex;
 
 use super::product::Weights;
 use super::tile::Tile;
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{TileSizes, TileSpace};
 use super::{KvLayout, POSITIONS, ROWS, max_queries};
 use crate::buffer::grow;
+use crate::isa::Isa;
 
 /// Room for the intermediate results of [`attention`](super::attention), kept between calls.
 #[derive(Debug, Default)]
@@ -23,12 +26,20 @@ pub(super) struct Space {
     /// The queries of the tiles, one after another.
     pub(super) queries: Vec<[f32; ROWS]>,
     pub(super) weights: Box<Weights>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) in_tiles: TileSpace,
 }
 
 impl Default for Space {
     fn default() -> Self {
         let weights = Box::new([[0.0; POSITIONS]; ROWS]);
-        Self { tiles: Vec::new(), queries: Vec::new(), weights }
+        Self {
+            tiles: Vec::new(),
+            queries: Vec::new(),
+            weights,
+            #[cfg(target_arch = "x86_64")]
+            in_tiles: TileSpace::default(),
+        }
     }
 }
 
@@ -53,8 +64,15 @@ impl Sizes {
 }
 
 impl AttentionBuf {
-    /// Makes room for queries of `n_head` heads at positions below `n_positions`.
-    pub fn reserve(&mut self, n_threads: usize, n_head: usize, layout: &KvLayout, n_positions: usize) {
+    /// Makes room for queries of `n_head` heads at positions below `n_positions`, attended to with the kernels of `isa`.
+    pub fn reserve(
+        &mut self,
+        isa: Isa,
+        n_threads: usize,
+        n_head: usize,
+        layout: &KvLayout,
+        n_positions: usize,
+    ) {
         let sizes = Sizes::new(n_head, layout, n_positions);
         if self.spaces.len() < n_threads {
             self.spaces.resize_with(n_threads, Mutex::default);
@@ -64,6 +82,8 @@ impl AttentionBuf {
             space.tiles.clear();
             space.tiles.reserve_exact(sizes.tiles);
             grow(&mut space.queries, sizes.queries, [0.0; ROWS]);
+            #[cfg(target_arch = "x86_64")]
+            space.in_tiles.reserve(&TileSizes::new(isa, n_head, layout));
         }
         grow(&mut self.parts, sizes.parts, 0.0);
     }
@@ -71,20 +91,29 @@ impl AttentionBuf {
     /// Bytes that calls of [`reserve`](Self::reserve) for all of `layers` allocate: query heads and layout of
     /// each.
     pub fn reserved_bytes(
+        isa: Isa,
         n_threads: usize,
         layers: impl IntoIterator<Item = (usize, KvLayout)>,
         n_positions: usize,
     ) -> u64 {
         let (mut space, mut parts) = ([0; 2], 0);
+        #[cfg(target_arch = "x86_64")]
+        let mut in_tiles = TileSizes::default();
         for (n_head, layout) in layers {
             let sizes = Sizes::new(n_head, &layout, n_positions);
             space = [space[0].max(sizes.tiles), space[1].max(sizes.queries)];
             parts = parts.max(sizes.parts);
+            #[cfg(target_arch = "x86_64")]
+            {
+                in_tiles = in_tiles.max(TileSizes::new(isa, n_head, &layout));
+            }
         }
         let bytes = |n: usize, size: usize| n.saturating_mul(size);
         let space =
             bytes(space[0], size_of::<Tile>()).saturating_add(bytes(space[1], size_of::<[f32; ROWS]>()));
         let space = space.saturating_add(size_of::<Weights>());
+        #[cfg(target_arch = "x86_64")]
+        let space = space.saturating_add(in_tiles.bytes());
         bytes(n_threads, space).saturating_add(bytes(parts, size_of::<f32>())) as u64
     }
 }

@@ -35,8 +35,7 @@ pub(super) struct Tile {
 impl Call<'_> {
     /// The positions that a query at `position` sees.
     pub(super) fn visible(&self, position: usize) -> Range<usize> {
-        let end = position + 1;
-        self.params.window.map_or(0, |window| end.saturating_sub(window))..end
+        self.params.visible(position)
     }
 
     /// The steps that queries at positions from `first` to `last` see something of.

@@ -1,62 +1,75 @@
-//! How panels and tiles lie in memory, and in what steps they meet.
+//! How panels and tiles lie in memory, and in what order they meet.
 //!
-//! Tiles that fit the second-level cache are met by whole rows. For kinds of numbers that are multiplied faster than the
-//! third-level cache brings tiles, those that don't fit are met in *steps*: some blocks of many rows meet the same blocks of all
-//! tokens, then the next blocks. The sums rest in memory meanwhile, unrounded, so a result has the same bits either way.
+//! Where the unit that multiplies is faster than the caches, long rows are met in *steps*: some blocks of many rows meet the same
+//! blocks of all tokens, then the next blocks. A step's panels stay in the first-level cache while all tiles pass, and its tiles
+//! in the second-level cache while all panels do. The sums rest in memory between steps, unrounded, so a result has the same bits
+//! either way.
 
 use std::num::NonZeroUsize;
 
-use super::numbers::{Block, Numbers};
-use super::{Floats, Line, PANELS, Products, Quants, TILES, TOKENS};
+use super::numbers::{Block, Numbers, Sums};
+use super::{Floats, Line, PANELS, Quants, TOKENS};
 use crate::isa::Isa;
 
 /// Bytes of panels that a worker keeps in its second-level cache, a quarter of which they fill.
 const PANEL_BYTES: usize = 256 << 10;
 
-/// Bytes of tiles that stay in the second-level cache beside the panels. Processors with AMX have 2 MB of it.
-const TILE_BYTES: usize = 1 << 20;
+/// Blocks of a step at most. Two panels of so many take 40 KB of the 48 that the first-level cache has on processors with AMX;
+/// tiles are loaded past it.
+const STEP_BLOCKS: usize = 20;
 
-/// Panels that meet a step's tiles before the next. Each time these come from the third-level cache once, and that should take
-/// less time than the products.
+/// Panels of a portion, where it is multiplied in steps. Each time, a step's tiles come from the third-level cache once, and that
+/// should take less time than the products.
 const STEP_PANELS: usize = 16;
 
 /// The layout for some tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// Blocks of a row that are multiplied at once.
     pub(super) step: NonZeroUsize,
     /// Blocks from a tile to the next.
     pub(super) stride: usize,
-    /// Panels that a worker expands at once.
-    pub(super) n_panels: usize,
     /// Tiles for all tokens.
     pub(super) n_tiles: usize,
-    /// Groups of products that rest in memory between steps.
-    n_sums: usize,
+    /// Panels of a portion at most.
+    pub(super) n_panels: usize,
+    /// Panels that are expanded before tiles meet them: all of a portion, or fewer.
+    pub(super) n_expanded: usize,
+    /// Sums that rest in memory.
+    pub(super) n_sums: usize,
 }
 
 impl Layout {
-    pub(super) fn new<N: Numbers>(n_tokens: usize, n_blocks: usize) -> Self {
+    /// All panels of a portion, expanded together and met by whole rows.
+    pub(super) fn whole<N: Numbers>(n_tokens: usize, n_blocks: usize) -> Self {
+        let step = NonZeroUsize::new(n_blocks).unwrap_or(NonZeroUsize::MIN);
+        let fit = PANEL_BYTES / size_of::<N::Panel>() / step;
+        // As many as are multiplied together, even where that is more than the cache should hold.
+        let n_panels = (fit / PANELS * PANELS).max(PANELS);
         let n_tiles = n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS);
-        let step = N::STEP_BLOCKS.filter(|_| n_tiles * n_blocks * size_of::<N::Tile>() > TILE_BYTES);
-        match step {
-            // The steps of all tiles are an odd number apart: at a power of two they would share the same lines of the cache.
-            Some(step) => Layout {
-                step,
-                stride: (n_blocks.div_ceil(step.get()) | 1) * step.get(),
-                n_panels: STEP_PANELS,
-                n_tiles,
-                n_sums: n_tiles.next_multiple_of(TILES) * STEP_PANELS / PANELS,
-            },
-            None => {
-                let step = NonZeroUsize::new(n_blocks).unwrap_or(NonZeroUsize::MIN);
-                let fit = PANEL_BYTES / size_of::<N::Panel>() / step;
-                // As many as are multiplied together, even where that is more than the cache should hold.
-                let n_panels = (fit / PANELS * PANELS).max(PANELS);
-                Layout { step, stride: n_blocks, n_panels, n_tiles, n_sums: 0 }
-            }
-        }
+        Layout { step, stride: n_blocks, n_tiles, n_panels, n_expanded: n_panels, n_sums: 0 }
     }
+
+    /// Two panels at a time, in steps.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn in_steps<N: Numbers>(n_tokens: usize, n_blocks: usize) -> Self {
+        let step = step_blocks(n_blocks);
+        let (n_steps, n_tiles) =
+            (n_blocks.div_ceil(step.get()), n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS));
+        // At a multiple of a power of two, all tiles' blocks of a step would share the same lines of the cache.
+        let stride = n_blocks | 1;
+        let n_sums = if n_steps > 1 { n_tiles.div_ceil(2) * STEP_PANELS / PANELS } else { 1 };
+        Layout { step, stride, n_tiles, n_panels: STEP_PANELS, n_expanded: PANELS, n_sums }
+    }
+}
+
+/// Blocks of a step: whole ones of every format that has rows of this length, whose blocks are as long as a power of two, up to
+/// eight, of these.
+#[cfg(target_arch = "x86_64")]
+fn step_blocks(n_blocks: usize) -> NonZeroUsize {
+    let unit = 1 << n_blocks.trailing_zeros().min(3);
+    let n_steps = n_blocks.div_ceil(STEP_BLOCKS / unit * unit).max(1);
+    NonZeroUsize::new(n_blocks.div_ceil(n_steps).next_multiple_of(unit)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Lines of the cache that the buffers of products take.
@@ -81,11 +94,14 @@ impl Lines {
         }
     }
 
+    /// Shorter rows may take as many panels in more, but no more of the cache.
     fn of<N: Numbers>(n_tokens: usize, n_blocks: usize) -> Self {
-        let Layout { stride, n_tiles, n_sums, .. } = Layout::new::<N>(n_tokens, n_blocks);
-        // Panels of shorter rows may fill more of the cache's share than those of the longest.
-        let panels = (PANELS * n_blocks * N::Panel::LINES).max(PANEL_BYTES / size_of::<Line>());
-        Lines { tiles: n_tiles * stride * N::Tile::LINES, panels, sums: n_sums * Products::LINES }
+        let Layout { step, stride, n_tiles, n_expanded, n_sums, .. } = N::layout(n_tokens, n_blocks);
+        Lines {
+            tiles: n_tiles * stride * N::Tile::LINES,
+            panels: (n_expanded * step.get() * N::Panel::LINES).max(PANEL_BYTES / size_of::<Line>()),
+            sums: n_sums * Sums::LINES,
+        }
     }
 
     /// As many as either has.

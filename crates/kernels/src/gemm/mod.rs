@@ -68,43 +68,24 @@ pub(crate) struct Functions<N: Numbers> {
     /// Expands up to [`ROWS`] rows that begin `row_bytes` apart, as many blocks of each as the panel is for:
     /// `(rows, row_bytes, panel)`. What the panel holds for rows that are missing has no meaning.
     expand: fn(&[u8], usize, &mut [N::Panel]),
-    /// Multiplies a [`Group`]: `(unit, group, out)`, where `out` has the products of each tile, as many as panels.
-    multiply: Multiply<N>,
+    /// How the panels are multiplied, where that depends on the format.
+    multiply: N::Multiply,
 }
 
-type Multiply<N> = fn(&<N as Numbers>::Unit, Group<'_, N>, &mut [Products]);
-
-/// What is multiplied at once: some blocks of panels and of tiles.
+/// What is multiplied at once: whole rows of some weights and of some tokens.
 pub(crate) struct Group<'a, N: Numbers> {
-    /// Blocks of each panel and of each tile.
-    n_blocks: usize,
     /// Up to [`PANELS`], one after another.
     panels: &'a [N::Panel],
-    /// Up to [`Numbers::TILES`], of which each begins `stride` blocks after the one before.
-    tiles: &'a [N::Tile],
-    stride: usize,
-    /// Tokens that the tiles have.
+    tile: &'a [N::Tile],
+    /// Tokens that the tile has.
     n_tokens: usize,
-    /// Whether the products are added to what is there, those of the blocks before.
-    adds: bool,
 }
 
-/// The products of a tile with panels that are multiplied together.
-type Products = [Product; PANELS];
+/// Multiplies a [`Group`]: `(group, out)`, where `out` has as many products as there are panels.
+type Multiply<N> = fn(Group<'_, N>, &mut [Product]);
 
 /// Panels that are multiplied together at most. Where registers are many, a load of activations serves two.
 const PANELS: usize = 2;
-
-/// Tiles that are multiplied together at most. Where a unit loads both sides of a product, a load of weights serves two.
-const TILES: usize = 2;
-
-impl<N: Numbers> Group<'_, N> {
-    /// The products of its panels, for kinds of numbers of which one tile is multiplied at a time, with whole rows.
-    fn of_one_tile<'a>(&self, out: &'a mut [Products]) -> &'a mut [Product] {
-        debug_assert!(self.stride == self.n_blocks && !self.adds);
-        &mut out[0][..self.panels.len() / self.n_blocks]
-    }
-}
 
 /// Multiplies one panel after another.
 #[inline(always)]
@@ -121,11 +102,11 @@ fn one_by_one<P, T>(
 
 /// How one instruction set multiplies quants.
 trait RegisterTile {
-    /// [`Functions::multiply`] for formats that have these [`QuantBlock::HALVES`] and [`QuantBlock::MINS`].
+    /// [`Multiply`] for formats that have these [`QuantBlock::HALVES`] and [`QuantBlock::MINS`].
     ///
     /// # Safety
     /// This CPU has the instruction set.
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Products]);
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Product]);
 
     /// The one for blocks of type `B`.
     ///
@@ -135,13 +116,13 @@ trait RegisterTile {
         // SAFETY (of all the calls): the caller's.
         match (B::HALVES, B::MINS) {
             // SAFETY: as above.
-            (false, false) => |(), group, out| unsafe { Self::multiply::<false, false>(group, out) },
+            (false, false) => |group, out| unsafe { Self::multiply::<false, false>(group, out) },
             // SAFETY: as above.
-            (false, true) => |(), group, out| unsafe { Self::multiply::<false, true>(group, out) },
+            (false, true) => |group, out| unsafe { Self::multiply::<false, true>(group, out) },
             // SAFETY: as above.
-            (true, false) => |(), group, out| unsafe { Self::multiply::<true, false>(group, out) },
+            (true, false) => |group, out| unsafe { Self::multiply::<true, false>(group, out) },
             // SAFETY: as above.
-            (true, true) => |(), group, out| unsafe { Self::multiply::<true, true>(group, out) },
+            (true, true) => |group, out| unsafe { Self::multiply::<true, true>(group, out) },
         }
     }
 }

@@ -1,11 +1,15 @@
 //! What panels and tiles hold: 8-bit quants for the quantized formats, floats for the others.
 
-use std::num::NonZeroUsize;
+use std::fmt::Debug;
 
-use super::{Functions, Gemm, Products, ROWS, TOKENS};
+use super::layout::Layout;
+use super::work::{Portion, Space};
+use super::{Functions, Gemm, Multiply, ROWS, TOKENS};
 use crate::activations::{Q8_LEN, Q8Block};
 use crate::isa::Isa;
 use crate::matmul::{Forms, InputRows};
+#[cfg(target_arch = "x86_64")]
+use crate::tiles::Tiles;
 
 /// What the buffers of panels and tiles are made of, whatever numbers these hold: a line of the cache.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +25,7 @@ impl Line {
 /// # Safety
 /// The type must be of alignment 64 or less, without padding, and valid for every bit pattern: [`cast_mut`]
 /// makes it from lines.
-pub(crate) unsafe trait Block: Copy + Sync {
+pub(crate) unsafe trait Block: Copy + Sync + 'static {
     /// Lines that one takes.
     const LINES: usize = const {
         assert!(
@@ -48,34 +52,37 @@ pub(crate) enum Kind {
 }
 
 /// One of the kinds of numbers.
-pub(crate) trait Numbers: Copy + Sized {
+pub(crate) trait Numbers: Copy + Sized + 'static {
     /// 32 weights of each of [`ROWS`] rows.
     type Panel: Block;
     /// 32 activations of each of [`TOKENS`] tokens.
     type Tile: Block + Send;
 
+    /// How panels are multiplied, where formats of this kind differ in that.
+    type Multiply: Copy + Debug;
+
     /// Tokens whose tiles are made together: so many meet a panel before it is expanded again.
     const MAX_TOKENS: usize;
-    /// Blocks of a step, where products are made in [steps](super::layout): some whole blocks of every format.
-    const STEP_BLOCKS: Option<NonZeroUsize>;
-    /// Tiles that are multiplied together, up to [`TILES`](super::TILES).
-    const TILES: usize;
     /// What a tile is made from.
     const FORMS: Forms;
     /// Which it is.
     const KIND: Kind;
-    /// What a worker sets up for its products, and takes down after them.
-    type Unit;
-
-    /// Sets it up.
-    fn unit(isa: Isa) -> Self::Unit;
 
     /// The functions of a format that has panels of this kind.
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>>;
 
     /// Sets one token of a tile, from the first row of `input`.
     fn set(tile: &mut [Self::Tile], token: usize, input: &InputRows);
+
+    /// How the panels and tiles of some tokens lie and meet.
+    fn layout(n_tokens: usize, n_blocks: usize) -> Layout;
+
+    /// What a worker does: multiplies portions as long as there are some.
+    fn work<'a>(isa: Isa, portions: impl Iterator<Item = Portion<'a, Self>>, space: Space<'_, Self>);
 }
+
+/// Sums of products that rest in memory: of two panels and two tiles, a row for each token.
+pub(crate) type Sums = [[f32; 2 * ROWS]; 2 * TOKENS];
 
 /// Quants of 8 bits with scales.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +124,7 @@ pub(super) struct TileRow {
 }
 
 // SAFETY: an array of floats.
-unsafe impl Block for Products {}
+unsafe impl Block for Sums {}
 // SAFETY: arrays of numbers whose sizes are multiples of the alignment, repr(C).
 unsafe impl Block for PanelBlock {}
 // SAFETY: likewise.
@@ -141,16 +148,11 @@ unsafe impl Block for FloatTile {}
 impl Numbers for Quants {
     type Panel = PanelBlock;
     type Tile = TileBlock;
+    type Multiply = Multiply<Self>;
 
     const MAX_TOKENS: usize = usize::MAX;
-    const STEP_BLOCKS: Option<NonZeroUsize> = None;
-    const TILES: usize = 1;
     const FORMS: Forms = Forms { blocks: true, groups: false };
     const KIND: Kind = Kind::Quants;
-    type Unit = ();
-
-    fn unit(_: Isa) {}
-
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Quants(functions) = gemm { Some(functions) } else { None }
     }
@@ -158,23 +160,26 @@ impl Numbers for Quants {
     fn set(tile: &mut [TileBlock], token: usize, input: &InputRows) {
         tile.iter_mut().zip(&input.blocks).for_each(|(tile, x)| tile.0[token] = TileRow::new(x));
     }
+
+    fn layout(n_tokens: usize, n_blocks: usize) -> Layout {
+        Layout::whole::<Self>(n_tokens, n_blocks)
+    }
+
+    fn work<'a>(_: Isa, portions: impl Iterator<Item = Portion<'a, Self>>, mut space: Space<'_, Self>) {
+        portions.for_each(|portion| portion.multiply(&mut space));
+    }
 }
 
 impl Numbers for Floats {
     type Panel = FloatPanel;
     type Tile = FloatTile;
+    type Multiply = Multiply<Self>;
 
     /// Floats take twice the room of quants and their sums. With so many tokens, expanding again for the next
     /// ones costs 3 % of the time, and the tiles of 512 tokens' quants have room for them.
     const MAX_TOKENS: usize = 240;
-    const STEP_BLOCKS: Option<NonZeroUsize> = None;
-    const TILES: usize = 1;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Floats;
-    type Unit = ();
-
-    fn unit(_: Isa) {}
-
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Floats(functions) = gemm { Some(functions) } else { None }
     }
@@ -183,6 +188,14 @@ impl Numbers for Floats {
         for (tile, x) in tile.iter_mut().zip(input.floats.as_chunks::<Q8_LEN>().0) {
             tile.0[token] = *x;
         }
+    }
+
+    fn layout(n_tokens: usize, n_blocks: usize) -> Layout {
+        Layout::whole::<Self>(n_tokens, n_blocks)
+    }
+
+    fn work<'a>(_: Isa, portions: impl Iterator<Item = Portion<'a, Self>>, mut space: Space<'_, Self>) {
+        portions.for_each(|portion| portion.multiply(&mut space));
     }
 }
 
@@ -217,37 +230,32 @@ impl PanelBlock {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl FloatPanel {
-    pub(super) const ZERO: Self = FloatPanel([[0.0; ROWS]; Q8_LEN]);
-}
-
-#[cfg(target_arch = "x86_64")]
 impl Numbers for Bf16 {
     type Panel = Bf16Panel;
     type Tile = Bf16Tile;
+    type Multiply = ();
 
     /// So many tokens' sums and a step's tiles fit the second-level cache. Expanding again for the next ones takes less than a
     /// fifth of the time.
     const MAX_TOKENS: usize = 512;
-    /// Two panels and two tiles of so many take 32 KB, two thirds of the first-level cache.
-    const STEP_BLOCKS: Option<NonZeroUsize> = NonZeroUsize::new(8);
-    const TILES: usize = super::TILES;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Bf16;
-    type Unit = super::amx::tiles::Tiles;
-
-    fn unit(isa: Isa) -> Self::Unit {
-        super::amx::tiles::Tiles::new(isa)
-    }
 
     fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
         if let Gemm::Bf16(functions) = gemm { Some(functions) } else { None }
     }
 
     fn set(tile: &mut [Bf16Tile], token: usize, input: &InputRows) {
-        for (tile, x) in tile.iter_mut().zip(input.floats.as_chunks::<Q8_LEN>().0) {
-            tile.0[token] = x.map(|x| half::bf16::from_f32(x).to_bits());
-        }
+        super::amx::set(tile, token, &input.floats);
+    }
+
+    fn layout(n_tokens: usize, n_blocks: usize) -> Layout {
+        Layout::in_steps::<Self>(n_tokens, n_blocks)
+    }
+
+    fn work<'a>(isa: Isa, portions: impl Iterator<Item = Portion<'a, Self>>, mut space: Space<'_, Self>) {
+        let unit = Tiles::new(isa);
+        portions.for_each(|portion| portion.multiply_in_steps(&unit, &mut space));
     }
 }
 

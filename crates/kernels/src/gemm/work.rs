@@ -1,12 +1,13 @@
 //! Sharing out a product of matrices: which worker expands which rows, and in what order tiles are met.
 
+use std::iter::from_fn;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::layout::Layout;
-use super::numbers::{Kind, cast_mut};
-use super::{Floats, Functions, Group, Line, Numbers, PANELS, Products, Quants, ROWS, TILES, TOKENS};
+use super::numbers::{Kind, Sums, cast_mut};
+use super::{Floats, Functions, Group, Line, Multiply, Numbers, PANELS, Product, Quants, ROWS, TOKENS};
 use crate::activations::Q8_LEN;
 use crate::isa::Isa;
 use crate::matmul::{Input, MatmulJob, WorkerBuf};
@@ -55,7 +56,7 @@ impl Call<'_> {
         }
         for first in self.tokens.clone().step_by(N::MAX_TOKENS) {
             let tokens = first..self.tokens.end.min(first.saturating_add(N::MAX_TOKENS));
-            let layout = Layout::new::<N>(tokens.len(), self.n_blocks);
+            let layout = N::layout(tokens.len(), self.n_blocks);
             let tiles = &mut cast_mut(tiles)[..layout.n_tiles * layout.stride];
             if self.made != Some((N::KIND, first)) {
                 self.make_tiles::<N>(input, tokens.clone(), layout.stride, tiles, workers);
@@ -66,13 +67,23 @@ impl Call<'_> {
             this.pool.run(&|worker| {
                 let mut buf = workers[worker].lock().unwrap_or_else(PoisonError::into_inner);
                 let WorkerBuf { panels, sums, .. } = &mut *buf;
-                let unit = N::unit(this.isa);
-                let mut worker = Worker::<N> { unit, panels: cast_mut(panels), sums: cast_mut(sums) };
-                let portion = |i| this.portion::<N>(jobs, &layout, i);
-                while let Some((job, rows)) = portion(next.fetch_add(1, Ordering::Relaxed)) {
-                    // SAFETY: portions are disjoint, and the counter hands out each once.
-                    unsafe { this.multiply_rows(&mut worker, job, rows, tokens.clone(), &layout, tiles) };
-                }
+                let space = Space { panels: cast_mut(panels), sums: cast_mut(sums) };
+                // Portions are disjoint, and the counter hands out each once.
+                let portions = from_fn(|| {
+                    let (job, rows) =
+                        this.portion::<N>(jobs, &layout, next.fetch_add(1, Ordering::Relaxed))?;
+                    let (n_blocks, tokens, tiles) = (this.n_blocks, tokens.clone(), &*tiles);
+                    Some(Portion {
+                        functions: functions(job)?,
+                        job,
+                        rows,
+                        n_blocks,
+                        tokens,
+                        layout: &layout,
+                        tiles,
+                    })
+                });
+                N::work(this.isa, portions, space);
             });
         }
     }
@@ -114,94 +125,85 @@ impl Call<'_> {
         None
     }
 
-    /// Into how many portions so many groups of panels that are multiplied together are divided: no larger than is
-    /// expanded at once, enough for each worker, and as many for one as for another.
+    /// Into how many portions so many groups of panels that are multiplied together are divided: no larger than the layout
+    /// says, enough for each worker, and as many for one as for another.
     fn n_portions(&self, layout: &Layout, n_groups: usize) -> usize {
         let n_threads = self.pool.n_threads();
         let n = n_groups.div_ceil(layout.n_panels / PANELS).max(PORTIONS * n_threads);
         n.next_multiple_of(n_threads).min(n_groups)
     }
+}
 
-    /// Expands the panels of some rows, then lets each tile meet all of them; and so step by step.
-    ///
-    /// # Safety
-    /// No other call at the same time may have any of `rows` of the same job.
-    unsafe fn multiply_rows<N: Numbers>(
+/// What a worker has for its portions.
+pub(crate) struct Space<'a, N: Numbers> {
+    pub(super) panels: &'a mut [N::Panel],
+    pub(super) sums: &'a mut [Sums],
+}
+
+/// Some rows of a job that meet some tokens. Nobody else has any of these rows.
+pub(crate) struct Portion<'a, N: Numbers> {
+    functions: &'a Functions<N>,
+    pub(super) job: &'a MatmulJob<'a>,
+    pub(super) rows: Range<usize>,
+    pub(super) tokens: Range<usize>,
+    /// Blocks of a row.
+    pub(super) n_blocks: usize,
+    pub(super) layout: &'a Layout,
+    pub(super) tiles: &'a [N::Tile],
+}
+
+impl<N: Numbers> Portion<'_, N> {
+    /// Expands `n_blocks` blocks of some rows, from `first_block` on, to panels.
+    pub(super) fn expand<'p>(
         &self,
-        worker: &mut Worker<'_, N>,
-        job: &MatmulJob<'_>,
         rows: Range<usize>,
-        tokens: Range<usize>,
-        layout: &Layout,
-        tiles: &[N::Tile],
-    ) {
-        let Some(functions) = functions::<N>(job) else { return };
-        let n_groups = rows.len().div_ceil(ROWS * PANELS);
-        let mut products = [[[[0.0; ROWS]; TOKENS]; PANELS]; TILES];
-        for first_block in (0..self.n_blocks).step_by(layout.step.get()) {
-            let n_blocks = layout.step.get().min(self.n_blocks - first_block);
-            let is_last = first_block + n_blocks == self.n_blocks;
-            let first_byte = job.row_bytes() * first_block / self.n_blocks;
-            let panels = &mut worker.panels[..rows.len().div_ceil(ROWS) * n_blocks];
-            for (start, panel) in rows.clone().step_by(ROWS).zip(panels.chunks_exact_mut(n_blocks)) {
-                let end = (start + ROWS).min(rows.end);
-                (functions.expand)(&job.rows(start..end)[first_byte..], job.row_bytes(), panel);
-            }
-            for (i, first) in tokens.clone().step_by(TOKENS * N::TILES).enumerate() {
-                let tokens = first..tokens.end.min(first + TOKENS * N::TILES);
-                let n_tiles = tokens.len().div_ceil(TOKENS);
-                let first_tile = i * N::TILES * layout.stride + first_block;
-                let tiles = &tiles[first_tile..][..(n_tiles - 1) * layout.stride + n_blocks];
-                for (j, panels) in panels.chunks(PANELS * n_blocks).enumerate() {
-                    let sums = if n_blocks == self.n_blocks {
-                        &mut products
-                    } else {
-                        &mut worker.sums[(i * n_groups + j) * N::TILES..]
-                    };
-                    let first_row = rows.start + j * PANELS * ROWS;
-                    let rows = first_row..rows.end.min(first_row + PANELS * ROWS);
-                    if is_last {
-                        let starts = rows.clone().step_by(ROWS);
-                        starts.for_each(|start| job.prefetch_tile(tokens.clone(), start));
-                    }
-                    let (stride, n_tokens, adds) = (layout.stride, tokens.len(), first_block > 0);
-                    let group = Group { n_blocks, panels, tiles, stride, n_tokens, adds };
-                    (functions.multiply)(&worker.unit, group, &mut sums[..n_tiles]);
-                    if is_last {
-                        // SAFETY: the caller's: nobody else has these rows.
-                        unsafe { store(job, rows, tokens.clone(), sums) };
-                    }
+        first_block: usize,
+        n_blocks: usize,
+        panels: &'p mut [N::Panel],
+    ) -> &'p [N::Panel] {
+        let first_byte = self.job.row_bytes() * first_block / self.n_blocks;
+        let panels = &mut panels[..rows.len().div_ceil(ROWS) * n_blocks];
+        for (start, panel) in rows.clone().step_by(ROWS).zip(panels.chunks_exact_mut(n_blocks)) {
+            let end = (start + ROWS).min(rows.end);
+            (self.functions.expand)(&self.job.rows(start..end)[first_byte..], self.job.row_bytes(), panel);
+        }
+        panels
+    }
+}
+
+impl<N: Numbers<Multiply = Multiply<N>>> Portion<'_, N> {
+    /// Expands all panels, then lets each tile meet all of them.
+    pub(super) fn multiply(&self, space: &mut Space<'_, N>) {
+        let Self { job, n_blocks, .. } = *self;
+        let panels = self.expand(self.rows.clone(), 0, n_blocks, space.panels);
+        let mut products = [[[0.0; ROWS]; TOKENS]; PANELS];
+        for (first, tile) in self.tokens.clone().step_by(TOKENS).zip(self.tiles.chunks(n_blocks)) {
+            let tokens = first..self.tokens.end.min(first + TOKENS);
+            for (start, panels) in
+                self.rows.clone().step_by(PANELS * ROWS).zip(panels.chunks(PANELS * n_blocks))
+            {
+                let starts = (start..self.rows.end.min(start + PANELS * ROWS)).step_by(ROWS);
+                for start in starts.clone() {
+                    tokens.clone().for_each(|token| job.prefetch(token, start));
+                }
+                let products = &mut products[..panels.len() / n_blocks];
+                (self.functions.multiply)(Group { panels, tile, n_tokens: tokens.len() }, products);
+                for (start, product) in starts.zip(products) {
+                    self.store(start..self.rows.end.min(start + ROWS), tokens.clone(), product);
                 }
             }
         }
     }
-}
 
-/// What a worker has for its portions.
-struct Worker<'a, N: Numbers> {
-    unit: N::Unit,
-    panels: &'a mut [N::Panel],
-    sums: &'a mut [Products],
-}
-
-/// Stores the products of up to [`PANELS`] panels and of some tiles, which are lost in `products`.
-///
-/// # Safety
-/// No other call at the same time may have any of `rows` of the same job.
-unsafe fn store(job: &MatmulJob<'_>, rows: Range<usize>, tokens: Range<usize>, products: &mut [Products]) {
-    for (first, products) in tokens.clone().step_by(TOKENS).zip(products) {
-        let n = TOKENS.min(tokens.end - first);
-        for (start, product) in rows.clone().step_by(ROWS).zip(products) {
-            let end = rows.end.min(start + ROWS);
-            if end - start == ROWS {
-                // SAFETY: the caller's.
-                unsafe { job.store_tile(first, start, &mut product[..n]) };
-                continue;
-            }
-            for (token, results) in product.iter_mut().enumerate().take(n) {
-                // SAFETY: as above.
-                unsafe { job.store(first + token, start..end, &mut results[..end - start]) };
-            }
+    /// Stores a product, which is lost.
+    fn store(&self, rows: Range<usize>, tokens: Range<usize>, product: &mut Product) {
+        if rows.len() == ROWS {
+            // SAFETY: nobody else has these rows.
+            return unsafe { self.job.store_tile(tokens.start, rows.start, &mut product[..tokens.len()]) };
+        }
+        for (token, results) in tokens.zip(product) {
+            // SAFETY: as above.
+            unsafe { self.job.store(token, rows.clone(), &mut results[..rows.len()]) };
         }
     }
 }

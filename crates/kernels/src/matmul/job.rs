@@ -95,11 +95,80 @@ impl<'a> MatmulJob<'a> {
 }
 
 impl MatmulJob<'_> {
-    /// Asks for the lines that [`store_tile`](Self::store_tile) will write.
+    /// Whether results are stored as they are, added to nothing.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.accumulate && self.bias.is_none()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
+    /// What the results of some rows and tokens are added to, a row for each token.
+    ///
+    /// # Safety
+    /// No other call at the same time may be for any of the same rows.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn start<const N: usize>(
+        &self,
+        tokens: Range<usize>,
+        rows: Range<usize>,
+        to: &mut [[f32; N]],
+    ) {
+        for (token, to) in tokens.zip(to) {
+            let to = &mut to[..rows.len()];
+            if self.accumulate {
+                // SAFETY: the caller's.
+                to.copy_from_slice(unsafe { self.out.row(token, rows.clone()) });
+            } else {
+                to.fill(0.0);
+            }
+            if let Some(bias) = self.bias {
+                activation::add(to, &bias[rows.clone()]);
+            }
+        }
+    }
+
+    /// Stores results that are whole, a row for each token.
+    ///
+    /// # Safety
+    /// As there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn put<const N: usize>(
+        &self,
+        tokens: Range<usize>,
+        rows: Range<usize>,
+        results: &[[f32; N]],
+    ) {
+        for (token, results) in tokens.zip(results) {
+            // SAFETY: the caller's.
+            unsafe { self.out.row(token, rows.clone()) }.copy_from_slice(&results[..rows.len()]);
+        }
+    }
+
+    /// Where the results of some rows and tokens are stored: the first, and how many floats further on those of the next token
+    /// begin.
+    ///
+    /// # Safety
+    /// As there, as long as they are used.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn place(&self, tokens: Range<usize>, rows: Range<usize>) -> (*mut f32, usize) {
+        // SAFETY: the caller's; the last is after all the others.
+        unsafe { self.out.row(tokens.end - 1, rows.clone()) };
+        (
+            self.out.start.wrapping_add(tokens.start * self.out.stride + self.out.first + rows.start),
+            self.out.stride,
+        )
+    }
+
+    /// Asks for the line where the results of [`ROWS`] rows from `first` on will be written for a token.
+    #[inline(always)]
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "not done elsewhere"))]
-    pub(crate) fn prefetch_tile(&self, tokens: Range<usize>, first: usize) {
+    pub(crate) fn prefetch(&self, token: usize, first: usize) {
         #[cfg(target_arch = "x86_64")]
-        for token in tokens {
+        {
             use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
 
             let start = self.out.start.wrapping_add(token * self.out.stride + self.out.first + first);

@@ -80,7 +80,7 @@ impl Cpu {
         let rotations = ropes.iter().map(|rope| rope_bytes(rope, n_rows));
         BackendBytes {
             inputs: ActivationBuf::reserved_bytes(isa, n_threads, n_rows, row_len),
-            attention: AttentionBuf::reserved_bytes(n_threads, attention.iter().copied(), n_positions),
+            attention: AttentionBuf::reserved_bytes(isa, n_threads, attention.iter().copied(), n_positions),
             experts: experts.map_or(0, |needs| ExpertWork::bytes(n_rows, &needs)),
             rotations: rotations.fold(0, u64::saturating_add),
             stacks: ThreadPool::stack_bytes(n_threads),
@@ -128,10 +128,10 @@ impl Backend for Cpu {
 
     fn reserve_attention(&mut self, layers: &[(usize, KvLayout)], n_positions: usize) -> Result<()> {
         let n_threads = self.pool.n_threads();
-        let bytes = AttentionBuf::reserved_bytes(n_threads, layers.iter().copied(), n_positions);
+        let bytes = AttentionBuf::reserved_bytes(self.isa, n_threads, layers.iter().copied(), n_positions);
         self.leases[1] = Some(self.ram.lease("attention", bytes)?);
         for (n_head, layout) in layers {
-            self.attention.reserve(n_threads, *n_head, layout, n_positions);
+            self.attention.reserve(self.isa, n_threads, *n_head, layout, n_positions);
         }
         Ok(())
     }
@@ -305,11 +305,12 @@ impl Backend for Cpu {
             alibi,
             sinks: params.sinks.map(|sinks| &sinks[..]),
         };
-        let queries = &queries[rows_of_span(span, n_head * key_length)];
+        let rows = &queries[rows_of_span(span, n_head * key_length)];
+        let queries = attention::Queries { rows, first: span.start, in_tiles: span.in_tiles };
         let out = &mut out[rows_of_span(span, n_head * value_length)];
         let view = KvView { layout: kv.layout, keys: &kv.keys, values: &kv.values, table: span.pages };
         let buf = &mut self.attention;
-        attention::attention(&self.pool, self.isa, &params, queries, span.start, &view, buf, out);
+        attention::attention(&self.pool, self.isa, &params, queries, &view, buf, out);
     }
 
     fn activate(&mut self, activation: Activation, x: &mut Floats, len: usize) {

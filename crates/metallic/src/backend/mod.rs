@@ -33,6 +33,9 @@ pub struct Span<'a> {
     pub pages: &'a [u32],
     /// Number of the sequence: where its states are.
     pub slot: usize,
+    /// Whether its rows are a prompt's that are multiplied in tiles, as [`Tokens::gemm`]: whoever attends in another way to many
+    /// rows asks this, and not how many there are.
+    pub in_tiles: bool,
 }
 
 /// The input of products, which a backend may make on the way into them.

@@ -35,7 +35,8 @@ impl<'a> Batch<'a> {
             let (first_row, n_rows) = (*next_row, piece.tokens.len());
             *next_row += n_rows;
             let (pages, slot) = (pages.pages(piece.sequence), pages.slot(piece.sequence));
-            Some(Span { first_row, n_rows, start: piece.start, pages, slot })
+            let in_tiles = piece.role.takes_gemm((1, 1));
+            Some(Span { first_row, n_rows, start: piece.start, pages, slot, in_tiles })
         })
     }
 

@@ -3,29 +3,25 @@
 //! Weights are expanded to the panels of AVX-512 and from those to bfloat16, scales and minima folded in, so that products
 //! of whole rows are sums of the tile unit alone, in 32-bit floats. Activations are rounded to bfloat16, which has an exponent
 //! for each number: that is more exact than 8 bits with a scale for each 32.
-//!
-//! **Never run on such a CPU yet**, and never timed: it was written where there is none. What makes tiles is tested against plain
-//! loops; the unit itself is tested where there is one, and was by a program that does in its place what Intel's manual says of
-//! each instruction. So it is used only where it is asked for (`--isa amx`).
 
-pub(super) mod tiles;
+mod steps;
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-use super::Functions;
-use super::avx512::{expand_floats, expand_quants};
-use super::numbers::{Bf16, Bf16Panel, FloatPanel, PanelBlock};
+use super::avx512::{Avx512Rows, expand_quants};
+use super::numbers::{Bf16, Bf16Panel, Bf16Tile, PanelBlock};
+use super::{Functions, Rows};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 use crate::gemm::column::for_each_block;
-use tiles::Tiles;
 
 /// The functions for blocks of quants.
 pub(super) fn quants<B: QuantBlock>() -> Functions<Bf16> {
     Functions {
         // SAFETY: only `Gemm::of` asks, whose `Isa::Amx` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_from_quants::<B>(rows, row_bytes, panel) },
-        multiply: Tiles::multiply,
+        multiply: (),
     }
 }
 
@@ -33,8 +29,8 @@ pub(super) fn quants<B: QuantBlock>() -> Functions<Bf16> {
 pub(super) fn floats<B: FloatBlock>() -> Functions<Bf16> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Amx` proves what this CPU has.
-        expand: |rows, row_bytes, panel| unsafe { expand_from_floats::<B>(rows, row_bytes, panel) },
-        multiply: Tiles::multiply,
+        expand: |rows, row_bytes, panel| unsafe { expand_from_bf16::<B>(rows, row_bytes, panel) },
+        multiply: (),
     }
 }
 
@@ -49,64 +45,90 @@ fn expand_from_quants<B: QuantBlock>(rows: &[u8], row_bytes: usize, panel: &mut 
     });
 }
 
+/// Numbers that are bfloat16 already go to their places two by two.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-fn expand_from_floats<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [Bf16Panel]) {
-    let mut floats = FloatPanel::ZERO;
+fn expand_from_bf16<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [Bf16Panel]) {
     for_each_block::<B, _>(rows, row_bytes, panel, 1, |blocks, panel| {
-        expand_floats(blocks, &mut floats);
-        panel[0].set_floats(&floats);
+        let rows = Avx512Rows::new(blocks);
+        for (i, pairs) in panel[0].0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            for (column, pairs) in rows.columns(16 * i).into_iter().zip(pairs) {
+                store(pairs, column.0);
+            }
+        }
     });
+}
+
+/// Rounds a token's activations to its rows of tiles, a block each.
+///
+/// # Panics
+/// If this CPU has no bfloat16.
+pub(super) fn set(tile: &mut [Bf16Tile], token: usize, x: &[f32]) {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn round(tile: &mut [Bf16Tile], token: usize, x: &[f32]) {
+        for (tile, x) in tile.iter_mut().zip(x.as_chunks::<Q8_LEN>().0) {
+            let [low, high] = x.as_chunks::<16>().0 else { continue };
+            let both = _mm512_cvtne2ps_pbh(load(high), load(low));
+            // SAFETY: writes the 64 bytes of the reference; the types have the same bits.
+            unsafe {
+                _mm512_storeu_si512(tile.0[token].as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(both))
+            };
+        }
+    }
+    assert!(
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
+        "numbers of bfloat16"
+    );
+    // SAFETY: as asserted.
+    unsafe { round(tile, token, x) };
 }
 
 impl Bf16Panel {
     /// From quants plus 128 with their scales and minima.
+    ///
+    /// A quant is put in the upper part of a float's mantissa, below which there is 1: a multiplication and a subtraction make
+    /// the weight of that. It is then cut to 16 bits, which makes it smaller by 0.5 · 2⁻⁷ of its power of two: by
+    /// 0.5 / ln 2 · 2⁻⁸ of itself on average, and scales are larger by as much. Rounding to the nearest would be no more
+    /// exact, but for a tenth.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
     fn set_quants<B: QuantBlock>(&mut self, quants: &PanelBlock) {
+        const LONGER: f32 = 1.0 + 0.5 * std::f32::consts::LOG2_E / 256.0;
+        let mut scales = [_mm512_setzero_ps(); 2];
+        let mut offsets = [_mm512_setzero_ps(); 2];
+        for half in 0..if B::HALVES { 2 } else { 1 } {
+            let scale = _mm512_mul_ps(load(&quants.scales[half]), _mm512_set1_ps(LONGER));
+            scales[half] = _mm512_mul_ps(scale, _mm512_set1_ps(256.0));
+            offsets[half] = _mm512_mul_ps(scale, _mm512_set1_ps(256.0 + 128.0));
+            if B::MINS {
+                offsets[half] =
+                    _mm512_fmadd_ps(load(&quants.mins[half]), _mm512_set1_ps(LONGER), offsets[half]);
+            }
+        }
         for (j, (four, pairs)) in quants.quants.iter().zip(self.0.as_chunks_mut::<2>().0).enumerate() {
             let half = if B::HALVES { j / 4 } else { 0 };
-            let scale = load(&quants.scales[half]);
-            let offset = _mm512_mul_ps(_mm512_set1_ps(128.0), scale);
-            let offset = if B::MINS { _mm512_add_ps(offset, load(&quants.mins[half])) } else { offset };
             // SAFETY: reads the 64 bytes of the reference, at any alignment.
             let four = unsafe { _mm512_loadu_si512(four.as_ptr().cast()) };
-            let weight = |shift: u32| {
-                let byte = _mm512_srlv_epi32(four, _mm512_set1_epi32(shift.cast_signed()));
-                let byte = _mm512_and_si512(byte, _mm512_set1_epi32(255));
-                _mm512_fmsub_ps(_mm512_cvtepi32_ps(byte), scale, offset)
+            let weight = |in_mantissa: __m512i| {
+                let (mantissa, one) = (_mm512_set1_epi32(255 << 15), _mm512_set1_epi32(127 << 23));
+                // (a & b) | c
+                let x = _mm512_ternarylogic_epi32::<0xea>(in_mantissa, mantissa, one);
+                _mm512_castps_si512(_mm512_fmsub_ps(_mm512_castsi512_ps(x), scales[half], offsets[half]))
             };
-            store(&mut pairs[0], pair(weight(0), weight(8)));
-            store(&mut pairs[1], pair(weight(16), weight(24)));
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-    fn set_floats(&mut self, floats: &FloatPanel) {
-        for (two, pairs) in floats.0.as_chunks::<2>().0.iter().zip(&mut self.0) {
-            store(pairs, pair(load(&two[0]), load(&two[1])));
+            let first = pair(weight(_mm512_slli_epi32::<15>(four)), weight(_mm512_slli_epi32::<7>(four)));
+            let second = pair(weight(_mm512_srli_epi32::<1>(four)), weight(_mm512_srli_epi32::<9>(four)));
+            store(&mut pairs[0], first);
+            store(&mut pairs[1], second);
         }
     }
 }
 
-/// Two floats of each row as bfloat16, rounded to the nearest: the first in the lower 16 bits. What is no number stays none.
+/// The upper halves of two floats of each row: the first in the lower 16 bits.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
-fn pair(first: __m512, second: __m512) -> __m512i {
-    const TURNS: [u16; 32] = {
-        let mut turns = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            turns[i] = (i as u16 % 2) * 16 + i as u16 / 2;
-            i += 1;
-        }
-        turns
-    };
-    // The instruction puts all of the first below all of the second.
-    // SAFETY: both are 64 bytes, of which every bit pattern is valid.
-    let both: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) };
-    // SAFETY: reads the 64 bytes of the constant, at any alignment.
-    _mm512_permutexvar_epi16(unsafe { _mm512_loadu_si512(TURNS.as_ptr().cast()) }, both)
+#[target_feature(enable = "avx512f")]
+fn pair(first: __m512i, second: __m512i) -> __m512i {
+    // a | (b & c)
+    _mm512_ternarylogic_epi32::<0xf8>(_mm512_srli_epi32::<16>(first), second, _mm512_set1_epi32(-1 << 16))
 }
 
 #[inline]

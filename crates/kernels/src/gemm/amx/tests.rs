@@ -1,32 +1,24 @@
 //! What becomes of weights and activations, with plain loops in the unit's place; and where there is one, the unit itself.
 
-use std::array::from_fn;
-
 use metallic_gguf::GgmlType;
 
 use super::super::numbers::{Bf16, Bf16Tile, Block as _, Numbers};
-use super::super::{Gemm, Group, Line, PANELS, Product, Products, TILES, TOKENS, numbers::cast_mut};
+use super::super::{Gemm, Line, Product, TOKENS, numbers::cast_mut};
 use super::*;
 use crate::gemm::{Functions, ROWS};
 use crate::isa::Isa;
 use crate::matmul::InputRows;
 use crate::registry;
+use crate::tiles::{Operand, ROW_BYTES, Sums, Tiles};
 
-/// What the unit does: sums of pairs, in an order that is its own.
-fn multiply(group: Group<'_, Bf16>, out: &mut [Products]) {
+/// What the unit does with a panel and a tile: sums of pairs, in an order that is its own.
+fn multiply(panel: &[Bf16Panel], tile: &[Bf16Tile], out: &mut Product) {
     let float = |bits: u16| f32::from_bits(u32::from(bits) << 16);
-    for (tile, out) in group.tiles.chunks(group.stride).zip(out) {
-        for (panel, out) in group.panels.chunks_exact(group.n_blocks).zip(out) {
-            if !group.adds {
-                *out = Product::default();
-            }
-            for (panel, tile) in panel.iter().zip(tile) {
-                for (t, token) in tile.0.iter().enumerate() {
-                    for (two, x) in panel.0.iter().zip(token.as_chunks::<2>().0) {
-                        for (out, w) in out[t].iter_mut().zip(two) {
-                            *out += float(w[0]) * float(x[0]) + float(w[1]) * float(x[1]);
-                        }
-                    }
+    for (panel, tile) in panel.iter().zip(tile) {
+        for (t, token) in tile.0.iter().enumerate() {
+            for (two, x) in panel.0.iter().zip(token.as_chunks::<2>().0) {
+                for (out, w) in out[t].iter_mut().zip(two) {
+                    *out += float(w[0]) * float(x[0]) + float(w[1]) * float(x[1]);
                 }
             }
         }
@@ -83,8 +75,10 @@ fn error(ggml_type: GgmlType, functions: &Functions<Bf16>) -> f64 {
         let input = InputRows { floats: x.to_vec(), ..InputRows::default() };
         Bf16::set(tiles, t, &input);
     }
-    let mut out = [Products::default()];
-    multiply(Group { n_blocks, panels, tiles, stride: n_blocks, n_tokens: TOKENS, adds: false }, &mut out);
+    let mut out = [Product::default(); 2];
+    for (panel, out) in panels.chunks_exact(n_blocks).zip(&mut out) {
+        multiply(panel, tiles, out);
+    }
 
     let (mut squares, mut power) = (0.0, 0.0);
     for (r, row) in bytes.chunks_exact(row_bytes).enumerate() {
@@ -92,7 +86,7 @@ fn error(ggml_type: GgmlType, functions: &Functions<Bf16>) -> f64 {
         (scalar.decode)(row, &mut weights);
         for (t, x) in x.chunks_exact(row_len).enumerate() {
             let exact: f64 = weights.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
-            squares += (f64::from(out[0][r / ROWS][t][r % ROWS]) - exact).powi(2);
+            squares += (f64::from(out[r / ROWS][t][r % ROWS]) - exact).powi(2);
             power += exact.powi(2);
         }
     }
@@ -158,29 +152,45 @@ fn the_unit_does_what_plain_loops_do() {
     let mut random = Random(2);
     let unit = Tiles::new(Isa::Amx);
     for n_blocks in [1, 2, 7, 16] {
-        for (n_panels, n_tiles) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
-            let stride = n_blocks + 3;
-            let mut number = || half::bf16::from_f32(numbers(&mut random, 1)[0]).to_bits();
-            let panels: Vec<_> = (0..n_panels * n_blocks)
-                .map(|_| Bf16Panel(from_fn(|_| from_fn(|_| [number(), number()]))))
-                .collect();
-            let tiles: Vec<_> = (0..(n_tiles - 1) * stride + n_blocks)
-                .map(|_| Bf16Tile(from_fn(|_| from_fn(|_| number()))))
-                .collect();
-            let [mut found, mut expected] = [[[[[f32::NAN; ROWS]; TOKENS]; PANELS]; TILES]; 2];
-            for adds in [false, true, true] {
-                let n_tokens = n_tiles * TOKENS - 3;
-                let group = || Group { n_blocks, panels: &panels, tiles: &tiles, stride, n_tokens, adds };
-                unit.multiply(group(), &mut found[..n_tiles]);
-                multiply(group(), &mut expected[..n_tiles]);
-                let each = (0..n_tiles).flat_map(|t| (0..n_panels).map(move |p| (t, p)));
-                for (t, p) in each {
-                    for (found, expected) in
-                        found[t][p].as_flattened().iter().zip(expected[t][p].as_flattened())
-                    {
-                        let near = (found - expected).abs() <= 1e-4;
-                        assert!(near, "{n_blocks} blocks, tile {t}, panel {p}: {found} {expected}");
-                    }
+        let mut number = || half::bf16::from_f32(numbers(&mut random, 1)[0]).to_bits();
+        let panels = [(); 2].map(|()| {
+            (0..n_blocks)
+                .map(|_| Bf16Panel([(); 16].map(|()| [(); 16].map(|()| [number(), number()]))))
+                .collect::<Vec<_>>()
+        });
+        let tiles = [(); 2].map(|()| {
+            (0..n_blocks)
+                .map(|_| Bf16Tile([(); 16].map(|()| [(); 32].map(|()| number()))))
+                .collect::<Vec<_>>()
+        });
+        let (left, right) = (tiles.concat(), panels.concat());
+        let operand =
+            |start, bytes| Operand { start, stride: ROW_BYTES, step: bytes, second: n_blocks * bytes };
+        let left = operand(left.as_ptr().cast(), size_of::<Bf16Tile>());
+        let right = operand(right.as_ptr().cast(), size_of::<Bf16Panel>());
+        let mut found = [[0.0_f32; 32]; 32];
+        let mut expected = [[Product::default(); 2]; 2];
+        for turn in 0..3 {
+            let sums = Sums { start: found.as_mut_ptr().cast(), stride: 128, right: 64, below: 16 * 128 };
+            let from = (turn > 0).then_some(sums);
+            // SAFETY: all operands have two times so many blocks, and there are 32 rows of 32 sums.
+            unsafe {
+                match turn {
+                    0 => unit.product::<true, true>(n_blocks, left, right, from, sums, |_| {}),
+                    1 => unit.product::<true, false>(n_blocks, left, right, from, sums, |_| {}),
+                    _ => unit.product::<false, true>(n_blocks, left, right, from, sums, |_| {}),
+                }
+            }
+            for (t, tile) in tiles.iter().enumerate().take(if turn < 2 { 2 } else { 1 }) {
+                panels.iter().zip(&mut expected[t]).for_each(|(panel, out)| multiply(panel, tile, out));
+            }
+            for (token, row) in found.iter().enumerate() {
+                for (r, sum) in row.iter().enumerate() {
+                    let expected = expected[token / TOKENS][r / ROWS][token % TOKENS][r % ROWS];
+                    assert!(
+                        (sum - expected).abs() <= 1e-4,
+                        "{n_blocks} blocks, token {token}, row {r}: {sum} {expected}"
+                    );
                 }
             }
         }

@@ -11,7 +11,7 @@ use columns::Avx2Rows;
 
 use super::column::for_each_block;
 use super::numbers::{FloatPanel, FloatTile, PanelBlock, TileBlock, TileRow};
-use super::{Floats, Functions, Group, Product, Products, Quants, RegisterTile, one_by_one};
+use super::{Floats, Functions, Group, Product, Quants, RegisterTile, one_by_one};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 use crate::x86::{load_32, load_f32};
@@ -32,9 +32,8 @@ pub(super) fn floats<B: FloatBlock>() -> Functions<Floats> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx2` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_floats::<B>(rows, row_bytes, panel) },
-        multiply: |(), group, out| {
-            let Group { panels, tiles: tile, n_tokens: n, .. } = group;
-            let out = group.of_one_tile(out);
+        multiply: |group, out| {
+            let Group { panels, tile, n_tokens: n } = group;
             // SAFETY: likewise.
             one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply_floats(panel, tile, n, out) });
         },
@@ -60,9 +59,8 @@ struct Avx2;
 
 impl RegisterTile for Avx2 {
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Products]) {
-        let Group { panels, tiles: tile, n_tokens: n, .. } = group;
-        let out = group.of_one_tile(out);
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Product]) {
+        let Group { panels, tile, n_tokens: n } = group;
         one_by_one(panels, tile, out, |panel, tile, out| {
             let fours = out.as_chunks_mut::<AT_ONCE>().0.iter_mut().enumerate();
             for (four, out) in fours.take(n.div_ceil(AT_ONCE)) {

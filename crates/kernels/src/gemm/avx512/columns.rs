@@ -10,21 +10,21 @@ use crate::x86::load_16;
 
 /// Sixteen blocks. There are such rows, and the columns and floats that come of them, only on a CPU that
 /// has the instructions: [`Self::new`] asks for that.
-pub(super) struct Avx512Rows<'a, B>([&'a B; ROWS]);
+pub(in crate::gemm) struct Avx512Rows<'a, B>([&'a B; ROWS]);
 
 impl<'a, B> Avx512Rows<'a, B> {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub(super) fn new(blocks: [&'a B; ROWS]) -> Self {
+    pub(in crate::gemm) fn new(blocks: [&'a B; ROWS]) -> Self {
         Self(blocks)
     }
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Column512(__m512i);
+pub(in crate::gemm) struct Column512(pub(in crate::gemm) __m512i);
 
 #[derive(Clone, Copy)]
-pub(super) struct Floats512(__m512);
+pub(in crate::gemm) struct Floats512(__m512);
 
 impl<B: Bytes> Rows<B> for Avx512Rows<'_, B> {
     type Column = Column512;

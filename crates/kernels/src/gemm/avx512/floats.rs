@@ -17,9 +17,8 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Avx512` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand::<B>(rows, row_bytes, panel) },
-        multiply: |(), group, out| {
-            let Group { panels, tiles: tile, n_tokens: n, .. } = group;
-            let out = group.of_one_tile(out);
+        multiply: |group, out| {
+            let Group { panels, tile, n_tokens: n } = group;
             // SAFETY: likewise.
             unsafe { multiply::<Blocks, AT_ONCE>(panels, tile, n, out) };
         },

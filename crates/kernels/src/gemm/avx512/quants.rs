@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::column::for_each_block;
 use super::super::numbers::{PanelBlock, TileBlock, TileRow};
-use super::super::{Functions, Group, Products, Quants, ROWS, RegisterTile};
+use super::super::{Functions, Group, Product, Quants, ROWS, RegisterTile};
 use super::columns::Avx512Rows;
 use super::{Kernel, Part, load_floats, multiply};
 use crate::activations::Q8_LEN;
@@ -39,9 +39,8 @@ struct Avx512;
 
 impl RegisterTile for Avx512 {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Products]) {
-        let Group { panels, tiles: tile, n_tokens: n, .. } = group;
-        let out = group.of_one_tile(out);
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Product]) {
+        let Group { panels, tile, n_tokens: n } = group;
         multiply::<Blocks<HALVES, MINS>, AT_ONCE>(panels, tile, n, out);
     }
 }

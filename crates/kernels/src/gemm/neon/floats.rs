@@ -14,9 +14,8 @@ pub(in crate::gemm) fn floats<B: FloatBlock>() -> Functions<Floats> {
     // SAFETY: NEON is in the baseline of the architecture.
     Functions {
         expand: expand::<B>,
-        multiply: |(), group, out| {
-            let Group { panels, tiles: tile, n_tokens: n, .. } = group;
-            let out = group.of_one_tile(out);
+        multiply: |group, out| {
+            let Group { panels, tile, n_tokens: n } = group;
             // SAFETY: likewise.
             one_by_one(panels, tile, out, |panel, tile, out| unsafe { multiply(panel, tile, n, out) });
         },

@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::super::{Group, Products, Quants, ROWS, RegisterTile, one_by_one};
+use super::super::{Group, Product, Quants, ROWS, RegisterTile, one_by_one};
 use super::{AT_ONCE, Activations, Instruction, halves, multiply};
 use crate::activations::Q8_LEN;
 use crate::neon::{each, load_16, load_i8, store_16, store_f32};
@@ -81,9 +81,8 @@ impl Instruction for Sdot {
 
 impl RegisterTile for Sdot {
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Products]) {
-        let Group { panels, tiles: tile, n_tokens: n, .. } = group;
-        let out = group.of_one_tile(out);
+    unsafe fn multiply<const HALVES: bool, const MINS: bool>(group: Group<'_, Quants>, out: &mut [Product]) {
+        let Group { panels, tile, n_tokens: n } = group;
         one_by_one(
             panels,
             tile,

@@ -67,7 +67,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, has_avx512),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Amx, has_avx512 && is_x86_feature_detected!("avx512bf16") && may_use_tiles()),
+            (Isa::Amx, has_avx512 && is_x86_feature_detected!("avx512bf16") && has_tiles() && is_permitted()),
             #[cfg(target_arch = "aarch64")]
             (Isa::Neon, is_aarch64_feature_detected!("dotprod")),
             #[cfg(target_arch = "aarch64")]
@@ -79,6 +79,17 @@ impl Isa {
     /// The fastest this CPU can run.
     pub fn best() -> Isa {
         Self::available().last().copied().unwrap_or(Isa::Scalar)
+    }
+
+    /// Whether the CPU has tiles that the system does not let this process use: its prompts would be read faster with
+    /// [`Isa::Amx`].
+    pub fn is_refused_tiles() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            has_tiles() && !is_permitted()
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// What its kernels for vectors are: its own, or those of the instruction set that it adds tiles to.
@@ -167,12 +178,9 @@ fn is_amd() -> bool {
     false
 }
 
-/// Whether the CPU has tiles of bfloat16, the system saves them, and this process may use them.
-///
-/// The state of tiles is large, so Linux wants to be asked for it (arch_prctl(2), since 5.16). It refuses where a thread has a
-/// stack for signals that is too small for that state. To ask again is harmless.
+/// Whether the CPU has tiles of bfloat16, and the system saves them.
 #[cfg(target_arch = "x86_64")]
-fn may_use_tiles() -> bool {
+fn has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
     const OSXSAVE: u32 = 1 << 27;
@@ -191,9 +199,10 @@ fn may_use_tiles() -> bool {
         && seventh.edx & AMX_BF16_AND_TILE == AMX_BF16_AND_TILE
         // SAFETY: OSXSAVE says that the instruction is there.
         && unsafe { enabled_states() } & TILE_STATE == TILE_STATE
-        && is_permitted()
 }
 
+/// Whether this process may use tiles. Their state is large, so Linux wants to be asked for it (arch_prctl(2), since 5.16). It
+/// refuses where a thread has a stack for signals that is too small for that state. To ask again is harmless.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn is_permitted() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;

@@ -26,7 +26,8 @@ struct OnEachIsa {
 
 impl OnEachIsa {
     fn new(ops: &QuantOps, rows: &[u8], row_len: usize, x: &[f32]) -> Self {
-        let in_bf16 = ops.ggml_type.block_len() > 1 || ops.ggml_type == GgmlType::BF16;
+        let in_bf16 = ops.ggml_type.block_len() > 1
+            || [GgmlType::BF16, GgmlType::F16, GgmlType::F32].contains(&ops.ggml_type);
         let has_amx = Isa::available().iter().any(|isa| isa.name() == "amx");
         let amx = has_amx && in_bf16 && row_len.is_multiple_of(32);
         OnEachIsa {
@@ -52,13 +53,20 @@ fn decoded(ops: &QuantOps, rows: &[u8], row_len: usize) -> Vec<f32> {
 impl Expected {
     /// Kernels cut weights to the 8 bits of bfloat16 and make up for what that takes off on average, so each is wrong by up to
     /// a place, one way or the other: in the sum of many, all together by a few times the root of the squares. Those of a block
-    /// that differ in their sign alone are wrong by the same part. None may lack.
+    /// that differ in their sign alone are wrong by the same part. None may lack. Numbers with more digits are split in two, of
+    /// which the second is cut.
     fn in_bf16(ops: &QuantOps, rows: &[u8], row_len: usize, x: &[f32]) -> Self {
         const MANY: f64 = 2.0;
         const LAST_PLACE: f64 = 1.0 / 256.0;
-        let wrong = if ops.ggml_type == GgmlType::BF16 { 0.0 } else { MANY * LAST_PLACE };
+        let is_split = [GgmlType::F16, GgmlType::F32].contains(&ops.ggml_type);
+        let wrong = match ops.ggml_type {
+            GgmlType::BF16 => 0.0,
+            _ if is_split => MANY * LAST_PLACE * LAST_PLACE,
+            _ => MANY * LAST_PLACE,
+        };
         let weights: Vec<f64> = decoded(ops, rows, row_len).into_iter().map(f64::from).collect();
-        let x: Vec<f64> = x.iter().map(|&x| half::bf16::from_f32(x).to_f64()).collect();
+        let rounded = |x: f32| if is_split { x.into() } else { half::bf16::from_f32(x).to_f64() };
+        let x: Vec<f64> = x.iter().map(|&x| rounded(x)).collect();
         let pairs = x.chunks_exact(row_len).flat_map(|x| weights.chunks_exact(row_len).map(move |w| (w, x)));
         let sums = pairs.map(|(w, x)| {
             let products: Vec<f64> = w.iter().zip(x).map(|(w, x)| w * x).collect();

@@ -14,9 +14,9 @@ use crate::isa::Isa;
 /// Bytes of panels that a worker keeps in its second-level cache, a quarter of which they fill.
 const PANEL_BYTES: usize = 256 << 10;
 
-/// Blocks of a step at most. Two panels of so many take 40 KB of the 48 that the first-level cache has on processors with AMX;
-/// tiles are loaded past it.
-const STEP_BLOCKS: usize = 20;
+/// Bytes of a step's two panels at most: of the 48 KB that the first-level cache has on processors with AMX. Tiles are loaded past
+/// it.
+const STEP_BYTES: usize = 40 << 10;
 
 /// Panels of a portion, where it is multiplied in steps. Each time, a step's tiles come from the third-level cache once, and that
 /// should take less time than the products.
@@ -50,10 +50,12 @@ impl Layout {
         Layout { step, stride: n_blocks, n_tiles, n_panels, n_expanded: n_panels, n_sums: 0 }
     }
 
-    /// Two panels at a time, in steps.
+    /// Two panels at a time, in steps of some times `unit` blocks, which divide the row.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn in_steps<N: Numbers>(n_tokens: usize, n_blocks: usize) -> Self {
-        let step = step_blocks(n_blocks);
+    pub(super) fn in_steps<N: Numbers>(n_tokens: usize, n_blocks: usize, unit: usize) -> Self {
+        let most = STEP_BYTES / PANELS / size_of::<N::Panel>() / unit * unit;
+        let step = n_blocks.div_ceil(n_blocks.div_ceil(most).max(1)).next_multiple_of(unit);
+        let step = NonZeroUsize::new(step).unwrap_or(NonZeroUsize::MIN);
         let (n_steps, n_tiles) =
             (n_blocks.div_ceil(step.get()), n_tokens.min(N::MAX_TOKENS).div_ceil(TOKENS));
         // At a multiple of a power of two, all tiles' blocks of a step would share the same lines of the cache.
@@ -61,15 +63,6 @@ impl Layout {
         let n_sums = if n_steps > 1 { n_tiles.div_ceil(2) * STEP_PANELS / PANELS } else { 1 };
         Layout { step, stride, n_tiles, n_panels: STEP_PANELS, n_expanded: PANELS, n_sums }
     }
-}
-
-/// Blocks of a step: whole ones of every format that has rows of this length, whose blocks are as long as a power of two, up to
-/// eight, of these.
-#[cfg(target_arch = "x86_64")]
-fn step_blocks(n_blocks: usize) -> NonZeroUsize {
-    let unit = 1 << n_blocks.trailing_zeros().min(3);
-    let n_steps = n_blocks.div_ceil(STEP_BLOCKS / unit * unit).max(1);
-    NonZeroUsize::new(n_blocks.div_ceil(n_steps).next_multiple_of(unit)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Lines of the cache that the buffers of products take.
@@ -89,7 +82,10 @@ impl Lines {
         let most = Self::of::<Quants>(n_tokens, n_blocks).or(Self::of::<Floats>(n_tokens, n_blocks));
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => most.or(Self::of::<super::numbers::Bf16>(n_tokens, n_blocks)),
+            Isa::Amx => {
+                let split = Self::of::<super::numbers::Split>(n_tokens, n_blocks);
+                most.or(Self::of::<super::numbers::Bf16>(n_tokens, n_blocks)).or(split)
+            }
             _ => most,
         }
     }

@@ -60,6 +60,8 @@ pub(crate) enum Gemm {
     Floats(Functions<Floats>),
     #[cfg(target_arch = "x86_64")]
     Bf16(Functions<numbers::Bf16>),
+    #[cfg(target_arch = "x86_64")]
+    Split(Functions<numbers::Split>),
 }
 
 /// See [`Gemm`].
@@ -156,9 +158,11 @@ impl Gemm {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(Gemm::Floats(avx2::floats::<B>())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if B::IS_BF16 => Some(Gemm::Bf16(amx::floats::<B>())),
+            Isa::Amx if B::IS_BF16 => Some(Gemm::Bf16(amx::bf16::<B>())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx => Some(Gemm::Floats(avx512::floats::<B>())),
+            Isa::Amx => Some(Gemm::Split(amx::split::<B>())),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(Gemm::Floats(avx512::floats::<B>())),
         }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Floats,
     #[cfg(target_arch = "x86_64")]
     Bf16,
+    #[cfg(target_arch = "x86_64")]
+    Split,
 }
 
 /// One of the kinds of numbers.
@@ -216,7 +218,31 @@ pub(crate) struct Bf16Panel(pub(super) [[[u16; 2]; ROWS]; Q8_LEN / 2]);
 #[repr(C, align(64))]
 pub(crate) struct Bf16Tile(pub(super) [[u16; Q8_LEN]; TOKENS]);
 
+/// Numbers with more digits than bfloat16 has: each as two, of which the second is what the first lacks.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Split;
+
+/// 32 weights of each of [`ROWS`] rows: the first parts twice, then the second ones.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct SplitPanel(pub(super) [Bf16Panel; 3]);
+
+/// What those are multiplied with, 32 activations of each of [`TOKENS`] tokens: the first parts, the second ones, and the first
+/// again. The product of both second parts is left out: it is a sixty-thousandth of the whole.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct SplitTile(pub(super) [Bf16Tile; 3]);
+
 // SAFETY: an array of numbers whose size is a multiple of the alignment, repr(C).
+#[cfg(target_arch = "x86_64")]
+unsafe impl Block for SplitPanel {}
+// SAFETY: likewise.
+#[cfg(target_arch = "x86_64")]
+unsafe impl Block for SplitTile {}
+// SAFETY: likewise.
 #[cfg(target_arch = "x86_64")]
 unsafe impl Block for Bf16Panel {}
 // SAFETY: likewise.
@@ -227,6 +253,11 @@ unsafe impl Block for Bf16Tile {}
 impl PanelBlock {
     pub(super) const ZERO: Self =
         PanelBlock { quants: [[0; 4 * ROWS]; Q8_LEN / 4], scales: [[0.0; ROWS]; 2], mins: [[0.0; ROWS]; 2] };
+}
+
+#[cfg(target_arch = "x86_64")]
+impl FloatPanel {
+    pub(super) const ZERO: Self = FloatPanel([[0.0; ROWS]; Q8_LEN]);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -250,7 +281,37 @@ impl Numbers for Bf16 {
     }
 
     fn layout(n_tokens: usize, n_blocks: usize) -> Layout {
-        Layout::in_steps::<Self>(n_tokens, n_blocks)
+        // Whole blocks of every format that has rows of this length, of up to eight of these.
+        Layout::in_steps::<Self>(n_tokens, n_blocks, 1 << n_blocks.trailing_zeros().min(3))
+    }
+
+    fn work<'a>(isa: Isa, portions: impl Iterator<Item = Portion<'a, Self>>, mut space: Space<'_, Self>) {
+        let unit = Tiles::new(isa);
+        portions.for_each(|portion| portion.multiply_in_steps(&unit, &mut space));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Numbers for Split {
+    type Panel = SplitPanel;
+    type Tile = SplitTile;
+    type Multiply = ();
+
+    /// Their tiles take no more room than those of 512 tokens' quants. Expanding again for the next ones takes a tenth of the time.
+    const MAX_TOKENS: usize = 160;
+    const FORMS: Forms = Forms { blocks: false, groups: false };
+    const KIND: Kind = Kind::Split;
+
+    fn functions(gemm: &Gemm) -> Option<&Functions<Self>> {
+        if let Gemm::Split(functions) = gemm { Some(functions) } else { None }
+    }
+
+    fn set(tile: &mut [SplitTile], token: usize, input: &InputRows) {
+        super::amx::set_split(tile, token, &input.floats);
+    }
+
+    fn layout(n_tokens: usize, n_blocks: usize) -> Layout {
+        Layout::in_steps::<Self>(n_tokens, n_blocks, 1)
     }
 
     fn work<'a>(isa: Isa, portions: impl Iterator<Item = Portion<'a, Self>>, mut space: Space<'_, Self>) {

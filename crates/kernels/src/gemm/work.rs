@@ -41,7 +41,10 @@ impl Call<'_> {
         self.multiply_with::<Quants>(jobs, input, tiles, workers);
         self.multiply_with::<Floats>(jobs, input, tiles, workers);
         #[cfg(target_arch = "x86_64")]
-        self.multiply_with::<super::numbers::Bf16>(jobs, input, tiles, workers);
+        {
+            self.multiply_with::<super::numbers::Bf16>(jobs, input, tiles, workers);
+            self.multiply_with::<super::numbers::Split>(jobs, input, tiles, workers);
+        }
     }
 
     fn multiply_with<N: Numbers>(

@@ -372,6 +372,9 @@ impl<'p> GgufLoader<'p> {
             stages.push(other.backend.load(of_stage(i + 1))?);
         }
 
+        if Isa::is_refused_tiles() {
+            info!("the system does not let this process use the CPU's tiles (AMX): prompts are read without");
+        }
         info!(
             architecture = config.architecture,
             compute = stages.iter().map(|stage| stage.description()).collect::<Vec<_>>().join("; "),

@@ -3,14 +3,17 @@
 //! Weights are expanded to the panels of AVX-512 and from those to bfloat16, scales and minima folded in, so that products
 //! of whole rows are sums of the tile unit alone, in 32-bit floats. Activations are rounded to bfloat16, which has an exponent
 //! for each number: that is more exact than 8 bits with a scale for each 32.
+//!
+//! Weights that are floats of 16 or 32 bits, and what they meet, are [split](super::numbers::Split) in two numbers of bfloat16 each,
+//! and three of the four products made: as exact as 16 bits are, at three times the work.
 
 mod steps;
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::avx512::{Avx512Rows, expand_quants};
-use super::numbers::{Bf16, Bf16Panel, Bf16Tile, PanelBlock};
+use super::avx512::{Avx512Rows, expand_floats, expand_quants};
+use super::numbers::{Bf16, Bf16Panel, Bf16Tile, FloatPanel, PanelBlock, Split, SplitPanel, SplitTile};
 use super::{Functions, Rows};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
@@ -26,10 +29,19 @@ pub(super) fn quants<B: QuantBlock>() -> Functions<Bf16> {
 }
 
 /// The functions for numbers that are bfloat16 in the file.
-pub(super) fn floats<B: FloatBlock>() -> Functions<Bf16> {
+pub(super) fn bf16<B: FloatBlock>() -> Functions<Bf16> {
     Functions {
         // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Amx` proves what this CPU has.
         expand: |rows, row_bytes, panel| unsafe { expand_from_bf16::<B>(rows, row_bytes, panel) },
+        multiply: (),
+    }
+}
+
+/// The functions for other floats.
+pub(super) fn split<B: FloatBlock>() -> Functions<Split> {
+    Functions {
+        // SAFETY: only `Gemm::of_floats` asks, whose `Isa::Amx` proves what this CPU has.
+        expand: |rows, row_bytes, panel| unsafe { expand_split::<B>(rows, row_bytes, panel) },
         multiply: (),
     }
 }
@@ -58,6 +70,69 @@ fn expand_from_bf16<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [B
     });
 }
 
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")]
+fn expand_split<B: FloatBlock>(rows: &[u8], row_bytes: usize, panel: &mut [SplitPanel]) {
+    let mut floats = FloatPanel::ZERO;
+    for_each_block::<B, _>(rows, row_bytes, panel, 1, |blocks, panel| {
+        expand_floats(blocks, &mut floats);
+        let [first, again, second] = &mut panel[0].0;
+        for (i, two) in floats.0.as_chunks::<2>().0.iter().enumerate() {
+            let [a, b] = two.each_ref().map(|x| _mm512_castps_si512(load(x)));
+            let both = pair(a, b);
+            store(&mut first.0[i], both);
+            store(&mut again.0[i], both);
+            store(&mut second.0[i], pair(lacking(a), lacking(b)));
+        }
+    });
+}
+
+/// What the upper halves of floats lack.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lacking(x: __m512i) -> __m512i {
+    let upper = _mm512_and_si512(x, _mm512_set1_epi32(-1 << 16));
+    _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(upper)))
+}
+
+/// Splits a token's activations, likewise.
+///
+/// # Panics
+/// If this CPU has no bfloat16.
+pub(super) fn set_split(tile: &mut [SplitTile], token: usize, x: &[f32]) {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn split(tile: &mut [SplitTile], token: usize, x: &[f32]) {
+        for (tile, x) in tile.iter_mut().zip(x.as_chunks::<Q8_LEN>().0) {
+            let [low, high] = x.as_chunks::<16>().0 else { continue };
+            let [low, high] = [low, high].map(|x| _mm512_castps_si512(load(x)));
+            let rounded =
+                |low, high| _mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high), _mm512_castsi512_ps(low));
+            let upper = |x| _mm512_and_si512(x, _mm512_set1_epi32(-1 << 16));
+            let [first, second, again] = &mut tile.0;
+            store_rounded(&mut first.0[token], rounded(upper(low), upper(high)));
+            store_rounded(&mut second.0[token], rounded(lacking(low), lacking(high)));
+            again.0[token] = first.0[token];
+        }
+    }
+    assert_bf16();
+    // SAFETY: as asserted.
+    unsafe { split(tile, token, x) };
+}
+
+fn assert_bf16() {
+    assert!(
+        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
+        "numbers of bfloat16"
+    );
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn store_rounded(to: &mut [u16; Q8_LEN], x: __m512bh) {
+    // SAFETY: writes the 64 bytes of the reference; the types have the same bits.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(x)) };
+}
+
 /// Rounds a token's activations to its rows of tiles, a block each.
 ///
 /// # Panics
@@ -68,17 +143,10 @@ pub(super) fn set(tile: &mut [Bf16Tile], token: usize, x: &[f32]) {
     fn round(tile: &mut [Bf16Tile], token: usize, x: &[f32]) {
         for (tile, x) in tile.iter_mut().zip(x.as_chunks::<Q8_LEN>().0) {
             let [low, high] = x.as_chunks::<16>().0 else { continue };
-            let both = _mm512_cvtne2ps_pbh(load(high), load(low));
-            // SAFETY: writes the 64 bytes of the reference; the types have the same bits.
-            unsafe {
-                _mm512_storeu_si512(tile.0[token].as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(both))
-            };
+            store_rounded(&mut tile.0[token], _mm512_cvtne2ps_pbh(load(high), load(low)));
         }
     }
-    assert!(
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
-        "numbers of bfloat16"
-    );
+    assert_bf16();
     // SAFETY: as asserted.
     unsafe { round(tile, token, x) };
 }

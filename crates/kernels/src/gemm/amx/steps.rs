@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::numbers::{Bf16, Bf16Panel, Bf16Tile, Sums as Resting};
+use super::super::numbers::{Bf16Panel, Bf16Tile, Numbers, Sums as Resting};
 use super::super::work::{Portion, Space};
 use super::super::{PANELS, ROWS, TOKENS};
 use crate::tiles::{Operand, ROW_BYTES, Sums, Tiles};
@@ -14,22 +14,30 @@ const GROUP_ROWS: usize = PANELS * ROWS;
 const GROUP_TOKENS: usize = 2 * TOKENS;
 
 /// A step of up to two panels and two tiles. Products take as long where there are fewer rows and tokens.
-struct Group<'a> {
+struct Group<'a, N: Numbers> {
     rows: Range<usize>,
     tokens: Range<usize>,
-    panels: &'a [Bf16Panel],
+    panels: &'a [N::Panel],
     /// Blocks of the first tile, and as many of the second a stride further on.
-    tiles: &'a [Bf16Tile],
+    tiles: &'a [N::Tile],
     /// Whether it is the first step, and the last.
     begins: bool,
     ends: bool,
 }
 
-impl Portion<'_, Bf16> {
+/// For kinds of numbers whose panels and tiles are as many of bfloat16, one after another.
+impl<N: Numbers<Multiply = ()>> Portion<'_, N> {
+    /// So many.
+    const PARTS: usize = const {
+        let parts = size_of::<N::Panel>() / size_of::<Bf16Panel>();
+        assert!(parts > 0 && parts * size_of::<Bf16Tile>() == size_of::<N::Tile>());
+        parts
+    };
+
     /// Step by step, expands two panels at a time and lets all tiles meet them.
     ///
     /// Where results are added to something, sums begin with that. Whole groups are stored where they belong by the unit itself.
-    pub(in crate::gemm) fn multiply_in_steps(&self, unit: &Tiles, space: &mut Space<'_, Bf16>) {
+    pub(in crate::gemm) fn multiply_in_steps(&self, unit: &Tiles, space: &mut Space<'_, N>) {
         let step = self.layout.step.get();
         let n_steps = self.n_blocks.div_ceil(step);
         let per_group = if n_steps > 1 { self.tokens.len().div_ceil(GROUP_TOKENS) } else { 0 };
@@ -58,7 +66,7 @@ impl Portion<'_, Bf16> {
     }
 
     #[inline(always)]
-    fn multiply_group(&self, unit: &Tiles, group: Group<'_>, resting: &mut Resting) {
+    fn multiply_group(&self, unit: &Tiles, group: Group<'_, N>, resting: &mut Resting) {
         let Group { rows, tokens, panels, tiles, begins, ends } = group;
         let n_blocks = panels.len() / rows.len().div_ceil(ROWS);
         let n_tiles = tokens.len().div_ceil(TOKENS);
@@ -70,14 +78,14 @@ impl Portion<'_, Bf16> {
             start: tiles.as_ptr().cast(),
             stride: ROW_BYTES,
             step: size_of::<Bf16Tile>(),
-            second: self.layout.stride * size_of::<Bf16Tile>(),
+            second: self.layout.stride * size_of::<N::Tile>(),
         };
         let right = Operand {
             start: panels.as_ptr().cast(),
             stride: ROW_BYTES,
             step: size_of::<Bf16Panel>(),
             // A panel without a second is multiplied twice: there is one at most, the last of a matrix.
-            second: (panels.len() - n_blocks) * size_of::<Bf16Panel>(),
+            second: (panels.len() - n_blocks) * size_of::<N::Panel>(),
         };
         let is_whole = rows.len() == GROUP_ROWS && tokens.len() == n_tiles * TOKENS;
         let rest = sums_at(resting.as_mut_ptr().cast(), size_of_val(&resting[0]));
@@ -101,8 +109,9 @@ impl Portion<'_, Bf16> {
         // Results go to lines that are in no near cache. Those of the next tokens are asked for while these are multiplied.
         let next = tokens.end..self.tokens.end.min(tokens.end + GROUP_TOKENS);
         let n_next = if ends { next.len() } else { 0 };
-        let meanwhile = |block: usize| {
-            for token in n_next * block / n_blocks..n_next * (block + 1) / n_blocks {
+        let n = n_blocks * Self::PARTS;
+        let meanwhile = |i: usize| {
+            for token in n_next * i / n..n_next * (i + 1) / n {
                 rows.clone().step_by(ROWS).for_each(|row| self.job.prefetch(next.start + token, row));
             }
         };
@@ -110,9 +119,9 @@ impl Portion<'_, Bf16> {
         // place of a whole group.
         unsafe {
             if n_tiles == 1 {
-                unit.product::<false, true>(n_blocks, left, right, from, to, meanwhile);
+                unit.product::<false, true>(n, left, right, from, to, meanwhile);
             } else {
-                unit.product::<true, true>(n_blocks, left, right, from, to, meanwhile);
+                unit.product::<true, true>(n, left, right, from, to, meanwhile);
             }
         }
         if ends && place.is_none() {

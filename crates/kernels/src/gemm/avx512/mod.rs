@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 
 use super::{PANELS, Product};
 pub(super) use columns::Avx512Rows;
-pub(super) use floats::floats;
+pub(super) use floats::{expand_block as expand_floats, floats};
 pub(super) use quants::{expand_block as expand_quants, quants};
 
 /// The products of one kind of numbers.

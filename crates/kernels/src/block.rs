@@ -57,9 +57,9 @@ unsafe impl<B: QuantBlock> Bytes for B {}
 
 /// 32 numbers, one beside the other, of a format whose numbers are floats.
 pub(crate) trait FloatBlock: Bytes {
-    /// Whether the numbers are bfloat16.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AMX has a way of its own for them"))]
-    const IS_BF16: bool = false;
+    /// Digits of a number's significand in base two: AMX has ways of its own for those that have few.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there is no AMX"))]
+    const DIGITS: u32;
 
     /// Expands 32 numbers of each of 16 rows.
     fn expand<R: gemm::Rows<Self>>(rows: &R, panel: &mut gemm::FloatPanel);

@@ -26,8 +26,8 @@ struct OnEachIsa {
 
 impl OnEachIsa {
     fn new(ops: &QuantOps, rows: &[u8], row_len: usize, x: &[f32]) -> Self {
-        let in_bf16 = ops.ggml_type.block_len() > 1
-            || [GgmlType::BF16, GgmlType::F16, GgmlType::F32].contains(&ops.ggml_type);
+        let in_bf16 =
+            ops.ggml_type.block_len() > 1 || [GgmlType::BF16, GgmlType::F16].contains(&ops.ggml_type);
         let has_amx = Isa::available().iter().any(|isa| isa.name() == "amx");
         let amx = has_amx && in_bf16 && row_len.is_multiple_of(32);
         OnEachIsa {
@@ -53,12 +53,12 @@ fn decoded(ops: &QuantOps, rows: &[u8], row_len: usize) -> Vec<f32> {
 impl Expected {
     /// Kernels cut weights to the 8 bits of bfloat16 and make up for what that takes off on average, so each is wrong by up to
     /// a place, one way or the other: in the sum of many, all together by a few times the root of the squares. Those of a block
-    /// that differ in their sign alone are wrong by the same part. None may lack. Numbers with more digits are split in two, of
-    /// which the second is cut.
+    /// that differ in their sign alone are wrong by the same part. None may lack. Numbers in half
+    /// precision, and their activations, are split in two, of which the second is cut.
     fn in_bf16(ops: &QuantOps, rows: &[u8], row_len: usize, x: &[f32]) -> Self {
         const MANY: f64 = 2.0;
         const LAST_PLACE: f64 = 1.0 / 256.0;
-        let is_split = [GgmlType::F16, GgmlType::F32].contains(&ops.ggml_type);
+        let is_split = ops.ggml_type == GgmlType::F16;
         let wrong = match ops.ggml_type {
             GgmlType::BF16 => 0.0,
             _ if is_split => MANY * LAST_PLACE * LAST_PLACE,

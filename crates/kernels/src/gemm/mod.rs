@@ -158,11 +158,11 @@ impl Gemm {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(Gemm::Floats(avx2::floats::<B>())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if B::IS_BF16 => Some(Gemm::Bf16(amx::bf16::<B>())),
+            Isa::Amx if B::DIGITS <= 8 => Some(Gemm::Bf16(amx::bf16::<B>())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Some(Gemm::Split(amx::split::<B>())),
+            Isa::Amx if B::DIGITS <= 16 => Some(Gemm::Split(amx::split::<B>())),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Some(Gemm::Floats(avx512::floats::<B>())),
+            Isa::Avx512 | Isa::Amx => Some(Gemm::Floats(avx512::floats::<B>())),
         }
     }
 }

@@ -4,8 +4,8 @@
 //! of whole rows are sums of the tile unit alone, in 32-bit floats. Activations are rounded to bfloat16, which has an exponent
 //! for each number: that is more exact than 8 bits with a scale for each 32.
 //!
-//! Weights that are floats of 16 or 32 bits, and what they meet, are [split](super::numbers::Split) in two numbers of bfloat16 each,
-//! and three of the four products made: as exact as 16 bits are, at three times the work.
+//! Weights in half precision, and what they meet, are [split](super::numbers::Split) in two numbers of bfloat16 each, and three of
+//! the four products made: as exact as 16 digits are, at three times the work. Floats of 32 bits stay with AVX-512.
 
 mod steps;
 

@@ -104,6 +104,8 @@ struct Run<T, const N: usize> {
 unsafe impl<T: Copy + 'static, const N: usize> Bytes for Run<T, N> {}
 
 impl FloatBlock for Run<f32, 4> {
+    const DIGITS: u32 = f32::MANTISSA_DIGITS;
+
     #[inline(always)]
     fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {
         for (i, panel) in panel.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -115,6 +117,8 @@ impl FloatBlock for Run<f32, 4> {
 }
 
 impl FloatBlock for Run<f16, 2> {
+    const DIGITS: u32 = f16::MANTISSA_DIGITS;
+
     #[inline(always)]
     fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {
         expand_pairs(rows, panel, |pair| (pair.half(), (pair >> 16).half()));
@@ -122,7 +126,7 @@ impl FloatBlock for Run<f16, 2> {
 }
 
 impl FloatBlock for Run<bf16, 2> {
-    const IS_BF16: bool = true;
+    const DIGITS: u32 = bf16::MANTISSA_DIGITS;
 
     #[inline(always)]
     fn expand<R: Rows<Self>>(rows: &R, panel: &mut FloatPanel) {

@@ -93,9 +93,9 @@ impl Isa {
     }
 
     /// What its kernels for vectors are: its own, or those of the instruction set that it adds tiles to.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn vectors(self) -> Isa {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Isa::Amx => Isa::Avx512,
             isa => isa,
         }

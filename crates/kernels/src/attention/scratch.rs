@@ -65,6 +65,7 @@ impl Sizes {
 
 impl AttentionBuf {
     /// Makes room for queries of `n_head` heads at positions below `n_positions`, attended to with the kernels of `isa`.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there are no tiles"))]
     pub fn reserve(
         &mut self,
         isa: Isa,
@@ -90,6 +91,7 @@ impl AttentionBuf {
 
     /// Bytes that calls of [`reserve`](Self::reserve) for all of `layers` allocate: query heads and layout of
     /// each.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there are no tiles"))]
     pub fn reserved_bytes(
         isa: Isa,
         n_threads: usize,

@@ -16,10 +16,12 @@ const PANEL_BYTES: usize = 256 << 10;
 
 /// Bytes of a step's two panels at most: of the 48 KB that the first-level cache has on processors with AMX. Tiles are loaded past
 /// it.
+#[cfg(target_arch = "x86_64")]
 const STEP_BYTES: usize = 40 << 10;
 
 /// Panels of a portion, where it is multiplied in steps. Each time, a step's tiles come from the third-level cache once, and that
 /// should take less time than the products.
+#[cfg(target_arch = "x86_64")]
 const STEP_PANELS: usize = 16;
 
 /// The layout for some tokens.

@@ -140,6 +140,7 @@ impl Call<'_> {
 /// What a worker has for its portions.
 pub(crate) struct Space<'a, N: Numbers> {
     pub(super) panels: &'a mut [N::Panel],
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no tiles"))]
     pub(super) sums: &'a mut [Sums],
 }
 
@@ -151,6 +152,7 @@ pub(crate) struct Portion<'a, N: Numbers> {
     pub(super) tokens: Range<usize>,
     /// Blocks of a row.
     pub(super) n_blocks: usize,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no tiles"))]
     pub(super) layout: &'a Layout,
     pub(super) tiles: &'a [N::Tile],
 }

@@ -297,7 +297,8 @@ impl Numbers for Split {
     type Tile = SplitTile;
     type Multiply = ();
 
-    /// Their tiles take no more room than those of 512 tokens' quants. Expanding again for the next ones takes a tenth of the time.
+    /// Their tiles take no more room than those of 512 tokens' quants. Expanding again for the next ones takes little beside three
+    /// products.
     const MAX_TOKENS: usize = 160;
     const FORMS: Forms = Forms { blocks: false, groups: false };
     const KIND: Kind = Kind::Split;

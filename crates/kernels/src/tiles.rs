@@ -1,7 +1,9 @@
 //! The unit that multiplies tiles (AMX): its registers are eight tiles of up to 16 rows of 64 bytes.
 
 use std::arch::asm;
+use std::arch::x86_64::*;
 use std::marker::PhantomData;
+use std::mem::transmute;
 
 use crate::isa::Isa;
 
@@ -213,4 +215,20 @@ impl Drop for Tiles {
         // SAFETY: they were set up on this thread, which this can't leave.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
+}
+
+/// Rounds 32 floats to a row of a tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(crate) fn store_rounded(low: __m512, high: __m512, to: &mut [u16; 32]) {
+    let rounded = _mm512_cvtne2ps_pbh(high, low);
+    // SAFETY: writes the 64 bytes of the reference; the types have the same bits.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(rounded)) };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn load(x: &[f32; 16]) -> __m512 {
+    // SAFETY: reads the 16 floats of the reference, at any alignment.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }

@@ -109,6 +109,17 @@ impl AttentionParams<'_> {
         self.window.map_or(0, |window| end.saturating_sub(window))..end
     }
 
+    /// What the scores of a query with a head are changed by before the softmax: those of the positions from `first` on.
+    fn adjust(&self, isa: Isa, head: usize, position: usize, first: usize, scores: &mut [f32]) {
+        if let Some(cap) = self.softcap {
+            activation::softcap(isa, scores, cap);
+        }
+        if let Some(slope) = self.slope(head) {
+            let distance = position as f32 - first as f32;
+            scores.iter_mut().enumerate().for_each(|(i, score)| *score -= slope * (distance - i as f32));
+        }
+    }
+
     /// What the sums of a head must be multiplied by when all its positions are in.
     fn finish(&self, head: usize, softmax: &mut Softmax) -> f32 {
         let factors = self.sinks.map(|sinks| softmax.join(Softmax { largest: sinks[head], sum: 1.0 }));

@@ -6,7 +6,6 @@ use super::pages::Step;
 use super::product::{Products, Queries, Scores, Sums, Values, Weights};
 use super::softmax::Softmax;
 use super::{AttentionParams, GROUP, KvView, POSITIONS, ROWS};
-use crate::activation;
 use crate::isa::Isa;
 
 /// What all tiles of a call have in common.
@@ -92,14 +91,9 @@ impl Call<'_> {
         let mut factors = [[1.0; 2]; ROWS];
         for row in 0..n_rows {
             let visible = visible(tile.positions[row]);
-            if let Some(cap) = self.params.softcap {
-                activation::softcap(self.isa, &mut weights[row][visible.clone()], cap);
-            }
-            if let Some(slope) = self.params.slope(tile.heads[row]) {
-                let distance = tile.positions[row] as f32 - (start + visible.start) as f32;
-                let scores = weights[row][visible.clone()].iter_mut().enumerate();
-                scores.for_each(|(i, score)| *score -= slope * (distance - i as f32));
-            }
+            let scores = &mut weights[row][visible.clone()];
+            let (head, position, first) = (tile.heads[row], tile.positions[row], start + visible.start);
+            self.params.adjust(self.isa, head, position, first, scores);
             let part = (self.products.weigh)(&mut weights[row], visible);
             (self.products.pack)(&mut weights[row]);
             factors[row] = tile.softmax[row].join(part);

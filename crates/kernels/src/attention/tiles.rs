@@ -15,19 +15,17 @@
 
 use std::arch::x86_64::*;
 use std::f32::consts::LOG2_E;
-use std::marker::PhantomData;
-use std::mem::transmute;
 use std::ops::Range;
 use std::sync::Mutex;
 
 use super::pages::{GROUP, KvLayout, KvType, KvView, Step};
 use super::softmax::Softmax;
 use super::{AttentionParams, JOBS, POSITIONS, Queries, lock};
-use crate::activation;
 use crate::buffer::grow;
 use crate::isa::Isa;
+use crate::matmul::Columns;
 use crate::pool::ThreadPool;
-use crate::tiles::{self, Operand, ROW_BYTES, Sums, Tiles};
+use crate::tiles::{self, Operand, ROW_BYTES, Sums, Tiles, load, store_rounded};
 
 /// Rows of a block: two tiles.
 const ROWS: usize = 2 * tiles::ROWS;
@@ -186,29 +184,6 @@ struct Job<'a, 'b> {
     space: &'b mut TileSpace,
 }
 
-/// Where results go: each job has queries and heads of its own.
-struct Out<'a> {
-    start: *mut f32,
-    len: usize,
-    borrow: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: it stands for an exclusive borrow of floats; that no float is written by two jobs is what `row` asks of its callers.
-unsafe impl Sync for Out<'_> {}
-
-impl Out<'_> {
-    /// The `len` floats from `start` on.
-    ///
-    /// # Safety
-    /// While the result lives, there must be no other for any of the same floats.
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    unsafe fn row(&self, start: usize, len: usize) -> &mut [f32] {
-        assert!(start <= self.len && len <= self.len - start, "the row is inside");
-        // SAFETY: inside the borrowed slice, by the assertion; unaliased, by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
-    }
-}
-
 impl TileCall<'_> {
     pub(super) fn run(&self, pool: &ThreadPool, spaces: &[Mutex<super::Space>], out: &mut [f32]) {
         let n_head_kv = self.kv.layout.n_head_kv();
@@ -218,7 +193,8 @@ impl TileCall<'_> {
         let most = max_rows(shared) / shared;
         let n = n_queries.div_ceil(n_parts).clamp(ROWS.div_ceil(shared).min(most), most);
         let n_parts = n_queries.div_ceil(n);
-        let out = Out { start: out.as_mut_ptr(), len: out.len(), borrow: PhantomData };
+        let [_, dim] = self.kv.layout.head_dims();
+        let out = Columns::new(out, self.params.n_head * dim, 0);
         let next = Mutex::new(0..n_parts * n_head_kv);
         pool.run(&|worker| {
             let mut space = lock(&spaces[worker]);
@@ -248,7 +224,7 @@ impl Job<'_, '_> {
     /// # Safety
     /// This CPU has what this is compiled for, and no other job with the same queries and heads writes to `out`.
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    unsafe fn run(mut self, unit: &mut Tiles, out: &Out<'_>) {
+    unsafe fn run(mut self, unit: &mut Tiles, out: &Columns<'_>) {
         let TileCall { params, kv, queries, division, .. } = *self.call;
         let (shared, n_lines) = (self.call.shared(), division.sum_lines());
         let n_rows = self.queries.len() * shared;
@@ -273,7 +249,7 @@ impl Job<'_, '_> {
             let mut softmax = Softmax { largest: row.largest, sum: _mm512_reduce_add_ps(load(&row.sum)) };
             let factor = params.finish(row.head, &mut softmax);
             // SAFETY: the caller's: no other job has this query with this head.
-            let out = unsafe { out.row((row.query * params.n_head + row.head) * dim, dim) };
+            let out = unsafe { out.row(row.query, row.head * dim..(row.head + 1) * dim) };
             for (out, sums) in out.chunks_mut(ROW_BYTES / 4).zip(sums) {
                 out.iter_mut().zip(sums.0).for_each(|(out, sum)| *out = sum * factor);
             }
@@ -310,6 +286,7 @@ impl Job<'_, '_> {
         step: &Step<'_>,
         next: &Step<'_>,
     ) {
+        let TileCall { params, isa, queries, .. } = *self.call;
         let [first, last] = [rows.start, rows.end - 1].map(|row| self.space.rows[row].visible(step));
         let seen = first.start..last.end;
         if seen.is_empty() {
@@ -320,9 +297,12 @@ impl Job<'_, '_> {
         // What each row's sums are multiplied by: first the exponents, then the powers.
         let mut factors = [0.0; ROWS];
         for (in_block, row) in rows.clone().enumerate() {
-            self.adjust(row, in_block, step);
-            let row = &mut self.space.rows[row];
-            let largest = largest(&self.space.scores[in_block].0, row.visible(step));
+            let TileSpace { rows, scores, .. } = &mut *self.space;
+            let (row, scores) = (&mut rows[row], &mut scores[in_block].0);
+            let visible = row.visible(step);
+            let (position, first) = (queries.first + row.query, step.number * POSITIONS + visible.start);
+            params.adjust(isa, row.head, position, first, &mut scores[visible.clone()]);
+            let largest = largest(scores, visible);
             if largest > row.largest {
                 factors[in_block] = row.largest - largest;
                 row.largest = largest;
@@ -384,25 +364,6 @@ impl Job<'_, '_> {
                     unit.product::<false, false>(n_keys, left, right, None, to, |_| {});
                 }
             }
-        }
-    }
-
-    /// What a row's scores are changed by before the softmax.
-    fn adjust(&mut self, row: usize, in_block: usize, step: &Step<'_>) {
-        let TileCall { params, isa, queries, .. } = *self.call;
-        if params.softcap.is_none() && params.alibi.is_none() {
-            return;
-        }
-        let row = &self.space.rows[row];
-        let visible = row.visible(step);
-        let first = step.number * POSITIONS + visible.start;
-        let scores = &mut self.space.scores[in_block].0[visible];
-        if let Some(cap) = params.softcap {
-            activation::softcap(isa, scores, cap);
-        }
-        if let Some(slope) = params.slope(row.head) {
-            let distance = (queries.first + row.query) as f32 - first as f32;
-            scores.iter_mut().enumerate().for_each(|(i, score)| *score -= slope * (distance - i as f32));
         }
     }
 
@@ -570,20 +531,4 @@ fn prefetch(bytes: &[u8]) {
         // SAFETY: a prefetch of any address is harmless, and every x86-64 has it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
-}
-
-/// Rounds 32 floats.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn store_rounded(low: __m512, high: __m512, to: &mut [u16; 32]) {
-    let rounded = _mm512_cvtne2ps_pbh(high, low);
-    // SAFETY: writes the 64 bytes of the reference; the types have the same bits.
-    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(rounded)) };
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(x: &[f32; 16]) -> __m512 {
-    // SAFETY: reads the 16 floats of the reference, at any alignment.
-    unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }

@@ -205,7 +205,7 @@ fn add(out: &mut [f32; ROWS], x: &[f32; ROWS]) {
 
 /// A matrix's columns of the output rows, which several workers write at once, each its own columns.
 #[derive(Debug)]
-struct Columns<'a> {
+pub(crate) struct Columns<'a> {
     start: *mut f32,
     len: usize,
     stride: usize,
@@ -220,7 +220,7 @@ unsafe impl Send for Columns<'_> {}
 unsafe impl Sync for Columns<'_> {}
 
 impl<'a> Columns<'a> {
-    fn new(out: &'a mut [f32], stride: usize, first: usize) -> Self {
+    pub(crate) fn new(out: &'a mut [f32], stride: usize, first: usize) -> Self {
         Columns { start: out.as_mut_ptr(), len: out.len(), stride, first, borrow: PhantomData }
     }
 
@@ -229,7 +229,7 @@ impl<'a> Columns<'a> {
     /// # Safety
     /// While the result lives, there must be no other for the same token and any of the same rows.
     #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    unsafe fn row(&self, token: usize, rows: Range<usize>) -> &mut [f32] {
+    pub(crate) unsafe fn row(&self, token: usize, rows: Range<usize>) -> &mut [f32] {
         let start = token * self.stride + self.first + rows.start;
         assert!(start + rows.len() <= self.len, "the token has an output row");
         // SAFETY: inside the borrowed slice, by the assertion; unaliased, by the caller's promise.

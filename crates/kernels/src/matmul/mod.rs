@@ -23,6 +23,8 @@ use metallic_gguf::GgmlType;
 pub(crate) use self::input::Forms;
 pub use self::input::Input;
 pub(crate) use self::input::InputRows;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::job::Columns;
 pub use self::job::MatmulJob;
 use crate::activations::{self, Q8_LEN};
 use crate::buffer::grow;

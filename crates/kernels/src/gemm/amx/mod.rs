@@ -10,7 +10,6 @@
 mod steps;
 
 use std::arch::x86_64::*;
-use std::mem::transmute;
 
 use super::avx512::{Avx512Rows, expand_floats, expand_quants};
 use super::numbers::{Bf16, Bf16Panel, Bf16Tile, FloatPanel, PanelBlock, Split, SplitPanel, SplitTile};
@@ -18,6 +17,7 @@ use super::{Functions, Rows};
 use crate::activations::Q8_LEN;
 use crate::block::{FloatBlock, QuantBlock};
 use crate::gemm::column::for_each_block;
+use crate::tiles::{load, store_rounded};
 
 /// The functions for blocks of quants.
 pub(super) fn quants<B: QuantBlock>() -> Functions<Bf16> {
@@ -105,12 +105,11 @@ pub(super) fn set_split(tile: &mut [SplitTile], token: usize, x: &[f32]) {
         for (tile, x) in tile.iter_mut().zip(x.as_chunks::<Q8_LEN>().0) {
             let [low, high] = x.as_chunks::<16>().0 else { continue };
             let [low, high] = [low, high].map(|x| _mm512_castps_si512(load(x)));
-            let rounded =
-                |low, high| _mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high), _mm512_castsi512_ps(low));
             let upper = |x| _mm512_and_si512(x, _mm512_set1_epi32(-1 << 16));
+            let float = |x| _mm512_castsi512_ps(x);
             let [first, second, again] = &mut tile.0;
-            store_rounded(&mut first.0[token], rounded(upper(low), upper(high)));
-            store_rounded(&mut second.0[token], rounded(lacking(low), lacking(high)));
+            store_rounded(float(upper(low)), float(upper(high)), &mut first.0[token]);
+            store_rounded(float(lacking(low)), float(lacking(high)), &mut second.0[token]);
             again.0[token] = first.0[token];
         }
     }
@@ -126,13 +125,6 @@ fn assert_bf16() {
     );
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn store_rounded(to: &mut [u16; Q8_LEN], x: __m512bh) {
-    // SAFETY: writes the 64 bytes of the reference; the types have the same bits.
-    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(x)) };
-}
-
 /// Rounds a token's activations to its rows of tiles, a block each.
 ///
 /// # Panics
@@ -143,7 +135,7 @@ pub(super) fn set(tile: &mut [Bf16Tile], token: usize, x: &[f32]) {
     fn round(tile: &mut [Bf16Tile], token: usize, x: &[f32]) {
         for (tile, x) in tile.iter_mut().zip(x.as_chunks::<Q8_LEN>().0) {
             let [low, high] = x.as_chunks::<16>().0 else { continue };
-            store_rounded(&mut tile.0[token], _mm512_cvtne2ps_pbh(load(high), load(low)));
+            store_rounded(load(low), load(high), &mut tile.0[token]);
         }
     }
     assert_bf16();
@@ -197,13 +189,6 @@ impl Bf16Panel {
 fn pair(first: __m512i, second: __m512i) -> __m512i {
     // a | (b & c)
     _mm512_ternarylogic_epi32::<0xf8>(_mm512_srli_epi32::<16>(first), second, _mm512_set1_epi32(-1 << 16))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(x: &[f32; 16]) -> __m512 {
-    // SAFETY: reads the 16 floats of the reference, at any alignment.
-    unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }
 
 #[inline]

@@ -25,6 +25,7 @@ mod model_file;
 mod models;
 mod output_file;
 mod perplexity;
+mod placing;
 mod plan;
 mod pull;
 mod question;

@@ -8,10 +8,12 @@ use metallic::model::ModelConfig;
 use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, MemoryPlan, Model};
 
-use crate::args::{ComputeArgs, EngineArgs, Load};
+use crate::args::{ComputeArgs, EngineArgs, Load, RateArgs};
 use crate::budget;
 use crate::failure::{Failure, Kind, Result};
 use crate::gpu;
+use crate::placing::{self, Decided};
+use crate::rates::MachineRates;
 use crate::terminal::{Terminal, human_bytes};
 
 /// What to make of output, once the model's file has changed.
@@ -71,48 +73,33 @@ pub(crate) struct Planned {
     loader: GgufLoader<'static>,
     config: ModelConfig,
     pub(crate) plan: MemoryPlan,
+    /// What this machine can do, if that was measured to make the plan.
+    pub(crate) rates: Option<MachineRates>,
 }
 
 impl Planned {
-    /// Plans as the arguments say, within a budget. `shorter` is what makes the context so.
+    /// Plans as the arguments say, within a budget. `shorter` is what makes the context so; what this machine can do is
+    /// measured where the plan depends on it, but for what is `given`.
     pub(crate) fn new(
         file: GgufFile,
         args: &EngineArgs,
         budget: Option<MemoryBudget>,
         shorter: &str,
+        given: &RateArgs,
+        terminal: &Terminal,
     ) -> Result<Self> {
         let loader = loader(file, args, budget)?;
-        let n_threads = n_threads(args);
-        let (config, plan) = loader.plan().map_err(|error| match error {
-            Error::BudgetTooSmall { floor_bytes, n_ctx, n_batch, kv_type, .. } => {
-                let budget = budget.map_or(String::new(), |budget| format!("within {}", budget::described(budget)));
-                let what = format!("can't run {} {budget}", loader.file().path().display());
-                Failure::new(Kind::General, what)
-                    .because(format!(
-                        "with a context of {n_ctx}, batches of {n_batch}, {n_threads} threads and keys and values as \
-                         {kv_type} it takes at least {} ({floor_bytes} bytes)",
-                        human_bytes(floor_bytes)
-                    ))
-                    .advice(format!(
-                        "allow more with --ram, or choose {shorter}, a smaller -b or -t or another --kv-type"
-                    ))
-            }
-            Error::DeviceTooSmall { budget_bytes, floor_bytes, all, n_ctx, n_batch, kv_type } => {
-                let (path, budget) = (loader.file().path().display(), human_bytes(budget_bytes));
-                let what = if all { "the layers asked for take" } else { "the head or half a layer takes" };
-                Failure::new(Kind::General, format!("can't run {path} within {budget} of the GPU's memory"))
-                    .because(format!(
-                        "with a context of {n_ctx}, batches of {n_batch} and keys and values as {kv_type} {what} {} \
-                         ({floor_bytes} bytes)",
-                        human_bytes(floor_bytes)
-                    ))
-                    .advice(format!(
-                        "allow more with --vram, or choose fewer --gpu-layers, {shorter}, a smaller -b or another --kv-type"
-                    ))
-            }
-            error => unusable(loader.file().path(), error),
-        })?;
-        Ok(Self { loader, config, plan })
+        // There may be none, where a GPU has room and main memory has not.
+        let on_cpu = args.compute.leaves_gpu_open().then(|| loader.plan().ok()).flatten();
+        let loader = gpu::offload(loader, &args.compute)?;
+        let plan = |loader: &GgufLoader<'_>| {
+            loader.plan().map_err(|error| cannot_plan(error, loader.file().path(), args, budget, shorter))
+        };
+        let (_, first) = plan(&loader)?;
+        let on_cpu = on_cpu.as_ref().map(|(_, plan)| plan);
+        let Decided { loader, rates } = placing::decide(loader, &first, on_cpu, args, given, terminal)?;
+        let (config, plan) = plan(&loader)?;
+        Ok(Self { loader, config, plan, rates })
     }
 
     pub(crate) fn file(&self) -> &GgufFile {
@@ -121,7 +108,7 @@ impl Planned {
 
     /// Makes the model ready to run.
     pub(crate) fn load(self, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
-        let Self { loader, config, plan } = self;
+        let Self { loader, config, plan, .. } = self;
         note_what_is_smaller(&config, &plan, args, terminal);
         warn_of_length(&config, plan.request.capacity.n_ctx);
         let path = loader.file().path().to_owned();
@@ -137,12 +124,52 @@ impl Planned {
     }
 }
 
+/// A failure to plan.
+fn cannot_plan(
+    error: Error,
+    path: &Path,
+    args: &EngineArgs,
+    budget: Option<MemoryBudget>,
+    shorter: &str,
+) -> Failure {
+    let n_threads = n_threads(args);
+    match error {
+        Error::BudgetTooSmall { floor_bytes, n_ctx, n_batch, kv_type, .. } => {
+            let budget = budget.map_or(String::new(), |budget| format!("within {}", budget::described(budget)));
+            let what = format!("can't run {} {budget}", path.display());
+            Failure::new(Kind::General, what)
+                .because(format!(
+                    "with a context of {n_ctx}, batches of {n_batch}, {n_threads} threads and keys and values as \
+                     {kv_type} it takes at least {} ({floor_bytes} bytes)",
+                    human_bytes(floor_bytes)
+                ))
+                .advice(format!(
+                    "allow more with --ram, or choose {shorter}, a smaller -b or -t or another --kv-type"
+                ))
+        }
+        Error::DeviceTooSmall { budget_bytes, floor_bytes, all, n_ctx, n_batch, kv_type } => {
+            let (path, budget) = (path.display(), human_bytes(budget_bytes));
+            let what = if all { "the layers asked for take" } else { "the head or half a layer takes" };
+            Failure::new(Kind::General, format!("can't run {path} within {budget} of the GPU's memory"))
+                .because(format!(
+                    "with a context of {n_ctx}, batches of {n_batch} and keys and values as {kv_type} {what} {} \
+                     ({floor_bytes} bytes)",
+                    human_bytes(floor_bytes)
+                ))
+                .advice(format!(
+                    "allow more with --vram, or choose fewer --gpu-layers, {shorter}, a smaller -b or another --kv-type"
+                ))
+        }
+        error => unusable(path, error),
+    }
+}
+
 /// Threads that compute.
 pub(crate) fn n_threads(args: &EngineArgs) -> usize {
     args.threads.map_or_else(metallic::default_threads, usize::from)
 }
 
-/// A loader set up as the arguments say, within a budget.
+/// A loader set up as the arguments say but for devices, within a budget.
 fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Result<GgufLoader<'static>> {
     args.compute.check_gpu_flags()?;
     let ComputeArgs { batch_size, isa, load, kv_type, expert_policy, mlock, .. } = args.compute;
@@ -163,12 +190,13 @@ fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Re
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);
     }
-    gpu::offload(loader.threads(n_threads(args)).sequences(args.n_sequences), &args.compute)
+    Ok(loader.threads(n_threads(args)).sequences(args.n_sequences))
 }
 
 /// Makes an opened model ready to run within what memory there is.
 pub(crate) fn load(file: GgufFile, args: &EngineArgs, terminal: &Terminal) -> Result<Model> {
-    Planned::new(file, args, budget::to_run_in(&args.compute), SMALLER_CONTEXT)?.load(args, terminal)
+    let budget = budget::to_run_in(&args.compute);
+    Planned::new(file, args, budget, SMALLER_CONTEXT, &RateArgs::default(), terminal)?.load(args, terminal)
 }
 
 /// Says what the budget has no room for.

@@ -60,7 +60,9 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         n_sequences: 1,
         compute: args.compute.clone(),
     };
-    let mut model = Planned::new(file, &engine, budget, SMALLER_CONTEXT)?.load(&engine, fetcher.terminal)?;
+    let (given, terminal) = (RateArgs::default(), fetcher.terminal);
+    let planned = Planned::new(file, &engine, budget, SMALLER_CONTEXT, &given, terminal)?;
+    let mut model = planned.load(&engine, terminal)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let bar = fetcher.terminal.step_bar("perplexity", n_chunks as u64);
     let mut score = Score::default();

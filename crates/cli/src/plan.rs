@@ -20,9 +20,13 @@ use crate::terminal::{Style, Terminal, human_bytes};
 pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let budget = budget::to_plan_for(&args.engine.compute);
-    let planned = Planned::new(model_file::open(&path)?, &args.engine, budget, SMALLER_CONTEXT)?;
-    let rates = rates::measure(args, &planned, fetcher.terminal)?;
+    let (file, engine, given) = (model_file::open(&path)?, &args.engine, &args.rates);
+    let planned = Planned::new(file, engine, budget, SMALLER_CONTEXT, given, fetcher.terminal)?;
     let plan = &planned.plan;
+    let rates = match planned.rates {
+        Some(rates) => rates,
+        None => rates::measure(given, engine, planned.file(), plan, fetcher.terminal)?,
+    };
     let speeds =
         Speeds { rates, predicted: rates.for_plan(plan).map(|rates| Predictions::new(plan, &rates)) };
     let excess = budget.and_then(budget::excess);
@@ -114,15 +118,19 @@ fn device_table(plan: &MemoryPlan, device: &DevicePlan) -> Table<3> {
     for line in plan.ledger.iter().filter(|line| line.device == Some(device.number)) {
         table.push([line.what.clone(), human_bytes(line.bytes), line.reason.clone()]);
     }
-    let DevicePlan { budget_bytes, n_mixers, n_networks, n_layers, head, embedding, .. } = device;
+    let DevicePlan { budget_bytes, n_mixers, n_networks, n_lent, n_layers, head, embedding, .. } = device;
     let ends = match (embedding, head) {
         (true, true) => ", embedding and head",
         (false, true) => ", and the head",
         (true, false) => ", and the embedding",
         (false, false) => "",
     };
+    let lent = match plan.long_prompts_from() {
+        Some(from) if *n_lent > 0 => format!("; {n_lent} more networks for prompts of {from} tokens or more"),
+        _ => String::new(),
+    };
     let budget = format!(
-        "of {}: of {n_layers} layers {n_mixers} mixers and {n_networks} networks{ends}",
+        "of {}: of {n_layers} layers {n_mixers} mixers and {n_networks} networks{ends}{lent}",
         human_bytes(*budget_bytes)
     );
     table.push(["total".to_owned(), human_bytes(plan.device_bytes(device.number)), budget]);
@@ -318,6 +326,7 @@ fn write_json(
             "total_bytes": plan.device_bytes(device.number),
             "n_mixers": device.n_mixers,
             "n_networks": device.n_networks,
+            "n_networks_of_long_prompts": device.n_lent,
             "embedding": device.embedding,
             "head": device.head,
         })
@@ -333,6 +342,9 @@ fn write_json(
         "resident_bytes": plan.resident_bytes(),
         "streamed_bytes": plan.streamed_bytes(),
         "swapped_bytes": plan.swapped_bytes(),
+        // Prompts of so many tokens have so many bytes swapped in that answers have not.
+        "long_prompts_from": plan.long_prompts_from(),
+        "lent_bytes": plan.lent_bytes(),
         "slots": plan.stream.map(|stream| json!({ "n": stream.n_slots, "chunk_bytes": stream.chunk_bytes })),
         "devices": devices.collect::<Vec<_>>(),
         "prediction": speeds.json(),

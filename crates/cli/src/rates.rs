@@ -9,13 +9,13 @@ use metallic::model::Usage;
 use metallic::plan::{DeviceRates, MemoryPlan, Rates};
 use metallic::{GgmlType, GgufFile, Isa};
 
-use crate::args::{ComputeArgs, PlanArgs};
+use crate::args::{ComputeArgs, EngineArgs, RateArgs};
 use crate::bench::bandwidth;
 use crate::budget;
 use crate::cost::per_second;
 use crate::failure::{Failure, Kind, Result};
 use crate::gpu;
-use crate::model_file::{self, Planned};
+use crate::model_file;
 use crate::terminal::Terminal;
 
 /// How long the disk is read: long enough for its queues to fill.
@@ -84,12 +84,15 @@ impl MachineRates {
 }
 
 /// What was given of the rates that a plan's speeds depend on, and for the rest what is measured, within the plan's budget.
-pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -> Result<MachineRates> {
+pub(crate) fn measure(
+    given: &RateArgs,
+    args: &EngineArgs,
+    file: &GgufFile,
+    plan: &MemoryPlan,
+    terminal: &Terminal,
+) -> Result<MachineRates> {
     const GIGA: f64 = 1e9;
-    let (file, plan) = (planned.file(), &planned.plan);
-    let isa = args.engine.compute.isa();
-    let n_threads = model_file::n_threads(&args.engine);
-    let given = args.rates.clone();
+    let (isa, n_threads) = (args.compute.isa(), model_file::n_threads(args));
     let room_bytes = budget::room(plan);
     let bar = terminal.step_bar("measuring this machine", 4);
     let rate = |given: Option<f64>, measure: &dyn Fn() -> Result<Option<f64>>| {
@@ -105,7 +108,7 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
     };
     // In this order: an allocator may keep for a while what products took.
     let mut rates = MachineRates {
-        disk_bytes: rate(given.disk_gb_s, &|| disk(planned))?,
+        disk_bytes: rate(given.disk_gb_s, &|| disk(file, plan))?,
         memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?,
         prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
         decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
@@ -114,7 +117,7 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
     if !plan.devices.is_empty() {
         let missing = [given.link_gb_s, given.gpu_memory_gb_s, given.gpu_prefill_gop_s].contains(&None);
         if missing {
-            rates.gpu = on_gpu(&args.engine.compute, planned, n_threads)?;
+            rates.gpu = on_gpu(&args.compute, file, plan, n_threads)?;
         }
         let or = |given: Option<f64>, measured: Option<f64>| given.map(|giga| giga * GIGA).or(measured);
         rates.gpu.link_bytes = or(given.link_gb_s, rates.gpu.link_bytes);
@@ -126,8 +129,12 @@ pub(crate) fn measure(args: &PlanArgs, planned: &Planned, terminal: &Terminal) -
 }
 
 /// What the GPU of a plan does, in products like the model's, which are made within the budget of main memory.
-pub(crate) fn on_gpu(args: &ComputeArgs, planned: &Planned, n_threads: usize) -> Result<GpuRates> {
-    let (file, plan) = (planned.file(), &planned.plan);
+pub(crate) fn on_gpu(
+    args: &ComputeArgs,
+    file: &GgufFile,
+    plan: &MemoryPlan,
+    n_threads: usize,
+) -> Result<GpuRates> {
     let unusable = |e| model_file::unusable(file.path(), e);
     let decode = Product::typical(file, plan, Phase::Decode, n_threads)?;
     let prefill = Product::typical(file, plan, Phase::Prefill, n_threads)?;
@@ -156,8 +163,7 @@ pub(crate) fn on_gpu(args: &ComputeArgs, planned: &Planned, n_threads: usize) ->
 }
 
 /// Bytes a second that the weights which a plan streams come at; `None` if there are none.
-pub(crate) fn disk(planned: &Planned) -> Result<Option<f64>> {
-    let (file, plan) = (planned.file(), &planned.plan);
+pub(crate) fn disk(file: &GgufFile, plan: &MemoryPlan) -> Result<Option<f64>> {
     stream_rate(file, plan, DISK_TIME).map_err(|e| model_file::unusable(file.path(), e))
 }
 

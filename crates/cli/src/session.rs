@@ -115,9 +115,10 @@ impl<'a> Opened<'a> {
         let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
         let sampling = sampling(&settings, setup.entry, &tokenizer)?;
         let budget = budget::to_run_in(&args.engine.compute);
-        let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT)?;
+        let (given, terminal) = (RateArgs::default(), setup.fetcher.terminal);
+        let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT, &given, terminal)?;
         model_file::refuse_too_long(&tokenizer, first, planned.plan.request.capacity.n_ctx)?;
-        let model = planned.load(&args.engine, setup.fetcher.terminal)?;
+        let model = planned.load(&args.engine, terminal)?;
         if let Some(Entry { name, temperature, system, .. }) = setup.entry {
             tracing::info!(
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"

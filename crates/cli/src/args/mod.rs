@@ -15,7 +15,7 @@ pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
 pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
 #[cfg(feature = "gpu")]
-pub(crate) use self::shared::{DeviceName, GpuLayers};
+pub(crate) use self::shared::{DeviceName, GpuLayers, OpOffload};
 pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;
@@ -322,7 +322,7 @@ pub(crate) struct PlanArgs {
 }
 
 /// What the machine can do; each that is missing and needed is measured.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Machine, instead of measuring")]
 pub(crate) struct RateArgs {
     /// Gigabytes a second that the disk brings

@@ -122,6 +122,11 @@ pub(crate) struct ComputeArgs {
     #[arg(value_parser = layer_count)]
     pub(crate) n_cpu_moe: u32,
 
+    /// Prompts of at least N tokens have networks that the CPU computes swapped to the GPU for them: a number, off, or auto for
+    /// those that are predicted to be faster so, if --gpu-layers is auto, too
+    #[arg(long, value_name = "N", default_value = "auto")]
+    pub(crate) op_offload: OpOffload,
+
     /// Keep what is in memory from being swapped out (Linux); may need a higher `ulimit -l`
     #[arg(long)]
     pub(crate) mlock: bool,
@@ -141,6 +146,12 @@ impl ComputeArgs {
         };
         let vram = self.vram.iter().copied().map(Some).chain(std::iter::repeat(None));
         devices.into_iter().zip(vram).collect()
+    }
+
+    /// Whether it is open which GPU computes, how much of a model, and if any does.
+    pub(crate) fn leaves_gpu_open(&self) -> bool {
+        let is_any = |(name, _): &_| *name == DeviceName::Auto;
+        self.gpu_layers == GpuLayers::Auto && self.gpus().iter().any(is_any)
     }
 
     /// Refuses memory of a GPU where none computes, and lists that don't go together; says which flags do nothing.
@@ -166,14 +177,13 @@ impl ComputeArgs {
             return Err(Failure::new(Kind::Usage, what).advice("leave out one of them"));
         }
         // Only a warning: scripts give them whatever computes.
-        let flag = match (self.cpu_moe, self.n_cpu_moe) {
-            (true, _) => "--cpu-moe",
-            (false, 1..) => "--n-cpu-moe",
-            (false, 0) => return Ok(()),
+        let flag = match (self.cpu_moe, self.n_cpu_moe, self.op_offload) {
+            (true, ..) => "--cpu-moe",
+            (false, 1.., _) => "--n-cpu-moe",
+            (false, 0, OpOffload::From(_)) => "--op-offload",
+            (false, 0, OpOffload::Auto | OpOffload::Off) => return Ok(()),
         };
-        tracing::warn!(
-            "{flag} has no effect: no GPU computes, so all experts are on the CPU (--gpu-layers asks for one)"
-        );
+        tracing::warn!("{flag} has no effect: no GPU computes (--gpu-layers asks for one)");
         Ok(())
     }
 
@@ -227,6 +237,28 @@ impl FromStr for GpuLayers {
             // llama.cpp's way to say all.
             "-1" => Ok(GpuLayers::All),
             text => text.parse().map(GpuLayers::Last).map_err(|_| "it must be a number, all or auto"),
+        }
+    }
+}
+
+/// Which prompts have networks swapped to a GPU that the CPU computes for answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpOffload {
+    /// Those that are predicted to be faster.
+    Auto,
+    Off,
+    /// Those of so many tokens.
+    From(u32),
+}
+
+impl FromStr for OpOffload {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "auto" => Ok(OpOffload::Auto),
+            "off" => Ok(OpOffload::Off),
+            text => text.parse().map(OpOffload::From).map_err(|_| "it must be a number of tokens, off or auto"),
         }
     }
 }

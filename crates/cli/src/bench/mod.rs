@@ -72,7 +72,9 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             n_sequences: args.parallel.into(),
             compute: args.compute.clone(),
         };
-        let planned = Planned::new(model_file::open(&path)?, &engine, budget, "shorter tests (-p, -n, -d)")?;
+        let (file, given) = (model_file::open(&path)?, RateArgs::default());
+        let shorter = "shorter tests (-p, -n, -d)";
+        let planned = Planned::new(file, &engine, budget, shorter, &given, fetcher.terminal)?;
         // Before the model, which may be meant to fill what memory there is.
         let rates = Rates::measure(&args.compute, &planned, n_threads.into(), fetcher.terminal)?;
         let mut model = planned.load(&engine, fetcher.terminal)?;
@@ -115,12 +117,16 @@ impl Rates {
     fn measure(args: &ComputeArgs, planned: &Planned, n_threads: usize, terminal: &Terminal) -> Result<Self> {
         let bar = terminal.step_bar("measuring this machine", 3);
         bar.tick();
-        let disk = rates::disk(planned)?;
+        let (file, plan) = (planned.file(), &planned.plan);
+        let disk = rates::disk(file, plan)?;
         bar.inc(1);
-        let memory = bandwidth::measure(n_threads, budget::room(&planned.plan))?;
+        let memory = bandwidth::measure(n_threads, budget::room(plan))?;
         bar.inc(1);
-        let computes = !planned.plan.devices.is_empty();
-        let gpu = if computes { rates::on_gpu(args, planned, n_threads)? } else { GpuRates::default() };
+        let gpu = match planned.rates {
+            _ if plan.devices.is_empty() => GpuRates::default(),
+            Some(rates) => rates.gpu,
+            None => rates::on_gpu(args, file, plan, n_threads)?,
+        };
         bar.finish_and_clear();
         Ok(Self { memory, disk, gpu })
     }

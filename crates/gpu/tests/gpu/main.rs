@@ -6,6 +6,7 @@ mod consistency;
 mod experts;
 mod interrupts;
 mod kv_blocks;
+mod lending;
 mod ledger;
 mod limits;
 mod mixers;

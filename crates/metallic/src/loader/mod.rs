@@ -19,7 +19,7 @@ use crate::memory::{
     WeightStream, lock_memory,
 };
 use crate::model::census::Census;
-use crate::model::part::{Parts, segments};
+use crate::model::part::Parts;
 use crate::model::{Capacity, Model, ModelConfig, read_config, unused};
 use crate::plan::{ExpertPlaces, FileBytes, Holder, MatrixPlan, MemoryPlan, Offload, PlanRequest};
 use crate::text::Tokenizer;
@@ -64,6 +64,7 @@ pub struct GgufLoader<'p> {
     expert_policy: ExpertPolicy,
     locks_memory: bool,
     others: Vec<Other>,
+    long_prompts_from: Option<usize>,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -101,6 +102,7 @@ impl<'p> GgufLoader<'p> {
             expert_policy: ExpertPolicy::default(),
             locks_memory: false,
             others: Vec::new(),
+            long_prompts_from: None,
             progress: None,
         }
     }
@@ -214,6 +216,22 @@ impl<'p> GgufLoader<'p> {
         self
     }
 
+    /// Computes all on the CPU again.
+    #[must_use]
+    pub fn without_devices(mut self) -> Self {
+        self.others.clear();
+        self
+    }
+
+    /// Lends networks that the CPU computes to the last device for prompts of at least so many tokens: they are swapped in for each
+    /// batch of such a prompt, which is faster than the CPU's arithmetic if it has tokens enough. `None`, the default, has the CPU
+    /// compute them for all. [`MemoryPlan::lending_pays_from`] says from how many on it is.
+    #[must_use]
+    pub fn lend_for_prompts(mut self, from: Option<usize>) -> Self {
+        self.long_prompts_from = from.map(|from| from.max(1));
+        self
+    }
+
     /// Called with bytes done and bytes in all while files are read into memory.
     #[must_use]
     pub fn progress(mut self, progress: impl FnMut(u64, u64) + 'p) -> Self {
@@ -258,7 +276,7 @@ impl<'p> GgufLoader<'p> {
             in_slab: self.mode == LoadMode::Slab,
         };
         // A small budget makes the defaults smaller, but nothing that was asked for.
-        let stage_of = loop {
+        let routes = loop {
             match self.choose_stages(&config, files, request) {
                 Err(Error::DeviceTooSmall { .. })
                     if self.n_ctx.is_none() && request.capacity.n_ctx > MIN_CONTEXT =>
@@ -275,7 +293,7 @@ impl<'p> GgufLoader<'p> {
         };
         while let Some(budget) = request.ram_bytes {
             let unlimited = PlanRequest { ram_bytes: None, in_slab: false, ..request };
-            let plan = self.plan_for(&config, files, unlimited, &stage_of)?;
+            let plan = self.plan_for(&config, files, unlimited, &routes)?;
             let (kv, all) = (plan.kv_bytes(), plan.total_bytes());
             let buffers = all - kv - plan.held_bytes(Holder::Map);
             if all <= budget {
@@ -292,8 +310,8 @@ impl<'p> GgufLoader<'p> {
         request.capacity.n_batch =
             request.capacity.n_batch.min(request.capacity.n_ctx.saturating_mul(self.n_sequences));
         // What has become smaller leaves room for more.
-        let stage_of = self.choose_stages(&config, files, request)?;
-        let plan = self.plan_for(&config, files, request, &stage_of)?;
+        let routes = self.choose_stages(&config, files, request)?;
+        let plan = self.plan_for(&config, files, request, &routes)?;
         Ok((config, plan))
     }
 
@@ -355,11 +373,10 @@ impl<'p> GgufLoader<'p> {
         } else {
             self.file.will_need();
         }
-        let stage_of = &plan.stage_of;
         let of_stage = |stage| StageLoad {
             file: &self.file,
             config: &config,
-            parts: Parts::of_stage(stage_of, stage),
+            parts: plan.routes.parts(stage),
             capacity: plan.request.capacity,
             ram: &ram,
             plan,
@@ -389,6 +406,8 @@ impl<'p> GgufLoader<'p> {
             streamed_bytes = plan.streamed_bytes(),
             swapped_bytes = plan.swapped_bytes(),
             allocated_bytes = plan.held_bytes(Holder::Loading),
+            lent_bytes = plan.lent_bytes(),
+            long_prompts_from = plan.long_prompts_from(),
             "loaded"
         );
         for line in &plan.ledger {
@@ -405,8 +424,7 @@ impl<'p> GgufLoader<'p> {
         if self.locks_memory {
             lock_memory();
         }
-        let segments = segments(stage_of);
-        Model::new(config, plan.request.capacity, stages, segments, stamps, ram, elsewhere)
+        Model::new(config, plan.request.capacity, stages, plan.routes.clone(), stamps, ram, elsewhere)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What each stage of a model needs, and which parts a device computes.
 
+use metallic_gguf::ByteOrder;
+
 use super::stages::swap_needs;
 use super::{GgufLoader, Other, Takes};
 use crate::backend::{Cpu, Needs};
@@ -7,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::memory::Tier;
 use crate::model::census::Census;
 use crate::model::part::{EMBEDDING, Parts, n_parts};
+use crate::model::route::Routes;
 use crate::model::{Capacity, ModelConfig, cache};
 use crate::plan::{
     DeviceNeeds, FileBytes, MemoryPlan, Offload, PlanRequest, StageNeeds, WeightBytes, offload,
@@ -19,21 +22,22 @@ impl GgufLoader<'_> {
         config: &ModelConfig,
         files: FileBytes,
         request: PlanRequest,
-        stage_of: &[usize],
+        routes: &Routes,
     ) -> Result<MemoryPlan> {
-        let stages = self.needs(config, request.capacity, stage_of)?;
-        MemoryPlan::new(config, &stages, stage_of.to_vec(), files, request)
+        let stages = self.needs(config, request.capacity, routes)?;
+        MemoryPlan::new(config, &stages, routes.clone(), files, request)
     }
 
     /// What each stage needs, the CPU's first.
-    fn needs(&self, config: &ModelConfig, capacity: Capacity, stage_of: &[usize]) -> Result<Vec<StageNeeds>> {
+    fn needs(&self, config: &ModelConfig, capacity: Capacity, routes: &Routes) -> Result<Vec<StageNeeds>> {
         let Capacity { n_batch, n_ctx, kv_type, .. } = capacity;
         let gguf = self.file.gguf();
         let needs = |stage: usize| {
-            let parts = Parts::of_stage(stage_of, stage);
-            let census = Census::of(&gguf, config, &parts)?;
-            let (matrices, copied) = (census.matrices, census.copied);
-            let weights = WeightBytes { matrices, copied, vectors: census.vector_bytes };
+            let parts = routes.parts(stage);
+            let own = Census::of(&gguf, config, &Parts::of_stage(routes.usual(), stage))?;
+            let lent = Census::of(&gguf, config, &routes.lent_to(stage))?;
+            let vectors = own.vector_bytes + lent.vector_bytes;
+            let weights = WeightBytes { matrices: own.matrices, copied: own.copied, vectors };
             let attention = cache::layouts(&cache::sizes(config, &parts, kv_type)?);
             let needs = Needs {
                 n_rows: n_batch,
@@ -43,14 +47,14 @@ impl GgufLoader<'_> {
                 n_pages: capacity.n_pages()?,
                 ropes: &config.distinct_ropes(&parts),
                 experts: config.expert_needs(&parts),
-                swapped: swap_needs(weights.matrices.iter()),
+                swapped: swap_needs(weights.matrices.iter().chain(&lent.matrices)),
             };
             let Some(other) = stage.checked_sub(1) else {
                 let backend = Cpu::bytes_with(self.n_threads, self.isa, &needs);
                 return Ok(StageNeeds { parts, weights, backend, device: None });
             };
             let Other { backend: place, takes } = &self.others[other];
-            let matrices = weights.matrices.iter().chain(&weights.copied);
+            let matrices = weights.matrices.iter().chain(&weights.copied).chain(&lent.matrices);
             let mut types: Vec<_> = matrices.map(|matrix| matrix.ggml_type).collect();
             types.dedup();
             place.check(&needs, &types)?;
@@ -59,10 +63,24 @@ impl GgufLoader<'_> {
                 description: place.description(),
                 budget_bytes: memory.limit_bytes(),
                 may_swap: matches!(takes, Takes::Fitting(Offload { swaps: true, .. })),
+                lent: lent.matrices.iter().map(|matrix| matrix.name.clone()).collect(),
             });
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
         };
         (0..=self.others.len()).map(needs).collect()
+    }
+
+    /// A way through the stages, of which long prompts leave the networks that the CPU has to the last device, if so many tokens
+    /// are given and that device is among these. What is copied because it has the other byte order is not there to be lent.
+    fn routes(&self, config: &ModelConfig, stage_of: Vec<usize>, n_devices: usize) -> Routes {
+        let one = Routes::one(stage_of);
+        let is_last = n_devices > 0 && n_devices == self.others.len();
+        match self.long_prompts_from {
+            Some(from) if is_last && self.file.gguf().byte_order() == ByteOrder::Little => {
+                one.with_networks_lent(config, from, n_devices)
+            }
+            _ => one,
+        }
     }
 
     /// The stage of each part: 0 is the CPU, and the others come after it.
@@ -71,7 +89,7 @@ impl GgufLoader<'_> {
         config: &ModelConfig,
         files: FileBytes,
         request: PlanRequest,
-    ) -> Result<Vec<usize>> {
+    ) -> Result<Routes> {
         let request = PlanRequest { ram_bytes: None, in_slab: false, ..request };
         let mut stage_of = vec![0; n_parts(config.layers.len())];
         for (device, Other { backend, takes }) in self.others.iter().enumerate() {
@@ -86,7 +104,7 @@ impl GgufLoader<'_> {
                 }
             }
         }
-        Ok(stage_of)
+        Ok(self.routes(config, stage_of, self.others.len()))
     }
 
     /// The same after a device has taken, of the parts that the CPU has, those that its memory has room for: so many that
@@ -105,7 +123,8 @@ impl GgufLoader<'_> {
             parts.iter().for_each(|part| stage_of[*part] = device + 1);
             stage_of
         };
-        let plan = |parts: &[usize]| self.plan_for(config, files, request, &taking(parts));
+        let routes = |stage_of: Vec<usize>| self.routes(config, stage_of, device + 1);
+        let plan = |parts: &[usize]| self.plan_for(config, files, request, &routes(taking(parts)));
         let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
         let (mut best, mut floor) = (None, u64::MAX);
         for mut order in offload::orders(config, stage_of, offload) {
@@ -130,7 +149,8 @@ impl GgufLoader<'_> {
                 if bytes(&order[..n])? <= budget { fits = n } else { too_many = n }
             }
             let chosen = taking(&order[..fits]);
-            let left = offload::bytes_of_a_token(&self.needs(config, request.capacity, &chosen)?[0]);
+            let needs = self.needs(config, request.capacity, &Routes::one(chosen.clone()))?;
+            let left = offload::bytes_of_a_token(&needs[0]);
             if best.as_ref().is_none_or(|(least, _)| left < *least) {
                 best = Some((left, chosen));
             }

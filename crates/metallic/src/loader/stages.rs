@@ -96,7 +96,7 @@ impl StageLoad<'_> {
         let streamed = plan.stream.is_some() && (device.is_none() || !of_device.is_empty());
         let mut load = Load { backend, file, resident, streamed, of_device, ram };
         let weights = weights::build(&file.gguf(), config, &parts, &mut load)?;
-        Ok(Box::new(Decoder::new(load.backend, config.clone(), parts, weights, capacity, ram)?))
+        Ok(Box::new(Decoder::new(load.backend, config.clone(), &parts, weights, capacity, ram)?))
     }
 }
 
@@ -108,7 +108,7 @@ struct Load<'a, B> {
     resident: &'a Resident,
     /// Whether what has not been read stays in the file, instead of being used in its map.
     streamed: bool,
-    /// The matrices of a device with memory of its own.
+    /// The matrices of a device with memory of its own, and those that are lent to it.
     of_device: HashMap<&'a str, &'a MatrixPlan>,
     ram: &'a Tier,
 }

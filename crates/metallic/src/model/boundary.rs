@@ -2,7 +2,8 @@
 
 use super::Capacity;
 use super::config::{ModelConfig, Wiring};
-use super::part::{Part, Segment};
+use super::part::Part;
+use super::route::Routes;
 use super::scratch::Scratch;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -36,13 +37,11 @@ fn crossings(config: &ModelConfig, part: usize) -> impl Iterator<Item = Crossing
 }
 
 /// The kinds of rows that cross anywhere.
-fn kinds(config: &ModelConfig, segments: &[Segment]) -> Vec<Crossing> {
+fn kinds(config: &ModelConfig, routes: &Routes) -> Vec<Crossing> {
     let mut kinds = Vec::new();
-    for segment in segments.iter().skip(1) {
-        for crossing in crossings(config, segment.parts.start) {
-            if !kinds.contains(&crossing) {
-                kinds.push(crossing);
-            }
+    for crossing in routes.cuts().flat_map(|part| crossings(config, part)) {
+        if !kinds.contains(&crossing) {
+            kinds.push(crossing);
         }
     }
     kinds
@@ -53,9 +52,9 @@ impl Boundary {
     ///
     /// # Errors
     /// A size beyond the address space.
-    pub(crate) fn len(config: &ModelConfig, segments: &[Segment], n_batch: usize) -> Result<usize> {
+    pub(crate) fn len(config: &ModelConfig, routes: &Routes, n_batch: usize) -> Result<usize> {
         let too_large = Error::TooLarge { what: BOUNDARY };
-        let rows = kinds(config, segments).len().checked_mul(n_batch);
+        let rows = kinds(config, routes).len().checked_mul(n_batch);
         rows.and_then(|rows| rows.checked_mul(config.n_embd)).ok_or(too_large)
     }
 
@@ -65,11 +64,11 @@ impl Boundary {
     /// No memory.
     pub(super) fn new(
         config: &ModelConfig,
-        segments: &[Segment],
+        routes: &Routes,
         capacity: Capacity,
         ram: &Tier,
     ) -> Result<Self> {
-        let rows = kinds(config, segments).into_iter().map(|kind| {
+        let rows = kinds(config, routes).into_iter().map(|kind| {
             let rows = ram.zeros(BOUNDARY, capacity.n_batch * config.n_embd)?;
             Ok((kind, rows))
         });

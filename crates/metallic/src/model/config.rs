@@ -68,7 +68,7 @@ impl ModelConfig {
             let shared = ffn.experts.as_ref().and_then(|experts| experts.shared);
             ffn.n_ff.max(shared.map_or(0, |shared| shared.n_ff))
         });
-        let of_hidden = parts.first().map_or(0, |_| self.n_embd);
+        let of_hidden = if parts.is_empty() { 0 } else { self.n_embd };
         mixers.chain(networks).fold(of_hidden, usize::max)
     }
 

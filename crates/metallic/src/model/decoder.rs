@@ -7,7 +7,7 @@ use super::boundary::Boundary;
 use super::cache::{self, Cache};
 use super::config::{MixerConfig, ModelConfig, Wiring};
 use super::latent::Latent;
-use super::part::{EMBEDDING, Part, Parts, n_parts};
+use super::part::{EMBEDDING, Part, Parts, mixer_of, n_parts, network_of};
 use super::residual::{Reads, Residual};
 use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::stage::{Batch, LogitSink, Stage};
@@ -21,15 +21,15 @@ use crate::memory::{Leased, StreamStats, Tier};
 pub(crate) struct Decoder<B: Backend> {
     backend: B,
     config: ModelConfig,
-    parts: Parts,
     weights: Weights<B::Matrix, B::Buffer>,
     /// Of each layer whose mixer is here.
     caches: Vec<Option<Cache<B>>>,
     ropes: Ropes<B>,
     scratch: Scratch<B>,
     logits: Leased<Vec<f32>>,
-    /// Whether the backend knows with which layers the next pass begins.
-    announced: bool,
+    /// The parts that a pass has here: with those the backend expects the next one to begin, too. `None` where it expects
+    /// nothing.
+    announced: Option<Parts>,
 }
 
 /// The distinct rotations of a model, and which layer uses which.
@@ -43,7 +43,7 @@ impl<B: Backend> Decoder<B> {
     pub(crate) fn new(
         mut backend: B,
         config: ModelConfig,
-        parts: Parts,
+        parts: &Parts,
         weights: Weights<B::Matrix, B::Buffer>,
         capacity: Capacity,
         ram: &Tier,
@@ -51,27 +51,26 @@ impl<B: Backend> Decoder<B> {
         let Capacity { n_batch, n_ctx, n_sequences, kv_type } = capacity;
         let n_pages = capacity.n_pages()?;
         let factors = weights.rope_factors.of_context(n_ctx, &config)?;
-        let sizes = cache::sizes(&config, &parts, kv_type)?;
+        let sizes = cache::sizes(&config, parts, kv_type)?;
         // The caches first: they are the largest, and say so where there is no memory for them.
         let allocate = |size: &Option<cache::CacheSize>| {
             size.map(|size| size.allocate(&backend, n_pages, n_sequences)).transpose()
         };
         let caches = sizes.iter().map(allocate).collect::<Result<_>>()?;
-        backend.reserve_inputs(n_batch, config.max_input_width(&parts))?;
+        backend.reserve_inputs(n_batch, config.max_input_width(parts))?;
         backend.reserve_attention(&cache::layouts(&sizes), n_ctx)?;
-        if let Some(needs) = config.expert_needs(&parts) {
+        if let Some(needs) = config.expert_needs(parts) {
             backend.reserve_experts(n_batch, &needs)?;
         }
         let n_logits = if parts.has_head() { config.n_vocab } else { 0 };
         Ok(Self {
-            ropes: Ropes::new(&mut backend, &config, &parts, factors, n_batch)?,
-            scratch: Scratch::new(&backend, &ScratchSizes::new(&config, &parts, n_batch)?)?,
+            ropes: Ropes::new(&mut backend, &config, parts, factors, n_batch)?,
+            scratch: Scratch::new(&backend, &ScratchSizes::new(&config, parts, n_batch)?)?,
             caches,
             logits: ram.zeros(LOGITS_OF_A_ROW, n_logits)?,
-            announced: false,
+            announced: None,
             backend,
             config,
-            parts,
             weights,
         })
     }
@@ -164,27 +163,18 @@ impl<B: Backend> Decoder<B> {
     /// Tells the backend in what order the matrices from `layer` on will be used, as far as that is known: up to the
     /// next layer with experts, else to the head, which is used `n_heads` times, and into the next pass.
     fn announce(&mut self, layer: usize, n_heads: usize) {
-        let Self { backend, weights, .. } = self;
-        if announce_layers(backend, &weights.layers[layer..]) {
-            if let Some(HeadWeights { output, .. }) = &weights.head {
+        let Self { backend, weights, announced: Some(parts), .. } = self else { return };
+        if announce_layers(backend, &weights.layers, layer, parts) {
+            if let Some(HeadWeights { output, .. }) = weights.head.as_ref().filter(|_| parts.has_head()) {
                 (0..n_heads).for_each(|_| backend.will_use(&output.matrix));
             }
-            announce_layers(backend, &weights.layers);
+            announce_layers(backend, &weights.layers, 0, parts);
         }
     }
 
-    /// What comes before the first of the parts that are here.
-    fn begin(&mut self, batch: &Batch<'_>, n_heads: usize) {
-        for rope in &mut self.ropes.distinct {
-            self.backend.rope_positions(rope, batch.positions);
-        }
-        if !self.announced {
-            announce_layers(&mut self.backend, &self.weights.layers);
-            self.announced = true;
-        }
-        if self.weights.layers.iter().all(|layer| layer.experts().is_none()) {
-            self.announce(self.config.layers.len(), n_heads);
-        }
+    /// How often the head is used in a pass, if it is here.
+    fn n_heads(&self, batch: &Batch<'_>) -> usize {
+        self.weights.head.as_ref().map_or(0, |_| batch.output_rows.len().div_ceil(MAX_LOGIT_ROWS))
     }
 
     /// Tokens to the hidden state.
@@ -202,14 +192,14 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    fn run_part(&mut self, part: Part, batch: &Batch<'_>, n_heads: usize, sink: LogitSink<'_>) -> Result<()> {
+    fn run_part(&mut self, part: Part, batch: &Batch<'_>, sink: LogitSink<'_>) -> Result<()> {
         match part {
             Part::Embedding => self.embed(batch),
             Part::Mixer(layer) => self.mix(layer, batch),
             Part::Network(layer) => {
                 self.feed_forward(layer, batch)?;
                 if self.weights.layers[layer].experts().is_some() {
-                    self.announce(layer + 1, n_heads);
+                    self.announce(layer + 1, self.n_heads(batch));
                 }
                 Ok(())
             }
@@ -221,19 +211,47 @@ impl<B: Backend> Decoder<B> {
 /// A stage is given its own parts alone.
 const HERE: &str = "a part of another stage";
 
-/// Says of all layers up to the first with experts, and of that one up to its experts, that they will be used.
-/// False if there is one.
-fn announce_layers<B: Backend>(backend: &mut B, layers: &[LayerWeights<B::Matrix, B::Buffer>]) -> bool {
-    for layer in layers {
-        layer.each_matrix(&mut |matrix| backend.will_use(matrix));
-        if layer.experts().is_some() {
-            return false;
+/// Says of those parts of all layers from `first` up to the first with experts, and of that one up to its experts, that they
+/// will be used. False if there is one.
+fn announce_layers<B: Backend>(
+    backend: &mut B,
+    layers: &[LayerWeights<B::Matrix, B::Buffer>],
+    first: usize,
+    parts: &Parts,
+) -> bool {
+    for (number, layer) in layers.iter().enumerate().skip(first) {
+        if let Some(part) = layer.mixer.as_ref().filter(|_| parts.has(mixer_of(number))) {
+            part.mixer.each_matrix(&mut |matrix| backend.will_use(matrix));
+        }
+        if let Some(part) = layer.network.as_ref().filter(|_| parts.has(network_of(number))) {
+            part.ffn.each_matrix(&mut |matrix| backend.will_use(matrix));
+            if part.ffn.experts().is_some() {
+                return false;
+            }
         }
     }
     true
 }
 
 impl<B: Backend> Stage for Decoder<B> {
+    fn begin(&mut self, parts: &Parts, batch: &Batch<'_>) {
+        for rope in &mut self.ropes.distinct {
+            self.backend.rope_positions(rope, batch.positions);
+        }
+        if self.announced.as_ref() != Some(parts) {
+            // Another pass was expected, if any.
+            self.backend.forget_uses();
+            announce_layers(&mut self.backend, &self.weights.layers, 0, parts);
+            self.announced = Some(parts.clone());
+        }
+        let has_experts = |(number, layer): (usize, &LayerWeights<_, _>)| {
+            parts.has(network_of(number)) && layer.experts().is_some()
+        };
+        if !self.weights.layers.iter().enumerate().any(has_experts) {
+            self.announce(self.config.layers.len(), self.n_heads(batch));
+        }
+    }
+
     fn run(
         &mut self,
         parts: Range<usize>,
@@ -242,11 +260,6 @@ impl<B: Backend> Stage for Decoder<B> {
         sink: LogitSink<'_>,
     ) -> Result<()> {
         let n_rows = batch.ids.len();
-        let n_heads =
-            if self.parts.has_head() { batch.output_rows.len().div_ceil(MAX_LOGIT_ROWS) } else { 0 };
-        if self.parts.first() == Some(parts.start) {
-            self.begin(batch, n_heads);
-        }
         if parts.start != EMBEDDING {
             boundary.enter(&self.config, parts.start, n_rows, &mut self.backend, &mut self.scratch)?;
         }
@@ -255,7 +268,7 @@ impl<B: Backend> Stage for Decoder<B> {
             if (batch.is_interrupted)() {
                 return Err(Error::Interrupted);
             }
-            self.run_part(Part::of(number, n_layers), batch, n_heads, &mut *sink)?;
+            self.run_part(Part::of(number, n_layers), batch, &mut *sink)?;
         }
         if parts.end != n_parts(n_layers) {
             boundary.leave(&self.config, parts.end, n_rows, &mut self.backend, &self.scratch)?;
@@ -265,7 +278,7 @@ impl<B: Backend> Stage for Decoder<B> {
 
     fn give_up(&mut self) {
         self.backend.forget_uses();
-        self.announced = false;
+        self.announced = None;
     }
 
     fn stream_stats(&self) -> Option<StreamStats> {

@@ -21,6 +21,7 @@ pub(crate) mod moe;
 pub(crate) mod part;
 mod residual;
 mod role;
+pub(crate) mod route;
 pub(crate) mod scratch;
 mod short_conv;
 pub(crate) mod stage;
@@ -46,7 +47,8 @@ use crate::memory::{FileStamp, Lease, StreamStats, Tier};
 use boundary::Boundary;
 use history::History;
 use kv_cache::PageTable;
-use part::Segment;
+use part::{Parts, Segment, segments};
+use route::{Route, Routes};
 use stage::{Batch, Stage};
 
 /// A model that is ready to run, with the keys and values of the sequences it has seen.
@@ -54,8 +56,9 @@ pub struct Model {
     config: ModelConfig,
     capacity: Capacity,
     stages: Vec<Box<dyn Stage>>,
-    /// The model, from the embedding to the head.
-    segments: Vec<Segment>,
+    routes: Routes,
+    /// A way through the model for each route.
+    ways: Vec<Way>,
     boundary: Boundary,
     pages: PageTable,
     /// Where what a sequence remembers can't be cut back.
@@ -66,6 +69,14 @@ pub struct Model {
     ram: Tier,
     /// What the program holds beside this, and the pages of maps.
     _elsewhere: Lease,
+}
+
+/// From the embedding to the head, on one route.
+struct Way {
+    route: Route,
+    segments: Vec<Segment>,
+    /// The parts of each stage.
+    parts: Vec<Parts>,
 }
 
 /// Consecutive tokens of one sequence.
@@ -108,20 +119,27 @@ impl Model {
         config: ModelConfig,
         capacity: Capacity,
         stages: Vec<Box<dyn Stage>>,
-        segments: Vec<Segment>,
+        routes: Routes,
         stamps: Vec<FileStamp>,
         ram: Tier,
         elsewhere: Lease,
     ) -> Result<Self> {
         let pages = PageTable::new(capacity.n_pages()?);
         let history = (!config.can_be_cut_back()).then(|| History::new(capacity, &ram)).transpose()?;
-        let boundary = Boundary::new(&config, &segments, capacity, &ram)?;
+        let boundary = Boundary::new(&config, &routes, capacity, &ram)?;
+        let way = |(route, stage_of): (Route, &[usize])| Way {
+            route,
+            segments: segments(stage_of),
+            parts: (0..stages.len()).map(|stage| Parts::of_stage(stage_of, stage)).collect(),
+        };
+        let ways = routes.each().map(way).collect();
         let rows = Rows::default();
         Ok(Self {
             config,
             capacity,
             stages,
-            segments,
+            routes,
+            ways,
             boundary,
             pages,
             history,
@@ -174,11 +192,12 @@ impl Model {
         self.capacity.n_batch
     }
 
-    /// Whether tokens of two roles take the same kernels, and so have the same bits at the same place.
+    /// Whether tokens of two roles take the same way and the same kernels, and so have the same bits at the same place.
     pub(crate) fn sums_alike(&self, a: Role, b: Role) -> bool {
         let experts = self.config.layers.iter().filter_map(|layer| layer.ffn.as_ref()?.experts.as_ref());
         let shares = experts.map(|experts| (experts.n_used, experts.n_expert));
-        std::iter::once((1, 1)).chain(shares).all(|share| a.takes_gemm(share) == b.takes_gemm(share))
+        let mut shares = std::iter::once((1, 1)).chain(shares);
+        self.routes.of(a) == self.routes.of(b) && shares.all(|share| a.takes_gemm(share) == b.takes_gemm(share))
     }
 
     /// One line for logs: what computes, with what.
@@ -312,22 +331,22 @@ impl Model {
         pieces: &[Piece<'_>],
         sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
     ) -> Result<()> {
-        self.rows.fill(pieces);
-        let batch = Batch {
-            ids: &self.rows.ids,
-            positions: &self.rows.positions,
-            pieces,
-            order: &self.rows.order,
-            pages: &self.pages,
-            output_rows: &self.rows.outputs,
-            is_interrupted,
-        };
-        let outputs_of = &self.rows.outputs_of;
-        let mut run = |Segment { stage, parts }: &Segment| {
-            let sink = &mut |output: usize, logits: &mut [f32]| sink(outputs_of[output], logits);
-            self.stages[*stage].run(parts.clone(), &batch, &mut self.boundary, sink)
-        };
-        let result = self.segments.iter().try_for_each(&mut run);
+        let result = self.ways.iter().try_for_each(|Way { route, segments, parts }| {
+            self.rows.fill(pieces, |piece| self.routes.of(piece.role) == *route);
+            let Rows { ids, positions, order, outputs, outputs_of } = &self.rows;
+            if order.is_empty() {
+                return Ok(());
+            }
+            let pages = &self.pages;
+            let batch = Batch { ids, positions, pieces, order, pages, output_rows: outputs, is_interrupted };
+            for (stage, parts) in self.stages.iter_mut().zip(parts).filter(|(_, parts)| !parts.is_empty()) {
+                stage.begin(parts, &batch);
+            }
+            let mut sink = |output: usize, logits: &mut [f32]| sink(outputs_of[output], logits);
+            segments.iter().try_for_each(|Segment { stage, parts }| {
+                self.stages[*stage].run(parts.clone(), &batch, &mut self.boundary, &mut sink)
+            })
+        });
         if result.is_err() {
             self.stages.iter_mut().for_each(|stage| stage.give_up());
         }
@@ -419,13 +438,14 @@ pub(crate) fn check_logits(position: usize, logits: &[f32]) -> Result<()> {
 }
 
 impl Rows {
-    fn fill(&mut self, pieces: &[Piece<'_>]) {
+    /// With those pieces that go the way of a pass.
+    fn fill(&mut self, pieces: &[Piece<'_>], goes_there: impl Fn(&Piece<'_>) -> bool) {
         self.ids.clear();
         self.positions.clear();
         self.outputs.clear();
         self.outputs_of.clear();
         self.order.clear();
-        self.order.extend(0..pieces.len());
+        self.order.extend((0..pieces.len()).filter(|&index| goes_there(&pieces[index])));
         self.order.sort_by(|&a, &b| pieces[a].role.order(pieces[b].role));
         for &index in &self.order {
             let piece = &pieces[index];

@@ -69,17 +69,27 @@ impl Parts {
 
     /// Those whose stage, given for each part, has this number.
     pub(crate) fn of_stage(stage_of: &[usize], stage: usize) -> Self {
-        Self(stage_of.iter().map(|of| *of == stage).collect())
+        Self::those(stage_of.iter().map(|of| *of == stage))
+    }
+
+    /// Those for which an answer, of all parts in order, is yes.
+    pub(crate) fn those(answers: impl Iterator<Item = bool>) -> Self {
+        Self(answers.collect())
+    }
+
+    /// These and others of the same model.
+    pub(crate) fn and(&self, others: &Self) -> Self {
+        Self::those(self.0.iter().zip(&others.0).map(|(a, b)| *a || *b))
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.0.contains(&true)
     }
 
     /// Whether a part is among them.
     pub(crate) fn has(&self, part: usize) -> bool {
         self.0[part]
-    }
-
-    /// The first.
-    pub(crate) fn first(&self) -> Option<usize> {
-        self.0.iter().position(|has| *has)
     }
 
     /// Whether the embedding is among them.
@@ -118,7 +128,8 @@ mod tests {
             [segment(1, 0..2), segment(0, 2..3), segment(1, 3..4), segment(0, 4..6)]
         );
         let (first, second) = (Parts::of_stage(&stage_of, 0), Parts::of_stage(&stage_of, 1));
-        assert_eq!((first.first(), second.first()), (Some(2), Some(0)));
+        assert!(!first.has(1) && first.has(2) && !first.is_empty());
+        assert_eq!(first.and(&second), Parts::all(2));
         assert_eq!((first.has_embedding(), first.has_head()), (false, true));
         assert_eq!((second.has_embedding(), second.has_head()), (true, false));
         assert!(second.has(mixer_of(0)) && first.has(network_of(1)));

@@ -161,7 +161,7 @@ impl ScratchSizes {
         let n_ff = dense.max().max(n_shared).unwrap_or(0);
         let parallel = config.layers.iter().any(|layer| matches!(layer.wiring, Wiring::Parallel { .. }));
 
-        let hidden = if parts.first().is_some() { rows(n_batch, config.n_embd)? } else { 0 };
+        let hidden = if parts.is_empty() { 0 } else { rows(n_batch, config.n_embd)? };
         let of_experts = if n_expert.is_some() { hidden } else { 0 };
         let n_outputs = if parts.has_head() { n_batch.min(MAX_LOGIT_ROWS) } else { 0 };
         let ffn = rows(n_batch, n_ff)?;

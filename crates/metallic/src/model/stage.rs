@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Piece;
 use super::boundary::Boundary;
 use super::kv_cache::PageTable;
+use super::part::Parts;
 use crate::backend::{DeviceStats, Span, Tokens};
 use crate::error::Result;
 use crate::memory::StreamStats;
@@ -15,9 +16,9 @@ pub(crate) struct Batch<'a> {
     pub(crate) ids: &'a [u32],
     /// Position of each row in its sequence.
     pub(crate) positions: &'a [u32],
-    /// Whose the rows are.
+    /// Whose the rows are, and others that go another way.
     pub(crate) pieces: &'a [Piece<'a>],
-    /// The pieces, in the order of their rows: those that are multiplied one by one come before those in tiles.
+    /// The pieces of this pass, in the order of their rows: those that are multiplied one by one come before those in tiles.
     pub(crate) order: &'a [usize],
     /// Where what their sequences remember lies.
     pub(crate) pages: &'a PageTable,
@@ -48,7 +49,8 @@ impl<'a> Batch<'a> {
 
     /// Rows that are multiplied one by one with matrices that see `n_used` of `n_all`: the first so many.
     pub(crate) fn n_gemv(&self, share: (usize, usize)) -> usize {
-        let pieces = self.pieces.iter().filter(|piece| !piece.role.takes_gemm(share));
+        let pieces = self.order.iter().map(|&index| &self.pieces[index]);
+        let pieces = pieces.filter(|piece| !piece.role.takes_gemm(share));
         pieces.map(|piece| piece.tokens.len()).sum()
     }
 }
@@ -58,6 +60,8 @@ pub(crate) type LogitSink<'a> = &'a mut dyn FnMut(usize, &mut [f32]);
 
 /// The parts of a model that one backend computes.
 pub(crate) trait Stage: Send {
+    /// Begins a pass, of which this stage will compute these parts.
+    fn begin(&mut self, parts: &Parts, batch: &Batch<'_>);
     /// Runs consecutive parts, all of this stage, on a batch: from what the last segment has left in `boundary`, or the
     /// tokens, to what the next one takes, or the logits asked for. Ends with [`Error::Interrupted`](crate::Error) before
     /// a part that nobody wants any more.

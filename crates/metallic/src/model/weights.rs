@@ -339,15 +339,13 @@ impl<M, V> LayerWeights<M, V> {
 
     /// The experts, if there are any.
     pub(crate) fn experts(&self) -> Option<&ExpertWeights<M, V>> {
-        match &self.network.as_ref()?.ffn {
-            FfnWeights::Experts(experts) => Some(experts.as_ref()),
-            FfnWeights::Dense(_) => None,
-        }
+        self.network.as_ref()?.ffn.experts()
     }
 }
 
 impl<M, V> MixerWeights<M, V> {
-    fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
+    /// See [`LayerWeights::each_matrix`].
+    pub(crate) fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
         let mut linears = |linears: &[&Linear<M, V>]| linears.iter().for_each(|linear| visit(&linear.matrix));
         match self {
             MixerWeights::Attention(w) => linears(&[&w.query, &w.key, &w.value, &w.output]),
@@ -377,7 +375,16 @@ impl<M, V> MixerWeights<M, V> {
 }
 
 impl<M, V> FfnWeights<M, V> {
-    fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
+    /// See [`LayerWeights::experts`].
+    pub(crate) fn experts(&self) -> Option<&ExpertWeights<M, V>> {
+        match self {
+            FfnWeights::Experts(experts) => Some(experts.as_ref()),
+            FfnWeights::Dense(_) => None,
+        }
+    }
+
+    /// See [`LayerWeights::each_matrix`].
+    pub(crate) fn each_matrix(&self, visit: &mut dyn FnMut(&M)) {
         let mut linears = |linears: &[&Linear<M, V>]| linears.iter().for_each(|linear| visit(&linear.matrix));
         match self {
             FfnWeights::Dense(w) => {

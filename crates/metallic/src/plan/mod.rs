@@ -10,6 +10,8 @@ pub use offload::Offload;
 pub use placement::Placement;
 pub use prediction::{Bound, DeviceRates, Prediction, PromptWork, Rates};
 
+use std::collections::{BTreeSet, HashSet};
+
 use crate::backend::BackendBytes;
 use crate::error::{Error, Result};
 use crate::memory::expert_places::{self, ExpertTensor};
@@ -21,7 +23,8 @@ use crate::model::census::{Usage, WeightMatrix};
 use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
-use crate::model::part::{Parts, mixer_of, network_of, segments};
+use crate::model::part::{Parts, mixer_of, network_of};
+use crate::model::route::Routes;
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 use crate::model::weights::MatrixRole;
 
@@ -106,6 +109,8 @@ pub struct MatrixPlan {
     pub device: Option<usize>,
     /// Leading rows that are in the device's own memory.
     pub n_on_device: u64,
+    /// The device that long prompts meet it on, where it is brought for them; `None` if they meet it where answers do.
+    pub lent_to: Option<usize>,
     /// Where the others are while the model runs.
     pub placement: Placement,
     /// Of experts that are swapped in, how many can stay in memory.
@@ -167,8 +172,8 @@ pub struct MemoryPlan {
     pub prompt: PromptWork,
     /// The devices that compute parts, beside the CPU.
     pub devices: Vec<DevicePlan>,
-    /// The stage of each part: 0 is the CPU.
-    pub(crate) stage_of: Vec<usize>,
+    /// The stage of each part.
+    pub(crate) routes: Routes,
 }
 
 /// What a device computes, in its own memory.
@@ -202,6 +207,8 @@ pub(crate) struct StageNeeds {
     pub(crate) device: Option<DeviceNeeds>,
 }
 
+    /// Of how many it computes the network for long prompts alone.
+    pub n_lent: usize,
 /// What it needs to know of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceNeeds {
@@ -211,7 +218,9 @@ pub(crate) struct DeviceNeeds {
     /// Bytes of its memory that may be taken.
     pub(crate) budget_bytes: u64,
     /// Whether weights that it has no room for are swapped in.
+    /// All that it computes, for whatever is read.
     pub(crate) may_swap: bool,
+    /// Its own: those that it computes for answers, too.
 }
 
 /// What it needs to know of the weights.
@@ -228,6 +237,8 @@ pub(crate) struct WeightBytes {
 /// What it needs to know of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileBytes {
+    /// Matrices that are brought to it for long prompts, by their names.
+    pub(crate) lent: HashSet<String>,
     /// All of them, which an all-resident slab takes.
     pub(crate) all: u64,
     /// Metadata, of which the vocabulary is the most.
@@ -249,16 +260,17 @@ const STATES: &str = "recurrent states";
 const CANDIDATE_BYTES: u64 = 12;
 
 impl MemoryPlan {
-    /// Plans for a model that is computed in these stages, the CPU first, `stage_of` each part. Pure: neither reads nor
-    /// allocates.
+    /// Plans for a model that is computed in these stages, the CPU first. Pure: neither reads nor allocates.
     ///
     /// # Errors
     /// A size beyond the address space; [`Error::BudgetTooSmall`].
     pub(crate) fn new(
         config: &ModelConfig,
         stages: &[StageNeeds],
-        stage_of: Vec<usize>,
+        routes: Routes,
         files: FileBytes,
+const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
+
         request: PlanRequest,
     ) -> Result<Self> {
         use Holder::{Loading, Map, Program};
@@ -277,15 +289,17 @@ impl MemoryPlan {
         };
         let matrices = matrices(|weights| &weights.matrices).chain(matrices(|weights| &weights.copied));
         let (matrices, prompt) = (matrices.collect(), PromptWork::new(config, n_ctx));
-        let segments = segments(&stage_of);
         let mut plan = Self {
+        let devices = || stages.iter().filter_map(|stage| stage.device.as_ref());
+        let lent_to = |name: &str| devices().find(|device| device.lent.contains(name)).map(|device| device.number);
             request,
             ledger: Vec::new(),
             matrices,
             stream: None,
             prompt,
             devices: Vec::new(),
-            stage_of,
+            routes,
+                    lent_to: if device.is_none() { lent_to(&weights.name) } else { None },
         };
 
         for stage in stages {
@@ -295,7 +309,7 @@ impl MemoryPlan {
             let reason = "to be read again where a sequence is cut back";
             plan.charge(HISTORY, History::bytes(n_ctx, n_sequences), Loading, reason);
         }
-        let n_floats = Boundary::len(config, &segments, n_batch)? as u64;
+        let n_floats = Boundary::len(config, &plan.routes, n_batch)? as u64;
         let reason = format!("{n_floats} floats for {n_batch} rows, of one cut after another");
         plan.charge(BOUNDARY, 4 * n_floats, Loading, &reason);
         let candidates = (config.n_vocab as u64).saturating_mul(CANDIDATE_BYTES);
@@ -351,7 +365,9 @@ impl MemoryPlan {
             let n_layers = config.layers.len();
             let count =
                 |part: fn(usize) -> usize| (0..n_layers).filter(|layer| parts.has(part(*layer))).count();
-            let (n_mixers, n_networks) = (count(mixer_of), count(network_of));
+            let lent = self.routes.lent_to(number + 1);
+            let n_lent = (0..n_layers).filter(|layer| lent.has(network_of(*layer))).count();
+            let (n_mixers, n_networks) = (count(mixer_of), count(network_of) - n_lent);
             let (embedding, head) = (parts.has_embedding(), parts.has_head());
             let plan = DevicePlan {
                 number,
@@ -375,7 +391,12 @@ impl MemoryPlan {
     /// Adds the lines of a device's weights, which it has room for beside `fixed` bytes, or which are swapped in to `slots`.
     fn place_on_device(&mut self, device: &DeviceNeeds, weights: &WeightBytes, fixed: u64, slots: u64) {
         let total: u64 = weights.matrices.iter().map(|matrix| matrix.bytes).sum();
-        if !device.may_swap || fixed.saturating_add(total) <= device.budget_bytes || total <= slots {
+        let for_lent = if device.lent.is_empty() { 0 } else { slots };
+        let has_room = fixed.saturating_add(for_lent).saturating_add(total) <= device.budget_bytes;
+        // Slots are no smaller.
+        let is_tiny = for_lent == 0 && total <= slots;
+        if !device.may_swap || has_room || is_tiny {
+                n_lent,
             self.charge("weights", total, Holder::Loading, "matrices, as they lie in the file");
             return;
         }
@@ -385,7 +406,6 @@ impl MemoryPlan {
         let mut resident = 0;
         for (matrix, room) in of_device.zip(placement::share_with_experts(&sizes, room)) {
             matrix.n_on_device = room / matrix.weights.row_bytes();
-            resident += matrix.device_bytes();
         }
         let reason = format!("of {total} bytes of matrices, those that there is room for");
         self.charge("resident weights", resident, Holder::Loading, &reason);
@@ -393,6 +413,7 @@ impl MemoryPlan {
     }
 
     /// Adds the lines of the weights that devices have no room for: as they are if main memory has room for all of them, else
+            self.charge("slots", for_lent, Holder::Loading, SLOTS_OF_DEVICE);
     /// some in memory, and slots for the others, for each backend that they are read for.
     fn place_weights(&mut self, stages: &[StageNeeds], files: FileBytes) -> Result<()> {
         let fixed = self.total_bytes();
@@ -429,8 +450,7 @@ impl MemoryPlan {
         let swapped =
             of_others.iter_mut().filter(|matrix| matrix.device.is_some() && matrix.host_bytes() > 0);
         let mut hosted: Vec<_> = of_first.iter_mut().chain(swapped).collect();
-        let mut readers: Vec<_> = hosted.iter().map(|matrix| matrix.device).collect();
-        readers.dedup();
+        let readers: BTreeSet<_> = hosted.iter().flat_map(|matrix| matrix.readers()).collect();
         let n_streams = readers.len();
         let row_bytes = hosted.iter().map(|matrix| matrix.weights.row_bytes());
         let max_row_bytes = row_bytes.max().unwrap_or(0) as usize;
@@ -518,14 +538,27 @@ impl MemoryPlan {
         self.matrices.iter().map(MatrixPlan::streamed_bytes).sum()
     }
 
-    /// Bytes of matrices that are swapped to a device a chunk at a time, from main memory or the disk.
+    /// Bytes of matrices that are swapped to a device for long prompts alone.
+    pub fn lent_bytes(&self) -> u64 {
+        let lent = self.matrices.iter().filter(|matrix| matrix.lent_to.is_some());
+        lent.map(|matrix| matrix.weights.bytes).sum()
+    }
+
+    /// Tokens of a prompt from which on some networks of the CPU are swapped to a device for it; `None` if none ever are.
+    pub fn long_prompts_from(&self) -> Option<usize> {
+        self.routes.long_prompts_from()
+    }
+
+    /// Bytes of matrices that are swapped to a device a chunk at a time, from main memory or the disk, whatever is read.
     pub fn swapped_bytes(&self) -> u64 {
         self.matrices.iter().filter(|matrix| matrix.device.is_some()).map(MatrixPlan::host_bytes).sum()
     }
 
     /// Whether weights are read from the disk, or may be, for the backend of a device, or for the CPU.
     pub(crate) fn has_stream(&self, device: Option<usize>) -> bool {
-        let hosted = |matrix: &MatrixPlan| matrix.device == device && matrix.host_bytes() > 0;
+        let hosted = |matrix: &MatrixPlan| {
+            matrix.host_bytes() > 0 && matrix.readers().any(|reader| reader == device)
+        };
         self.stream.is_some() && self.matrices.iter().any(hosted)
     }
 

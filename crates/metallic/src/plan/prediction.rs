@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 
 use super::{ExpertPlaces, MatrixPlan, MemoryPlan};
 use crate::memory::StreamPlan;
-use crate::model::Usage;
 use crate::model::config::ModelConfig;
+use crate::model::route::Route;
+use crate::model::{Role, Usage};
 
 /// Tokens of the prompt that a prediction is for, if the context holds as many.
 const PROMPT_TOKENS: usize = 512;
@@ -29,6 +30,9 @@ const RESULT_BYTES: f64 = 16.0;
 
 /// Bytes of memory that the copy of a byte moves: what is written is read before.
 const COPY_BYTES: f64 = 3.0;
+
+/// No prompt is called long that has fewer tokens: with them, what a prediction leaves out takes a part of the time.
+const LEAST_LONG_PROMPT: usize = 32;
 
 /// What a machine can do in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,9 +141,10 @@ impl MemoryPlan {
         };
         let here = attention_s(rates.prefill_ops, here);
         let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);
+        let route = self.routes.of(Role::Prompt { len: n_tokens });
         for start in (0..n_tokens).step_by(n_batch) {
             let n_rows = n_batch.min(n_tokens - start);
-            pipeline.pass(&self.matrices, n_rows, usize::from(start + n_rows == n_tokens));
+            pipeline.pass(&self.matrices, route, n_rows, usize::from(start + n_rows == n_tokens));
         }
         let Prediction { seconds, compute_s, device_compute_s, .. } = pipeline.total;
         Prediction {
@@ -171,9 +176,9 @@ impl MemoryPlan {
 
     fn decode(&self, mut pipeline: Pipeline) -> Prediction {
         // The first token leaves the slots as every later one finds them.
-        pipeline.pass(&self.matrices, 1, 1);
+        pipeline.pass(&self.matrices, Route::Usual, 1, 1);
         let first = pipeline.total;
-        pipeline.pass(&self.matrices, 1, 1);
+        pipeline.pass(&self.matrices, Route::Usual, 1, 1);
         Prediction { n_tokens: 1, seconds: pipeline.total.seconds - first.seconds, ..first }
     }
 }
@@ -243,8 +248,8 @@ impl Pipeline {
         }
     }
 
-    /// A pass for `n_tokens`, of which `n_logits` give logits.
-    fn pass(&mut self, matrices: &[MatrixPlan], n_tokens: usize, n_logits: usize) {
+    /// A pass on a route for `n_tokens`, of which `n_logits` give logits.
+    fn pass(&mut self, matrices: &[MatrixPlan], route: Route, n_tokens: usize, n_logits: usize) {
         let mut is_routed = false;
         for matrix in matrices {
             let weights = &matrix.weights;
@@ -265,7 +270,8 @@ impl Pipeline {
                 Usage::Logits | Usage::Row => continue,
             };
             let (bytes, n_rows) = (part * weights.bytes as f64, share * n_rows as f64);
-            if matrix.device.is_some() {
+            let is_lent = route == Route::LongPrompt && matrix.lent_to.is_some();
+            if matrix.device.is_some() || is_lent {
                 self.on_device(matrix, bytes, n_rows, n_tokens > 1);
                 continue;
             }
@@ -303,9 +309,6 @@ impl Pipeline {
         };
         let part = if is_prompt { &mut self.total.device_compute_s } else { &mut self.total.device_memory_s };
         *part += seconds;
-        let link_s = matrix.host_bytes() as f64 / rates.link_bytes;
-        self.total.link_s += link_s;
-        let streamed = matrix.streamed_bytes() as f64;
         let [all, host] = [matrix.weights.bytes, matrix.host_bytes()].map(|bytes| bytes as f64);
         let there = seconds * streamed / all + link_s * streamed / host.max(1.0);
         self.total.seconds += seconds + link_s - there;
@@ -371,10 +374,11 @@ mod tests {
             let (name, role) = (String::new(), MatrixRole::Head);
             let ggml_type = GgmlType::Q4_0;
             let weights = WeightMatrix { name, role, ggml_type, bytes, n_weights: 2 * bytes, n_rows, usage };
-            MatrixPlan { weights, device: None, n_on_device: 0, placement, cache: None }
+            MatrixPlan { weights, device: None, n_on_device: 0, lent_to: None, placement, cache: None }
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });
+    use crate::model::route::Routes;
         MemoryPlan {
             request,
             ledger: Vec::new(),
@@ -382,7 +386,7 @@ mod tests {
             stream,
             prompt,
             devices: Vec::new(),
-            stage_of: Vec::new(),
+            routes: Routes::one(Vec::new()),
         }
     }
 

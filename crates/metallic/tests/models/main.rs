@@ -10,5 +10,6 @@ mod oracles;
 mod real_models;
 mod reference;
 mod residency;
+mod routes;
 mod unused;
 mod warnings;

@@ -67,11 +67,13 @@ impl Cost {
     /// A line for each thing that can be told.
     pub(crate) fn lines(&self) -> Vec<String> {
         let disk = self.stream.map(|stream| disk_line(&stream, self.time));
-        let experts = self.stream.and_then(|stream| expert_line(&stream.experts));
+        let experts = self.stream.and_then(|stream| expert_line(&stream.experts, "in memory", "read"));
+        let of_device = self.device.and_then(|device| expert_line(&device.experts, "on the GPU", "brought to it"));
         [
             Some(disk.unwrap_or_else(|| "disk: all weights are in memory".to_owned())),
             experts,
             self.device.map(device_line),
+            of_device,
             self.memory_line(),
         ]
         .into_iter()
@@ -90,7 +92,7 @@ impl Cost {
 }
 
 fn device_line(stats: DeviceStats) -> String {
-    let DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes } = stats;
+    let DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes, experts: _ } = stats;
     let swapped = match swapped_bytes {
         0 => String::new(),
         bytes => format!(", {} of weights swapped in", human_bytes(bytes)),
@@ -110,10 +112,10 @@ fn disk_line(stream: &StreamStats, time: Duration) -> String {
     )
 }
 
-fn expert_line(experts: &ExpertStats) -> Option<String> {
+fn expert_line(experts: &ExpertStats, there: &str, brought: &str) -> Option<String> {
     let rate = 100.0 * experts.hit_rate()?;
     let ExpertStats { hits, misses, .. } = experts;
-    Some(format!("experts: {rate:.1} % of their bytes were in memory; {hits} matrices found, {misses} read"))
+    Some(format!("experts: {rate:.1} % of their bytes were {there}; {hits} matrices found, {misses} {brought}"))
 }
 
 #[cfg(test)]
@@ -146,8 +148,9 @@ mod tests {
         let memory = "memory: peak 1.0 GiB, peak of the control group 2.0 GiB";
         assert_eq!(resident.lines(), ["disk: all weights are in memory", memory]);
         let device =
-            Some(DeviceStats { n_dispatches: 40, n_submissions: 3, n_waits: 2, swapped_bytes: 3 << 20 });
+            DeviceStats { n_dispatches: 40, n_submissions: 3, n_waits: 2, swapped_bytes: 3 << 20, experts };
         let gpu = "GPU: 40 kernels in 3 submissions, waited for 2 times, 3.0 MiB of weights swapped in";
-        assert_eq!(Cost { device, ..resident }.lines()[1], gpu);
+        let experts = "experts: 25.0 % of their bytes were on the GPU; 3 matrices found, 9 brought to it";
+        assert_eq!(Cost { device: Some(device), ..resident }.lines()[1..3], [gpu, experts]);
     }
 }

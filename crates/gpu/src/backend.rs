@@ -19,7 +19,7 @@ use metallic::backend::{
     ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, SwapNeeds,
     Temperature, Tokens,
 };
-use metallic::memory::{MatrixBytes, MatrixData, StreamStats, Tier, WeightStream};
+use metallic::memory::{MatrixBytes, MatrixData, Places, StreamStats, Tier, WeightStream};
 
 pub use self::attention::{GpuKvLayer, GpuRope};
 use self::experts::ExpertWork;
@@ -100,6 +100,11 @@ impl Gpu {
 
     pub(crate) fn vram(&self) -> &Vram {
         &self.vram
+    }
+
+    /// Bytes of weights that are brought to a slot at a time, unless a row is longer.
+    fn chunk_bytes(&self) -> usize {
+        self.files.as_ref().map_or(SLOT_BYTES, WeightStream::chunk_bytes).min(SLOT_BYTES)
     }
 
     fn run(&mut self, call: &Call<'_>) -> Result<()> {
@@ -202,8 +207,12 @@ impl Backend for Gpu {
         n_more: usize,
         more: MatrixBytes,
     ) -> metallic::Result<GpuMatrix> {
-        let chunk_bytes = self.files.as_ref().map_or(SLOT_BYTES, WeightStream::chunk_bytes);
-        Ok(self.matrix(data)?.with_more(n_more, more, chunk_bytes.min(SLOT_BYTES)))
+        Ok(self.matrix(data)?.with_more(n_more, more, self.chunk_bytes()))
+    }
+
+    fn matrix_of_experts(&self, data: MatrixData, places: Places) -> metallic::Result<GpuMatrix> {
+        let uploads = &mut self.recorder.borrow_mut().uploads;
+        Ok(GpuMatrix::of_experts(data, places, self.chunk_bytes(), &self.vram, uploads)?)
     }
 
     fn matrix_rows(&self, matrix: &GpuMatrix, rows: Range<usize>) -> GpuMatrix {

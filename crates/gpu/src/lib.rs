@@ -23,6 +23,7 @@ mod copy_rate;
 mod device;
 mod device_memory;
 mod error;
+mod expert_cache;
 mod faults;
 mod kernels;
 mod matrix;

@@ -2,12 +2,13 @@
 //! it has no room for in main memory or in the file, from where they are swapped in a chunk at a time.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metallic::GgmlType;
-use metallic::memory::{FileRange, MatrixBytes, MatrixData, SharedBytes, StreamedRows};
+use metallic::memory::{FileRange, MatrixBytes, MatrixData, Places, SharedBytes, StreamedRows};
 
 use crate::error::{Error, Result};
+use crate::expert_cache::ExpertCache;
 use crate::kernels::{self, Part};
 use crate::memory::{GpuBuffer, Vram};
 use crate::uploads::Uploads;
@@ -29,6 +30,8 @@ pub struct GpuMatrix {
     parts: Arc<[RowsInBuffer]>,
     in_memory: Option<RowsInMemory>,
     in_file: Option<RowsInFile>,
+    /// Where experts stay, of a matrix whose experts are brought in once they are chosen.
+    cache: Option<Arc<Mutex<ExpertCache>>>,
 }
 
 /// The rows of a matrix that have no place on the device, but in main memory.
@@ -100,7 +103,7 @@ impl GpuMatrix {
         });
         let (parts, rows) = (parts.collect::<Result<_>>()?, 0..*n_rows);
         let (ggml_type, row_len) = (*ggml_type, *row_len);
-        Ok(Self { decoder, ggml_type, row_len, rows, parts, in_memory: None, in_file: None })
+        Ok(Self { decoder, ggml_type, row_len, rows, parts, in_memory: None, in_file: None, cache: None })
     }
 
     /// The same with `n_more` rows after them, which are swapped in, up to `chunk_bytes` at a time.
@@ -118,6 +121,33 @@ impl GpuMatrix {
         let rows = 0..in_file.end;
         let in_file = streamed.map(|rows| RowsInFile { first: in_file.start, rows });
         Self { rows, in_memory, in_file, ..self }
+    }
+
+    /// A matrix of experts without rows on the device but those of experts that have places, of which none is there yet. Others
+    /// are brought in up to `chunk_bytes` at a time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn of_experts(
+        data: MatrixData,
+        places: Places,
+        chunk_bytes: usize,
+        vram: &Vram,
+        uploads: &mut Uploads,
+    ) -> Result<Self> {
+        let MatrixData { n_rows, bytes, .. } = data;
+        let n_bytes = bytes.memory.as_ref().map_or(0, |bytes| bytes.len())
+            + bytes.file.map_or(0, |range| range.n_bytes);
+        let cache = ExpertCache::new(places, n_rows, n_bytes as u64, vram)?;
+        let none = MatrixBytes::in_memory(SharedBytes::new(Vec::new()));
+        let without = Self::new(&MatrixData { n_rows: 0, bytes: none, ..data }, vram, uploads)?;
+        let cache = Some(Arc::new(Mutex::new(cache)));
+        Ok(Self { cache, ..without.with_more(n_rows, bytes, chunk_bytes) })
+    }
+
+    /// Where its experts stay, if they are brought in once they are chosen.
+    pub(crate) fn cache(&self) -> Option<MutexGuard<'_, ExpertCache>> {
+        self.cache.as_ref().map(|cache| cache.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Some of its rows.

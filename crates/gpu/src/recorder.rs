@@ -7,11 +7,11 @@
 //! of its own, uploaded just before it, and each operation its own part of them: so none is written over before it is read.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metallic::backend::DeviceStats;
-use metallic::memory::Lease;
+use metallic::memory::{ExpertStats, Lease};
 use smallvec::SmallVec;
 use wgpu::{BufferUsages, CommandEncoder, ComputePass, MapMode, PollType, SubmissionIndex};
 
@@ -43,6 +43,7 @@ pub struct Counters {
     n_submissions: AtomicU64,
     n_waits: AtomicU64,
     swapped_bytes: AtomicU64,
+    experts: Mutex<ExpertStats>,
 }
 
 impl Counters {
@@ -51,7 +52,13 @@ impl Counters {
         let counts = [&self.n_dispatches, &self.n_submissions, &self.n_waits, &self.swapped_bytes];
         let [n_dispatches, n_submissions, n_waits, swapped_bytes] =
             counts.map(|count| count.load(Ordering::Relaxed));
-        DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes }
+        let experts = *self.experts.lock().unwrap_or_else(PoisonError::into_inner);
+        DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes, experts }
+    }
+
+    /// Counts what a cache was asked for: see [`ExpertStats::count`].
+    pub(crate) fn found(&self, counts: (u64, u64), expert_bytes: u64) {
+        self.experts.lock().unwrap_or_else(PoisonError::into_inner).count(counts, expert_bytes);
     }
 
     /// Counts a wait if there was one.
@@ -212,9 +219,14 @@ impl Recorder {
         let slot = buffers.get(*next).expect("slots were reserved").clone();
         *next = (*next + 1) % buffers.len();
         *n_recorded += 1;
-        self.uploads.write(weights, &slot, 0)?;
-        self.counters.swapped_bytes.fetch_add(weights.len() as u64, Ordering::Relaxed);
+        self.fill(weights, &slot, 0)?;
         Ok(slot)
+    }
+
+    /// Brings weights to a buffer, for the kernels that are recorded next; those that are recorded already must not use it.
+    pub(crate) fn fill(&mut self, weights: &[u8], to: &GpuBuffer, offset: u64) -> Result<()> {
+        self.counters.swapped_bytes.fetch_add(weights.len() as u64, Ordering::Relaxed);
+        self.uploads.write(weights, to, offset)
     }
 
     /// Hands what is recorded to the device, when that is not behind.
@@ -258,8 +270,19 @@ impl Recorder {
         self.uploads.write(data, to, 0)
     }
 
-    /// Waits for all that was recorded, and reads from a buffer.
+    /// Waits for all that was recorded, and reads floats from a buffer, beginning with its word number `first`.
     pub(crate) fn read(&mut self, from: &GpuBuffer, first: usize, values: &mut [f32]) -> Result<()> {
+        self.read_words(from, first, values, f32::from_bits)
+    }
+
+    /// The same for words of any kind.
+    pub(crate) fn read_words<T>(
+        &mut self,
+        from: &GpuBuffer,
+        first: usize,
+        values: &mut [T],
+        of_word: impl Fn(u32) -> T,
+    ) -> Result<()> {
         self.submit()?;
         let mut offset = 4 * first as u64;
         for values in values.chunks_mut(READ_BYTES / 4) {
@@ -277,7 +300,7 @@ impl Recorder {
             let mapped = self.read.get_mapped_range(0..n_bytes);
             let mapped = mapped.map_err(|error| Error::Command { reason: error.to_string() })?;
             for (value, bytes) in values.iter_mut().zip(mapped.as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
+                *value = of_word(u32::from_le_bytes(*bytes));
             }
             drop(mapped);
             self.read.unmap();

@@ -50,6 +50,13 @@ struct Copy {
     n_bytes: usize,
 }
 
+impl Copy {
+    /// Whether what goes to byte `offset` of a buffer goes on where this ends.
+    fn is_before(&self, to: &GpuBuffer, offset: u64) -> bool {
+        self.to.wgpu() == to.wgpu() && self.offset + self.n_bytes as u64 == offset
+    }
+}
+
 /// Whether a buffer can be used by the host; the driver says so when it can.
 #[derive(Default)]
 pub(crate) struct Mapping(AtomicU8);
@@ -108,25 +115,34 @@ impl Uploads {
     }
 
     /// Copies `data` to `to` from byte `offset` on, before anything that is submitted after this. Where the data end inside
-    /// a word, zeros fill it.
+    /// a word, zeros fill it, unless the next go on from there.
     pub(crate) fn write(&mut self, mut data: &[u8], to: &GpuBuffer, mut offset: u64) -> Result<()> {
         while !data.is_empty() {
+            let goes_on = self.copies.last().is_some_and(|last| last.is_before(to, offset));
+            if !goes_on {
+                self.filled = self.filled.next_multiple_of(MAP_ALIGNMENT);
+            }
             if self.filled == SLOT_BYTES {
                 self.flush()?;
+                continue;
             }
             let slot = &self.slots[self.current];
             self.counters.waited(slot.mapping.wait(&self.vram)?);
+            if !goes_on {
+                self.copies.push(Copy { from: self.filled, to: to.clone(), offset, n_bytes: 0 });
+            }
             let (now, rest) = data.split_at(data.len().min(SLOT_BYTES - self.filled));
-            let n_bytes = now.len().next_multiple_of(WORD);
-            let range = self.filled as u64..(self.filled + n_bytes) as u64;
-            let mapped = slot.buffer.get_mapped_range_mut(range);
+            let begin = self.filled - self.filled % MAP_ALIGNMENT;
+            let end = (self.filled + now.len()).next_multiple_of(WORD);
+            let mapped = slot.buffer.get_mapped_range_mut(begin as u64..end as u64);
             let mut mapped = mapped.map_err(|error| Error::Command { reason: error.to_string() })?;
-            mapped.slice(..now.len()).copy_from_slice(now);
-            mapped.slice(now.len()..).copy_from_slice(&[0; WORD][..n_bytes - now.len()]);
+            let written = self.filled - begin..self.filled - begin + now.len();
+            mapped.slice(written.clone()).copy_from_slice(now);
+            mapped.slice(written.end..).copy_from_slice(&[0; WORD][..end - begin - written.end]);
             drop(mapped);
-            self.copies.push(Copy { from: self.filled, to: to.clone(), offset, n_bytes });
-            self.filled = (self.filled + n_bytes).next_multiple_of(MAP_ALIGNMENT);
-            offset += n_bytes as u64;
+            self.copies.last_mut().expect("the one that is added to").n_bytes += now.len();
+            self.filled += now.len();
+            offset += now.len() as u64;
             data = rest;
         }
         Ok(())
@@ -150,7 +166,8 @@ impl Uploads {
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some("uploads") };
         let mut encoder = self.vram.device.device.create_command_encoder(&descriptor);
         for Copy { from, to, offset, n_bytes } in &self.copies {
-            encoder.copy_buffer_to_buffer(&slot.buffer, *from as u64, to.wgpu(), *offset, *n_bytes as u64);
+            let n_bytes = n_bytes.next_multiple_of(WORD) as u64;
+            encoder.copy_buffer_to_buffer(&slot.buffer, *from as u64, to.wgpu(), *offset, n_bytes);
         }
         Some(encoder.finish())
     }
@@ -165,5 +182,43 @@ impl Uploads {
         self.copies.clear();
         self.current = (self.current + 1) % N_SLOTS;
         self.filled = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metallic::memory::Tier;
+
+    use super::*;
+    use crate::device::{Choice, Device};
+    use crate::recorder::Recorder;
+
+    /// Pieces of any length, some longer than a slot, beside others: what goes on where the last ended is copied with it.
+    #[test]
+    fn pieces_that_follow_each_other_need_not_end_with_a_word() {
+        let device = match Device::open(Choice::Best) {
+            Ok(device) => device,
+            Err(error) => {
+                assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
+                return println!("skipped: {error}");
+            }
+        };
+        let vram = Vram { device: Arc::new(device), tier: Tier::named("vram", None) };
+        let mut recorder = Recorder::new(&vram).expect("a recorder");
+        let bytes: Vec<u8> = (0..3 * SLOT_BYTES as u32 / 2).map(|i| (i * i / 7 % 251) as u8).collect();
+        let buffers = [(); 2].map(|()| vram.bytes("bytes", bytes.len() as u64).expect("a buffer"));
+        for (buffer, pieces) in buffers.iter().zip([&[1, 2, 10, 4097, SLOT_BYTES - 5][..], &[SLOT_BYTES - 1]]) {
+            let mut start = 0;
+            for len in pieces.iter().chain([&bytes.len()]) {
+                let end = bytes.len().min(start + len);
+                recorder.uploads.write(&bytes[start..end], buffer, start as u64).expect("written");
+                start = end;
+            }
+        }
+        for buffer in &buffers {
+            let mut words = vec![0; bytes.len() / 4];
+            recorder.read_words(buffer, 0, &mut words, |word| word).expect("read");
+            assert!(words.iter().flat_map(|word| word.to_le_bytes()).eq(bytes.iter().copied()));
+        }
     }
 }

@@ -57,6 +57,46 @@ fn a_gpu_gives_the_answer_of_the_cpu_and_tells_what_it_did() {
 }
 
 #[test]
+fn long_prompts_have_networks_swapped_to_a_gpu() {
+    let sandbox = sandbox("gpu-op-offload");
+    let Some(device) = device(&sandbox) else { return };
+    let flags = ["--device", &device, "-c", "128", "--vram"];
+    let plan_in = |vram: &str, more: &[&str]| -> Value {
+        let args = [&["plan", "tiny.gguf", "--json"], &flags[..], &[vram], more].concat();
+        serde_json::from_str(&sandbox.run(&args).succeeds().stdout).unwrap()
+    };
+    let plan = |more: &[&str]| plan_in("64MiB", more);
+    // Of two layers the last is the GPU's, and one network is lent.
+    let lent = plan(&["-ngl", "1", "--op-offload", "40"]);
+    assert_eq!((&lent["long_prompts_from"], &lent["devices"][0]["n_networks_of_long_prompts"]), (&40.into(), &1.into()));
+    assert!(lent["lent_bytes"].as_u64() > Some(0), "{lent}");
+    // Nothing is measured where layers are given, nothing is lent where all are there, and nobody lends by order.
+    for more in [&["-ngl", "1"][..], &["-ngl", "1", "--op-offload", "off"], &["--op-offload", "40"]] {
+        assert_eq!(plan(more)["long_prompts_from"], Value::Null, "{more:?}");
+    }
+    // A GPU that is said to be fast is lent networks, and a slow one is not.
+    let rates = |gop_s: &'static str| {
+        let cpu = ["--memory-gb-s", "10", "--prefill-gop-s", "10", "--decode-gop-s", "10"];
+        let gpu = ["--link-gb-s", "10", "--gpu-memory-gb-s", "100", "--gpu-prefill-gop-s", gop_s];
+        [&cpu[..], &gpu].concat()
+    };
+    let small = lent["devices"][0]["total_bytes"].to_string();
+    let auto = |gop_s| plan_in(&small, &rates(gop_s));
+    assert_eq!(auto("1000")["long_prompts_from"], 32, "{}", auto("1000"));
+    assert_eq!(auto("1")["long_prompts_from"], Value::Null);
+
+    let text = "a b c ".repeat(20);
+    let run = |more: &[&str]| {
+        let args = ["run", "-m", "tiny.gguf", "--raw", "--temp", "0", "-n", "4", "--stats"];
+        let ran = [&args, &flags[..], &["64MiB", "-ngl", "1"], more, &[&text]].concat();
+        sandbox.run(&ran).succeeds().stderr.contains("of weights swapped in")
+    };
+    assert!(run(&["--op-offload", "16"]) && !run(&["--op-offload", "off"]));
+    let refused = sandbox.run(&["plan", "tiny.gguf", "--op-offload", "some"]);
+    assert!(refused.fails(2).contains("a number of tokens, off or auto"));
+}
+
+#[test]
 fn a_plan_fills_a_budget_of_the_gpus_memory_and_names_what_is_too_small() {
     let sandbox = sandbox("gpu-plan");
     let Some(device) = device(&sandbox) else { return };
@@ -117,7 +157,7 @@ fn flags_of_a_gpu_without_one_are_told() {
         let error = refused.fails(2);
         assert!(error.contains("--vram") && error.contains(&without.join(" ")), "{error}");
     }
-    for flag in [&["--cpu-moe"][..], &["--n-cpu-moe", "3"]] {
+    for flag in [&["--cpu-moe"][..], &["--n-cpu-moe", "3"], &["--op-offload", "64"]] {
         let planned = plan(flag).succeeds();
         assert!(planned.stderr.contains(&format!("{} has no effect", flag[0])), "{}", planned.stderr);
     }

@@ -201,6 +201,25 @@ impl Gpu {
         }
     }
 
+    /// Brings rows of weights to a buffer that nothing uses which is recorded, from byte `offset` on. Returns how many bytes.
+    pub(super) fn fill(&mut self, place: Place<'_>, to: &GpuBuffer, offset: u64) -> Result<u64> {
+        let recorder = self.recorder.get_mut();
+        match place {
+            Place::Buffer(_) => unreachable!("a matrix with a cache of experts has no other rows on the device"),
+            Place::Memory(weights) => {
+                recorder.fill(weights, to, offset)?;
+                Ok(weights.len() as u64)
+            }
+            Place::File(range) => {
+                let Some(files) = &mut self.files else { unreachable!("a stream was given with the slots") };
+                let chunk = files.next(range).map_err(Error::Host)?;
+                let filled = recorder.fill(chunk.chunk(), to, offset);
+                files.give_back(chunk);
+                filled.map(|()| range.n_bytes as u64)
+            }
+        }
+    }
+
     /// Rows of a table.
     pub(super) fn look_up(
         &mut self,

@@ -80,7 +80,7 @@ kernels! {
     UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
-    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Read, Write];
+    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Read, Write, Read];
     GEMM: "gemm", [BYTES], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Write];
     ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];

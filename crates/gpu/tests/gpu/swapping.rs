@@ -4,6 +4,7 @@ use std::path::Path;
 
 use metallic::backend::KvType;
 use metallic::memory::{MemoryBudget, Tier};
+use metallic::model::{Piece, Role};
 use metallic::plan::{MemoryPlan, Offload};
 use metallic::{Error, GgufFile, GgufLoader, Model};
 
@@ -126,10 +127,62 @@ fn check_disk(name: &str, path: &Path, limit: u64, (tokens, expected): (&[u32], 
         };
         model.evaluate(&tokens[..n_rows], n_rows - 1..n_rows, &mut { of_last }).unwrap();
         let per_pass = read(&model) - before;
-        // Of an embedding that is streamed, a row a token is read.
+        // Of an embedding that is streamed, a row a token is read, and of experts those that are wanted.
+        let has_cache = plan.matrices.iter().any(|matrix| matrix.cache.is_some());
+        let streamed = if has_cache { 0..=streamed } else { streamed..=streamed };
         let rows = plan.matrices.iter().filter(|matrix| matrix.device.is_none());
         let rows = rows.map(|matrix| matrix.weights.row_bytes()).sum::<u64>() * tokens.len() as u64;
-        assert!((streamed..=streamed + rows).contains(&per_pass), "{name}: {per_pass} of {streamed} a pass");
+        let expected = *streamed.start()..=streamed.end() + rows;
+        assert!(expected.contains(&per_pass), "{name}: {per_pass} of {expected:?} a pass");
+    }
+}
+
+/// Of experts those come that tokens are sent to, and stay as long as there are places, by any policy.
+#[test]
+fn experts_that_are_used_stay_on_the_device() {
+    let Some(root) = oracles() else { return };
+    let tokens = &tokens(&root)[..12];
+    for name in ["gpt-oss-moe", "qwen3next-moe", "deepseek2-moe"] {
+        let path = root.join(format!("archs2/{name}.gguf"));
+        let Some(all) = load(&path, None) else { return };
+        let (mut whole, plan, _) = all.unwrap();
+        let one_by_one = |model: &mut Model| {
+            let sequence = model.create_sequence();
+            let mut found = Vec::new();
+            for (start, tokens) in tokens.chunks(1).enumerate() {
+                let piece = Piece { sequence, start, tokens, role: Role::Generated, logits: 0..1 };
+                model.forward(&[piece], &mut |_, logits| found.extend_from_slice(logits)).unwrap();
+            }
+            model.release_sequence(sequence);
+            found
+        };
+        let expected = one_by_one(&mut whole);
+        assert_eq!(whole.device_stats().unwrap().experts.hits, 0);
+        drop(whole);
+        // A byte less than all leaves the embedding to the CPU, and one less than that leaves room for some experts.
+        let (_, plan, _) = load(&path, Some(plan.device_bytes(0) - 1)).unwrap().unwrap();
+        let (mut model, plan, vram) = load(&path, Some(plan.device_bytes(0) - 1)).unwrap().unwrap();
+        assert_eq!(vram.used_bytes(), plan.device_bytes(0), "{name}");
+        let of_experts = plan.matrices.iter().filter(|matrix| matrix.cache.is_some());
+        let places = of_experts.clone().map(|matrix| matrix.cache.map_or(0, |cache| cache.n_places));
+        let (n_places, experts) = (places.sum::<usize>(), of_experts.map(|matrix| matrix.host_bytes()).sum::<u64>());
+        let others = plan.swapped_bytes() - experts;
+        let rounds = [(); 2].map(|()| {
+            let before = model.device_stats().unwrap();
+            assert!(one_by_one(&mut model) == expected, "{name}");
+            model.device_stats().unwrap().since(before)
+        });
+        println!("{name}, {n_places} places: {:?}, then {:?}", rounds[0].experts, rounds[1].experts);
+        for round in rounds {
+            assert_eq!(
+                round.swapped_bytes,
+                round.experts.miss_bytes + others * tokens.len() as u64,
+                "{name}: of experts only those that are wanted"
+            );
+            assert!(round.experts.miss_bytes < experts * tokens.len() as u64, "{name}");
+        }
+        assert!(n_places == 0 || rounds[1].experts.hits > 0, "{name}");
+        assert!(n_places > 0 || name != "gpt-oss-moe", "{name} has places");
     }
 }
 

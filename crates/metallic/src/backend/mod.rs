@@ -18,7 +18,7 @@ pub use numbers::{
 };
 
 use crate::error::Result;
-use crate::memory::{MatrixBytes, MatrixData, StreamStats, Tier, WeightStream};
+use crate::memory::{ExpertStats, MatrixBytes, MatrixData, Places, StreamStats, Tier, WeightStream};
 
 /// Consecutive positions of one sequence in a batch, and where its keys and values are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,6 +272,8 @@ pub struct DeviceStats {
     pub n_waits: u64,
     /// Bytes of weights that were swapped into its memory.
     pub swapped_bytes: u64,
+    /// What its cache of experts was asked for.
+    pub experts: ExpertStats,
 }
 
 impl DeviceStats {
@@ -283,6 +285,7 @@ impl DeviceStats {
             n_submissions: self.n_submissions - before.n_submissions,
             n_waits: self.n_waits - before.n_waits,
             swapped_bytes: self.swapped_bytes - before.swapped_bytes,
+            experts: self.experts.since(before.experts),
         }
     }
 
@@ -294,6 +297,7 @@ impl DeviceStats {
             n_submissions: self.n_submissions + other.n_submissions,
             n_waits: self.n_waits + other.n_waits,
             swapped_bytes: self.swapped_bytes + other.swapped_bytes,
+            experts: self.experts.and(other.experts),
         }
     }
 }
@@ -349,6 +353,14 @@ pub trait Backend: Send {
     /// # Panics
     /// Where the backend has no memory of its own.
     fn matrix_swapped(&self, _data: MatrixData, _n_more: usize, _more: MatrixBytes) -> Result<Self::Matrix> {
+        unreachable!("main memory is not swapped to")
+    }
+    /// The same for a matrix of experts, of which there is room for as many as there are places: what a batch is sent to is
+    /// brought there, or to a slot, once it is chosen.
+    ///
+    /// # Panics
+    /// As [`matrix_swapped`](Self::matrix_swapped).
+    fn matrix_of_experts(&self, _data: MatrixData, _places: Places) -> Result<Self::Matrix> {
         unreachable!("main memory is not swapped to")
     }
     /// Consecutive rows of a matrix, as a matrix; shares the weights.

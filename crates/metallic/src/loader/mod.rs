@@ -383,6 +383,7 @@ impl<'p> GgufLoader<'p> {
             device: stage.checked_sub(1),
             resident: &resident,
             reader: self.reader,
+            policy: self.expert_policy,
         };
         let mut stages = vec![of_stage(0).load(backend)?];
         for (i, other) in std::mem::take(&mut self.others).into_iter().enumerate() {
@@ -405,9 +406,9 @@ impl<'p> GgufLoader<'p> {
             resident_bytes = plan.resident_bytes(),
             streamed_bytes = plan.streamed_bytes(),
             swapped_bytes = plan.swapped_bytes(),
-            allocated_bytes = plan.held_bytes(Holder::Loading),
             lent_bytes = plan.lent_bytes(),
             long_prompts_from = plan.long_prompts_from(),
+            allocated_bytes = plan.held_bytes(Holder::Loading),
             "loaded"
         );
         for line in &plan.ledger {

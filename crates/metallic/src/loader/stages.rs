@@ -8,7 +8,7 @@ use metallic_gguf::{ByteOrder, GgmlType, Tensor};
 use crate::backend::{Backend, BackendBytes, Needs, SwapNeeds};
 use crate::error::Result;
 use crate::memory::{
-    GgufFile, MatrixBytes, MatrixData, ReaderKind, Resident, SharedBytes, Tier, WeightStream,
+    ExpertPolicy, GgufFile, MatrixBytes, MatrixData, Places, ReaderKind, Resident, SharedBytes, Tier, WeightStream,
 };
 use crate::model::census::WeightMatrix;
 use crate::model::decoder::Decoder;
@@ -16,7 +16,7 @@ use crate::model::part::Parts;
 use crate::model::stage::Stage;
 use crate::model::weights::{self, MatrixRole, WeightSource};
 use crate::model::{Capacity, ModelConfig};
-use crate::plan::{COPIES, MatrixPlan, MemoryPlan};
+use crate::plan::{COPIES, ExpertPlaces, MatrixPlan, MemoryPlan};
 
 /// What these matrices ask of slots.
 pub(super) fn swap_needs<'a>(matrices: impl Iterator<Item = &'a WeightMatrix>) -> SwapNeeds {
@@ -77,13 +77,16 @@ pub(super) struct StageLoad<'a> {
     pub(super) resident: &'a Resident,
     /// What reads those.
     pub(super) reader: Option<ReaderKind>,
+    /// Which experts stay, where some are cached.
+    pub(super) policy: ExpertPolicy,
 }
 
 impl StageLoad<'_> {
     /// Onto a backend.
     pub(super) fn load<B: Backend + 'static>(self, mut backend: B) -> Result<Box<dyn Stage>> {
-        let Self { file, config, parts, capacity, ram, plan, device, resident, reader } = self;
-        let of_device = plan.matrices.iter().filter(|matrix| device.is_some() && matrix.device == device);
+        let Self { file, config, parts, capacity, ram, plan, device, resident, reader, policy } = self;
+        let is_of = |matrix: &&MatrixPlan| device.is_some() && matrix.readers().any(|reader| reader == device);
+        let of_device = plan.matrices.iter().filter(is_of);
         let of_device: HashMap<&str, &MatrixPlan> =
             of_device.map(|matrix| (matrix.weights.name.as_str(), matrix)).collect();
         if of_device.values().any(|matrix| matrix.host_bytes() > 0) {
@@ -94,7 +97,7 @@ impl StageLoad<'_> {
         }
         // Stages beside the first in main memory use the file's map.
         let streamed = plan.stream.is_some() && (device.is_none() || !of_device.is_empty());
-        let mut load = Load { backend, file, resident, streamed, of_device, ram };
+        let mut load = Load { backend, file, resident, streamed, of_device, policy, ram };
         let weights = weights::build(&file.gguf(), config, &parts, &mut load)?;
         Ok(Box::new(Decoder::new(load.backend, config.clone(), &parts, weights, capacity, ram)?))
     }
@@ -110,6 +113,7 @@ struct Load<'a, B> {
     streamed: bool,
     /// The matrices of a device with memory of its own, and those that are lent to it.
     of_device: HashMap<&'a str, &'a MatrixPlan>,
+    policy: ExpertPolicy,
     ram: &'a Tier,
 }
 
@@ -140,6 +144,10 @@ impl<B: Backend> WeightSource for Load<'_, B> {
         let mut data = self.file.matrix(&tensor)?;
         let Some(mapped) = &data.bytes.memory else { unreachable!("the file is mapped") };
         match self.of_device.get(tensor.name()) {
+            Some(MatrixPlan { device: Some(_), cache: Some(ExpertPlaces { n_experts, n_places }), .. }) => {
+                data.bytes = self.after(&tensor, mapped, 0)?;
+                self.backend.matrix_of_experts(data, Places::new(self.policy, *n_experts, *n_places))
+            }
             Some(plan) if plan.host_bytes() > 0 => {
                 let n_bytes = plan.device_bytes() as usize;
                 let more = self.after(&tensor, mapped, n_bytes)?;

@@ -28,8 +28,28 @@ pub struct ExpertStats {
 }
 
 impl ExpertStats {
+    /// Counts a pass that wanted so many, of `expert_bytes` each.
+    pub fn count(&mut self, (hits, misses): (u64, u64), expert_bytes: u64) {
+        self.hits += hits;
+        self.misses += misses;
+        self.hit_bytes += hits * expert_bytes;
+        self.miss_bytes += misses * expert_bytes;
+    }
+
+    /// With what another cache was asked for.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            hit_bytes: self.hit_bytes + other.hit_bytes,
+            miss_bytes: self.miss_bytes + other.miss_bytes,
+        }
+    }
+
     /// What was added since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
+    #[must_use]
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             hits: self.hits - before.hits,
             misses: self.misses - before.misses,
@@ -96,11 +116,7 @@ impl ExpertCache {
     pub(crate) fn begin(&mut self, range: FileRange, wanted: impl Iterator<Item = (usize, usize)> + Clone) {
         let Some((tensor, _)) = self.find(range) else { return };
         let Tensor { places, expert_bytes, .. } = &mut self.tensors[tensor];
-        let (hits, misses) = places.begin(wanted);
-        self.stats.hits += hits;
-        self.stats.misses += misses;
-        self.stats.hit_bytes += hits * *expert_bytes as u64;
-        self.stats.miss_bytes += misses * *expert_bytes as u64;
+        self.stats.count(places.begin(wanted), *expert_bytes as u64);
     }
 
     /// The expert that is at `range` in the files, or a part of one, if it is here.

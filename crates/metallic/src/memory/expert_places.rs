@@ -33,7 +33,7 @@ const USE: u64 = 1 << 8;
 
 /// What an expert has, in the pass that wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Residence {
+pub enum Residence {
     /// A place that holds it.
     Held(usize),
     /// A place to be filled.
@@ -43,7 +43,7 @@ pub(super) enum Residence {
 }
 
 /// The places of one tensor.
-pub(super) struct Places {
+pub struct Places {
     policy: ExpertPolicy,
     experts: Vec<Expert>,
     /// The expert of each place.
@@ -63,14 +63,25 @@ struct Expert {
 }
 
 impl Places {
-    pub(super) fn new(policy: ExpertPolicy, n_experts: usize, n_places: usize) -> Self {
+    /// None of `n_experts` has one of `n_places` yet.
+    pub fn new(policy: ExpertPolicy, n_experts: usize, n_places: usize) -> Self {
         let (experts, held) = (vec![Expert::default(); n_experts], vec![None; n_places]);
         Self { policy, experts, held, pass: 0, n_uses: 0 }
     }
 
+    /// Experts of the tensor.
+    pub fn n_experts(&self) -> usize {
+        self.experts.len()
+    }
+
+    /// Places for them.
+    pub fn n_places(&self) -> usize {
+        self.held.len()
+    }
+
     /// Begins a pass that wants these experts, each with the number of rows that are sent to it. Returns how many are
     /// held and how many are not.
-    pub(super) fn begin(&mut self, wanted: impl Iterator<Item = (usize, usize)> + Clone) -> (u64, u64) {
+    pub fn begin(&mut self, wanted: impl Iterator<Item = (usize, usize)> + Clone) -> (u64, u64) {
         self.pass += 1;
         let (mut n_held, mut n_missing) = (0, 0);
         for (expert, n_rows) in wanted.clone() {
@@ -114,7 +125,7 @@ impl Places {
     }
 
     /// What an expert has.
-    pub(super) fn residence(&self, expert: usize) -> Residence {
+    pub fn residence(&self, expert: usize) -> Residence {
         match self.experts[expert] {
             Expert { place: Some(place), is_filled: true, .. } => Residence::Held(place),
             Expert { place: Some(place), .. } => Residence::ToFill(place),
@@ -123,12 +134,12 @@ impl Places {
     }
 
     /// Says that an expert's place holds it now.
-    pub(super) fn filled(&mut self, expert: usize) {
+    pub fn filled(&mut self, expert: usize) {
         self.experts[expert].is_filled = true;
     }
 
     /// Frees the places that were to be filled: for a pass that ended early.
-    pub(super) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         for held in &mut self.held {
             if let Some(expert) = held.take_if(|expert| !self.experts[*expert].is_filled) {
                 self.experts[expert].place = None;

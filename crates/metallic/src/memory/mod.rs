@@ -24,7 +24,7 @@ pub use control_groups::peak_bytes as control_group_peak_bytes;
 pub(crate) use direct::BLOCK_BYTES;
 pub use expert_cache::ExpertStats;
 pub(crate) use expert_cache::{CachedTensor, EXPERT_CACHE, ExpertCache};
-pub use expert_places::ExpertPolicy;
+pub use expert_places::{ExpertPolicy, Places, Residence};
 pub(crate) use file_stamp::FileStamp;
 pub use ledger::{Lease, Leased, Tier};
 pub(crate) use lock::lock_memory;

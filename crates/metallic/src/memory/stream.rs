@@ -53,15 +53,14 @@ impl StreamStats {
         }
     }
 
-    /// With what another backend's stream has cost; experts are cached by one of them.
+    /// With what another backend's stream has cost.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
-        let experts = if other.experts == ExpertStats::default() { self.experts } else { other.experts };
         Self {
             direct: self.direct && other.direct,
             read_bytes: self.read_bytes + other.read_bytes,
             waited: self.waited + other.waited,
-            experts,
+            experts: self.experts.and(other.experts),
             ..self
         }
     }

@@ -113,12 +113,28 @@ pub struct MatrixPlan {
     pub lent_to: Option<usize>,
     /// Where the others are while the model runs.
     pub placement: Placement,
-    /// Of experts that are swapped in, how many can stay in memory.
+    /// Of experts that are swapped in, how many can stay with what computes: in main memory, or in the device's. `None` where a
+    /// device has all.
     pub cache: Option<ExpertPlaces>,
 }
 
 impl MatrixPlan {
-    /// Those in the device's own memory.
+    /// Who reads what the devices' own memory lacks: devices by their number, or the CPU.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = Option<usize>> {
+        std::iter::once(self.device).chain(self.lent_to.map(Some))
+    }
+
+    /// Of experts that a token uses some of, how many there are, and the bytes of one.
+    fn expert(&self) -> Option<(usize, u64)> {
+        match (self.weights.role, self.weights.usage) {
+            (MatrixRole::Experts(_), Usage::Experts { n_expert, .. }) => {
+                Some((n_expert as usize, self.weights.bytes / n_expert))
+            }
+            _ => None,
+        }
+    }
+
+    /// Those in the device's own memory, but for places of experts.
     pub fn device_bytes(&self) -> u64 {
         self.n_on_device * self.weights.row_bytes()
     }
@@ -191,6 +207,8 @@ pub struct DevicePlan {
     pub n_mixers: usize,
     /// And of how many the network.
     pub n_networks: usize,
+    /// Of how many it computes the network for long prompts alone.
+    pub n_lent: usize,
     /// Whether it looks up the tokens' embeddings.
     pub embedding: bool,
     /// Whether it computes the logits.
@@ -200,15 +218,15 @@ pub struct DevicePlan {
 /// What the plan needs to know of a stage: parts of the model on one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StageNeeds {
+    /// All that it computes, for whatever is read.
     pub(crate) parts: Parts,
+    /// Its own: those that it computes for answers, too.
     pub(crate) weights: WeightBytes,
     pub(crate) backend: BackendBytes,
     /// The device, where its memory is not main memory.
     pub(crate) device: Option<DeviceNeeds>,
 }
 
-    /// Of how many it computes the network for long prompts alone.
-    pub n_lent: usize,
 /// What it needs to know of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceNeeds {
@@ -218,9 +236,9 @@ pub(crate) struct DeviceNeeds {
     /// Bytes of its memory that may be taken.
     pub(crate) budget_bytes: u64,
     /// Whether weights that it has no room for are swapped in.
-    /// All that it computes, for whatever is read.
     pub(crate) may_swap: bool,
-    /// Its own: those that it computes for answers, too.
+    /// Matrices that are brought to it for long prompts, by their names.
+    pub(crate) lent: HashSet<String>,
 }
 
 /// What it needs to know of the weights.
@@ -237,8 +255,6 @@ pub(crate) struct WeightBytes {
 /// What it needs to know of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileBytes {
-    /// Matrices that are brought to it for long prompts, by their names.
-    pub(crate) lent: HashSet<String>,
     /// All of them, which an all-resident slab takes.
     pub(crate) all: u64,
     /// Metadata, of which the vocabulary is the most.
@@ -253,6 +269,8 @@ pub(crate) const COPIES: &str = "swapped copies";
 const KV_CACHE: &str = "KV cache";
 
 const HEADER: &str = "header";
+
+const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
 
 const STATES: &str = "recurrent states";
 
@@ -269,12 +287,12 @@ impl MemoryPlan {
         stages: &[StageNeeds],
         routes: Routes,
         files: FileBytes,
-const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
-
         request: PlanRequest,
     ) -> Result<Self> {
         use Holder::{Loading, Map, Program};
         let Capacity { n_ctx, n_sequences, n_batch, .. } = request.capacity;
+        let devices = || stages.iter().filter_map(|stage| stage.device.as_ref());
+        let lent_to = |name: &str| devices().find(|device| device.lent.contains(name)).map(|device| device.number);
         let matrices = |of: fn(&WeightBytes) -> &Vec<WeightMatrix>| {
             stages.iter().flat_map(move |stage| {
                 let device = stage.device.as_ref().map(|device| device.number);
@@ -282,6 +300,7 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
                     weights: weights.clone(),
                     device,
                     n_on_device: device.map_or(0, |_| weights.n_rows),
+                    lent_to: if device.is_none() { lent_to(&weights.name) } else { None },
                     placement: Placement::Resident,
                     cache: None,
                 })
@@ -290,8 +309,6 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
         let matrices = matrices(|weights| &weights.matrices).chain(matrices(|weights| &weights.copied));
         let (matrices, prompt) = (matrices.collect(), PromptWork::new(config, n_ctx));
         let mut plan = Self {
-        let devices = || stages.iter().filter_map(|stage| stage.device.as_ref());
-        let lent_to = |name: &str| devices().find(|device| device.lent.contains(name)).map(|device| device.number);
             request,
             ledger: Vec::new(),
             matrices,
@@ -299,7 +316,6 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
             prompt,
             devices: Vec::new(),
             routes,
-                    lent_to: if device.is_none() { lent_to(&weights.name) } else { None },
         };
 
         for stage in stages {
@@ -376,6 +392,7 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
                 n_layers,
                 n_mixers,
                 n_networks,
+                n_lent,
                 embedding,
                 head,
             };
@@ -396,24 +413,42 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
         // Slots are no smaller.
         let is_tiny = for_lent == 0 && total <= slots;
         if !device.may_swap || has_room || is_tiny {
-                n_lent,
             self.charge("weights", total, Holder::Loading, "matrices, as they lie in the file");
+            self.charge("slots", for_lent, Holder::Loading, SLOTS_OF_DEVICE);
             return;
         }
         let room = device.budget_bytes.saturating_sub(fixed.saturating_add(slots));
         let sizes: Vec<_> = weights.matrices.iter().map(|matrix| (matrix.role, matrix.bytes)).collect();
-        let of_device = self.matrices.iter_mut().filter(|matrix| matrix.device == Some(device.number));
-        let mut resident = 0;
-        for (matrix, room) in of_device.zip(placement::share_with_experts(&sizes, room)) {
+        let rooms = placement::share_on_device(&sizes, room);
+        let left = room - rooms.iter().sum::<u64>();
+        let is_here = |matrix: &MatrixPlan| matrix.device == Some(device.number);
+        for (matrix, room) in self.matrices.iter_mut().filter(|matrix| is_here(matrix)).zip(rooms) {
             matrix.n_on_device = room / matrix.weights.row_bytes();
         }
-        let reason = format!("of {total} bytes of matrices, those that there is room for");
-        self.charge("resident weights", resident, Holder::Loading, &reason);
-        self.charge("slots", slots, Holder::Loading, "for weights on their way in from main memory");
+        let of_device = self.matrices.iter_mut().filter(|matrix| is_here(matrix));
+        let mut experts: Vec<_> = of_device.filter(|matrix| matrix.expert().is_some()).collect();
+        cache_experts(&mut experts, left);
+        for matrix in experts {
+            let Some((n_experts, expert_bytes)) = matrix.expert() else { continue };
+            let n_places = matrix.cache.map_or(0, |cache| cache.n_places);
+            if n_places == n_experts {
+                (matrix.n_on_device, matrix.cache) = (matrix.weights.n_rows, None);
+            } else {
+                // Devices copy whole words.
+                let n_places = if expert_bytes.is_multiple_of(4) { n_places } else { 0 };
+                matrix.cache = Some(ExpertPlaces { n_experts, n_places });
+            }
+        }
+        let of_device = self.matrices.iter().filter(|matrix| is_here(matrix));
+        let resident = of_device.clone().map(MatrixPlan::device_bytes).sum();
+        let (cached, reason) = cached_bytes(of_device);
+        let resident_reason = format!("of {total} bytes of matrices, those that there is room for");
+        self.charge("resident weights", resident, Holder::Loading, &resident_reason);
+        self.charge(EXPERT_CACHE, cached, Holder::Loading, &reason);
+        self.charge("slots", slots, Holder::Loading, SLOTS_OF_DEVICE);
     }
 
     /// Adds the lines of the weights that devices have no room for: as they are if main memory has room for all of them, else
-            self.charge("slots", for_lent, Holder::Loading, SLOTS_OF_DEVICE);
     /// some in memory, and slots for the others, for each backend that they are read for.
     fn place_weights(&mut self, stages: &[StageNeeds], files: FileBytes) -> Result<()> {
         let fixed = self.total_bytes();
@@ -498,34 +533,13 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
         let reason = format!("{n_slots} for chunks of {chunk_bytes} bytes, one for a row{each}");
         let for_slots = n_streams as u64 * WeightStream::slot_bytes(stream);
         self.charge("slots", for_slots, Holder::Loading, &reason);
-        self.cache_experts(weights, room - resident);
+        let experts = self.matrices[..n_of_first].iter_mut();
+        let mut experts: Vec<_> = experts.filter(|matrix| matrix.expert().is_some()).collect();
+        cache_experts(&mut experts, room - resident);
+        let (cached, reason) = cached_bytes(self.matrices[..n_of_first].iter());
+        self.charge(EXPERT_CACHE, cached, Holder::Loading, &reason);
         self.stream = Some(stream);
         Ok(())
-    }
-
-    /// Gives experts that are swapped in places to stay, as far as there is room.
-    fn cache_experts(&mut self, weights: &WeightBytes, capacity: u64) {
-        let mut matrices = Vec::new();
-        let mut tensors = Vec::new();
-        for matrix in &mut self.matrices[..weights.matrices.len()] {
-            let WeightMatrix { role, usage, bytes, .. } = matrix.weights;
-            if let (MatrixRole::Experts(layer), Usage::Experts { n_expert, .. }) = (role, usage) {
-                let expert_bytes = bytes / n_expert;
-                tensors.push(ExpertTensor { layer, n_experts: n_expert as usize, expert_bytes });
-                matrices.push(matrix);
-            }
-        }
-        let (mut bytes, mut n_kept, mut n_all) = (0, 0, 0);
-        for ((n_places, tensor), matrix) in
-            expert_places::share(&tensors, capacity).into_iter().zip(&tensors).zip(matrices)
-        {
-            let n_experts = tensor.n_experts;
-            matrix.cache = (n_places > 0).then_some(ExpertPlaces { n_experts, n_places });
-            bytes += n_places as u64 * tensor.expert_bytes;
-            (n_kept, n_all) = (n_kept + n_places, n_all + n_experts);
-        }
-        let reason = format!("{n_kept} of {n_all} matrices of experts, kept as they are used");
-        self.charge(EXPERT_CACHE, bytes, Holder::Loading, &reason);
     }
 
     /// Bytes of matrices that stay in main memory.
@@ -601,6 +615,35 @@ const SLOTS_OF_DEVICE: &str = "for weights on their way in from main memory";
             self.ledger.push(LedgerLine { what, bytes, holder, device: None, reason });
         }
     }
+}
+
+/// Gives experts that are swapped in places to stay, as far as there is room.
+fn cache_experts(matrices: &mut [&mut MatrixPlan], capacity: u64) {
+    let tensor = |matrix: &&mut MatrixPlan| {
+        let (MatrixRole::Experts(layer), Some((n_experts, expert_bytes))) =
+            (matrix.weights.role, matrix.expert())
+        else {
+            unreachable!("matrices of experts")
+        };
+        ExpertTensor { layer, n_experts, expert_bytes }
+    };
+    let tensors: Vec<ExpertTensor> = matrices.iter().map(tensor).collect();
+    let places = expert_places::share(&tensors, capacity);
+    for ((matrix, ExpertTensor { n_experts, .. }), n_places) in matrices.iter_mut().zip(tensors).zip(places) {
+        matrix.cache = (n_places > 0).then_some(ExpertPlaces { n_experts, n_places });
+    }
+}
+
+/// Bytes of the places of experts, and how many there are, in words.
+fn cached_bytes<'a>(matrices: impl Iterator<Item = &'a MatrixPlan>) -> (u64, String) {
+    let (mut bytes, mut n_kept, mut n_all) = (0, 0, 0);
+    for matrix in matrices {
+        let Some((n_experts, expert_bytes)) = matrix.expert() else { continue };
+        let n_places = matrix.cache.map_or(0, |cache| cache.n_places);
+        (n_all, n_kept) = (n_all + n_experts, n_kept + n_places);
+        bytes += n_places as u64 * expert_bytes;
+    }
+    (bytes, format!("{n_kept} of {n_all} matrices of experts, kept as they are used"))
 }
 
 /// What a matrix is to main memory: of experts that are swapped to a device all are used, as of another matrix of their layer.

@@ -42,15 +42,11 @@ pub(crate) fn share(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
     share_in(order(matrices.iter().map(|(role, _)| *role)), matrices, capacity)
 }
 
-/// The same where all matrices are swapped in whole: experts come after the head, and the token embedding before all, as it
-/// is looked up where it lies.
-pub(crate) fn share_with_experts(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
-    let roles = matrices.iter().map(|(role, _)| *role).enumerate();
-    let of = |is: fn(MatrixRole) -> bool| roles.clone().filter(move |(_, role)| is(*role)).map(|(i, _)| i);
-    let embedding = of(|role| role == MatrixRole::Embedding);
-    let experts = of(|role| matches!(role, MatrixRole::Experts(_)));
-    let others = order(matrices.iter().map(|(role, _)| *role));
-    share_in(embedding.chain(others).chain(experts), matrices, capacity)
+/// The same on a device that looks up the token embedding, too: that comes before all.
+pub(crate) fn share_on_device(matrices: &[(MatrixRole, u64)], capacity: u64) -> Vec<u64> {
+    let roles = matrices.iter().map(|(role, _)| *role);
+    let embedding = roles.clone().enumerate().filter(|(_, role)| *role == MatrixRole::Embedding);
+    share_in(embedding.map(|(i, _)| i).chain(order(roles)), matrices, capacity)
 }
 
 /// Gives each matrix, in this order, what it takes or what is left.

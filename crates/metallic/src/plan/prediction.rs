@@ -156,6 +156,23 @@ impl MemoryPlan {
         }
     }
 
+    /// The fewest tokens of a prompt, a power of two, for which it is faster to have networks brought to the device that they are
+    /// lent to: that takes as long for a few tokens as for a batch. `None` if no batch has as many, or if none are lent. Only powers of
+    /// two, so that rates which are measured again mostly give the same.
+    ///
+    /// # Panics
+    /// As [`predict_prefill`](Self::predict_prefill).
+    pub fn lending_pays_from(&self, rates: &Rates) -> Option<usize> {
+        let seconds = |route, n_tokens| {
+            let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);
+            pipeline.pass(&self.matrices, route, n_tokens, 1);
+            pipeline.total.seconds
+        };
+        let mut lengths = std::iter::successors(Some(LEAST_LONG_PROMPT), |n_tokens| n_tokens.checked_mul(2))
+            .take_while(|n_tokens| *n_tokens <= self.request.capacity.n_batch);
+        lengths.find(|&n_tokens| seconds(Route::LongPrompt, n_tokens) < seconds(Route::Usual, n_tokens))
+    }
+
     /// How fast the first tokens of a context are generated, one at a time. Of experts that are cached as many are found
     /// as if each were wanted as often: no choice of the cache finds more then, and tokens that prefer some find more.
     ///
@@ -297,8 +314,8 @@ impl Pipeline {
         }
     }
 
-    /// A product on a device, which reads `bytes`. What has no room there is brought first, all of it, and by the queue that
-    /// computes: the two don't overlap.
+    /// A product on a device, which reads `bytes`. What has no room there is brought first, all of it but for experts that a
+    /// device knows to be wanted, and by the queue that computes: the two don't overlap.
     fn on_device(&mut self, matrix: &MatrixPlan, bytes: f64, n_rows: f64, is_prompt: bool) {
         let rates = self.rates.device.expect(DEVICE_RATES);
         // Both were measured as whole products, so the one has what is read in it and the other what is computed.
@@ -310,7 +327,15 @@ impl Pipeline {
         let part = if is_prompt { &mut self.total.device_compute_s } else { &mut self.total.device_memory_s };
         *part += seconds;
         let [all, host] = [matrix.weights.bytes, matrix.host_bytes()].map(|bytes| bytes as f64);
-        let there = seconds * streamed / all + link_s * streamed / host.max(1.0);
+        let brought = match matrix.cache.filter(|_| matrix.device.is_some()) {
+            Some(cache) => bytes * (1.0 - self.found(cache, bytes / all).0),
+            None => host,
+        };
+        let link_s = brought / rates.link_bytes;
+        self.total.link_s += link_s;
+        let of_disk = matrix.streamed_bytes() as f64 / host.max(1.0);
+        let streamed = brought * of_disk;
+        let there = seconds * streamed / all + link_s * of_disk;
         self.total.seconds += seconds + link_s - there;
         if streamed > 0.0 {
             self.swap_in(streamed, there);
@@ -353,6 +378,7 @@ mod tests {
     use metallic_gguf::GgmlType;
 
     use crate::backend::KvType;
+    use crate::model::route::Routes;
     use crate::model::weights::MatrixRole;
     use crate::model::{Capacity, WeightMatrix};
     use crate::plan::{Placement, PlanRequest};
@@ -378,7 +404,6 @@ mod tests {
         };
         let matrices = matrices.iter().map(matrix).collect();
         let stream = Some(StreamPlan { n_slots, chunk_bytes: 100, max_row_bytes: 1 });
-    use crate::model::route::Routes;
         MemoryPlan {
             request,
             ledger: Vec::new(),
@@ -527,6 +552,47 @@ mod tests {
         close(prefill.device_compute_s, 40.0 * 1300.0 * 4.0 / 4000.0);
         close(prefill.seconds, prefill.device_compute_s + 16.0);
         assert_eq!(prefill.bound(), Bound::DeviceCompute);
+    }
+
+    #[test]
+    fn of_experts_that_a_device_caches_those_come_that_are_missing() {
+        let experts = Usage::Experts { n_used: 2, n_expert: 8 };
+        let mut plan = plan(&[(800, 80, experts, Resident)], 2, PromptWork { n_tokens: 2, attention: 0 });
+        plan.stream = None;
+        let device = DeviceRates { link_bytes: 50.0, memory_bytes: 400.0, prefill_ops: 4000.0 };
+        let rates = Rates { device: Some(device), ..RATES };
+        plan.matrices[0].device = Some(0);
+        // Without a cache all of them come, whichever are wanted.
+        close(plan.predict_decode(&rates).link_s, 800.0 / 50.0);
+        plan.matrices[0].cache = Some(ExpertPlaces { n_experts: 8, n_places: 6 });
+        let decode = plan.predict_decode(&rates);
+        close(decode.link_s, 50.0 / 50.0);
+        close(decode.seconds, 200.0 / 400.0 + 1.0);
+        close(plan.predict_best_decode(&rates).unwrap().link_s, 0.0);
+        // Half of it lies on the disk.
+        plan.stream = Some(StreamPlan { n_slots: 2, chunk_bytes: 100, max_row_bytes: 1 });
+        plan.matrices[0].placement = Placement::Split { n_resident: 40 };
+        close(plan.predict_decode(&rates).disk_s, 25.0 / 10.0);
+    }
+
+    #[test]
+    fn lending_pays_once_many_tokens_share_what_is_brought() {
+        let matrices = [(1000, 10, Usage::Whole, Resident), (1000, 10, Usage::Whole, Resident)];
+        let mut plan = plan(&matrices, 1, PromptWork { n_tokens: 100, attention: 0 });
+        (plan.stream, plan.request.capacity.n_batch) = (None, 512);
+        // A token takes 8 seconds of the CPU and 1 of the device, to which 1000 bytes take so many seconds.
+        let rates = |seconds: f64| {
+            let device =
+                DeviceRates { link_bytes: 1000.0 / seconds, memory_bytes: 1e9, prefill_ops: 4000.0 };
+            Rates { memory_bytes: 1e9, device: Some(device), ..RATES }
+        };
+        assert_eq!(plan.lending_pays_from(&rates(1.0)), None, "nothing is lent");
+        plan.matrices[0].lent_to = Some(0);
+        for (seconds, from) in [(1.0, 32), (7.0 * 32.5, 64), (7.0 * 500.0, 512), (7.0 * 513.0, 0)] {
+            assert_eq!(plan.lending_pays_from(&rates(seconds)).unwrap_or(0), from, "{seconds} s");
+        }
+        plan.request.capacity.n_batch = 31;
+        assert_eq!(plan.lending_pays_from(&rates(1.0)), None, "no batch is as long");
     }
 
     #[test]

@@ -80,20 +80,12 @@ fn open(args: &ComputeArgs) -> Result<Vec<Gpu>> {
     Ok(gpus.into_iter().map(|(gpu, _)| gpu).collect())
 }
 
-/// How much of a device's memory may be taken, of which `taken` bytes are: what was asked for, if it has as much and that is
-/// enough to begin with.
+/// How much of a device's memory may be taken, of which `taken` bytes are: what was asked for, if as much may be had now and
+/// that is enough to begin with.
 fn vram(report: &AdapterReport, asked: Option<u64>, taken: u64) -> Result<u64> {
-    let bytes = match (asked, report.memory_bytes) {
-        (Some(asked), Some(memory)) if asked > memory.saturating_sub(taken) => {
-            let [asked, memory] = [asked.saturating_add(taken), memory].map(human_bytes);
-            return Err(Failure::new(
-                Kind::General,
-                format!("--vram asks for {asked}, and {report} has {memory}"),
-            )
-            .advice("leave some of it to the driver, or choose another --device"));
-        }
-        (Some(asked), _) => asked,
-        (None, _) => all_but_reserved(report)?.saturating_sub(taken),
+    let bytes = match asked {
+        Some(asked) => within(report, asked, taken).map(|()| asked)?,
+        None => all_but_reserved(report)?.saturating_sub(taken),
     };
     let least = Gpu::least_bytes();
     if bytes < least {
@@ -104,13 +96,44 @@ fn vram(report: &AdapterReport, asked: Option<u64>, taken: u64) -> Result<u64> {
     Ok(bytes)
 }
 
-/// A device's memory but for what others need. Where it shares main memory there is no such bound.
+/// Refuses what a device does not have, or has not at the moment.
+fn within(report: &AdapterReport, asked: u64, taken: u64) -> Result<()> {
+    let all = asked.saturating_add(taken);
+    let refuse = |has: String, advice| {
+        let what = format!("--vram asks for {}, and {report} has {has}", human_bytes(all));
+        Err(Failure::new(Kind::General, what).advice(advice))
+    };
+    match (report.memory_bytes, report.available_bytes) {
+        (Some(memory), _) if all > memory => {
+            refuse(human_bytes(memory), "leave some of it to the driver, or choose another --device")
+        }
+        (_, Some(available)) if all > available => refuse(
+            format!("{} free at the moment", human_bytes(available)),
+            "end what else uses it, ask for less, or choose another --device",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// What may be had of a device's memory now, but for what others will need. Where it shares main memory there is no such
+/// bound.
 fn all_but_reserved(report: &AdapterReport) -> Result<u64> {
-    match report.memory_bytes {
+    match report.available_bytes.or(report.memory_bytes) {
         Some(bytes) if report.has_own_memory() => Ok(bytes.saturating_sub(RESERVED_BYTES)),
         _ => Err(Failure::new(Kind::Usage, format!("how much memory of {report} may be used is not known"))
             .advice("say how much with --vram")),
     }
+}
+
+/// What to do about an error of a GPU that a model is on, if it is one.
+pub(crate) fn advice(error: &metallic::Error) -> Option<&'static str> {
+    let metallic::Error::Backend { source } = error else { return None };
+    Some(match source.downcast_ref()? {
+        metallic_gpu::Error::Occupied { .. } => {
+            "run it again for a plan of what is free, end what else uses the GPU, or allow less with --vram"
+        }
+        _ => "compute on the CPU: --device cpu",
+    })
 }
 
 fn failure(what: String, error: metallic_gpu::Error) -> Failure {
@@ -144,17 +167,20 @@ pub(crate) fn run(args: &DevicesArgs, terminal: &Terminal) -> Result<()> {
         ("NAME", Align::Left),
         ("TYPE", Align::Left),
         ("MEMORY", Align::Right),
+        ("FREE", Align::Right),
         ("SUBGROUPS", Align::Right),
         ("CAN", Align::Left),
         ("DRIVER", Align::Left),
     ]);
+    let bytes = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), human_bytes);
     for report in &adapters {
         let [least, most] = report.subgroup_sizes;
         table.push([
             report.index.to_string(),
             one_line(&report.name),
             report.kind().to_owned(),
-            report.memory_bytes.map_or("unknown".to_owned(), human_bytes),
+            bytes(report.memory_bytes),
+            bytes(report.available_bytes),
             if least == most { least.to_string() } else { format!("{least} to {most}") },
             abilities(report).join(", "),
             format!("{:?}, {}", report.backend, one_line(report.driver.trim())),
@@ -183,6 +209,7 @@ fn as_json(report: &AdapterReport) -> serde_json::Value {
         "backend": format!("{:?}", report.backend).to_lowercase(),
         "driver": report.driver.trim(),
         "memory_bytes": report.memory_bytes,
+        "available_bytes": report.available_bytes,
         "shares_main_memory": !report.has_own_memory(),
         "max_binding_bytes": report.max_binding_bytes,
         "max_buffer_bytes": report.max_buffer_bytes,
@@ -190,4 +217,59 @@ fn as_json(report: &AdapterReport) -> serde_json::Value {
         "subgroup_sizes": report.subgroup_sizes,
         "can": abilities(report),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use metallic_gpu::{DeviceFeatures, DeviceType, WgpuBackend};
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn report(device_type: DeviceType, memory: Option<u64>, available: Option<u64>) -> AdapterReport {
+        AdapterReport {
+            index: 0,
+            name: "a card".to_owned(),
+            device_type,
+            backend: WgpuBackend::Vulkan,
+            driver: String::new(),
+            memory_bytes: memory,
+            available_bytes: available,
+            max_binding_bytes: 0,
+            max_buffer_bytes: 0,
+            workgroup_bytes: 0,
+            subgroup_sizes: [32, 32],
+            features: DeviceFeatures::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_free_now_bounds_what_is_taken() {
+        let card = report(DeviceType::DiscreteGpu, Some(8 * GIB), Some(5 * GIB));
+        assert_eq!(vram(&card, None, 0).unwrap(), 5 * GIB - RESERVED_BYTES);
+        assert_eq!(vram(&card, None, GIB).unwrap(), 4 * GIB - RESERVED_BYTES);
+        assert_eq!(vram(&card, Some(5 * GIB), 0).unwrap(), 5 * GIB);
+        for (asked, taken, said) in [
+            (6 * GIB, 0, "asks for 6.0 GiB, and 0: a card (card, Vulkan, ) has 5.0 GiB free at the moment"),
+            (3 * GIB, 3 * GIB, "asks for 6.0 GiB"),
+            (9 * GIB, 0, "asks for 9.0 GiB, and 0: a card (card, Vulkan, ) has 8.0 GiB:"),
+        ] {
+            let error = vram(&card, Some(asked), taken).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_shared_or_unknown_is_taken_as_asked_alone() {
+        let silent = report(DeviceType::DiscreteGpu, Some(8 * GIB), None);
+        assert_eq!(vram(&silent, None, 0).unwrap(), 8 * GIB - RESERVED_BYTES);
+        for report in [
+            report(DeviceType::IntegratedGpu, Some(8 * GIB), Some(5 * GIB)),
+            report(DeviceType::DiscreteGpu, None, None),
+        ] {
+            assert!(vram(&report, None, 0).unwrap_err().to_string().contains("--vram"));
+            assert_eq!(vram(&report, Some(GIB), 0).unwrap(), GIB);
+        }
+    }
 }

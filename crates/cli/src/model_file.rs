@@ -285,10 +285,11 @@ fn unreadable(error: Error) -> Failure {
 pub(crate) fn unusable(path: &Path, error: Error) -> Failure {
     match error {
         Error::Threads { n_threads, source } => no_threads(n_threads, source),
-        Error::Backend { .. } => Failure::new(Kind::General, format!("can't use {}", path.display()))
-            .because(error)
-            .advice("compute on the CPU: --device cpu"),
-        error => Failure::new(kind_of(&error), format!("can't use {}", path.display())).because(error),
+        error => {
+            let advice = gpu::advice(&error).map(str::to_owned);
+            let failure = Failure::new(kind_of(&error), format!("can't use {}", path.display()));
+            failure.because(error).maybe_advice(advice)
+        }
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) fn measure(_: &ComputeArgs, _: impl FnOnce(&mut Cpu, u64) -> Result<(
     Ok(None)
 }
 
+/// Nothing: there is no GPU that an error could be of.
+pub(crate) fn advice(_: &metallic::Error) -> Option<&'static str> {
+    None
+}
+
 /// Says that it can't.
 pub(crate) fn run(_: &DevicesArgs, _: &Terminal) -> Result<()> {
     Err(cannot("can't list GPUs"))

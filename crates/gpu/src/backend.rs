@@ -174,6 +174,11 @@ impl Backend for Gpu {
         Some(&self.vram.tier)
     }
 
+    fn check_room(&self, planned_bytes: u64) -> metallic::Result<()> {
+        let needed_bytes = planned_bytes.saturating_sub(self.vram.tier.used_bytes());
+        Ok(self.vram.device.check_room(needed_bytes)?)
+    }
+
     fn charge_to(&mut self, _: &Tier) {}
 
     fn reserve_inputs(&mut self, n_rows: usize, row_len: usize) -> metallic::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wgpu::{DeviceType, Features};
 
-use crate::device_memory;
+use crate::device_memory::{self, Budget};
 use crate::error::{Error, Result};
 use crate::faults::Faults;
 
@@ -30,6 +30,9 @@ pub struct AdapterReport {
     pub driver: String,
     /// Bytes of memory of its own, or of that which it shares with the CPU; `None` where the driver can't be asked.
     pub memory_bytes: Option<u64>,
+    /// Bytes of it that this process may have at the moment, with those that it has: what others have is left out; `None`
+    /// where the driver does not tell.
+    pub available_bytes: Option<u64>,
     /// Bytes that a kernel may see of one buffer.
     pub max_binding_bytes: u64,
     /// Bytes of the largest buffer.
@@ -71,6 +74,8 @@ pub enum Choice<'a> {
 
 /// A device that is open.
 pub struct Device {
+    /// To ask its driver again.
+    adapter: wgpu::Adapter,
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) faults: Arc<Faults>,
@@ -95,13 +100,15 @@ fn enumerate() -> Vec<wgpu::Adapter> {
 impl AdapterReport {
     fn of(index: usize, adapter: &wgpu::Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let memory = device_memory::ask(adapter);
         Self {
             index,
             name: info.name,
             device_type: info.device_type,
             backend: info.backend,
             driver: [info.driver, info.driver_info].join(" "),
-            memory_bytes: device_memory::bytes(adapter),
+            memory_bytes: memory.map(|memory| memory.total_bytes),
+            available_bytes: memory.and_then(|memory| memory.budget).map(|budget| budget.bytes),
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -222,12 +229,21 @@ impl Device {
             opened.map_err(|source| Error::Open { adapter: report.name.clone(), source })?;
         let faults = Arc::new(Faults::default());
         faults.watch(&device);
-        Ok(Self { device, queue, faults, report })
+        Ok(Self { adapter, device, queue, faults, report })
     }
 
     /// What the driver says of it.
     pub fn report(&self) -> &AdapterReport {
         &self.report
+    }
+
+    /// Makes sure that so many bytes more can be had of its memory now, as far as the driver tells.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`].
+    pub(crate) fn check_room(&self, needed_bytes: u64) -> Result<()> {
+        let memory = device_memory::ask(&self.adapter);
+        check_room(&self.report, needed_bytes, memory.and_then(|memory| memory.budget))
     }
 
     /// Bytes of device memory that wgpu has taken for it, unused parts of blocks included; `None` where it can't tell.
@@ -239,6 +255,16 @@ impl Device {
     pub(crate) fn max_binding_bytes(&self) -> u64 {
         let limits = self.device.limits();
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+    }
+}
+
+/// See [`Device::check_room`].
+fn check_room(report: &AdapterReport, needed_bytes: u64, budget: Option<Budget>) -> Result<()> {
+    match budget.map(|budget| budget.bytes.saturating_sub(budget.used_bytes)) {
+        Some(free_bytes) if needed_bytes > free_bytes => {
+            Err(Error::Occupied { adapter: report.name.clone(), needed_bytes, free_bytes })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -254,6 +280,7 @@ mod tests {
             backend: wgpu::Backend::Vulkan,
             driver: String::new(),
             memory_bytes: None,
+            available_bytes: None,
             max_binding_bytes: 0,
             max_buffer_bytes: 0,
             workgroup_bytes: 0,
@@ -280,5 +307,19 @@ mod tests {
                 other => panic!("{choice:?}: {other:?}"),
             }
         }
+    }
+
+    /// Of 1000 bytes that the plan was made for, somebody has taken 300.
+    #[test]
+    fn memory_that_others_have_taken_since_is_an_error_with_both_numbers() {
+        let card = report(0, "a card", DeviceType::DiscreteGpu);
+        let now = Some(Budget { bytes: 700, used_bytes: 100 });
+        check_room(&card, 600, now).unwrap();
+        check_room(&card, u64::MAX, None).unwrap();
+        let error = check_room(&card, 601, now).unwrap_err();
+        assert!(matches!(error, Error::Occupied { needed_bytes: 601, free_bytes: 600, .. }), "{error}");
+        let more_than_it_may = Some(Budget { bytes: 100, used_bytes: 700 });
+        assert!(check_room(&card, 0, more_than_it_may).is_ok());
+        assert!(matches!(check_room(&card, 1, more_than_it_may), Err(Error::Occupied { free_bytes: 0, .. })));
     }
 }

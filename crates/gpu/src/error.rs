@@ -62,6 +62,20 @@ pub enum Error {
         bytes: u64,
     },
 
+    /// Others have taken of the device's memory since a plan was made for it.
+    #[error(
+        "{adapter} has {free_bytes} bytes of memory free now, and the plan takes {needed_bytes} more: other programs have \
+         taken them since it was made"
+    )]
+    Occupied {
+        /// The device.
+        adapter: String,
+        /// What the plan takes beside what is allocated.
+        needed_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
+
     /// The account of its memory has none left, so that the driver was not asked; or weights that could not be read.
     #[error(transparent)]
     Host(metallic::Error),

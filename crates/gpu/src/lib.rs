@@ -37,3 +37,4 @@ pub use error::{Error, Result};
 pub use matrix::GpuMatrix;
 pub use memory::GpuBuffer;
 pub use recorder::Counters;
+pub use wgpu::{Backend as WgpuBackend, DeviceType};

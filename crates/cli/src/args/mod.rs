@@ -362,7 +362,8 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A device's number or a part of its name goes to --device. CAN lists what its kernels could use beyond what all have.
+A device's number or a part of its name goes to --device. FREE is what other programs leave of its memory
+now. CAN lists what its kernels could use beyond what all have.
 
 Examples:
   metallic devices

@@ -104,7 +104,7 @@ pub(crate) struct ComputeArgs {
     pub(crate) device: Vec<DeviceName>,
 
     /// Memory of the GPU that may be taken, or of each; unless --gpu-layers names them, layers without room stay on the CPU
-    /// [default: all that it has but 512MiB]
+    /// [default: all that is free there but 512MiB]
     #[arg(long, value_name = "SIZE,…", value_delimiter = ',', value_parser = crate::size::parse_size)]
     pub(crate) vram: Vec<u64>,
 

@@ -328,6 +328,13 @@ pub trait Backend: Send {
     }
     /// The account of its own memory, where it has any: weights, caches and buffers lie there.
     fn memory(&self) -> Option<&Tier>;
+    /// Makes sure that its own memory has room now for what a plan has there: others may have taken of it since.
+    ///
+    /// # Errors
+    /// How much room there is.
+    fn check_room(&self, _planned_bytes: u64) -> Result<()> {
+        Ok(())
+    }
     /// Charges what it allocates in main memory from now on to `ram`.
     fn charge_to(&mut self, ram: &Tier);
 

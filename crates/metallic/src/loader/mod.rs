@@ -342,6 +342,9 @@ impl<'p> GgufLoader<'p> {
     /// As [`load`](Self::load).
     pub fn load_planned(mut self, config: ModelConfig, plan: &MemoryPlan) -> Result<Model> {
         unused::warn(&self.file.gguf())?;
+        for (i, other) in self.others.iter().enumerate() {
+            other.backend.check_room(plan.device_bytes(i))?;
+        }
         let ram = Tier::ram(plan.request.ram_bytes);
         // What others take, and the pages of maps, which come as they are used.
         let elsewhere = plan.total_bytes() - plan.held_bytes(Holder::Loading);

@@ -32,6 +32,8 @@ pub(super) trait Place: Send {
     fn description(&self) -> String;
     /// See [`Backend::memory`].
     fn memory(&self) -> Option<&Tier>;
+    /// See [`Backend::check_room`].
+    fn check_room(&self, planned_bytes: u64) -> Result<()>;
     /// See [`Backend::check`].
     fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> Result<()>;
     /// See [`Backend::bytes`].
@@ -47,6 +49,10 @@ impl<B: Backend + 'static> Place for B {
 
     fn memory(&self) -> Option<&Tier> {
         Backend::memory(self)
+    }
+
+    fn check_room(&self, planned_bytes: u64) -> Result<()> {
+        Backend::check_room(self, planned_bytes)
     }
 
     fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> Result<()> {

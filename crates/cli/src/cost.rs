@@ -92,12 +92,19 @@ impl Cost {
 }
 
 fn device_line(stats: DeviceStats) -> String {
-    let DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes, experts: _ } = stats;
+    let DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes, experts: _, n_compiled, compile_time } =
+        stats;
     let swapped = match swapped_bytes {
         0 => String::new(),
         bytes => format!(", {} of weights swapped in", human_bytes(bytes)),
     };
-    format!("GPU: {n_dispatches} kernels in {n_submissions} submissions, waited for {n_waits} times{swapped}")
+    let compiled = match n_compiled {
+        0 => String::new(),
+        n => format!(", {n} kernels compiled in {:.1} s", compile_time.as_secs_f64()),
+    };
+    format!(
+        "GPU: {n_dispatches} kernels in {n_submissions} submissions, waited for {n_waits} times{swapped}{compiled}"
+    )
 }
 
 fn disk_line(stream: &StreamStats, time: Duration) -> String {
@@ -147,9 +154,17 @@ mod tests {
             Cost { stream: None, major_faults: None, control_group_peak_bytes: Some(2 << 30), ..cost };
         let memory = "memory: peak 1.0 GiB, peak of the control group 2.0 GiB";
         assert_eq!(resident.lines(), ["disk: all weights are in memory", memory]);
-        let device =
-            DeviceStats { n_dispatches: 40, n_submissions: 3, n_waits: 2, swapped_bytes: 3 << 20, experts };
-        let gpu = "GPU: 40 kernels in 3 submissions, waited for 2 times, 3.0 MiB of weights swapped in";
+        let device = DeviceStats {
+            n_dispatches: 40,
+            n_submissions: 3,
+            n_waits: 2,
+            swapped_bytes: 3 << 20,
+            experts,
+            n_compiled: 7,
+            compile_time: Duration::from_millis(1200),
+        };
+        let gpu = "GPU: 40 kernels in 3 submissions, waited for 2 times, 3.0 MiB of weights swapped in, \
+                   7 kernels compiled in 1.2 s";
         let experts = "experts: 25.0 % of their bytes were on the GPU; 3 matrices found, 9 brought to it";
         assert_eq!(Cost { device: Some(device), ..resident }.lines()[1..3], [gpu, experts]);
     }

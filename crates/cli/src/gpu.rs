@@ -1,26 +1,43 @@
 //! The GPU that is to compute, if one is.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use metallic::GgufLoader;
 use metallic::backend::Backend;
 use metallic::memory::Tier;
 use metallic::plan::Offload;
-use metallic_gpu::{AdapterReport, Choice, Device, Gpu};
+use metallic_gpu::{AdapterReport, Choice, Counters, Device, Gpu};
 use serde_json::json;
 
 use crate::args::{ComputeArgs, DeviceName, DevicesArgs, GpuLayers};
 use crate::failure::{Failure, Kind, Result, one_line};
+use crate::kernel_store::KernelFolder;
 use crate::table::{Align, Table};
 use crate::terminal::{Style, Terminal, human_bytes};
 
 /// Of a card's memory this is left to others: its driver, a desktop, and what of blocks no buffer fills.
 const RESERVED_BYTES: u64 = 512 << 20;
 
+/// What GPUs count while they compute.
+#[derive(Clone, Default)]
+pub(crate) struct GpuCounters(Vec<Arc<Counters>>);
+
+impl GpuCounters {
+    /// Kernels that were compiled so far.
+    pub(crate) fn n_compiled(&self) -> u64 {
+        self.0.iter().map(|counters| counters.stats().n_compiled).sum()
+    }
+}
+
 /// Has the loader use the GPUs that the arguments name: of layers that were asked for by number the last of them takes all
 /// that the others have no room for.
-pub(crate) fn offload<'p>(mut loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
+pub(crate) fn offload<'p>(
+    mut loader: GgufLoader<'p>,
+    args: &ComputeArgs,
+) -> Result<(GgufLoader<'p>, GpuCounters)> {
     let gpus = open(args)?;
+    let counters = GpuCounters(gpus.iter().map(Gpu::counters).collect());
     let n_gpus = gpus.len();
     for (i, gpu) in gpus.into_iter().enumerate() {
         let n_layers = match args.gpu_layers {
@@ -31,7 +48,7 @@ pub(crate) fn offload<'p>(mut loader: GgufLoader<'p>, args: &ComputeArgs) -> Res
         let n_cpu_moe = if args.cpu_moe { usize::MAX } else { args.n_cpu_moe as usize };
         loader = loader.offload(gpu, Offload { n_layers, swaps, n_cpu_moe });
     }
-    Ok(loader)
+    Ok((loader, counters))
 }
 
 /// Bytes of a copy that stands for reading a GPU's memory: more than its caches hold.
@@ -69,7 +86,11 @@ fn open(args: &ComputeArgs) -> Result<Vec<Gpu>> {
                 Choice::Best
             }
         };
-        let device = Device::open(choice).map_err(|error| failure("can't use a GPU".to_owned(), error))?;
+        let mut device =
+            Device::open(choice).map_err(|error| failure("can't use a GPU".to_owned(), error))?;
+        if let Some(folder) = KernelFolder::of_user() {
+            device.keep_kernels(Box::new(folder));
+        }
         let report = device.report();
         let same = gpus.iter().filter(|(gpu, _)| gpu.device().report().index == report.index);
         let vram = vram(report, asked, same.map(|(_, vram)| vram).sum())?;

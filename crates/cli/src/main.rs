@@ -19,6 +19,8 @@ mod gpu;
 mod input;
 mod inspect;
 mod interrupt;
+#[cfg(feature = "gpu")]
+mod kernel_store;
 mod logits;
 mod memory;
 mod model_file;

@@ -11,7 +11,7 @@ use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, MemoryPlan, 
 use crate::args::{ComputeArgs, EngineArgs, Load, RateArgs};
 use crate::budget;
 use crate::failure::{Failure, Kind, Result};
-use crate::gpu;
+use crate::gpu::{self, GpuCounters};
 use crate::placing::{self, Decided};
 use crate::rates::MachineRates;
 use crate::terminal::{Terminal, human_bytes};
@@ -75,6 +75,7 @@ pub(crate) struct Planned {
     pub(crate) plan: MemoryPlan,
     /// What this machine can do, if that was measured to make the plan.
     pub(crate) rates: Option<MachineRates>,
+    pub(crate) gpu_counters: GpuCounters,
 }
 
 impl Planned {
@@ -91,7 +92,7 @@ impl Planned {
         let loader = loader(file, args, budget)?;
         // There may be none, where a GPU has room and main memory has not.
         let on_cpu = args.compute.leaves_gpu_open().then(|| loader.plan().ok()).flatten();
-        let loader = gpu::offload(loader, &args.compute)?;
+        let (loader, gpu_counters) = gpu::offload(loader, &args.compute)?;
         let plan = |loader: &GgufLoader<'_>| {
             loader.plan().map_err(|error| cannot_plan(error, loader.file().path(), args, budget, shorter))
         };
@@ -99,7 +100,7 @@ impl Planned {
         let on_cpu = on_cpu.as_ref().map(|(_, plan)| plan);
         let Decided { loader, rates } = placing::decide(loader, &first, on_cpu, args, given, terminal)?;
         let (config, plan) = plan(&loader)?;
-        Ok(Self { loader, config, plan, rates })
+        Ok(Self { loader, config, plan, rates, gpu_counters })
     }
 
     pub(crate) fn file(&self) -> &GgufFile {

@@ -7,9 +7,23 @@ use crate::args::{ComputeArgs, DevicesArgs};
 use crate::failure::{Failure, Kind, Result};
 use crate::terminal::Terminal;
 
+/// What no GPU counts.
+#[derive(Clone, Default)]
+pub(crate) struct GpuCounters;
+
+impl GpuCounters {
+    /// None.
+    pub(crate) fn n_compiled(&self) -> u64 {
+        0
+    }
+}
+
 /// Says that it can't, if a GPU is asked for.
-pub(crate) fn offload<'p>(loader: GgufLoader<'p>, args: &ComputeArgs) -> Result<GgufLoader<'p>> {
-    if args.gpus().is_empty() { Ok(loader) } else { Err(cannot("can't use a GPU")) }
+pub(crate) fn offload<'p>(
+    loader: GgufLoader<'p>,
+    args: &ComputeArgs,
+) -> Result<(GgufLoader<'p>, GpuCounters)> {
+    if args.gpus().is_empty() { Ok((loader, GpuCounters)) } else { Err(cannot("can't use a GPU")) }
 }
 
 /// Times nothing: no plan has a GPU.

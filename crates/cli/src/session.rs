@@ -14,6 +14,7 @@ use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
+use crate::gpu::GpuCounters;
 use crate::input::Limit;
 use crate::interrupt::Heed;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
@@ -31,6 +32,7 @@ pub(crate) struct Opened<'a> {
 /// A model ready to answer.
 pub(crate) struct Session<'a> {
     engine: Engine,
+    gpu_counters: GpuCounters,
     setup: Setup<'a>,
     settings: Settings,
     /// What the settings make of it.
@@ -118,13 +120,14 @@ impl<'a> Opened<'a> {
         let (given, terminal) = (RateArgs::default(), setup.fetcher.terminal);
         let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT, &given, terminal)?;
         model_file::refuse_too_long(&tokenizer, first, planned.plan.request.capacity.n_ctx)?;
+        let gpu_counters = planned.gpu_counters.clone();
         let model = planned.load(&args.engine, terminal)?;
         if let Some(Entry { name, temperature, system, .. }) = setup.entry {
             tracing::info!(
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        Ok(Session { engine: Engine::new(model, tokenizer), setup, settings, sampling })
+        Ok(Session { engine: Engine::new(model, tokenizer), gpu_counters, setup, settings, sampling })
     }
 }
 
@@ -255,7 +258,7 @@ impl<'a> Session<'a> {
         let devices = self.engine.model().devices();
         let reasoning = self.setup.args.talk.reasoning;
         let mut speech = Speech::new(form, isa, devices, terminal, reasoning, prompt.splitter);
-        let reading = terminal.token_count("reading the prompt", n_prompt);
+        let reading = terminal.token_count("reading the prompt", n_prompt, self.gpu_counters.clone());
         let meter = Meter::start(self.engine.model());
         let interrupt = self.setup.fetcher.interrupt.heed();
         let mut has_begun = false;

@@ -14,6 +14,7 @@ use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::failure::Failure;
+use crate::gpu::GpuCounters;
 
 /// How often a spinner turns.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
@@ -171,13 +172,19 @@ impl Terminal {
         ticking(self.bar(label, 0, "{spinner} {msg} {elapsed}"))
     }
 
-    /// A count of tokens up to `total`, on a terminal, once it takes a while.
-    pub(crate) fn token_count(&self, label: &'static str, total: u64) -> ProgressBar {
+    /// A count of tokens up to `total`, on a terminal, once it takes a while; and of the kernels that are compiled
+    /// meanwhile.
+    pub(crate) fn token_count(&self, label: &'static str, total: u64, gpu: GpuCounters) -> ProgressBar {
+        let before = gpu.n_compiled();
         let count = move |state: &ProgressState, out: &mut dyn fmt::Write| {
             if state.elapsed() >= LATE {
                 let (n, total, time) = (state.pos(), state.len().unwrap_or(total), state.elapsed().as_secs());
+                let kernels = match gpu.n_compiled() - before {
+                    0 => String::new(),
+                    n => format!(", {n} kernels compiled"),
+                };
                 // A line that can't be drawn is no loss.
-                let _ = write!(out, "{label}: {n} of {total} tokens, {time} s");
+                let _ = write!(out, "{label}: {n} of {total} tokens, {time} s{kernels}");
             }
         };
         let bar = self.bar(label, total, "{count}");

@@ -70,8 +70,9 @@ impl Gpu {
         let vram = Vram { device: Arc::new(device), tier: vram };
         let nothing = vram.words("nothing", 0)?;
         let mut recorder = Recorder::new(&vram)?;
+        let counters = Arc::clone(recorder.counters());
         Ok(Self {
-            kernels: Kernels::new(&vram, &mut recorder.uploads)?,
+            kernels: Kernels::new(&vram, &mut recorder.uploads, &counters)?,
             recorder: RefCell::new(recorder),
             files: None,
             inputs: nothing.clone(),

@@ -8,6 +8,7 @@ use wgpu::{DeviceType, Features};
 use crate::device_memory::{self, Budget};
 use crate::error::{Error, Result};
 use crate::faults::Faults;
+use crate::kernels::{KernelCache, KernelStore};
 
 /// Blocks of device memory that buffers share: small, so that little is taken that no buffer uses.
 const MEMORY_BLOCK_BYTES: std::ops::Range<u64> = (1 << 20)..(8 << 20);
@@ -79,6 +80,8 @@ pub struct Device {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) faults: Arc<Faults>,
+    /// What the driver has compiled, where it gives that out and it is kept.
+    pub(crate) kernels: Option<KernelCache>,
     report: AdapterReport,
 }
 
@@ -214,7 +217,7 @@ impl Device {
                 feature: "conversion from half-precision floats",
             });
         }
-        let optional = Features::SUBGROUP | Features::SHADER_F16;
+        let optional = Features::SUBGROUP | Features::SHADER_F16 | Features::PIPELINE_CACHE;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("metallic"),
             required_features: Features::IMMEDIATES | (adapter.features() & optional),
@@ -229,7 +232,13 @@ impl Device {
             opened.map_err(|source| Error::Open { adapter: report.name.clone(), source })?;
         let faults = Arc::new(Faults::default());
         faults.watch(&device);
-        Ok(Self { adapter, device, queue, faults, report })
+        Ok(Self { adapter, device, queue, faults, kernels: None, report })
+    }
+
+    /// Takes the kernels that an earlier run has compiled from a store, and when the device is closed keeps there what has
+    /// been added; nothing where the driver gives out none.
+    pub fn keep_kernels(&mut self, store: Box<dyn KernelStore>) {
+        self.kernels = KernelCache::open(&self.device, &self.adapter.get_info(), store);
     }
 
     /// What the driver says of it.

@@ -4,22 +4,27 @@
 //! WGSL, the order of declarations does not matter. Numbers that are known when it is compiled are `override`s, those of
 //! a dispatch are in `var<immediate>`, and each buffer has a binding, in the order of [`Kernel::bindings`].
 
+mod cache;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use metallic::GgmlType;
 use metallic_kernels::registry;
 use smallvec::SmallVec;
 use wgpu::{BindGroup, BindGroupLayout, BufferBindingType, ComputePipeline, ErrorFilter, PipelineLayout};
 
+pub(crate) use self::cache::KernelCache;
+pub use self::cache::KernelStore;
 pub(crate) use self::table::*;
 use crate::device::{Device, MAX_IMMEDIATE_BYTES};
 use crate::error::{Error, Result};
 use crate::memory::{GpuBuffer, Vram};
+use crate::recorder::Counters;
 use crate::uploads::Uploads;
 
 /// Workgroups in a dimension of a dispatch, as WebGPU promises.
@@ -156,6 +161,7 @@ struct Layout {
 /// All pipelines of a device that were needed so far, and the bind groups.
 pub(crate) struct Kernels {
     device: Arc<Device>,
+    counters: Arc<Counters>,
     pipelines: HashMap<PipelineKey, Arc<Pipeline>>,
     /// Kernels with the same bindings (and whether they read codes) share a layout, and so bind groups.
     layouts: HashMap<(&'static [Access], bool), Arc<Layout>>,
@@ -174,7 +180,7 @@ impl Kernels {
     ///
     /// # Errors
     /// No memory.
-    pub(crate) fn new(vram: &Vram, uploads: &mut Uploads) -> Result<Self> {
+    pub(crate) fn new(vram: &Vram, uploads: &mut Uploads, counters: &Arc<Counters>) -> Result<Self> {
         let codes = codes().map(|(ggml_type, words)| {
             let buffer = vram.bytes("what codes stand for", words.len() as u64)?;
             uploads.write(&words, &buffer, 0)?;
@@ -182,6 +188,7 @@ impl Kernels {
         });
         Ok(Self {
             device: Arc::clone(&vram.device),
+            counters: Arc::clone(counters),
             codes: codes.collect::<Result<_>>()?,
             pipelines: HashMap::new(),
             layouts: HashMap::new(),
@@ -228,7 +235,9 @@ impl Kernels {
         }
         let has_codes = call.decoder.is_some_and(|decoder| decoder.codes.is_some());
         let layout = self.layout(call.kernel.bindings, has_codes);
+        let started = Instant::now();
         let pipeline = compile(&self.device, call.kernel, call.decoder, call.constants, &layout)?;
+        self.counters.compiled(started.elapsed());
         let pipeline = Arc::new(Pipeline { pipeline, layout });
         self.pipelines.insert(key, Arc::clone(&pipeline));
         Ok(pipeline)
@@ -324,7 +333,7 @@ fn compile(
             constants: &constants,
             zero_initialize_workgroup_memory: false,
         },
-        cache: None,
+        cache: device.kernels.as_ref().map(KernelCache::pipelines),
     });
     let errors = [invalid.pop(), internal.pop()].map(pollster::block_on);
     match errors.into_iter().flatten().next() {

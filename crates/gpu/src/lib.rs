@@ -34,6 +34,7 @@ mod uploads;
 pub use backend::{Gpu, GpuKvLayer, GpuRope};
 pub use device::{AdapterReport, Choice, Device, DeviceFeatures, adapters};
 pub use error::{Error, Result};
+pub use kernels::KernelStore;
 pub use matrix::GpuMatrix;
 pub use memory::GpuBuffer;
 pub use recorder::Counters;

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use metallic::backend::DeviceStats;
 use metallic::memory::{ExpertStats, Lease};
@@ -43,22 +44,36 @@ pub struct Counters {
     n_submissions: AtomicU64,
     n_waits: AtomicU64,
     swapped_bytes: AtomicU64,
+    n_compiled: AtomicU64,
+    compile_nanos: AtomicU64,
     experts: Mutex<ExpertStats>,
 }
 
 impl Counters {
     /// The counts so far.
     pub fn stats(&self) -> DeviceStats {
-        let counts = [&self.n_dispatches, &self.n_submissions, &self.n_waits, &self.swapped_bytes];
-        let [n_dispatches, n_submissions, n_waits, swapped_bytes] =
-            counts.map(|count| count.load(Ordering::Relaxed));
-        let experts = *self.experts.lock().unwrap_or_else(PoisonError::into_inner);
-        DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes, experts }
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        DeviceStats {
+            n_dispatches: count(&self.n_dispatches),
+            n_submissions: count(&self.n_submissions),
+            n_waits: count(&self.n_waits),
+            swapped_bytes: count(&self.swapped_bytes),
+            experts: *self.experts.lock().unwrap_or_else(PoisonError::into_inner),
+            n_compiled: count(&self.n_compiled),
+            compile_time: Duration::from_nanos(count(&self.compile_nanos)),
+        }
     }
 
     /// Counts what a cache was asked for: see [`ExpertStats::count`].
     pub(crate) fn found(&self, counts: (u64, u64), expert_bytes: u64) {
         self.experts.lock().unwrap_or_else(PoisonError::into_inner).count(counts, expert_bytes);
+    }
+
+    /// Counts a kernel that took so long to compile.
+    pub(crate) fn compiled(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.compile_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.n_compiled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a wait if there was one.
@@ -335,7 +350,8 @@ mod tests {
         };
         let vram = Vram { device: Arc::new(device), tier: Tier::named("vram", None) };
         let mut recorder = Recorder::new(&vram).expect("a recorder");
-        let mut kernels = Kernels::new(&vram, &mut recorder.uploads).expect("kernels");
+        let counters = Arc::clone(recorder.counters());
+        let mut kernels = Kernels::new(&vram, &mut recorder.uploads, &counters).expect("kernels");
         let x = vram.words("x", 64).expect("a buffer");
         // Large enough by itself, or four together.
         for (n_operations, n_multiplications) in

@@ -41,7 +41,7 @@ A MODEL is one of
 
 const ENVIRONMENT: &str = "\
 Environment:
-  METALLIC_CACHE   folder for models and history [default: metallic in the user's cache folder]
+  METALLIC_CACHE   folder for models, history and compiled kernels [default: metallic in the user's cache folder]
   HF_TOKEN         token for models at Hugging Face that need one
   HF_ENDPOINT      a mirror to use in place of https://huggingface.co
   NO_COLOR         set and not empty: no colours; so do CLICOLOR=0 and TERM=dumb

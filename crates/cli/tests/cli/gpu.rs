@@ -14,6 +14,10 @@ fn device(sandbox: &Sandbox) -> Option<String> {
             device["name"].is_string() && device["max_binding_bytes"].as_u64() >= Some(1 << 27),
             "{device}"
         );
+        let bytes = |key: &str| device[key].as_u64();
+        if let (Some(memory), Some(available)) = (bytes("memory_bytes"), bytes("available_bytes")) {
+            assert!((1..=memory).contains(&available), "{device}");
+        }
         return Some(device["index"].to_string());
     }
     assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU");
@@ -146,6 +150,57 @@ fn more_memory_than_the_gpu_has_is_an_error_that_says_both() {
     let refused = sandbox.run(&["plan", "tiny.gguf", "--device", &device, "--vram", "999TiB"]);
     let error = refused.fails(1);
     assert!(error.contains("--vram asks for 999.0 TiB") && error.contains(" has "), "{error}");
+}
+
+#[test]
+fn the_list_says_what_is_free() {
+    let sandbox = sandbox("gpu-list");
+    if device(&sandbox).is_none() {
+        return;
+    }
+    let listed = sandbox.run(&["devices"]).succeeds().stdout;
+    let heading = listed.lines().next().unwrap();
+    assert!(heading.contains("MEMORY") && heading.contains("FREE"), "{heading}");
+}
+
+/// Whether or not the driver gives any out, and whatever is found where they are kept.
+#[cfg(unix)]
+#[test]
+fn compiled_kernels_are_kept_and_what_is_wrong_with_them_is_no_matter() {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let sandbox = sandbox("gpu-kernels");
+    let Some(device) = device(&sandbox) else { return };
+    let run = || {
+        let args = ["run", "-m", "tiny.gguf", "--raw", "--temp", "0", "-n", "3", "-c", "64", "abc"];
+        let found = sandbox.run(&[&args[..], &["--device", &device, "--vram", "64MiB"]].concat()).succeeds();
+        assert!(!found.stderr.contains("warn") && !found.stderr.contains("WARN"), "{}", found.stderr);
+        found.stdout
+    };
+    let expected = run();
+    if !sandbox.path("cache/kernels").exists() {
+        return println!("skipped: this driver gives out no kernels");
+    }
+    let names = sandbox.names("cache/kernels");
+    let [name] = &names[..] else { panic!("{names:?}") };
+    let path = sandbox.path("cache/kernels").join(name);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let kept = fs::read(&path).unwrap();
+    assert_eq!(run(), expected);
+    for garbage in [Vec::new(), b"garbage".to_vec(), kept[..kept.len() / 2].to_vec()] {
+        fs::write(&path, &garbage).unwrap();
+        assert_eq!(run(), expected);
+        assert_eq!(fs::read(&path).unwrap().len(), kept.len(), "it is written anew");
+    }
+    assert_eq!(sandbox.names("cache/kernels"), names);
+    // What is in the way of the file, or of the folder.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(run(), expected);
+    fs::remove_dir_all(sandbox.path("cache/kernels")).unwrap();
+    sandbox.write("cache/kernels", "");
+    assert_eq!(run(), expected);
 }
 
 #[test]

@@ -17,7 +17,6 @@ macro_rules! kernels {
         };)*
 
         /// All of them.
-        #[cfg(test)]
         pub(super) const KERNELS: &[&Kernel] = &[$(&$name),*];
     };
 }

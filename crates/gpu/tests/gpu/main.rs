@@ -5,6 +5,7 @@ mod conformance;
 mod consistency;
 mod experts;
 mod interrupts;
+mod kernel_store;
 mod kv_blocks;
 mod lending;
 mod ledger;
@@ -18,18 +19,23 @@ mod weights;
 use metallic::memory::Tier;
 use metallic_gpu::{Choice, Device, Gpu};
 
-/// A backend with so much memory. Where there is no device, the test that asks says that it is skipped; with
-/// `METALLIC_REQUIRE_GPU` that is a failure. `METALLIC_GPU` is a part of a device's name.
-pub(crate) fn gpu_within(limit_bytes: Option<u64>) -> Option<(Gpu, Tier)> {
+/// A device. Where there is none, the test that asks says that it is skipped; with `METALLIC_REQUIRE_GPU` that is a failure.
+/// `METALLIC_GPU` is a part of a device's name.
+pub(crate) fn device() -> Option<Device> {
     let name = std::env::var("METALLIC_GPU").ok();
-    let device = match Device::open(name.as_deref().map_or(Choice::Best, Choice::Name)) {
-        Ok(device) => device,
+    match Device::open(name.as_deref().map_or(Choice::Best, Choice::Name)) {
+        Ok(device) => Some(device),
         Err(error) => {
             assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
             println!("skipped: {error}");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// A backend on it with so much memory.
+pub(crate) fn gpu_within(limit_bytes: Option<u64>) -> Option<(Gpu, Tier)> {
+    let device = device()?;
     let vram = Tier::named("vram", limit_bytes);
     Some((Gpu::new(device, vram.clone()).expect("a backend"), vram))
 }

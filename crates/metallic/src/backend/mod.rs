@@ -8,6 +8,8 @@ mod cpu;
 mod numbers;
 pub(crate) mod routing;
 
+use std::time::Duration;
+
 pub use cpu::{Cpu, Floats};
 use metallic_gguf::GgmlType;
 pub use metallic_kernels::attention::{KvLayout, KvType};
@@ -274,6 +276,10 @@ pub struct DeviceStats {
     pub swapped_bytes: u64,
     /// What its cache of experts was asked for.
     pub experts: ExpertStats,
+    /// Kernels that were compiled, or taken from those that an earlier run has compiled.
+    pub n_compiled: u64,
+    /// How long that took.
+    pub compile_time: Duration,
 }
 
 impl DeviceStats {
@@ -286,6 +292,8 @@ impl DeviceStats {
             n_waits: self.n_waits - before.n_waits,
             swapped_bytes: self.swapped_bytes - before.swapped_bytes,
             experts: self.experts.since(before.experts),
+            n_compiled: self.n_compiled - before.n_compiled,
+            compile_time: self.compile_time - before.compile_time,
         }
     }
 
@@ -298,6 +306,8 @@ impl DeviceStats {
             n_waits: self.n_waits + other.n_waits,
             swapped_bytes: self.swapped_bytes + other.swapped_bytes,
             experts: self.experts.and(other.experts),
+            n_compiled: self.n_compiled + other.n_compiled,
+            compile_time: self.compile_time + other.compile_time,
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     NoModel = 4,
     /// The model's file was cut short, changed or replaced while it was in use.
     ModelChanged = 5,
+    /// A GPU was lost while it computed.
+    DeviceLost = 6,
     /// SIGHUP: the terminal has gone. This code and the next two are 128 and the signal's number, as shells have it.
     HungUp = 129,
     /// Ctrl-C.
@@ -39,6 +41,7 @@ pub(crate) const EXIT_CODES: &str = "  0    done
   3    the file is not a model that metallic can use
   4    the model was not found, or could not be downloaded
   5    the model's file was cut short, changed or replaced while it was in use
+  6    the GPU was lost while it computed
   101  a bug in metallic
   129  stopped by SIGHUP: the terminal was closed
   130  stopped by Ctrl-C

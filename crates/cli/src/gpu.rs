@@ -146,10 +146,17 @@ fn all_but_reserved(report: &AdapterReport) -> Result<u64> {
     }
 }
 
+/// Whether a GPU that a model is on is lost, so that the model must be loaded again.
+pub(crate) fn has_lost(error: &metallic::Error) -> bool {
+    let metallic::Error::Backend { source } = error else { return false };
+    source.downcast_ref().is_some_and(metallic_gpu::Error::is_device_lost)
+}
+
 /// What to do about an error of a GPU that a model is on, if it is one.
 pub(crate) fn advice(error: &metallic::Error) -> Option<&'static str> {
     let metallic::Error::Backend { source } = error else { return None };
     Some(match source.downcast_ref()? {
+        metallic_gpu::Error::Lost { .. } => "run it again, or compute on the CPU: --device cpu",
         metallic_gpu::Error::Occupied { .. } => {
             "run it again for a plan of what is free, end what else uses the GPU, or allow less with --vram"
         }
@@ -292,5 +299,18 @@ mod tests {
             assert!(vram(&report, None, 0).unwrap_err().to_string().contains("--vram"));
             assert_eq!(vram(&report, Some(GIB), 0).unwrap(), GIB);
         }
+    }
+
+    #[test]
+    fn what_to_do_is_said_of_each_error_of_a_gpu() {
+        let lost = metallic::Error::from(metallic_gpu::Error::Lost { reason: "reset".to_owned() });
+        assert!(has_lost(&lost) && crate::model_file::kind_of(&lost) == Kind::DeviceLost);
+        assert!(advice(&lost).unwrap().contains("run it again"));
+        let (adapter, needed_bytes, free_bytes) = ("a card".to_owned(), 7, 5);
+        let occupied = metallic_gpu::Error::Occupied { adapter, needed_bytes, free_bytes };
+        let occupied = metallic::Error::from(occupied);
+        assert!(!has_lost(&occupied) && advice(&occupied).unwrap().contains("less with --vram"));
+        let other = metallic::Error::ContextTooLong { n_ctx: 2, max: 1 };
+        assert!(!has_lost(&other) && advice(&other).is_none());
     }
 }

@@ -308,6 +308,7 @@ pub(crate) fn kind_of(error: &Error) -> Kind {
             _ => Kind::General,
         },
         Error::FileChanged { .. } => Kind::ModelChanged,
+        error if gpu::has_lost(error) => Kind::DeviceLost,
         Error::Stream { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => Kind::ModelChanged,
         Error::Format { .. }
         | Error::Metadata(_)

@@ -31,6 +31,11 @@ pub(crate) fn measure(_: &ComputeArgs, _: impl FnOnce(&mut Cpu, u64) -> Result<(
     Ok(None)
 }
 
+/// None is.
+pub(crate) fn has_lost(_: &metallic::Error) -> bool {
+    false
+}
+
 /// Nothing: there is no GPU that an error could be of.
 pub(crate) fn advice(_: &metallic::Error) -> Option<&'static str> {
     None

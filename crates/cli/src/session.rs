@@ -14,7 +14,7 @@ use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
-use crate::gpu::GpuCounters;
+use crate::gpu::{self, GpuCounters};
 use crate::input::Limit;
 use crate::interrupt::Heed;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
@@ -171,6 +171,15 @@ impl Setup<'_> {
 }
 
 impl<'a> Session<'a> {
+    /// The same with the model loaded again, as is needed when its GPU was lost.
+    pub(crate) fn reload(self) -> Result<Self> {
+        let Self { engine, setup, settings, sampling, .. } = self;
+        // What it takes of memory first.
+        drop(engine);
+        let session = Opened::open(&setup.name, setup.args, setup.fetcher)?.load("")?;
+        Ok(Self { settings, sampling, ..session })
+    }
+
     /// The model, as the user calls it.
     pub(crate) fn name(&self) -> &ModelName {
         &self.setup.name
@@ -380,5 +389,6 @@ fn tell(events: Vec<Event>, speech: &mut Speech<'_>, tokenizer: &Tokenizer) -> R
 }
 
 fn cannot_answer(error: Arc<metallic::Error>) -> Failure {
-    Failure::new(kind_of(&error), "can't answer").because(error)
+    let advice = gpu::advice(&error).map(str::to_owned);
+    Failure::new(kind_of(&error), "can't answer").because(error).maybe_advice(advice)
 }

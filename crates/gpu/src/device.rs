@@ -260,6 +260,14 @@ impl Device {
         self.device.generate_allocator_report().map(|report| report.total_reserved_bytes)
     }
 
+    /// Loses it, as a reset or a pulled cable would: for tests.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        // wgpu calls a device that is destroyed no loss.
+        self.faults.lose("a test has destroyed it");
+        self.device.destroy();
+    }
+
     /// Bytes of the largest buffer that a kernel can see.
     pub(crate) fn max_binding_bytes(&self) -> u64 {
         let limits = self.device.limits();

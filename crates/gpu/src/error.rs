@@ -123,6 +123,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the device is gone, with all that it held: what used it must be loaded to another, or to it again.
+    pub fn is_device_lost(&self) -> bool {
+        matches!(self, Error::Lost { .. })
+    }
+
     /// Something that no kernel does.
     pub(crate) fn unsupported(what: impl Into<String>) -> Self {
         Error::Unsupported { what: what.into() }

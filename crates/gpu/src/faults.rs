@@ -35,6 +35,11 @@ impl Faults {
         });
     }
 
+    /// Says that the device is lost.
+    pub(crate) fn lose(&self, reason: &str) {
+        self.note(Fault::Lost(reason.to_owned()));
+    }
+
     fn note(&self, fault: Fault) {
         let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A lost device makes all that follows fail: the loss is what explains it.

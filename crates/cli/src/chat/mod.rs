@@ -74,7 +74,11 @@ pub(crate) fn talk(model: &ModelName, shifts: bool, args: &SessionArgs, fetcher:
             Err(failure) if failure.is_silent() => return Err(failure),
             Err(failure) => {
                 fetcher.terminal.error(&failure);
+                let is_lost = failure.kind() == Kind::DeviceLost;
                 first_failure.get_or_insert(failure);
+                if is_lost {
+                    chat = chat.reload()?;
+                }
             }
         }
     }
@@ -121,6 +125,14 @@ impl Chat<'_> {
             self.finish(answer, n_forgotten)?;
         }
         Ok(next)
+    }
+
+    /// The same conversation with the model loaded again: to the GPU that was asked for, or not at all.
+    fn reload(self) -> Result<Self> {
+        self.fetcher
+            .terminal
+            .note("the model is loaded again, and the conversation goes on before what was said last");
+        Ok(Self { session: self.session.reload()?, ..self })
     }
 
     fn reset(&mut self) {

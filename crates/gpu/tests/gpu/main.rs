@@ -10,6 +10,7 @@ mod kv_blocks;
 mod lending;
 mod ledger;
 mod limits;
+mod lost;
 mod mixers;
 mod oracles;
 mod real_models;

@@ -68,7 +68,8 @@ impl Cost {
     pub(crate) fn lines(&self) -> Vec<String> {
         let disk = self.stream.map(|stream| disk_line(&stream, self.time));
         let experts = self.stream.and_then(|stream| expert_line(&stream.experts, "in memory", "read"));
-        let of_device = self.device.and_then(|device| expert_line(&device.experts, "on the GPU", "brought to it"));
+        let of_device =
+            self.device.and_then(|device| expert_line(&device.experts, "on the GPU", "brought to it"));
         [
             Some(disk.unwrap_or_else(|| "disk: all weights are in memory".to_owned())),
             experts,
@@ -92,8 +93,15 @@ impl Cost {
 }
 
 fn device_line(stats: DeviceStats) -> String {
-    let DeviceStats { n_dispatches, n_submissions, n_waits, swapped_bytes, experts: _, n_compiled, compile_time } =
-        stats;
+    let DeviceStats {
+        n_dispatches,
+        n_submissions,
+        n_waits,
+        swapped_bytes,
+        experts: _,
+        n_compiled,
+        compile_time,
+    } = stats;
     let swapped = match swapped_bytes {
         0 => String::new(),
         bytes => format!(", {} of weights swapped in", human_bytes(bytes)),
@@ -122,7 +130,9 @@ fn disk_line(stream: &StreamStats, time: Duration) -> String {
 fn expert_line(experts: &ExpertStats, there: &str, brought: &str) -> Option<String> {
     let rate = 100.0 * experts.hit_rate()?;
     let ExpertStats { hits, misses, .. } = experts;
-    Some(format!("experts: {rate:.1} % of their bytes were {there}; {hits} matrices found, {misses} {brought}"))
+    Some(format!(
+        "experts: {rate:.1} % of their bytes were {there}; {hits} matrices found, {misses} {brought}"
+    ))
 }
 
 #[cfg(test)]
@@ -148,8 +158,8 @@ mod tests {
         let disk = format!(
             "disk: 3.0 GiB read by {name} past the page cache, 1.61 GB/s; 1.5 of 2.0 s spent waiting for it"
         );
-        let experts = "experts: 25.0 % of their bytes were in memory; 3 matrices found, 9 read";
-        assert_eq!(cost.lines(), [&disk, experts, "memory: peak 1.0 GiB, 7 major page faults"]);
+        let in_memory = "experts: 25.0 % of their bytes were in memory; 3 matrices found, 9 read";
+        assert_eq!(cost.lines(), [&disk, in_memory, "memory: peak 1.0 GiB, 7 major page faults"]);
         let resident =
             Cost { stream: None, major_faults: None, control_group_peak_bytes: Some(2 << 30), ..cost };
         let memory = "memory: peak 1.0 GiB, peak of the control group 2.0 GiB";

@@ -54,13 +54,19 @@ pub(crate) fn offload<'p>(
 /// Bytes of a copy that stands for reading a GPU's memory: more than its caches hold.
 const COPY_BYTES: u64 = 64 << 20;
 
+/// Bytes of its memory that measuring takes at most, beside a model that may be meant to fill it: less than what is left to
+/// others.
+const MEASURING_BYTES: u64 = RESERVED_BYTES / 2;
+
 /// Has something timed on the first GPU that the arguments name, in as many bytes of its memory. Returns the bytes a second
 /// that copies there read and write, unless there is no room for them, or no GPU.
 pub(crate) fn measure(
     args: &ComputeArgs,
     time: impl FnOnce(&mut Gpu, u64) -> Result<()>,
 ) -> Result<Option<f64>> {
-    let Some(mut gpu) = open(args)?.into_iter().next() else { return Ok(None) };
+    let Some((name, asked)) = args.gpus().into_iter().next() else { return Ok(None) };
+    let Some(device) = device(&name)? else { return Ok(None) };
+    let mut gpu = backend(device, asked.unwrap_or(MEASURING_BYTES).min(MEASURING_BYTES))?;
     let room_bytes = |gpu: &Gpu| gpu.memory().map_or(0, |memory| memory.limit_bytes() - memory.used_bytes());
     let room = room_bytes(&gpu);
     time(&mut gpu, room)?;
@@ -69,36 +75,46 @@ pub(crate) fn measure(
     copied.map_err(|error| failure("can't measure the GPU".to_owned(), error))
 }
 
-/// The GPUs, unless the CPU is to compute alone. Without a name it is any but a software driver, which a CPU is faster
-/// without; that there is none is told.
+/// The GPUs, unless the CPU is to compute alone.
 fn open(args: &ComputeArgs) -> Result<Vec<Gpu>> {
     let mut gpus: Vec<(Gpu, u64)> = Vec::new();
     for (name, asked) in args.gpus() {
-        let choice = match &name {
-            DeviceName::Index(index) => Choice::Index(*index),
-            DeviceName::Name(name) => Choice::Name(name),
-            DeviceName::Cpu | DeviceName::Auto => {
-                let is_hardware = |report: &AdapterReport| !report.is_software();
-                if !metallic_gpu::adapters().iter().any(is_hardware) {
-                    tracing::warn!("no GPU was found: the CPU computes (--device names a software driver)");
-                    return Ok(Vec::new());
-                }
-                Choice::Best
-            }
-        };
-        let mut device =
-            Device::open(choice).map_err(|error| failure("can't use a GPU".to_owned(), error))?;
-        if let Some(folder) = KernelFolder::of_user() {
-            device.keep_kernels(Box::new(folder));
-        }
+        let Some(device) = device(&name)? else { return Ok(Vec::new()) };
         let report = device.report();
         let same = gpus.iter().filter(|(gpu, _)| gpu.device().report().index == report.index);
         let vram = vram(report, asked, same.map(|(_, vram)| vram).sum())?;
-        let name = report.to_string();
-        let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
-        gpus.push((gpu.map_err(|error| failure(format!("can't use {name}"), error))?, vram));
+        gpus.push((backend(device, vram)?, vram));
     }
     Ok(gpus.into_iter().map(|(gpu, _)| gpu).collect())
+}
+
+/// A device by its name, with kernels that earlier runs have compiled. Without a name it is any but a software driver, which a
+/// CPU is faster without; that there is none is told.
+fn device(name: &DeviceName) -> Result<Option<Device>> {
+    let choice = match name {
+        DeviceName::Index(index) => Choice::Index(*index),
+        DeviceName::Name(name) => Choice::Name(name),
+        DeviceName::Cpu | DeviceName::Auto => {
+            let is_hardware = |report: &AdapterReport| !report.is_software();
+            if !metallic_gpu::adapters().iter().any(is_hardware) {
+                tracing::warn!("no GPU was found: the CPU computes (--device names a software driver)");
+                return Ok(None);
+            }
+            Choice::Best
+        }
+    };
+    let mut device = Device::open(choice).map_err(|error| failure("can't use a GPU".to_owned(), error))?;
+    if let Some(folder) = KernelFolder::of_user() {
+        device.keep_kernels(Box::new(folder));
+    }
+    Ok(Some(device))
+}
+
+/// A backend on a device, within so many bytes of its memory.
+fn backend(device: Device, vram: u64) -> Result<Gpu> {
+    let name = device.report().to_string();
+    let gpu = Gpu::new(device, Tier::named("GPU memory", Some(vram)));
+    gpu.map_err(|error| failure(format!("can't use {name}"), error))
 }
 
 /// How much of a device's memory may be taken, of which `taken` bytes are: what was asked for, if as much may be had now and

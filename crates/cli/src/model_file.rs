@@ -136,7 +136,8 @@ fn cannot_plan(
     let n_threads = n_threads(args);
     match error {
         Error::BudgetTooSmall { floor_bytes, n_ctx, n_batch, kv_type, .. } => {
-            let budget = budget.map_or(String::new(), |budget| format!("within {}", budget::described(budget)));
+            let budget =
+                budget.map_or(String::new(), |budget| format!("within {}", budget::described(budget)));
             let what = format!("can't run {} {budget}", path.display());
             Failure::new(Kind::General, what)
                 .because(format!(

@@ -14,7 +14,7 @@ use metallic::sampling::Softmax;
 use metallic::text::EncodeOptions;
 use metallic::{MemoryBudget, Model};
 
-use crate::args::{EngineArgs, PerplexityArgs};
+use crate::args::{EngineArgs, PerplexityArgs, RateArgs};
 use crate::budget;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;

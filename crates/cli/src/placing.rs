@@ -1,8 +1,8 @@
 //! What predictions decide of where a model is computed, where the arguments leave it open: whether a GPU computes at all, and
 //! for which prompts networks of the CPU are swapped to it.
 
+use metallic::GgufLoader;
 use metallic::plan::{MemoryPlan, Rates};
-use metallic::{GgufFile, GgufLoader};
 
 use crate::args::{EngineArgs, GpuLayers, OpOffload, RateArgs};
 use crate::failure::Result;
@@ -47,7 +47,8 @@ pub(crate) fn decide(
     let decided = Decided { loader, rates: Some(rates) };
     let pays = lent.as_ref().and_then(|lent| lent.lending_pays_from(&rates.for_plan(lent)?));
     let with_gpu = if pays.is_some() { lent.as_ref() } else { Some(plan) };
-    let seconds = |plan: Option<&MemoryPlan>| plan.and_then(|plan| Some(seconds(plan, &rates.for_plan(plan)?)));
+    let seconds =
+        |plan: Option<&MemoryPlan>| plan.and_then(|plan| Some(seconds(plan, &rates.for_plan(plan)?)));
     if let (Some(cpu), Some(gpu)) = (seconds(on_cpu), seconds(with_gpu))
         && cpu < gpu
     {

@@ -7,7 +7,7 @@ use metallic::sampling::SamplingParams;
 use metallic::text::{AnswerFormat, AnswerSplitter, EncodeOptions, Message, RenderOptions, Tokenizer};
 use metallic::{Engine, Event, FinishReason, GgufFile, Request};
 
-use crate::args::SessionArgs;
+use crate::args::{RateArgs, SessionArgs};
 use crate::budget;
 use crate::chat_template;
 use crate::cost::{Cost, Meter};

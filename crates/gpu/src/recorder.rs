@@ -7,8 +7,8 @@
 //! of its own, uploaded just before it, and each operation its own part of them: so none is written over before it is read.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metallic::backend::DeviceStats;

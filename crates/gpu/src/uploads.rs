@@ -207,7 +207,8 @@ mod tests {
         let mut recorder = Recorder::new(&vram).expect("a recorder");
         let bytes: Vec<u8> = (0..3 * SLOT_BYTES as u32 / 2).map(|i| (i * i / 7 % 251) as u8).collect();
         let buffers = [(); 2].map(|()| vram.bytes("bytes", bytes.len() as u64).expect("a buffer"));
-        for (buffer, pieces) in buffers.iter().zip([&[1, 2, 10, 4097, SLOT_BYTES - 5][..], &[SLOT_BYTES - 1]]) {
+        for (buffer, pieces) in buffers.iter().zip([&[1, 2, 10, 4097, SLOT_BYTES - 5][..], &[SLOT_BYTES - 1]])
+        {
             let mut start = 0;
             for len in pieces.iter().chain([&bytes.len()]) {
                 let end = bytes.len().min(start + len);

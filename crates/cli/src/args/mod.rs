@@ -13,9 +13,11 @@ use metallic_gguf::MAX_ALIGNMENT;
 
 pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
-pub(crate) use self::shared::{AnswerArgs, ComputeArgs, EngineArgs, Load, Reasoning, SessionArgs};
 #[cfg(feature = "gpu")]
-pub(crate) use self::shared::{DeviceName, GpuLayers, OpOffload};
+pub(crate) use self::shared::DeviceName;
+pub(crate) use self::shared::{
+    AnswerArgs, ComputeArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs,
+};
 pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;
 use crate::fetch::ModelName;

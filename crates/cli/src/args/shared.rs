@@ -258,7 +258,9 @@ impl FromStr for OpOffload {
         match text {
             "auto" => Ok(OpOffload::Auto),
             "off" => Ok(OpOffload::Off),
-            text => text.parse().map(OpOffload::From).map_err(|_| "it must be a number of tokens, off or auto"),
+            text => {
+                text.parse().map(OpOffload::From).map_err(|_| "it must be a number of tokens, off or auto")
+            }
         }
     }
 }

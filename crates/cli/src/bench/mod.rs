@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use metallic::Model;
 use metallic::model::{Piece, Role, SequenceId};
 
-use crate::args::{BenchArgs, ComputeArgs, EngineArgs};
+use crate::args::{BenchArgs, ComputeArgs, EngineArgs, RateArgs};
 use crate::budget;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};

@@ -72,7 +72,10 @@ fn long_prompts_have_networks_swapped_to_a_gpu() {
     let plan = |more: &[&str]| plan_in("64MiB", more);
     // Of two layers the last is the GPU's, and one network is lent.
     let lent = plan(&["-ngl", "1", "--op-offload", "40"]);
-    assert_eq!((&lent["long_prompts_from"], &lent["devices"][0]["n_networks_of_long_prompts"]), (&40.into(), &1.into()));
+    assert_eq!(
+        (&lent["long_prompts_from"], &lent["devices"][0]["n_networks_of_long_prompts"]),
+        (&40.into(), &1.into())
+    );
     assert!(lent["lent_bytes"].as_u64() > Some(0), "{lent}");
     // Nothing is measured where layers are given, nothing is lent where all are there, and nobody lends by order.
     for more in [&["-ngl", "1"][..], &["-ngl", "1", "--op-offload", "off"], &["--op-offload", "40"]] {

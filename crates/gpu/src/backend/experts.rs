@@ -156,7 +156,12 @@ impl Gpu {
 
     /// What is missing of each matrix of experts for those that rows were sent to, in the order in which it is announced and must
     /// be brought. Waits for the choice, if any matrix needs it.
-    fn missing(&mut self, matrices: &[&GpuMatrix], chosen: &GpuBuffer, n_pairs: usize) -> Result<Vec<Missing>> {
+    fn missing(
+        &mut self,
+        matrices: &[&GpuMatrix],
+        chosen: &GpuBuffer,
+        n_pairs: usize,
+    ) -> Result<Vec<Missing>> {
         if matrices.iter().all(|matrix| matrix.cache().is_none()) {
             return Ok(Vec::new());
         }
@@ -199,7 +204,11 @@ impl Gpu {
         }
         for (weights, first_rows, n_rows) in cache.buffers() {
             let ([places_at], _) = self.note([Note::Numbers(&first_rows)])?;
-            self.multiply_rows(&products, weights, RowsHere { first: 0, len: n_rows, first_in_buffer: 0, places_at })?;
+            self.multiply_rows(
+                &products,
+                weights,
+                RowsHere { first: 0, len: n_rows, first_in_buffer: 0, places_at },
+            )?;
         }
         for rows in &missing.passing {
             self.multiply_parts(&products, &all.part(rows.clone()), rows.start)?;
@@ -219,12 +228,7 @@ impl Gpu {
     }
 
     /// The products with those experts whose rows a buffer has.
-    fn multiply_rows(
-        &mut self,
-        products: &Products<'_>,
-        weights: &GpuBuffer,
-        rows: RowsHere,
-    ) -> Result<()> {
+    fn multiply_rows(&mut self, products: &Products<'_>, weights: &GpuBuffer, rows: RowsHere) -> Result<()> {
         let Products { matrices, x, chosen, in_input, n_pairs } = *products;
         let (nothing, notes) = (self.nothing.clone(), self.recorder.get_mut().notes());
         let constants = [("GROUP_LEN", MAT_VEC_LEN)];
@@ -248,8 +252,7 @@ impl Gpu {
             let buffers = [weights, x, chosen, bias, out.expect(n_products), &notes];
             let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, Grid::Groups(n_products));
             let n_multiplications = (n_products * all.row_len()) as u64;
-            let call =
-                Call { decoder: Some(all.decoder), constants: &constants, n_multiplications, ..call };
+            let call = Call { decoder: Some(all.decoder), constants: &constants, n_multiplications, ..call };
             self.run(&call)?;
         }
         Ok(())

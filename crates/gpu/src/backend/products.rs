@@ -205,7 +205,9 @@ impl Gpu {
     pub(super) fn fill(&mut self, place: Place<'_>, to: &GpuBuffer, offset: u64) -> Result<u64> {
         let recorder = self.recorder.get_mut();
         match place {
-            Place::Buffer(_) => unreachable!("a matrix with a cache of experts has no other rows on the device"),
+            Place::Buffer(_) => {
+                unreachable!("a matrix with a cache of experts has no other rows on the device")
+            }
             Place::Memory(weights) => {
                 recorder.fill(weights, to, offset)?;
                 Ok(weights.len() as u64)

@@ -9,32 +9,39 @@ use metallic_gpu::{Device, Gpu, KernelStore};
 
 use crate::device;
 
-/// What is kept, and how often it was.
+/// A store in memory.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<(HashMap<String, Vec<u8>>, usize)>>);
+struct Kept(Arc<Mutex<Files>>);
+
+/// What is kept, and how often it was.
+#[derive(Default)]
+struct Files {
+    by_name: HashMap<String, Vec<u8>>,
+    n_saves: usize,
+}
 
 impl KernelStore for Kept {
     fn load(&self, name: &str) -> Option<Vec<u8>> {
-        self.0.lock().unwrap().0.get(name).cloned()
+        self.0.lock().unwrap().by_name.get(name).cloned()
     }
 
     fn save(&self, name: &str, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap();
-        kept.0.insert(name.to_owned(), bytes.to_owned());
-        kept.1 += 1;
+        kept.by_name.insert(name.to_owned(), bytes.to_owned());
+        kept.n_saves += 1;
     }
 }
 
 impl Kept {
     fn n_saves(&self) -> usize {
-        self.0.lock().unwrap().1
+        self.0.lock().unwrap().n_saves
     }
 
     /// The only thing that is kept.
     fn only(&self) -> (String, Vec<u8>) {
         let kept = self.0.lock().unwrap();
-        assert_eq!(kept.0.len(), 1);
-        kept.0.iter().next().map(|(name, bytes)| (name.clone(), bytes.clone())).unwrap()
+        assert_eq!(kept.by_name.len(), 1);
+        kept.by_name.iter().next().map(|(name, bytes)| (name.clone(), bytes.clone())).unwrap()
     }
 }
 

@@ -165,7 +165,8 @@ fn experts_that_are_used_stay_on_the_device() {
         assert_eq!(vram.used_bytes(), plan.device_bytes(0), "{name}");
         let of_experts = plan.matrices.iter().filter(|matrix| matrix.cache.is_some());
         let places = of_experts.clone().map(|matrix| matrix.cache.map_or(0, |cache| cache.n_places));
-        let (n_places, experts) = (places.sum::<usize>(), of_experts.map(|matrix| matrix.host_bytes()).sum::<u64>());
+        let (n_places, experts) =
+            (places.sum::<usize>(), of_experts.map(|matrix| matrix.host_bytes()).sum::<u64>());
         let others = plan.swapped_bytes() - experts;
         let rounds = [(); 2].map(|()| {
             let before = model.device_stats().unwrap();

@@ -8,7 +8,8 @@ use metallic_gguf::{ByteOrder, GgmlType, Tensor};
 use crate::backend::{Backend, BackendBytes, Needs, SwapNeeds};
 use crate::error::Result;
 use crate::memory::{
-    ExpertPolicy, GgufFile, MatrixBytes, MatrixData, Places, ReaderKind, Resident, SharedBytes, Tier, WeightStream,
+    ExpertPolicy, GgufFile, MatrixBytes, MatrixData, Places, ReaderKind, Resident, SharedBytes, Tier,
+    WeightStream,
 };
 use crate::model::census::WeightMatrix;
 use crate::model::decoder::Decoder;
@@ -91,7 +92,8 @@ impl StageLoad<'_> {
     /// Onto a backend.
     pub(super) fn load<B: Backend + 'static>(self, mut backend: B) -> Result<Box<dyn Stage>> {
         let Self { file, config, parts, capacity, ram, plan, device, resident, reader, policy } = self;
-        let is_of = |matrix: &&MatrixPlan| device.is_some() && matrix.readers().any(|reader| reader == device);
+        let is_of =
+            |matrix: &&MatrixPlan| device.is_some() && matrix.readers().any(|reader| reader == device);
         let of_device = plan.matrices.iter().filter(is_of);
         let of_device: HashMap<&str, &MatrixPlan> =
             of_device.map(|matrix| (matrix.weights.name.as_str(), matrix)).collect();
@@ -150,7 +152,9 @@ impl<B: Backend> WeightSource for Load<'_, B> {
         let mut data = self.file.matrix(&tensor)?;
         let Some(mapped) = &data.bytes.memory else { unreachable!("the file is mapped") };
         match self.of_device.get(tensor.name()) {
-            Some(MatrixPlan { device: Some(_), cache: Some(ExpertPlaces { n_experts, n_places }), .. }) => {
+            Some(MatrixPlan {
+                device: Some(_), cache: Some(ExpertPlaces { n_experts, n_places }), ..
+            }) => {
                 data.bytes = self.after(&tensor, mapped, 0)?;
                 self.backend.matrix_of_experts(data, Places::new(self.policy, *n_experts, *n_places))
             }

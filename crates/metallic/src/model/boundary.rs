@@ -62,12 +62,7 @@ impl Boundary {
     ///
     /// # Errors
     /// No memory.
-    pub(super) fn new(
-        config: &ModelConfig,
-        routes: &Routes,
-        capacity: Capacity,
-        ram: &Tier,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &ModelConfig, routes: &Routes, capacity: Capacity, ram: &Tier) -> Result<Self> {
         let rows = kinds(config, routes).into_iter().map(|kind| {
             let rows = ram.zeros(BOUNDARY, capacity.n_batch * config.n_embd)?;
             Ok((kind, rows))

@@ -197,7 +197,8 @@ impl Model {
         let experts = self.config.layers.iter().filter_map(|layer| layer.ffn.as_ref()?.experts.as_ref());
         let shares = experts.map(|experts| (experts.n_used, experts.n_expert));
         let mut shares = std::iter::once((1, 1)).chain(shares);
-        self.routes.of(a) == self.routes.of(b) && shares.all(|share| a.takes_gemm(share) == b.takes_gemm(share))
+        self.routes.of(a) == self.routes.of(b)
+            && shares.all(|share| a.takes_gemm(share) == b.takes_gemm(share))
     }
 
     /// One line for logs: what computes, with what.

@@ -292,7 +292,8 @@ impl MemoryPlan {
         use Holder::{Loading, Map, Program};
         let Capacity { n_ctx, n_sequences, n_batch, .. } = request.capacity;
         let devices = || stages.iter().filter_map(|stage| stage.device.as_ref());
-        let lent_to = |name: &str| devices().find(|device| device.lent.contains(name)).map(|device| device.number);
+        let lent_to =
+            |name: &str| devices().find(|device| device.lent.contains(name)).map(|device| device.number);
         let matrices = |of: fn(&WeightBytes) -> &Vec<WeightMatrix>| {
             stages.iter().flat_map(move |stage| {
                 let device = stage.device.as_ref().map(|device| device.number);
@@ -308,15 +309,8 @@ impl MemoryPlan {
         };
         let matrices = matrices(|weights| &weights.matrices).chain(matrices(|weights| &weights.copied));
         let (matrices, prompt) = (matrices.collect(), PromptWork::new(config, n_ctx));
-        let mut plan = Self {
-            request,
-            ledger: Vec::new(),
-            matrices,
-            stream: None,
-            prompt,
-            devices: Vec::new(),
-            routes,
-        };
+        let mut plan =
+            Self { request, ledger: Vec::new(), matrices, stream: None, prompt, devices: Vec::new(), routes };
 
         for stage in stages {
             plan.charge_stage(config, stage)?;
@@ -570,9 +564,8 @@ impl MemoryPlan {
 
     /// Whether weights are read from the disk, or may be, for the backend of a device, or for the CPU.
     pub(crate) fn has_stream(&self, device: Option<usize>) -> bool {
-        let hosted = |matrix: &MatrixPlan| {
-            matrix.host_bytes() > 0 && matrix.readers().any(|reader| reader == device)
-        };
+        let hosted =
+            |matrix: &MatrixPlan| matrix.host_bytes() > 0 && matrix.readers().any(|reader| reader == device);
         self.stream.is_some() && self.matrices.iter().any(hosted)
     }
 

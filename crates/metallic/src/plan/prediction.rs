@@ -582,8 +582,7 @@ mod tests {
         (plan.stream, plan.request.capacity.n_batch) = (None, 512);
         // A token takes 8 seconds of the CPU and 1 of the device, to which 1000 bytes take so many seconds.
         let rates = |seconds: f64| {
-            let device =
-                DeviceRates { link_bytes: 1000.0 / seconds, memory_bytes: 1e9, prefill_ops: 4000.0 };
+            let device = DeviceRates { link_bytes: 1000.0 / seconds, memory_bytes: 1e9, prefill_ops: 4000.0 };
             Rates { memory_bytes: 1e9, device: Some(device), ..RATES }
         };
         assert_eq!(plan.lending_pays_from(&rates(1.0)), None, "nothing is lent");

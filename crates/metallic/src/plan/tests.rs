@@ -69,7 +69,13 @@ fn plan(config: &ModelConfig, weights: &WeightBytes, request: PlanRequest, ram: 
     let stages = [StageNeeds { parts, weights: weights.clone(), backend, device: None }];
     let all = 1000 + weights.matrices.iter().map(|matrix| matrix.bytes).sum::<u64>();
     let request = PlanRequest { ram_bytes: Some(ram), ..request };
-    MemoryPlan::new(config, &stages, Routes::one(vec![0; n_parts(config.layers.len())]), FileBytes { all, ..FILES }, request)
+    MemoryPlan::new(
+        config,
+        &stages,
+        Routes::one(vec![0; n_parts(config.layers.len())]),
+        FileBytes { all, ..FILES },
+        request,
+    )
 }
 
 /// The least budget, as the error for none at all says.

@@ -68,7 +68,10 @@ fn each_token_has_the_bits_of_its_route() {
         assert_eq!(plan.long_prompts_from(), lends.then_some(LONG), "{name}");
 
         let (short, answer) = (&tokens[..LONG - 1], &tokens[40..44]);
-        assert!(alone(&mut model, short, answer) == alone(&mut usual, short, answer), "{name}: a short prompt");
+        assert!(
+            alone(&mut model, short, answer) == alone(&mut usual, short, answer),
+            "{name}: a short prompt"
+        );
         let long = &tokens[..LONG + 1];
         let [prompt, of_answer] = alone(&mut model, long, answer);
         assert!(prompt == alone(&mut of_prompts, long, &[])[0], "{name}: a long prompt");
@@ -78,10 +81,10 @@ fn each_token_has_the_bits_of_its_route() {
         let role = Role::Prompt { len: short.len() };
         forward(&mut model, &[piece(generated, 0, short, role)]);
         let role = Role::Prompt { len: long.len() };
-        let found = forward(&mut model, &[
-            piece(generated, short.len(), &answer[..1], Role::Generated),
-            piece(read, 0, long, role),
-        ]);
+        let found = forward(
+            &mut model,
+            &[piece(generated, short.len(), &answer[..1], Role::Generated), piece(read, 0, long, role)],
+        );
         assert!(found[0] == alone(&mut usual, short, &answer[..1])[1], "{name}: a token in company");
         assert!(found[1] == prompt, "{name}: a long prompt in company");
         let next = (0..answer.len()).flat_map(|i| {

@@ -4,6 +4,7 @@
 //! nothing.
 
 mod attention;
+mod best;
 mod elementwise;
 mod experts;
 mod mixers;
@@ -248,6 +249,17 @@ impl Backend for Gpu {
     fn read(&mut self, buffer: &GpuBuffer, first: usize, values: &mut [f32]) -> metallic::Result<()> {
         buffer.expect(first + values.len());
         self.checked(|gpu| gpu.recorder.get_mut().read(buffer, first, values))
+    }
+
+    fn read_best(
+        &mut self,
+        buffer: &GpuBuffer,
+        first: usize,
+        n_best: usize,
+        values: &mut [f32],
+    ) -> metallic::Result<()> {
+        buffer.expect(first + values.len());
+        self.checked(|gpu| gpu.read_largest(buffer, first, n_best, values))
     }
 
     fn will_use(&mut self, matrix: &GpuMatrix) {

@@ -55,6 +55,7 @@ const KV_SCALES: Part = part!("kv/scales");
 kernels! {
     ACTIVATE: "activate", [ACTIVATION], [Write];
     ADD: "add", [], [Write, Read];
+    BEST: "best", [], [Write, Read];
     CAUSAL_CONV: "causal_conv", [ACTIVATION], [Write, Read, Read, Read, Read];
     CLAMP: "clamp", [], [Write];
     CLEAR: "clear", [], [Write];

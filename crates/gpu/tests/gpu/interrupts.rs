@@ -36,7 +36,7 @@ fn a_sequence_goes_on_after_an_interrupted_pass_as_if_nothing_had_been() {
             let is_interrupted = || n_looks.replace(n_looks.get() + 1) == n_before;
             let before = counters.stats();
             let lost = piece(20, &other[20..], 0..1);
-            let passed = model.forward_unless(&is_interrupted, &[lost], &mut |_, _| panic!("logits"));
+            let passed = model.forward_unless(&is_interrupted, None, &[lost], &mut |_, _| panic!("logits"));
             assert!(matches!(passed, Err(Error::Interrupted)), "{name}: {passed:?}");
             let waits = counters.stats().since(before).n_waits;
             assert!(every > 1 || waits == 0, "{name}: waited {waits} times for what nobody wants");

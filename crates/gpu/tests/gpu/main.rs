@@ -1,6 +1,7 @@
 //! The backend on whatever device there is; a software driver will do.
 #![allow(clippy::unwrap_used, reason = "clippy knows functions with `#[test]` alone as tests")]
 
+mod best;
 mod conformance;
 mod consistency;
 mod experts;

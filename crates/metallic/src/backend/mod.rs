@@ -393,6 +393,18 @@ pub trait Backend: Send {
     /// returns their error.
     fn read(&mut self, buffer: &Self::Buffer, first: usize, values: &mut [f32]) -> Result<()>;
 
+    /// The same where only the `n_best` largest values are wanted, and of equals those before: the others may be negative
+    /// infinity. If one is infinite or no number, all are as they are.
+    fn read_best(
+        &mut self,
+        buffer: &Self::Buffer,
+        first: usize,
+        _n_best: usize,
+        values: &mut [f32],
+    ) -> Result<()> {
+        self.read(buffer, first, values)
+    }
+
     /// Says that a matrix will be multiplied with once, after those that this was said of before: one that is
     /// streamed is then read ahead.
     fn will_use(&mut self, matrix: &Self::Matrix);

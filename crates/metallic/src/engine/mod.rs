@@ -184,10 +184,12 @@ impl Engine {
         }
         let started = Instant::now();
         let mut choices: PerSlot<Option<Result<Choice>>> = pieces.iter().map(|_| None).collect();
-        let result = self.model.forward_unless(&|| is_interrupted(&ids), &pieces, &mut |of, logits| {
-            let checked = check_logits(of.position, logits);
-            choices[of.piece] = Some(checked.map(|()| actives[of.piece].choose(logits)));
-        });
+        let n_best = actives.iter().map(|active| active.n_best()).try_fold(0, |most, n| Some(most.max(n?)));
+        let result =
+            self.model.forward_unless(&|| is_interrupted(&ids), n_best, &pieces, &mut |of, logits| {
+                let checked = check_logits(of.position, logits);
+                choices[of.piece] = Some(checked.map(|()| actives[of.piece].choose(logits)));
+            });
         let time = started.elapsed();
         drop(pieces);
         if matches!(result, Err(Error::Interrupted)) {

@@ -133,6 +133,11 @@ impl Active {
         })
     }
 
+    /// How many of the largest logits the choice depends on; `None` if on all.
+    pub(super) fn n_best(&self) -> Option<usize> {
+        self.sampler.n_best().filter(|_| self.logprobs.is_none())
+    }
+
     /// Chooses the next token.
     pub(super) fn choose(&mut self, logits: &mut [f32]) -> Choice {
         // Sampling changes the logits.

@@ -153,7 +153,10 @@ impl<B: Backend> Decoder<B> {
                 backend.softcap(logits, cap, rows.len() * n_vocab);
             }
             for row in 0..rows.len() {
-                backend.read(logits, row * n_vocab, &mut self.logits)?;
+                match batch.asked.n_best {
+                    Some(n_best) => backend.read_best(logits, row * n_vocab, n_best, &mut self.logits)?,
+                    None => backend.read(logits, row * n_vocab, &mut self.logits)?,
+                }
                 sink(group * MAX_LOGIT_ROWS + row, &mut self.logits);
             }
         }
@@ -265,7 +268,7 @@ impl<B: Backend> Stage for Decoder<B> {
         }
         let n_layers = self.config.layers.len();
         for number in parts.clone() {
-            if (batch.is_interrupted)() {
+            if (batch.asked.is_interrupted)() {
                 return Err(Error::Interrupted);
             }
             self.run_part(Part::of(number, n_layers), batch, &mut *sink)?;

@@ -49,7 +49,7 @@ use history::History;
 use kv_cache::PageTable;
 use part::{Parts, Segment, segments};
 use route::{Route, Routes};
-use stage::{Batch, Stage};
+use stage::{Asked, Batch, Stage};
 
 /// A model that is ready to run, with the keys and values of the sequences it has seen.
 pub struct Model {
@@ -249,10 +249,12 @@ impl Model {
         pieces: &[Piece<'_>],
         sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
     ) -> Result<()> {
-        self.forward_unless(&|| false, pieces, sink)
+        self.forward_unless(&|| false, None, pieces, sink)
     }
 
-    /// The same, unless it is interrupted on the way: it looks whether it is before each of the model's parts, half layers.
+    /// The same, unless it is interrupted on the way: it looks whether it is before each of the model's parts, half layers. If
+    /// only so many of the largest logits of each row are wanted, the others may be given as negative infinity: a device then hands
+    /// over a few numbers, and not a vocabulary.
     ///
     /// # Errors
     /// As [`Model::forward`], and [`Error::Interrupted`]. Then `sink` was given nothing, and each sequence holds what comes
@@ -263,6 +265,7 @@ impl Model {
     pub fn forward_unless(
         &mut self,
         is_interrupted: &dyn Fn() -> bool,
+        n_best: Option<usize>,
         pieces: &[Piece<'_>],
         sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
     ) -> Result<()> {
@@ -278,7 +281,7 @@ impl Model {
         for piece in pieces {
             self.pages.reserve(piece.sequence, piece.start + piece.tokens.len())?;
         }
-        let result = self.read(is_interrupted, pieces, sink);
+        let result = self.read(Asked { is_interrupted, n_best }, pieces, sink);
         if result.is_err() {
             pieces.iter().for_each(|piece| self.pages.truncate(piece.sequence, piece.start));
         }
@@ -288,15 +291,15 @@ impl Model {
     /// Runs pieces that have pages, from the states before them.
     fn read(
         &mut self,
-        is_interrupted: &dyn Fn() -> bool,
+        asked: Asked<'_>,
         pieces: &[Piece<'_>],
         sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
     ) -> Result<()> {
-        let Some(mut history) = self.history.take() else { return self.run(is_interrupted, pieces, sink) };
-        let mut return_to = |piece| self.return_to(is_interrupted, piece, &mut history);
+        let Some(mut history) = self.history.take() else { return self.run(asked, pieces, sink) };
+        let mut return_to = |piece| self.return_to(asked, piece, &mut history);
         let result = pieces.iter().try_for_each(&mut return_to).and_then(|()| {
             history.forget(pieces, &self.pages);
-            self.run(is_interrupted, pieces, sink)?;
+            self.run(asked, pieces, sink)?;
             history.keep(pieces, &self.pages);
             Ok(())
         });
@@ -305,12 +308,7 @@ impl Model {
     }
 
     /// Brings a sequence's states to where a piece begins: where they are past that, its tokens are read again.
-    fn return_to(
-        &mut self,
-        is_interrupted: &dyn Fn() -> bool,
-        piece: &Piece<'_>,
-        history: &mut History,
-    ) -> Result<()> {
+    fn return_to(&mut self, asked: Asked<'_>, piece: &Piece<'_>, history: &mut History) -> Result<()> {
         let slot = self.pages.slot(piece.sequence);
         if history.is_at(slot, piece.start) {
             return Ok(());
@@ -320,7 +318,7 @@ impl Model {
             for (i, tokens) in tokens.chunks(n_batch).enumerate() {
                 let start = first + i * n_batch;
                 let again = Piece { sequence: piece.sequence, start, tokens, role, logits: 0..0 };
-                self.run(is_interrupted, &[again], &mut |_, _| {})?;
+                self.run(asked, &[again], &mut |_, _| {})?;
             }
         }
         Ok(())
@@ -328,7 +326,7 @@ impl Model {
 
     fn run(
         &mut self,
-        is_interrupted: &dyn Fn() -> bool,
+        asked: Asked<'_>,
         pieces: &[Piece<'_>],
         sink: &mut dyn FnMut(LogitsOf, &mut [f32]),
     ) -> Result<()> {
@@ -339,7 +337,7 @@ impl Model {
                 return Ok(());
             }
             let pages = &self.pages;
-            let batch = Batch { ids, positions, pieces, order, pages, output_rows: outputs, is_interrupted };
+            let batch = Batch { ids, positions, pieces, order, pages, output_rows: outputs, asked };
             for (stage, parts) in self.stages.iter_mut().zip(parts).filter(|(_, parts)| !parts.is_empty()) {
                 stage.begin(parts, &batch);
             }

@@ -24,8 +24,16 @@ pub(crate) struct Batch<'a> {
     pub(crate) pages: &'a PageTable,
     /// Rows whose logits are wanted, in order.
     pub(crate) output_rows: &'a [u32],
-    /// Whether nobody wants them any more. Looked at before each part.
+    pub(crate) asked: Asked<'a>,
+}
+
+/// What whoever wants a pass says of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Whether nobody wants it any more. Looked at before each part.
     pub(crate) is_interrupted: &'a dyn Fn() -> bool,
+    /// How many of a row's largest logits are wanted; `None` if all are.
+    pub(crate) n_best: Option<usize>,
 }
 
 impl<'a> Batch<'a> {

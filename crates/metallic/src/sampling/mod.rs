@@ -79,6 +79,19 @@ impl Sampler {
         }
     }
 
+    /// How many of the largest logits a choice depends on, and of equals on those before; `None` if on all.
+    pub fn n_best(&self) -> Option<usize> {
+        let SamplingParams { temperature, top_n_sigma, top_k, mirostat, dry, logit_bias, .. } = &self.params;
+        let changes_some = !logit_bias.is_empty() || dry.is_some() || penalties::apply_to_some(&self.params);
+        if changes_some || mirostat.is_some() {
+            None
+        } else if *temperature <= 0.0 {
+            Some(1)
+        } else {
+            Some(*top_k).filter(|k| *k > 0 && *top_n_sigma <= 0.0)
+        }
+    }
+
     /// Chooses a token; `logits` has one value for each token of the vocabulary and is changed. Values that
     /// are not numbers are never chosen over any that is.
     ///
@@ -206,6 +219,43 @@ mod tests {
                 logits[id] = 1.0;
             }
             assert_eq!(sampler.sample(&mut logits), at as u32);
+        }
+    }
+
+    #[test]
+    fn what_is_not_among_the_best_does_not_count() {
+        let with = |change: fn(&mut SamplingParams)| {
+            let mut params = params();
+            change(&mut params);
+            Sampler::new(params).unwrap()
+        };
+        let of_all: [fn(&mut SamplingParams); 6] = [
+            |params| params.top_k = 0,
+            |params| params.top_n_sigma = 1.0,
+            |params| params.repeat_penalty = 1.1,
+            |params| params.dry = Some(DryParams::default()),
+            |params| params.logit_bias = vec![(3, 1.0)],
+            |params| params.mirostat = Some(MirostatParams { tau: 5.0, eta: 0.1 }),
+        ];
+        assert!(of_all.iter().all(|change| with(*change).n_best().is_none()));
+        assert_eq!(with(|params| params.temperature = 0.0).n_best(), Some(1));
+        let of_some: [fn(&mut SamplingParams); 3] = [
+            |params| params.temperature = 0.0,
+            |params| params.top_k = 5,
+            |params| (params.top_k, params.typical_p, params.xtc_probability) = (9, 0.9, 0.5),
+        ];
+        for change in of_some {
+            let (mut of_all, mut of_best) = (with(change), with(change));
+            let n_best = of_all.n_best().unwrap();
+            for round in 0..200_u32 {
+                // Many equals.
+                let mut logits: Vec<f32> = (0..97).map(|id| ((id * id + round) % 13) as f32).collect();
+                let mut order: Vec<usize> = (0..logits.len()).collect();
+                order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+                let mut best = vec![f32::NEG_INFINITY; logits.len()];
+                order[..n_best].iter().for_each(|id| best[*id] = logits[*id]);
+                assert_eq!(of_best.sample(&mut best), of_all.sample(&mut logits));
+            }
         }
     }
 

@@ -2,10 +2,15 @@
 
 use super::SamplingParams;
 
+/// Whether any logit is changed.
+pub(super) fn apply_to_some(params: &SamplingParams) -> bool {
+    params.repeat_penalty != 1.0 || params.frequency_penalty != 0.0 || params.presence_penalty != 0.0
+}
+
 /// Changes the logits of each of the last `penalty_last_n` tokens of `recent`, once, by how often it occurs.
 pub(super) fn apply(params: &SamplingParams, recent: &[u32], logits: &mut [f32]) {
     let SamplingParams { repeat_penalty, frequency_penalty, presence_penalty, .. } = *params;
-    if repeat_penalty == 1.0 && frequency_penalty == 0.0 && presence_penalty == 0.0 {
+    if !apply_to_some(params) {
         return;
     }
     let mut window = recent[recent.len().saturating_sub(params.penalty_last_n)..].to_vec();

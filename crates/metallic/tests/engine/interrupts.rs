@@ -129,7 +129,7 @@ fn pages_of_an_interrupted_pass_come_back() {
     for start in (8..248).step_by(16) {
         model.forward(&[piece(first, start)], &mut |_, _| {}).unwrap();
     }
-    let passed = model.forward_unless(&|| true, &[piece(first, 248)], &mut |_, _| {});
+    let passed = model.forward_unless(&|| true, None, &[piece(first, 248)], &mut |_, _| {});
     assert!(matches!(passed, Err(Error::Interrupted)));
     model.forward(&[piece(second, 0)], &mut |_, _| {}).unwrap();
     let full = model.forward(&[piece(first, 248)], &mut |_, _| {});

@@ -226,7 +226,8 @@ fn sequences_go_on_after_an_interrupted_pass_as_if_nothing_had_been() {
             lost.tokens = &other[..n_ctx - 20];
             let n_looks = Cell::new(0);
             let is_interrupted = || n_looks.replace(n_looks.get() + 1) == n_before;
-            let passed = model.forward_unless(&is_interrupted, &[lost, answer], &mut |_, _| panic!("logits"));
+            let passed =
+                model.forward_unless(&is_interrupted, None, &[lost, answer], &mut |_, _| panic!("logits"));
             assert!(matches!(passed, Err(Error::Interrupted)), "{name}: {passed:?}");
             assert_eq!(n_looks.get(), n_before + 1, "{name}");
 
@@ -272,7 +273,7 @@ fn what_is_read_again_can_be_interrupted() {
         // From position 22 on, which some have come past.
         let mut pass = |model: &mut Model, is_interrupted: &dyn Fn() -> bool| {
             found.clear();
-            model.forward_unless(is_interrupted, &[piece(22..24)], &mut |_, logits| {
+            model.forward_unless(is_interrupted, None, &[piece(22..24)], &mut |_, logits| {
                 found.extend_from_slice(logits)
             })
         };

@@ -268,6 +268,17 @@ impl Device {
         self.device.destroy();
     }
 
+    /// Any device, for a test. Where there is none the test is skipped, which it says, or fails with `METALLIC_REQUIRE_GPU`.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Option<Self> {
+        let opened = Self::open(Choice::Best);
+        if let Err(error) = &opened {
+            assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
+            println!("skipped: {error}");
+        }
+        opened.ok()
+    }
+
     /// Bytes of the largest buffer that a kernel can see.
     pub(crate) fn max_binding_bytes(&self) -> u64 {
         let limits = self.device.limits();

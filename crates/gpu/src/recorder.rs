@@ -335,19 +335,13 @@ mod tests {
     use metallic::memory::Tier;
 
     use super::*;
-    use crate::device::{Choice, Device};
+    use crate::device::Device;
     use crate::kernels::{self, Grid};
 
     /// The operations are small, and only said to be large.
     #[test]
     fn the_host_is_never_far_ahead_of_the_device() {
-        let device = match Device::open(Choice::Best) {
-            Ok(device) => device,
-            Err(error) => {
-                assert!(std::env::var_os("METALLIC_REQUIRE_GPU").is_none(), "no GPU: {error}");
-                return println!("skipped: {error}");
-            }
-        };
+        let Some(device) = Device::for_test() else { return };
         let vram = Vram { device: Arc::new(device), tier: Tier::named("vram", None) };
         let mut recorder = Recorder::new(&vram).expect("a recorder");
         let counters = Arc::clone(recorder.counters());

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use metallic::backend::KvType;
 use metallic::memory::{MemoryBudget, Tier};
-use metallic::model::{Piece, Role};
 use metallic::plan::{MemoryPlan, Offload};
 use metallic::{Error, GgufFile, GgufLoader, Model};
 
 use crate::gpu_within;
-use crate::oracles::{logits, oracles, tokens};
+use crate::oracles::{generated, logits, oracles, tokens};
 use crate::real_models::model;
 
 /// A dense one, one with experts, and one with states and shared experts.
@@ -52,18 +51,6 @@ fn with_all_networks_there(path: &Path) -> Model {
     let n_layers = loader.plan().unwrap().0.layers.len();
     let is_there = move |part: usize| part > 2 * (n_layers - 1) || (part > 0 && part.is_multiple_of(2));
     loader.context_length(128).batch(32).place(gpu, is_there).load().unwrap()
-}
-
-/// The logits of tokens that are generated after one another.
-fn generated(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
-    let sequence = model.create_sequence();
-    let mut all = Vec::new();
-    for (start, tokens) in tokens.chunks(1).enumerate() {
-        let piece = Piece { sequence, start, tokens, role: Role::Generated, logits: 0..1 };
-        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).unwrap();
-    }
-    model.release_sequence(sequence);
-    all
 }
 
 fn swapped_bytes(model: &Model) -> u64 {

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use metallic::{GgufFile, GgufLoader, Model, backend::KvType};
+use metallic::backend::KvType;
+use metallic::model::{Piece, Role};
+use metallic::{GgufFile, GgufLoader, Model};
 
 use crate::{gpu, nmse};
 
@@ -39,6 +41,18 @@ pub(crate) fn logits(model: &mut Model, tokens: &[u32]) -> metallic::Result<Vec<
     let mut all = Vec::new();
     model.evaluate(tokens, 0..tokens.len(), &mut |_, logits| all.extend_from_slice(logits))?;
     Ok(all)
+}
+
+/// The logits of tokens that are generated after one another.
+pub(crate) fn generated(model: &mut Model, tokens: &[u32]) -> Vec<f32> {
+    let sequence = model.create_sequence();
+    let mut all = Vec::new();
+    for (start, tokens) in tokens.chunks(1).enumerate() {
+        let piece = Piece { sequence, start, tokens, role: Role::Generated, logits: 0..1 };
+        model.forward(&[piece], &mut |_, logits| all.extend_from_slice(logits)).unwrap();
+    }
+    model.release_sequence(sequence);
+    all
 }
 
 #[test]

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use metallic::backend::KvType;
 use metallic::memory::{MemoryBudget, Tier};
-use metallic::model::{Piece, Role};
 use metallic::plan::{MemoryPlan, Offload};
 use metallic::{Error, GgufFile, GgufLoader, Model};
 
 use crate::gpu_within;
-use crate::oracles::{logits, oracles, tokens};
+use crate::oracles::{generated, logits, oracles, tokens};
 use crate::real_models::model;
 
 /// Two with attention, of which one has experts, one with states, and one with all of them.
@@ -146,22 +145,15 @@ fn experts_that_are_used_stay_on_the_device() {
         let path = root.join(format!("archs2/{name}.gguf"));
         let Some(all) = load(&path, None) else { return };
         let (mut whole, plan, _) = all.unwrap();
-        let one_by_one = |model: &mut Model| {
-            let sequence = model.create_sequence();
-            let mut found = Vec::new();
-            for (start, tokens) in tokens.chunks(1).enumerate() {
-                let piece = Piece { sequence, start, tokens, role: Role::Generated, logits: 0..1 };
-                model.forward(&[piece], &mut |_, logits| found.extend_from_slice(logits)).unwrap();
-            }
-            model.release_sequence(sequence);
-            found
-        };
-        let expected = one_by_one(&mut whole);
+        let expected = generated(&mut whole, tokens);
         assert_eq!(whole.device_stats().unwrap().experts.hits, 0);
         drop(whole);
         // A byte less than all leaves the embedding to the CPU, and one less than that leaves room for some experts.
         let (_, plan, _) = load(&path, Some(plan.device_bytes(0) - 1)).unwrap().unwrap();
-        let (mut model, plan, vram) = load(&path, Some(plan.device_bytes(0) - 1)).unwrap().unwrap();
+        let Ok((mut model, plan, vram)) = load(&path, Some(plan.device_bytes(0) - 1)).unwrap() else {
+            assert_ne!(name, "gpt-oss-moe", "its experts are larger than slots");
+            continue;
+        };
         assert_eq!(vram.used_bytes(), plan.device_bytes(0), "{name}");
         let of_experts = plan.matrices.iter().filter(|matrix| matrix.cache.is_some());
         let places = of_experts.clone().map(|matrix| matrix.cache.map_or(0, |cache| cache.n_places));
@@ -170,7 +162,7 @@ fn experts_that_are_used_stay_on_the_device() {
         let others = plan.swapped_bytes() - experts;
         let rounds = [(); 2].map(|()| {
             let before = model.device_stats().unwrap();
-            assert!(one_by_one(&mut model) == expected, "{name}");
+            assert!(generated(&mut model, tokens) == expected, "{name}");
             model.device_stats().unwrap().since(before)
         });
         println!("{name}, {n_places} places: {:?}, then {:?}", rounds[0].experts, rounds[1].experts);

@@ -22,6 +22,9 @@ const N_ROWS: usize = N + 33;
 /// Rows that come at a time: odd beginnings and ends, single ones, none, and pages that are crossed.
 const PIECES: [usize; 10] = [1, 1, 3, 122, 0, 4, 1, 130, 7, 31];
 
+/// First queries and how many, of the longer sequence, where not all are needed: in the first pages, across two, and the last.
+const SOME: [(usize, usize); 3] = [(0, 19), (117, 24), (N - 33, 33)];
+
 /// Lengths of heads of keys and of values: blocks that are full or not, more than a workgroup, and a latent vector.
 const LENGTHS: [[usize; 2]; 9] =
     [[64, 64], [32, 64], [64, 32], [80, 80], [96, 96], [128, 128], [256, 256], [23, 33], [576, 512]];
@@ -32,6 +35,17 @@ const GROUPINGS: [(usize, usize, bool); 3] = [(6, 2, true), (1, 1, false), (5, 1
 /// Numbers that share a scale, in the types that have scales.
 const BLOCK_LEN: usize = 32;
 
+/// Which queries attend, and when.
+#[derive(Clone, Copy, PartialEq)]
+enum Queries {
+    /// Some of the longer sequence and all of the shorter, at the end.
+    Some,
+    /// All, at the end.
+    All,
+    /// All, in the pieces that keys and values are stored in.
+    InPieces,
+}
+
 /// A layer over two sequences.
 #[derive(Clone)]
 struct Layer {
@@ -40,8 +54,7 @@ struct Layer {
     n_head_kv: usize,
     has_sinks: bool,
     in_tiles: bool,
-    /// Whether queries come in the pieces that keys and values are stored in.
-    in_pieces: bool,
+    queries: Queries,
     keys: Vec<f32>,
     values: Vec<f32>,
 }
@@ -52,7 +65,16 @@ impl Layer {
         let AttentionShape { key_length, value_length, .. } = shape;
         let rows = |seed, length: usize| random(seed, N_ROWS * n_head_kv * length);
         let (keys, values) = (rows(33, key_length), rows(34, value_length));
-        Self { kv_type, shape, n_head_kv, has_sinks: false, in_tiles: false, in_pieces: false, keys, values }
+        Self {
+            kv_type,
+            shape,
+            n_head_kv,
+            has_sinks: false,
+            in_tiles: false,
+            queries: Queries::Some,
+            keys,
+            values,
+        }
     }
 
     fn layout(&self) -> KvLayout {
@@ -94,14 +116,22 @@ impl Computation for Layer {
                 let span = self.span(sequence, start, n_rows.min(ends[sequence] - start));
                 starts[sequence] += span.n_rows;
                 b.store_kv(&mut kv, &span, &keys, &rows);
-                if self.in_pieces {
+                if self.queries == Queries::InPieces {
                     b.attention(&params, &kv, &span, &queries, &mut out);
                 }
             }
         }
         assert_eq!(starts, ends, "pieces of whole sequences");
-        for sequence in (0..2).filter(|_| !self.in_pieces) {
-            b.attention(&params, &kv, &self.span(sequence, 0, ends[sequence]), &queries, &mut out);
+        let spans: &[_] = match self.queries {
+            Queries::Some => &SOME,
+            Queries::All => &[(0, N)],
+            Queries::InPieces => &[],
+        };
+        for &(start, n_rows) in spans {
+            b.attention(&params, &kv, &self.span(0, start, n_rows), &queries, &mut out);
+        }
+        if !spans.is_empty() {
+            b.attention(&params, &kv, &self.span(1, 0, N_ROWS - N), &queries, &mut out);
         }
         values(b, &out, N_ROWS * n_head * value_length)
     }
@@ -226,7 +256,7 @@ fn stored<B: Backend>(suite: &mut Suite<'_, B>, what: &str, mut layer: Layer) {
     suite.hold("kv_layer", what, |backend, _| backend.kv_layer(&layer.layout(), 5).map(|_| Ok(())));
     let (kv_type, head_len) = (layer.kv_type, layer.shape.value_length);
     hard(&mut layer.values, head_len);
-    layer.shape.window = Some(1);
+    (layer.shape.window, layer.queries) = (Some(1), Queries::All);
     let bound = if suite.bounds.divides_exactly {
         Bound::Exact
     } else {
@@ -257,8 +287,8 @@ fn variants<B: Backend>(suite: &mut Suite<'_, B>, kv_type: KvType) {
         return;
     }
     for in_tiles in [false, true] {
-        let whole = Layer { in_tiles, ..layer.clone() };
-        let pieces = Layer { in_pieces: true, ..whole.clone() };
+        let whole = Layer { in_tiles, queries: Queries::All, ..layer.clone() };
+        let pieces = Layer { queries: Queries::InPieces, ..whole.clone() };
         let tiles = if in_tiles { " in tiles" } else { "" };
         suite.same_bits("attention", format!("6 of 2 {kv_type}, in pieces{tiles}"), [&whole, &pieces]);
     }

@@ -57,10 +57,7 @@ pub(super) fn check<B: Backend>(suite: &mut Suite<'_, B>) {
 }
 
 fn charges<B: Backend>(backend: &mut B, account: &Tier) -> Result<std::result::Result<(), String>> {
-    // Buffers of cases before may be kept until what was done with them is done.
-    let mut x = buffer(backend, &[1.0])?;
-    backend.scale(&mut x, 2.0, 1);
-    values(backend, &x, 1)?;
+    settle(backend)?;
     let before = account.used_bytes();
     let words = backend.buffer("a case", 1000)?;
     let of_buffer = account.used_bytes() - before;
@@ -69,6 +66,7 @@ fn charges<B: Backend>(backend: &mut B, account: &Tier) -> Result<std::result::R
     let some = backend.matrix_rows(&matrix, 2..5);
     let of_rows = account.used_bytes() - before - of_buffer - with_matrix;
     drop((words, matrix, some));
+    settle(backend)?;
     let left = account.used_bytes().abs_diff(before);
     let of_matrix = if backend.memory().is_some() { 4 * 64 * 10 } else { 0 };
     let found = [of_buffer, with_matrix, of_rows, left];
@@ -76,11 +74,16 @@ fn charges<B: Backend>(backend: &mut B, account: &Tier) -> Result<std::result::R
     Ok(if found == expected { Ok(()) } else { Err(format!("charged {found:?} instead of {expected:?}")) })
 }
 
-fn counts<B: Backend>(backend: &mut B, _: &Tier) -> Result<std::result::Result<(), String>> {
-    let Some(before) = backend.device_stats() else { return Ok(Ok(())) };
+/// Has all done that was asked: till then, what it needs may be kept.
+fn settle<B: Backend>(backend: &mut B) -> Result<()> {
     let mut x = buffer(backend, &[1.0; 8])?;
     backend.scale(&mut x, 2.0, 8);
-    values(backend, &x, 8)?;
+    values(backend, &x, 8).map(drop)
+}
+
+fn counts<B: Backend>(backend: &mut B, _: &Tier) -> Result<std::result::Result<(), String>> {
+    let Some(before) = backend.device_stats() else { return Ok(Ok(())) };
+    settle(backend)?;
     let Some(after) = backend.device_stats() else { return Ok(Err("none any more".to_owned())) };
     let work = after.since(before);
     let counted = work.n_dispatches >= 1 && work.n_submissions >= 1 && work.swapped_bytes == 0;
@@ -125,6 +128,7 @@ fn promises<B: Backend>(
     backend.reserve_attention(least.attention, least.n_positions)?;
     backend.reserve_experts(least.n_rows, &nothing)?;
     backend.reserve_slots(&least.swapped, None)?;
+    settle(backend)?;
     let mut used = account.used_bytes();
     let mut charged = || {
         let now = account.used_bytes();

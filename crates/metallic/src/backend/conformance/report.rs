@@ -116,7 +116,8 @@ impl fmt::Display for Report {
             let Count { n_passed, n_failed, n_refused, largest_error } = count;
             writeln!(f, "{operation:<16}{n_passed:>8}{n_failed:>8}{n_refused:>9}{largest_error:>15.1e}")?;
         }
-        write!(f, "{} of {} cases passed", self.n_passed(), self.cases.len())
+        let (n_failed, n_refused) = (self.failures().count(), self.refused().count());
+        write!(f, "{} cases passed, {n_failed} failed, {n_refused} refused", self.n_passed())
     }
 }
 

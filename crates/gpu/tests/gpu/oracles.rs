@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use metallic::{GgufFile, GgufLoader, Model, backend::KvType};
+use metallic::backend::KvType;
+use metallic::backend::conformance::nmse;
+use metallic::{GgufFile, GgufLoader, Model};
 
-use crate::{gpu, nmse};
+use crate::gpu;
 
 /// Normalised mean squared error; rounding all activations to half precision costs at most 2.5e-6.
 pub(crate) const MAX_NMSE: f64 = 1e-4;

@@ -27,7 +27,7 @@ use self::experts::ExpertWork;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Kernels};
-use crate::matrix::GpuMatrix;
+use crate::matrix::{GpuMatrix, MAX_PART_BYTES};
 use crate::memory::{GpuBuffer, Vram};
 use crate::recorder::{Counters, Note, Recorder};
 
@@ -58,6 +58,8 @@ pub struct Gpu {
     nothing: GpuBuffer,
     /// Whether kernels may pass numbers within a subgroup.
     has_subgroups: bool,
+    /// Bytes of a buffer of weights at most.
+    max_part_bytes: u64,
     /// The first error that no call has returned.
     failed: Option<Error>,
 }
@@ -80,9 +82,17 @@ impl Gpu {
             experts: None,
             nothing,
             has_subgroups: vram.device.report().features.subgroup,
+            max_part_bytes: vram.device.max_binding_bytes().min(MAX_PART_BYTES),
             failed: None,
             vram,
         })
+    }
+
+    /// The same with matrices in buffers of no more than `max_bytes`, as on a device that lets kernels see no more: so tests
+    /// need no large ones.
+    #[must_use]
+    pub fn with_parts_of(self, max_bytes: u64) -> Self {
+        Self { max_part_bytes: self.max_part_bytes.min(max_bytes), ..self }
     }
 
     /// Bytes that [`Gpu::new`] takes of a device's memory, whatever is computed.
@@ -205,7 +215,8 @@ impl Backend for Gpu {
     }
 
     fn matrix(&self, data: MatrixData) -> metallic::Result<GpuMatrix> {
-        Ok(GpuMatrix::new(&data, &self.vram, &mut self.recorder.borrow_mut().uploads)?)
+        let uploads = &mut self.recorder.borrow_mut().uploads;
+        Ok(GpuMatrix::new(&data, &self.vram, uploads, self.max_part_bytes)?)
     }
 
     fn matrix_swapped(

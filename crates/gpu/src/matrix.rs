@@ -14,7 +14,7 @@ use crate::memory::{GpuBuffer, Vram};
 use crate::uploads::Uploads;
 
 /// Bytes of a buffer of rows at most: kernels number them in 32 bits.
-const MAX_PART_BYTES: u64 = 4 << 30;
+pub(crate) const MAX_PART_BYTES: u64 = 4 << 30;
 
 /// Bytes that are uploaded at a time: so much of a map is in memory at once.
 const PIECE_BYTES: usize = 4 << 20;
@@ -78,11 +78,16 @@ pub(crate) enum Place<'a> {
 }
 
 impl GpuMatrix {
-    /// Uploads a matrix.
+    /// Uploads a matrix, to buffers of no more than `max_part_bytes`.
     ///
     /// # Errors
     /// [`Error::UnsupportedType`], before anything is allocated; no memory.
-    pub(crate) fn new(data: &MatrixData, vram: &Vram, uploads: &mut Uploads) -> Result<Self> {
+    pub(crate) fn new(
+        data: &MatrixData,
+        vram: &Vram,
+        uploads: &mut Uploads,
+        max_part_bytes: u64,
+    ) -> Result<Self> {
         let MatrixData { ggml_type, row_len, n_rows, bytes } = data;
         let decoder =
             kernels::decoder_of(*ggml_type).ok_or(Error::UnsupportedType { ggml_type: *ggml_type })?;
@@ -90,8 +95,7 @@ impl GpuMatrix {
             return Err(Error::unsupported("a matrix that is to stay on a device and is not in memory"));
         };
         let row_bytes = bytes.len() / (*n_rows).max(1);
-        let max_bytes = vram.device.max_binding_bytes().min(MAX_PART_BYTES) as usize;
-        let parts = divide(*n_rows, row_bytes, max_bytes)?.into_iter().map(|rows| {
+        let parts = divide(*n_rows, row_bytes, max_part_bytes as usize)?.into_iter().map(|rows| {
             let of_part = rows.start * row_bytes..rows.end * row_bytes;
             let buffer = vram.bytes("weights", of_part.len() as u64)?;
             for (i, start) in of_part.clone().step_by(PIECE_BYTES).enumerate() {
@@ -140,7 +144,7 @@ impl GpuMatrix {
             + bytes.file.map_or(0, |range| range.n_bytes);
         let cache = ExpertCache::new(places, n_rows, n_bytes as u64, vram)?;
         let none = MatrixBytes::in_memory(SharedBytes::new(Vec::new()));
-        let without = Self::new(&MatrixData { n_rows: 0, bytes: none, ..data }, vram, uploads)?;
+        let without = Self::new(&MatrixData { n_rows: 0, bytes: none, ..data }, vram, uploads, u64::MAX)?;
         let cache = Some(Arc::new(Mutex::new(cache)));
         Ok(Self { cache, ..without.with_more(n_rows, bytes, chunk_bytes) })
     }

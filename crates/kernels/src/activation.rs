@@ -31,6 +31,20 @@ pub enum Activation {
     ClampedSwish,
 }
 
+impl Activation {
+    /// All of them.
+    pub const ALL: [Activation; 8] = [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::GeluErf,
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::Sigmoid,
+        Activation::Identity,
+        Activation::ClampedSwish,
+    ];
+}
+
 /// Bound of both sides of [`Activation::ClampedSwish`].
 const SWISH_LIMIT: f32 = 7.0;
 

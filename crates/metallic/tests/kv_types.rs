@@ -2,6 +2,7 @@
 //! takes of memory.
 
 use metallic::backend::KvType;
+use metallic::backend::conformance::nmse;
 use metallic::{GgufFile, GgufLoader, testing};
 
 /// Positions: more than a page.
@@ -20,13 +21,6 @@ fn logits(folder: &tempfile::TempDir, kv_type: KvType) -> Vec<f32> {
     let mut all = Vec::new();
     model.evaluate(&tokens, 0..N, &mut |_, logits| all.extend_from_slice(logits)).expect("logits");
     all
-}
-
-/// Σ(a−b)² / Σb².
-fn nmse(found: &[f32], expected: &[f32]) -> f64 {
-    let square = |x: f32| f64::from(x).powi(2);
-    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
-    error / expected.iter().map(|b| square(*b)).sum::<f64>()
 }
 
 #[test]

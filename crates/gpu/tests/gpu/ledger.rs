@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use metallic::backend::conformance::nmse;
 use metallic::backend::{Backend, KvLayout, KvType};
 use metallic::memory::Tier;
 use metallic::plan::Offload;
 use metallic::{Error, GgufFile, GgufLoader, Model};
 
 use crate::gpu_within;
-use crate::nmse;
 use crate::oracles::{MAX_NMSE, floats, logits, oracles, tokens};
 
 /// A model that a device computes as much of as its memory has room for.

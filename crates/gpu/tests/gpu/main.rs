@@ -7,16 +7,13 @@ mod consistency;
 mod experts;
 mod interrupts;
 mod kernel_store;
-mod kv_blocks;
 mod ledger;
 mod lending;
 mod limits;
 mod lost;
-mod mixers;
 mod oracles;
 mod real_models;
 mod swapping;
-mod weights;
 
 use metallic::memory::Tier;
 use metallic_gpu::{Choice, Device, Gpu};
@@ -45,12 +42,4 @@ pub(crate) fn gpu_within(limit_bytes: Option<u64>) -> Option<(Gpu, Tier)> {
 /// The same with as much as the device gives.
 pub(crate) fn gpu() -> Option<Gpu> {
     gpu_within(None).map(|(gpu, _)| gpu)
-}
-
-/// Normalised mean squared error: Σ(a−b)² / Σb².
-pub(crate) fn nmse(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let square = |x: f64| x * x;
-    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    error / expected.iter().map(|b| square(f64::from(*b))).sum::<f64>()
 }

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use metallic::backend::KvType;
+use metallic::backend::conformance::nmse;
 use metallic::model::{Piece, Role};
 use metallic::{GgufFile, GgufLoader, Model};
 
-use crate::{gpu, nmse};
+use crate::gpu;
 
 /// Normalised mean squared error; rounding all activations to half precision costs at most 2.5e-6.
 pub(crate) const MAX_NMSE: f64 = 1e-4;

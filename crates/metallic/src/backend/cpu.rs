@@ -416,6 +416,9 @@ impl Backend for Cpu {
         by_head: &mut Floats,
         out: &mut Floats,
     ) {
+        if span.n_rows == 0 {
+            return;
+        }
         let (shape, mixer) = (mixer.shape, mixers::mamba2(mixer));
         let rows = rows_of_span(span, shape.inner());
         let by_head = &mut by_head[..rows.len()];
@@ -436,6 +439,9 @@ impl Backend for Cpu {
         by_head: &mut Floats,
         out: &mut Floats,
     ) {
+        if span.n_rows == 0 {
+            return;
+        }
         let (shape, net) = (net.shape, mixers::delta_net(net));
         let rows = rows_of_span(span, shape.inner());
         let by_head = &mut by_head[..rows.len()];

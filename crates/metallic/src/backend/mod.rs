@@ -4,6 +4,7 @@
 //! row. A backend knows formats only through [`Backend::Matrix`] and nothing of scheduling; the model calls
 //! it and knows nothing of devices.
 
+pub mod conformance;
 mod cpu;
 mod numbers;
 pub(crate) mod routing;
@@ -314,7 +315,8 @@ impl DeviceStats {
 
 /// A place to compute.
 ///
-/// Sizes are checked when a model is loaded; an operation whose buffers are too short panics.
+/// Sizes are checked when a model is loaded; an operation whose buffers are too short panics. One over no rows, values or
+/// tokens does nothing. [`conformance`] checks all of it.
 pub trait Backend: Send {
     /// Activations or a vector of weights: `f32` values.
     type Buffer: Send;

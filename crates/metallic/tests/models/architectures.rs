@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use metallic::backend::conformance::nmse;
 use metallic::{GgufFile, GgufLoader};
 
-use crate::oracles::{Oracles, architecture, nmse};
+use crate::oracles::{Oracles, architecture};
 
 /// Normalised mean squared error; the oracle's own noise is about 1e-7.
 const MAX_NMSE: f64 = 1e-5;

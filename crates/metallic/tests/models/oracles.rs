@@ -70,14 +70,6 @@ pub(crate) fn architecture(model: &str) -> &str {
     name.rsplit_once('-').expect("ARCH-KIND").0
 }
 
-/// Normalised mean squared error: Σ(a−b)² / Σb².
-pub(crate) fn nmse(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let square = |x: f64| x * x;
-    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
-    error / expected.iter().map(|b| square(f64::from(*b))).sum::<f64>()
-}
-
 /// A real model by file name, from the folder named by `METALLIC_MODELS` or from `target/models`. Where it
 /// is not, the test that asks says so; under CI that is a failure.
 pub(crate) fn model(name: &str) -> Option<PathBuf> {

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::Command;
 
 use metallic::backend::KvType;
+use metallic::backend::conformance::nmse;
 use metallic::gguf::Value;
 use metallic::testing::edited;
 use metallic::{GgufFile, GgufLoader};
 
-use crate::oracles::{Oracles, nmse};
+use crate::oracles::Oracles;
 
 /// Floats against doubles; with AMX, inputs of 16 binary digits.
 const MAX_NMSE: f64 = 1e-9;

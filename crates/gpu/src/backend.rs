@@ -320,7 +320,7 @@ impl Backend for Gpu {
         tokens: Tokens,
         out: &mut GpuBuffer,
     ) -> metallic::Result<()> {
-        self.checked(|gpu| gpu.mix_experts(experts, scores, x, tokens.count(), out))
+        self.checked(|gpu| gpu.mix_experts(experts, scores, x, tokens, out))
     }
 
     fn norm(&mut self, norm: &Norm<'_, Self>, x: &GpuBuffer, n_rows: usize, out: &mut GpuBuffer) {

@@ -199,7 +199,8 @@ mod tests {
         let Some(device) = Device::for_test() else { return };
         let vram = Vram { device: Arc::new(device), tier: Tier::named("vram", None) };
         let mut recorder = Recorder::new(&vram).expect("a recorder");
-        let bytes: Vec<u8> = (0..3 * SLOT_BYTES as u32 / 2).map(|i| (i * i / 7 % 251) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..3 * SLOT_BYTES as u32 / 2).map(|i| (i.wrapping_mul(i) / 7 % 251) as u8).collect();
         let buffers = [(); 2].map(|()| vram.bytes("bytes", bytes.len() as u64).expect("a buffer"));
         for (buffer, pieces) in buffers.iter().zip([&[1, 2, 10, 4097, SLOT_BYTES - 5][..], &[SLOT_BYTES - 1]])
         {

@@ -1,10 +1,13 @@
 //! A mixture of experts, from the router's scores to the sum. Which experts rows go to is chosen on the device, where products
 //! look it up; the host has no word in it but where experts are brought in once they are chosen: there it waits to hear which.
 
-use metallic::backend::{Backend, ExpertMatrix, ExpertNeeds, Experts, RoutingShape, Scoring};
+use std::ops::Range;
+
+use metallic::backend::{Backend, ExpertMatrix, ExpertNeeds, Experts, RoutingShape, Scoring, Tokens};
+use smallvec::SmallVec;
 
 use super::Gpu;
-use super::products::{MAT_VEC_LEN, MAX_ROWS};
+use super::products::{GEMM_STEP, GEMM_TILE, MAT_VEC_LEN, MAX_ROWS};
 use crate::error::{Error, Result};
 use crate::expert_cache::{Missing, NOWHERE};
 use crate::kernels::{self, Call, Grid};
@@ -23,16 +26,20 @@ pub(super) struct ExpertWork {
     gate: GpuBuffer,
     up: GpuBuffer,
     output: GpuBuffer,
+    /// Pairs in tiles of one expert each, for GEMM.
+    order: GpuBuffer,
 }
 
 /// Products of pairs with matrices that share a tensor, each with its output.
-#[derive(Clone, Copy)]
 struct Products<'a> {
     matrices: &'a [(&'a ExpertMatrix<'a, Gpu>, &'a GpuBuffer)],
     x: &'a GpuBuffer,
-    chosen: &'a GpuBuffer,
+    work: &'a ExpertWork,
+    /// Pairs that have a row of the input in common.
     in_input: usize,
-    n_pairs: usize,
+    /// Those that are multiplied many at a time; those before are multiplied one by one.
+    pairs: Range<usize>,
+    n_expert: usize,
 }
 
 /// Rows that a buffer has: of the tensor those from `first` on, or as the notes say at `places_at`.
@@ -47,10 +54,17 @@ struct RowsHere {
 /// What it is, in errors.
 const EXPERTS: &str = "experts";
 
+/// Tiles of so many pairs at most: of each expert the last may be filled in part.
+fn n_tiles(n_pairs: usize, n_expert: usize) -> usize {
+    n_pairs.div_ceil(GEMM_TILE).saturating_add(n_expert).min(n_pairs)
+}
+
 /// Values of each of its buffers.
-fn lens(n_rows: usize, needs: &ExpertNeeds) -> [usize; 5] {
-    let ExpertNeeds { n_used, n_embd, n_ff, .. } = *needs;
-    [1, 1, n_ff, n_ff, n_embd].map(|len| n_rows.saturating_mul(n_used).saturating_mul(len))
+fn lens(n_rows: usize, needs: &ExpertNeeds) -> [usize; 6] {
+    let ExpertNeeds { n_expert, n_used, n_embd, n_ff } = *needs;
+    let n_pairs = n_rows.saturating_mul(n_used);
+    let [one, ff, embd] = [1, n_ff, n_embd].map(|len| n_pairs.saturating_mul(len));
+    [one, one, ff, ff, embd, n_tiles(n_pairs, n_expert).saturating_mul(GEMM_TILE + 1)]
 }
 
 impl ExpertWork {
@@ -61,8 +75,9 @@ impl ExpertWork {
         if n_rows > MAX_ROWS {
             return Err(Error::unsupported(format!("a batch of more than {MAX_ROWS} rows")));
         }
-        let [chosen, shares, gate, up, output] = lens(n_rows, needs).map(|len| vram.words(EXPERTS, len));
-        Ok(Self { chosen: chosen?, shares: shares?, gate: gate?, up: up?, output: output? })
+        let words = |len| vram.words(EXPERTS, len);
+        let [chosen, shares, gate, up, output, order] = lens(n_rows, needs).map(words);
+        Ok(Self { chosen: chosen?, shares: shares?, gate: gate?, up: up?, output: output?, order: order? })
     }
 
     /// Bytes that [`new`](Self::new) allocates.
@@ -82,9 +97,10 @@ impl Gpu {
         experts: &Experts<'_, Self>,
         scores: &GpuBuffer,
         x: &GpuBuffer,
-        n_rows: usize,
+        tokens: Tokens,
         out: &GpuBuffer,
     ) -> Result<()> {
+        let n_rows = tokens.count();
         let work = self.experts.clone().expect("room for experts was reserved");
         let Experts { routing, choice_bias, activation, gate, up, down } = experts;
         let n_pairs = n_rows * routing.n_used;
@@ -102,14 +118,24 @@ impl Gpu {
         tensors.iter().filter(|matrix| matrix.cache().is_none()).for_each(|matrix| self.will_use(matrix));
         self.route(routing, *choice_bias, scores, n_rows, &work)?;
         let mut missing = self.missing(&tensors, &work.chosen, n_pairs)?.into_iter();
+        let n_gemv = tokens.gemv * routing.n_used;
+        self.order_pairs(routing.n_expert, n_gemv..n_pairs, &work)?;
+        let products = |matrices, x, in_input| Products {
+            matrices,
+            x,
+            work: &work,
+            in_input,
+            pairs: n_gemv..n_pairs,
+            n_expert: routing.n_expert,
+        };
         for matrices in first {
             let missing = missing.next().unwrap_or_default();
-            self.multiply_pairs(matrices, [x, &work.chosen], routing.n_used, n_pairs, &missing)?;
+            self.multiply_pairs(&products(matrices, x, routing.n_used), &missing)?;
         }
         let of_down = missing.next().unwrap_or_default();
         let inner = n_pairs * up.n_rows;
         self.each_activated(&kernels::GATE, *activation, &[&work.up, &work.gate], inner)?;
-        self.multiply_pairs(&to_down, [&work.up, &work.chosen], 1, n_pairs, &of_down)?;
+        self.multiply_pairs(&products(&to_down, &work.up, 1), &of_down)?;
         let (width, len) = (down.n_rows, n_rows * down.n_rows);
         let params = [len, width, routing.n_used].map(|n| n as u32);
         let buffers = [out.expect(len), work.output.expect(n_pairs * width), &work.shares];
@@ -181,20 +207,24 @@ impl Gpu {
         Ok(missing.collect())
     }
 
-    /// The products of each pair with the matrices of its expert, of inputs that `in_input` pairs have in common. The matrices
-    /// share a tensor; each has its output.
-    fn multiply_pairs(
-        &mut self,
-        matrices: &[(&ExpertMatrix<'_, Self>, &GpuBuffer)],
-        [x, chosen]: [&GpuBuffer; 2],
-        in_input: usize,
-        n_pairs: usize,
-        missing: &Missing,
-    ) -> Result<()> {
-        let all = matrices[0].0.all;
-        x.expect(n_pairs / in_input * all.row_len());
-        let products = Products { matrices, x, chosen, in_input, n_pairs };
-        let Some(mut cache) = all.cache() else { return self.multiply_parts(&products, all, 0) };
+    /// Puts those pairs in tiles that are multiplied many at a time.
+    fn order_pairs(&mut self, n_expert: usize, pairs: Range<usize>, work: &ExpertWork) -> Result<()> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let n_tiles = n_tiles(pairs.len(), n_expert);
+        let params = [pairs.end, pairs.start, n_tiles].map(|n| n as u32);
+        let buffers = [work.order.expect(n_tiles * (GEMM_TILE + 1)), &work.chosen];
+        let constants = [("N_EXPERT", n_expert as u32)];
+        let call = Call::new(&kernels::EXPERT_ORDER, &buffers, &params, Grid::Groups(1));
+        self.run(&Call { constants: &constants, ..call })
+    }
+
+    /// The products of each pair with the matrices of its expert.
+    fn multiply_pairs(&mut self, products: &Products<'_>, missing: &Missing) -> Result<()> {
+        let all = products.matrices[0].0.all;
+        products.x.expect(products.pairs.end / products.in_input * all.row_len());
+        let Some(mut cache) = all.cache() else { return self.multiply_parts(products, all, 0) };
         for expert in &missing.staying {
             let Some((buffer, mut offset)) = cache.place(*expert) else { unreachable!("it is to stay") };
             for part in all.part(cache.rows(*expert)).parts() {
@@ -202,16 +232,13 @@ impl Gpu {
             }
             cache.filled(*expert);
         }
-        for (weights, first_rows, n_rows) in cache.buffers() {
+        for (weights, first_rows, len) in cache.buffers() {
             let ([places_at], _) = self.note([Note::Numbers(&first_rows)])?;
-            self.multiply_rows(
-                &products,
-                weights,
-                RowsHere { first: 0, len: n_rows, first_in_buffer: 0, places_at },
-            )?;
+            let rows = RowsHere { first: 0, len, first_in_buffer: 0, places_at };
+            self.multiply_rows(products, weights, rows)?;
         }
         for rows in &missing.passing {
-            self.multiply_parts(&products, &all.part(rows.clone()), rows.start)?;
+            self.multiply_parts(products, &all.part(rows.clone()), rows.start)?;
         }
         Ok(())
     }
@@ -227,34 +254,45 @@ impl Gpu {
         Ok(())
     }
 
-    /// The products with those experts whose rows a buffer has.
-    fn multiply_rows(&mut self, products: &Products<'_>, weights: &GpuBuffer, rows: RowsHere) -> Result<()> {
-        let Products { matrices, x, chosen, in_input, n_pairs } = *products;
+    /// The products with those experts whose rows a buffer has: of tokens that are multiplied one by one, which come first, and
+    /// of the others.
+    fn multiply_rows(&mut self, products: &Products<'_>, weights: &GpuBuffer, here: RowsHere) -> Result<()> {
+        let Products { matrices, x, work, in_input, n_expert, .. } = *products;
+        let pairs = products.pairs.clone();
         let (nothing, notes) = (self.nothing.clone(), self.recorder.get_mut().notes());
-        let constants = [("GROUP_LEN", MAT_VEC_LEN)];
         for (matrix, out) in matrices {
-            let (all, n_products) = (matrix.all, n_pairs * matrix.n_rows);
-            let params = [
-                n_products as u32,
-                matrix.n_rows as u32,
-                rows.first as u32,
-                rows.len as u32,
-                rows.first_in_buffer as u32,
-                matrix.first as u32,
-                matrix.stride as u32,
-                all.n_blocks() as u32,
-                all.row_len() as u32,
-                in_input as u32,
-                matrix.bias.is_some().into(),
-                rows.places_at,
-            ];
-            let bias = matrix.bias.unwrap_or(&nothing);
-            let buffers = [weights, x, chosen, bias, out.expect(n_products), &notes];
-            let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, Grid::Groups(n_products));
-            let n_multiplications = (n_products * all.row_len()) as u64;
-            let call = Call { decoder: Some(all.decoder), constants: &constants, n_multiplications, ..call };
-            self.run(&call)?;
+            let (all, bias) = (matrix.all, matrix.bias.unwrap_or(&nothing));
+            out.expect(pairs.end * matrix.n_rows);
+            let rows = [here.first, here.len, here.first_in_buffer, matrix.first, matrix.stride];
+            let of_matrix = [all.n_blocks(), all.row_len(), in_input, usize::from(matrix.bias.is_some())];
+            let in_tiles = all.row_len().is_multiple_of(GEMM_STEP);
+            let n_gemv = if in_tiles { pairs.start } else { pairs.end };
+            if n_gemv > 0 {
+                let n_groups = n_gemv * matrix.n_rows;
+                let params = words(&[&rows, &[here.places_at as usize, n_groups, matrix.n_rows], &of_matrix]);
+                let buffers = [weights, x, &work.chosen, bias, out, &notes];
+                let call = Call::new(&kernels::EXPERT_MAT_VEC, &buffers, &params, Grid::Groups(n_groups));
+                let n_multiplications = (n_groups * all.row_len()) as u64;
+                let constants = [("GROUP_LEN", MAT_VEC_LEN)];
+                let decoder = Some(all.decoder);
+                self.run(&Call { decoder, constants: &constants, n_multiplications, ..call })?;
+            }
+            if n_gemv < pairs.end {
+                let n_tiles = n_tiles(pairs.len(), n_expert);
+                let params =
+                    words(&[&rows, &[here.places_at as usize, matrix.n_rows], &of_matrix, &[n_tiles]]);
+                let buffers = [weights, x, bias, &work.order, out, &notes];
+                let grid = Grid::GroupsOf(matrix.n_rows.div_ceil(GEMM_TILE), n_tiles);
+                let call = Call::new(&kernels::EXPERT_GEMM, &buffers, &params, grid);
+                let n_multiplications = (pairs.len() * matrix.n_rows * all.row_len()) as u64;
+                self.run(&Call { decoder: Some(all.decoder), n_multiplications, ..call })?;
+            }
         }
         Ok(())
     }
+}
+
+/// Parameters of a kernel.
+fn words(params: &[&[usize]]) -> SmallVec<[u32; 16]> {
+    params.iter().copied().flatten().map(|n| *n as u32).collect()
 }

@@ -19,10 +19,10 @@ const ROWS_GROUP_LEN: usize = 64;
 const TEAM_ROWS: usize = 4;
 
 /// Rows of weights, and of an input, that a workgroup multiplies where there are many.
-const GEMM_TILE: usize = 64;
+pub(super) const GEMM_TILE: usize = 64;
 
 /// Numbers of each that it takes at a time.
-const GEMM_STEP: usize = 32;
+pub(super) const GEMM_STEP: usize = 32;
 
 /// Rows of an input at most: a dispatch has a workgroup in its third dimension for each.
 pub(super) const MAX_ROWS: usize = 65_535;

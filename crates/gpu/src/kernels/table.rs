@@ -44,6 +44,8 @@ macro_rules! with_codes {
 pub(super) const COMMON: Part = part!("common");
 const ACTIVATION: Part = part!("activation");
 const RECURRENCE: Part = part!("recurrence");
+const EXPERT_ROW: Part = part!("expert_row");
+const GEMM_TILE: Part = part!("gemm_tile");
 const ROW_NORM: Part = part!("row_norm");
 const ROWS: Part = part!("rows");
 const ROW_DOT: Part = part!("row_dot");
@@ -62,6 +64,7 @@ kernels! {
     COPY_COLUMNS: "copy_columns", [], [Write, Read];
     DELTA_NET: "delta_net", [RECURRENCE], [Write, Write, Read, Read, Read, Read, Read];
     DIVIDE_ROWS: "divide_rows", [], [Write, Read];
+    EXPERT_ORDER: "expert_order", [], [Write, Read];
     GATE: "gate", [ACTIVATION], [Write, Read];
     GATE_ROWS: "gate_rows", [], [Write, Read];
     GATED: "gated", [ACTIVATION], [Write, Read, Read];
@@ -80,8 +83,9 @@ kernels! {
     UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
-    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Read, Write, Read];
-    GEMM: "gemm", [BYTES], [Read, Read, Read, Write];
+    EXPERT_GEMM: "expert_gemm", [BYTES, EXPERT_ROW, GEMM_TILE], [Read, Read, Read, Read, Write, Read];
+    EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, EXPERT_ROW, ROW_DOT], [Read, Read, Read, Read, Write, Read];
+    GEMM: "gemm", [BYTES, GEMM_TILE], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Write];
     ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];
     ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS], [Read, Read, Read, Write];

@@ -5,12 +5,13 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
 use super::{
-    ATTENTION, CODES_BINDING, EMBED, EXPERT_MAT_VEC, GEMM, Grid, KERNELS, KV_TYPES, Kernel, MAT_VEC,
-    MAX_GROUPS, Part, QUANTS, ROWS_PLAIN, ROWS_SUBGROUP, source,
+    ATTENTION, CODES_BINDING, EMBED, EXPERT_GEMM, EXPERT_MAT_VEC, GEMM, Grid, KERNELS, KV_TYPES, Kernel,
+    MAT_VEC, MAX_GROUPS, Part, QUANTS, ROWS_PLAIN, ROWS_SUBGROUP, source,
 };
 
 /// Kernels with a decoder of weights.
-const WITH_WEIGHTS: [Kernel; 6] = [EMBED, EXPERT_MAT_VEC, GEMM, MAT_VEC, ROWS_PLAIN, ROWS_SUBGROUP];
+const WITH_WEIGHTS: [Kernel; 7] =
+    [EMBED, EXPERT_GEMM, EXPERT_MAT_VEC, GEMM, MAT_VEC, ROWS_PLAIN, ROWS_SUBGROUP];
 
 /// Every kernel, with each decoder that it may be asked to use.
 fn all() -> Vec<(&'static Kernel, Option<&'static Part>)> {

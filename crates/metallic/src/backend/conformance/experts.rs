@@ -78,8 +78,10 @@ impl Mixture {
 
     fn matrix<B: Backend>(&self, b: &mut B, weights: &Weights) -> Result<B::Matrix> {
         let Some(n_places) = self.n_places else { return b.matrix(weights.data()) };
-        let row_bytes = weights.row_bytes();
-        b.reserve_slots(&SwapNeeds { row_bytes, matrix_bytes: row_bytes * weights.n_rows }, None)?;
+        let both = [&self.gate_up, &self.down].map(|weights| (weights.row_bytes(), weights.n_rows));
+        let most = |of: fn(&(usize, usize)) -> usize| both.iter().map(of).max().unwrap_or(0);
+        let (row_bytes, matrix_bytes) = (most(|(bytes, _)| *bytes), most(|(bytes, n_rows)| bytes * n_rows));
+        b.reserve_slots(&SwapNeeds { row_bytes, matrix_bytes }, None)?;
         let places = Places::new(ExpertPolicy::default(), self.routing.n_expert, n_places);
         b.matrix_of_experts(weights.data(), places)
     }
@@ -213,11 +215,14 @@ pub(super) fn check<B: Backend>(suite: &mut Suite<'_, B>) {
     }
     networks(suite);
     if suite.backend.memory().is_some() {
-        let resident = Mixture { is_merged: true, ..Mixture::new(PLAIN) };
-        for n_places in [0, 3, 8] {
-            let brought = Mixture { n_places: Some(n_places), ..resident.clone() };
-            let what = format!("places for {n_places} of 8");
-            suite.same_bits("matrix_of_experts", what, [&resident, &brought]);
+        for [n_embd, n_ff] in [[20, 13], [64, 32]] {
+            let mixture = Mixture::of(GgmlType::F32, PLAIN, [n_embd, n_ff]);
+            let resident = Mixture { is_merged: true, rows: 0..N_ROWS, n_gemv: 2, ..mixture };
+            for n_places in [0, 3, 8] {
+                let brought = Mixture { n_places: Some(n_places), ..resident.clone() };
+                let what = format!("networks of {n_embd} and {n_ff}, places for {n_places} of 8");
+                suite.same_bits("matrix_of_experts", what, [&resident, &brought]);
+            }
         }
     }
 }

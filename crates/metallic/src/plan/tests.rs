@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backend::KvType;
+use crate::memory::BLOCK_BYTES;
 use crate::model::part::n_parts;
 use crate::testing::tiny_model;
 

@@ -72,7 +72,14 @@ fn main(
     let brought = rows_brought(local);
     let blocks = vec2(first_block(expert, first_row + brought.x), first_block(expert, first_row + brought.y));
     let inputs = vec2(first_input(tile, brought.x), first_input(tile, brought.y));
-    let sums = sums_of_tile(blocks, inputs, params.row_len, TILE, local);
+    // The pairs of a tile come first in it.
+    var n_left = TILE;
+    if pair_of(tile, 16u) == NOWHERE {
+        n_left = 16u;
+    } else if pair_of(tile, 32u) == NOWHERE {
+        n_left = 32u;
+    }
+    let sums = sums_of_tile(blocks, inputs, params.row_len, n_left, local);
     let row = first_row + local % 16u;
     let place = local / 16u;
     store_four(expert, pair_of(tile, place), row, sums[0]);

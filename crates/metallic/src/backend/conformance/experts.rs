@@ -243,6 +243,14 @@ fn networks<B: Backend>(suite: &mut Suite<'_, B>) {
         let bound = if mixture.score.is_some() { Bound::Exact } else { floats.clone() };
         suite.compare("experts", what, bound, &mixture);
     }
+    // All rows to one.
+    let one = RoutingShape { n_expert: 1, n_used: 1, ..PLAIN };
+    for n_gemv in [0, 2, 20] {
+        let batch = Mixture { rows: 0..N_ROWS, n_gemv, ..Mixture::of(GgmlType::F32, one, [64, 32]) };
+        let what = format!("one expert, {n_gemv} + {} tokens", N_ROWS - n_gemv);
+        suite.compare("experts", &what, Bound::Nmse(suite.bounds.floats), &batch);
+        suite.same_bits_of("experts", format!("{what}, alone and in a batch"), &batch, &ByRow(&batch));
+    }
     for (ggml_type, sizes) in [
         (GgmlType::F32, [20, 13]),
         (GgmlType::F16, [64, 33]),

@@ -96,10 +96,11 @@ impl Planned {
         let plan = |loader: &GgufLoader<'_>| {
             loader.plan().map_err(|error| cannot_plan(error, loader.file().path(), args, budget, shorter))
         };
-        let (_, first) = plan(&loader)?;
+        let first = plan(&loader)?;
         let on_cpu = on_cpu.as_ref().map(|(_, plan)| plan);
-        let Decided { loader, rates } = placing::decide(loader, &first, on_cpu, args, given, terminal)?;
-        let (config, plan) = plan(&loader)?;
+        let Decided { loader, rates, is_as_before } =
+            placing::decide(loader, &first.1, on_cpu, args, given, terminal)?;
+        let (config, plan) = if is_as_before { first } else { plan(&loader)? };
         Ok(Self { loader, config, plan, rates, gpu_counters })
     }
 

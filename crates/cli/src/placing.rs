@@ -17,6 +17,8 @@ pub(crate) struct Decided {
     pub(crate) loader: GgufLoader<'static>,
     /// What was measured for that.
     pub(crate) rates: Option<MachineRates>,
+    /// Whether it plans as before.
+    pub(crate) is_as_before: bool,
 }
 
 /// Decides what is open of a `loader` with a `plan`, of which `on_cpu` is one without a GPU if there may be none. Where that
@@ -41,10 +43,11 @@ pub(crate) fn decide(
         OpOffload::Off | OpOffload::Auto => (loader, None),
     };
     if lent.is_none() && on_cpu.is_none() {
-        return Ok(Decided { loader, rates: None });
+        let is_as_before = !matches!(args.compute.op_offload, OpOffload::From(_));
+        return Ok(Decided { loader, rates: None, is_as_before });
     }
     let rates = rates::measure(given, args, loader.file(), lent.as_ref().unwrap_or(plan), terminal)?;
-    let decided = Decided { loader, rates: Some(rates) };
+    let decided = Decided { loader, rates: Some(rates), is_as_before: false };
     let pays = lent.as_ref().and_then(|lent| lent.lending_pays_from(&rates.for_plan(lent)?));
     let with_gpu = if pays.is_some() { lent.as_ref() } else { Some(plan) };
     let seconds =

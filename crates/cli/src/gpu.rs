@@ -58,19 +58,33 @@ const COPY_BYTES: u64 = 64 << 20;
 /// others.
 const MEASURING_BYTES: u64 = RESERVED_BYTES / 2;
 
-/// Has something timed on the first GPU that the arguments name, in as many bytes of its memory. Returns the bytes a second
-/// that copies there read and write, unless there is no room for them, or no GPU.
-pub(crate) fn measure(
+/// Measures each GPU that the arguments name, in few bytes of its memory; once what is named twice.
+pub(crate) fn measure<T: Clone>(
     args: &ComputeArgs,
-    time: impl FnOnce(&mut Gpu, u64) -> Result<()>,
-) -> Result<Option<f64>> {
-    let Some((name, asked)) = args.gpus().into_iter().next() else { return Ok(None) };
-    let Some(device) = device(&name)? else { return Ok(None) };
-    let mut gpu = backend(device, asked.unwrap_or(MEASURING_BYTES).min(MEASURING_BYTES))?;
-    let room_bytes = |gpu: &Gpu| gpu.memory().map_or(0, |memory| memory.limit_bytes() - memory.used_bytes());
-    let room = room_bytes(&gpu);
-    time(&mut gpu, room)?;
-    let n_bytes = COPY_BYTES.min(room_bytes(&gpu) / 2);
+    mut measure: impl FnMut(&mut Gpu) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut measured: Vec<(usize, T)> = Vec::new();
+    for (name, asked) in args.gpus() {
+        let Some(device) = device(&name)? else { return Ok(Vec::new()) };
+        let index = device.report().index;
+        let known = measured.iter().find(|(known, _)| *known == index).map(|(_, rates)| rates.clone());
+        let rates = match known {
+            Some(rates) => rates,
+            None => measure(&mut backend(device, asked.unwrap_or(MEASURING_BYTES).min(MEASURING_BYTES))?)?,
+        };
+        measured.push((index, rates));
+    }
+    Ok(measured.into_iter().map(|(_, rates)| rates).collect())
+}
+
+/// Bytes of a GPU's memory that may still be taken.
+pub(crate) fn room_bytes(gpu: &Gpu) -> u64 {
+    gpu.memory().map_or(0, |memory| memory.limit_bytes() - memory.used_bytes())
+}
+
+/// The bytes a second that copies within a GPU's memory read and write, unless there is no room for them.
+pub(crate) fn copy_rate(gpu: &mut Gpu) -> Result<Option<f64>> {
+    let n_bytes = COPY_BYTES.min(room_bytes(gpu) / 2);
     let copied = (n_bytes > 0).then(|| gpu.copy_rate(n_bytes)).transpose();
     copied.map_err(|error| failure("can't measure the GPU".to_owned(), error))
 }

@@ -1,16 +1,13 @@
-//! What predictions decide of where a model is computed, where the arguments leave it open: whether a GPU computes at all, and
-//! for which prompts networks of the CPU are swapped to it.
+//! What predictions decide of where a model is computed, where the arguments leave it open: whether a GPU computes at all, which
+//! parts, and for which prompts networks of the CPU are swapped to it.
 
 use metallic::GgufLoader;
-use metallic::plan::{MemoryPlan, Rates};
+use metallic::plan::MemoryPlan;
 
 use crate::args::{EngineArgs, GpuLayers, OpOffload, RateArgs};
 use crate::failure::Result;
 use crate::rates::{self, MachineRates};
 use crate::terminal::Terminal;
-
-/// Tokens of the answer that stands for all answers, after the prompt that predictions are for.
-const ANSWER_TOKENS: f64 = 128.0;
 
 /// A loader for which all is decided.
 pub(crate) struct Decided {
@@ -31,39 +28,45 @@ pub(crate) fn decide(
     given: &RateArgs,
     terminal: &Terminal,
 ) -> Result<Decided> {
-    let on_cpu = on_cpu.filter(|_| !plan.devices.is_empty());
-    let (loader, lent) = match args.compute.op_offload {
-        OpOffload::From(n_tokens) => (loader.lend_for_prompts(Some(n_tokens as usize)), None),
-        OpOffload::Auto if !plan.devices.is_empty() && args.compute.gpu_layers == GpuLayers::Auto => {
-            let loader = loader.lend_for_prompts(Some(1));
-            // None if the slots for them have no room.
-            let lent = loader.plan().ok().map(|(_, plan)| plan).filter(|plan| plan.lent_bytes() > 0);
-            (loader.lend_for_prompts(None), lent)
-        }
-        OpOffload::Off | OpOffload::Auto => (loader, None),
-    };
-    if lent.is_none() && on_cpu.is_none() {
-        let is_as_before = !matches!(args.compute.op_offload, OpOffload::From(_));
-        return Ok(Decided { loader, rates: None, is_as_before });
+    if let OpOffload::From(n_tokens) = args.compute.op_offload {
+        let loader = loader.lend_for_prompts(Some(n_tokens as usize));
+        return Ok(Decided { loader, rates: None, is_as_before: false });
     }
-    let rates = rates::measure(given, args, loader.file(), lent.as_ref().unwrap_or(plan), terminal)?;
-    let decided = Decided { loader, rates: Some(rates), is_as_before: false };
-    let pays = lent.as_ref().and_then(|lent| lent.lending_pays_from(&rates.for_plan(lent)?));
-    let with_gpu = if pays.is_some() { lent.as_ref() } else { Some(plan) };
-    let seconds =
-        |plan: Option<&MemoryPlan>| plan.and_then(|plan| Some(seconds(plan, &rates.for_plan(plan)?)));
-    if let (Some(cpu), Some(gpu)) = (seconds(on_cpu), seconds(with_gpu))
-        && cpu < gpu
+    if args.compute.gpu_layers != GpuLayers::Auto || !leaves_a_choice(plan, on_cpu) {
+        return Ok(Decided { loader, rates: None, is_as_before: true });
+    }
+    // None if the slots for them have no room.
+    let lending = |loader: GgufLoader<'static>| {
+        let loader = loader.lend_for_prompts(Some(1));
+        let lent = loader.plan().ok().map(|(_, plan)| plan).filter(|plan| plan.lent_bytes() > 0);
+        (loader.lend_for_prompts(None), lent)
+    };
+    let (loader, lent) = lending(loader);
+    let machine = rates::measure(given, args, loader.file(), lent.as_ref().unwrap_or(plan), terminal)?;
+    let Some(rates) = machine.for_plan(lent.as_ref().unwrap_or(plan)) else {
+        return Ok(Decided { loader, rates: Some(machine), is_as_before: true });
+    };
+    let loader = loader.rates(rates.clone());
+    let (loader, lent) =
+        if args.compute.op_offload == OpOffload::Off { (loader, None) } else { lending(loader) };
+    let pays = lent.as_ref().and_then(|lent| lent.lending_pays_from(&rates));
+    let loader = loader.lend_for_prompts(pays);
+    let decided = |loader| Decided { loader, rates: Some(machine), is_as_before: false };
+    if let (Some(on_cpu), Ok((_, with_gpu))) = (on_cpu, loader.plan())
+        && on_cpu.predict_seconds(&rates) < with_gpu.predict_seconds(&rates)
     {
         terminal.note(format_args!(
             "the CPU is predicted to be faster than a GPU, and computes alone; --device names one all the same"
         ));
-        return Ok(Decided { loader: decided.loader.without_devices(), ..decided });
+        return Ok(decided(loader.without_devices()));
     }
-    Ok(Decided { loader: decided.loader.lend_for_prompts(pays), ..decided })
+    Ok(decided(loader))
 }
 
-/// How long a prompt and an answer take.
-fn seconds(plan: &MemoryPlan, rates: &Rates) -> f64 {
-    plan.predict_prefill(rates).seconds + ANSWER_TOKENS * plan.predict_decode(rates).seconds
+/// Whether predictions may change a plan: where it has several GPUs, leaves networks to the CPU, or the CPU might compute alone.
+fn leaves_a_choice(plan: &MemoryPlan, on_cpu: Option<&MemoryPlan>) -> bool {
+    let n_networks: usize = plan.devices.iter().map(|device| device.n_networks).sum();
+    let on_cpu_is_open = on_cpu.is_some() && !plan.devices.is_empty();
+    let leaves_some = plan.devices.first().is_some_and(|device| n_networks < device.n_layers);
+    plan.devices.len() > 1 || leaves_some || on_cpu_is_open
 }

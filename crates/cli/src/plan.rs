@@ -23,12 +23,12 @@ pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let (file, engine, given) = (model_file::open(&path)?, &args.engine, &args.rates);
     let planned = Planned::new(file, engine, budget, SMALLER_CONTEXT, given, fetcher.terminal)?;
     let plan = &planned.plan;
-    let rates = match planned.rates {
-        Some(rates) => rates,
+    let rates = match &planned.rates {
+        Some(rates) => rates.clone(),
         None => rates::measure(given, engine, planned.file(), plan, fetcher.terminal)?,
     };
-    let speeds =
-        Speeds { rates, predicted: rates.for_plan(plan).map(|rates| Predictions::new(plan, &rates)) };
+    let predicted = rates.for_plan(plan).map(|rates| Predictions::new(plan, &rates));
+    let speeds = Speeds { rates, predicted };
     let excess = budget.and_then(budget::excess);
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
@@ -183,12 +183,15 @@ fn place_of(matrix: &MatrixPlan) -> &'static str {
     }
 }
 
-/// How long a part of some work takes, and at which rate.
+/// How long a part of some work takes.
+fn milliseconds(seconds: f64) -> String {
+    if seconds == 0.0 { "-".to_owned() } else { format!("{:.1} ms", 1e3 * seconds) }
+}
+
+/// The same, and at which rate.
 fn part(seconds: f64, rate: Option<f64>, unit: &str) -> String {
-    match seconds {
-        0.0 => "-".to_owned(),
-        _ => format!("{:.1} ms at {} {unit}", 1e3 * seconds, giga(rate, 1)),
-    }
+    let time = milliseconds(seconds);
+    if seconds == 0.0 { time } else { format!("{time} at {} {unit}", giga(rate, 1)) }
 }
 
 impl Speeds {
@@ -202,7 +205,7 @@ impl Speeds {
             ("MEMORY", Align::Right),
             ("COMPUTE", Align::Right),
         ]);
-        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, gpu: _ } = self.rates;
+        let &MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, .. } = &self.rates;
         let Some(Predictions { prefill, decode, best_decode }) = &self.predicted else {
             for (name, ops) in [("prefill", prefill_ops), ("decode", decode_ops)] {
                 let rate = |rate, unit| format!("{} {unit}", giga(rate, 1));
@@ -237,33 +240,36 @@ impl Speeds {
         table
     }
 
-    /// Of the same times those that a GPU takes.
+    /// Of the same times those that GPUs take: of one at its rates, of several together below what each does.
     fn gpu_table(&self) -> Table<4> {
         let right = Align::Right;
         let mut table =
             Table::new([("ON THE GPU", Align::Left), ("LINK", right), ("MEMORY", right), ("COMPUTE", right)]);
-        let GpuRates { link_bytes, memory_bytes, prefill_ops, .. } = self.rates.gpu;
-        let rates = [(link_bytes, "GB/s"), (memory_bytes, "GB/s"), (prefill_ops, "GOP/s")];
-        let Some(Predictions { prefill, decode, .. }) = &self.predicted else {
-            let [link, memory, compute] = rates.map(|(rate, unit)| format!("{} {unit}", giga(rate, 1)));
-            table.push(["unknown".to_owned(), link, memory, compute]);
-            return table;
+        let rates_of = |gpu: &GpuRates| {
+            [(gpu.link_bytes, "GB/s"), (gpu.memory_bytes, "GB/s"), (gpu.prefill_ops, "GOP/s")]
         };
-        let part = |seconds: f64, (rate, unit): (Option<f64>, &str)| part(seconds, rate, unit);
+        let only = if let [gpu] = &self.rates.gpus[..] { Some(rates_of(gpu)) } else { None };
+        if only.is_none() || self.predicted.is_none() {
+            for (i, gpu) in self.rates.gpus.iter().enumerate() {
+                let [link, memory, compute] =
+                    rates_of(gpu).map(|(rate, unit)| format!("{} {unit}", giga(rate, 1)));
+                table.push([format!("GPU {i}"), link, memory, compute]);
+            }
+        }
+        let Some(Predictions { prefill, decode, .. }) = &self.predicted else { return table };
         for (name, speed) in [("prefill", prefill), ("decode", decode)] {
-            let [link, memory, compute] = rates;
-            table.push([
-                format!("{name} of {}", speed.n_tokens),
-                part(speed.link_s, link),
-                part(speed.device_memory_s, memory),
-                part(speed.device_compute_s, compute),
-            ]);
+            let times = [speed.link_s, speed.device_memory_s, speed.device_compute_s];
+            let [link, memory, compute] = std::array::from_fn(|i| match only {
+                Some(rates) => part(times[i], rates[i].0, rates[i].1),
+                None => milliseconds(times[i]),
+            });
+            table.push([format!("{name} of {}", speed.n_tokens), link, memory, compute]);
         }
         table
     }
 
     fn json(&self) -> serde_json::Value {
-        let MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, gpu } = self.rates;
+        let &MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, ref gpus } = &self.rates;
         let giga = |rate: Option<f64>| rate.map(|rate| rate / 1e9);
         let speed = |speed: &Prediction| {
             json!({
@@ -278,15 +284,20 @@ impl Speeds {
                 "gpu_compute_s": speed.device_compute_s,
             })
         };
+        let of_gpu = |gpu: &GpuRates| {
+            json!({
+                "link_gb_s": giga(gpu.link_bytes),
+                "memory_gb_s": giga(gpu.memory_bytes),
+                "prefill_gop_s": giga(gpu.prefill_ops),
+            })
+        };
         let predicted = self.predicted.as_ref();
         json!({
             "disk_gb_s": giga(disk_bytes),
             "memory_gb_s": giga(memory_bytes),
             "prefill_gop_s": giga(prefill_ops),
             "decode_gop_s": giga(decode_ops),
-            "link_gb_s": giga(gpu.link_bytes),
-            "gpu_memory_gb_s": giga(gpu.memory_bytes),
-            "gpu_prefill_gop_s": giga(gpu.prefill_ops),
+            "gpus": gpus.iter().map(of_gpu).collect::<Vec<_>>(),
             "prefill": predicted.map(|predicted| speed(&predicted.prefill)),
             "decode": predicted.map(|predicted| speed(&predicted.decode)),
             "best_decode": predicted.and_then(|predicted| predicted.best_decode.as_ref()).map(speed),

@@ -8,6 +8,7 @@ use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::model::Usage;
 use metallic::plan::{DeviceRates, MemoryPlan, Rates};
 use metallic::{GgmlType, GgufFile, Isa};
+use metallic_gpu::Gpu;
 
 use crate::args::{ComputeArgs, EngineArgs, RateArgs};
 use crate::bench::bandwidth;
@@ -41,14 +42,15 @@ const GPU_CALLS: usize = 64;
 const CACHED_BYTES: u64 = 512 << 10;
 
 /// What a plan's speeds depend on. `None` is a rate that could not be measured, or is not needed: the disk's where nothing is
-/// swapped in, a GPU's where none computes.
-#[derive(Clone, Copy, Debug)]
+/// swapped in.
+#[derive(Clone, Debug)]
 pub(crate) struct MachineRates {
     pub(crate) disk_bytes: Option<f64>,
     pub(crate) memory_bytes: Option<f64>,
     pub(crate) prefill_ops: Option<f64>,
     pub(crate) decode_ops: Option<f64>,
-    pub(crate) gpu: GpuRates,
+    /// Of each GPU, where some compute.
+    pub(crate) gpus: Vec<GpuRates>,
 }
 
 /// Those of a GPU.
@@ -65,20 +67,21 @@ impl MachineRates {
     /// The rates that a plan's speeds are predicted from, if all that it needs are known.
     pub(crate) fn for_plan(&self, plan: &MemoryPlan) -> Option<Rates> {
         let disk_bytes = if plan.stream.is_some() { self.disk_bytes? } else { f64::INFINITY };
-        let device = match (self.gpu, plan.devices.is_empty()) {
-            (_, true) => None,
-            (GpuRates { link_bytes, memory_bytes, prefill_ops, .. }, false) => Some(DeviceRates {
+        let of_gpu = |gpu: &GpuRates| {
+            let GpuRates { link_bytes, memory_bytes, prefill_ops, .. } = *gpu;
+            Some(DeviceRates {
                 link_bytes: link_bytes?,
                 memory_bytes: memory_bytes?,
                 prefill_ops: prefill_ops?,
-            }),
+            })
         };
+        let gpus = self.gpus.iter().take(plan.devices.len());
         Some(Rates {
             disk_bytes,
             memory_bytes: self.memory_bytes?,
             prefill_ops: self.prefill_ops?,
             decode_ops: self.decode_ops?,
-            device,
+            devices: gpus.map(of_gpu).collect::<Option<_>>()?,
         })
     }
 }
@@ -112,54 +115,64 @@ pub(crate) fn measure(
         memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?,
         prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
         decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
-        gpu: GpuRates::default(),
+        gpus: Vec::new(),
     };
-    if !plan.devices.is_empty() {
-        let missing = [given.link_gb_s, given.gpu_memory_gb_s, given.gpu_prefill_gop_s].contains(&None);
-        if missing {
-            rates.gpu = on_gpu(&args.compute, file, plan, n_threads)?;
+    let n_gpus = plan.devices.len();
+    if n_gpus > 0 {
+        let of_gpus = [&given.link_gb_s, &given.gpu_memory_gb_s, &given.gpu_prefill_gop_s];
+        if of_gpus.iter().any(|rates| rates.len() > 1 && rates.len() != n_gpus) {
+            let what = format!("a rate of GPUs has several numbers, and there are {n_gpus} GPUs");
+            return Err(Failure::new(Kind::Usage, what).advice("give one for each, or one for all"));
         }
-        let or = |given: Option<f64>, measured: Option<f64>| given.map(|giga| giga * GIGA).or(measured);
-        rates.gpu.link_bytes = or(given.link_gb_s, rates.gpu.link_bytes);
-        rates.gpu.memory_bytes = or(given.gpu_memory_gb_s, rates.gpu.memory_bytes);
-        rates.gpu.prefill_ops = or(given.gpu_prefill_gop_s, rates.gpu.prefill_ops);
+        rates.gpus = if of_gpus.iter().any(|rates| rates.is_empty()) {
+            on_gpus(&args.compute, file, plan, n_threads)?
+        } else {
+            vec![GpuRates::default(); n_gpus]
+        };
+        for (i, gpu) in rates.gpus.iter_mut().enumerate() {
+            let or = |given: &[f64], measured: Option<f64>| {
+                given.get(i).or(given.last()).map(|giga| giga * GIGA).or(measured)
+            };
+            gpu.link_bytes = or(&given.link_gb_s, gpu.link_bytes);
+            gpu.memory_bytes = or(&given.gpu_memory_gb_s, gpu.memory_bytes);
+            gpu.prefill_ops = or(&given.gpu_prefill_gop_s, gpu.prefill_ops);
+        }
     }
     bar.finish_and_clear();
     Ok(rates)
 }
 
-/// What the GPU of a plan does, in products like the model's, which are made within the budget of main memory.
-pub(crate) fn on_gpu(
+/// What each GPU of a plan does, in products like the model's, which are made within the budget of main memory.
+pub(crate) fn on_gpus(
     args: &ComputeArgs,
     file: &GgufFile,
     plan: &MemoryPlan,
     n_threads: usize,
-) -> Result<GpuRates> {
-    let unusable = |e| model_file::unusable(file.path(), e);
+) -> Result<Vec<GpuRates>> {
     let decode = Product::typical(file, plan, Phase::Decode, n_threads)?;
     let prefill = Product::typical(file, plan, Phase::Prefill, n_threads)?;
-    let mut rates = GpuRates::default();
     let host_bytes = budget::room(plan);
-    let copy_bytes = gpu::measure(args, |gpu, room_bytes| {
-        let room_bytes = room_bytes.min(host_bytes);
+    let on_gpu = |gpu: &mut Gpu| -> Result<GpuRates> {
+        let unusable = |e| model_file::unusable(file.path(), e);
+        let room_bytes = gpu::room_bytes(gpu).min(host_bytes);
+        let mut rates = GpuRates::default();
         // As long as no cache helps, and so that starting it takes no part of the time.
         let row_bytes = decode.row_bytes();
         let n_rows = (GPU_BYTES.min(room_bytes / 2) / row_bytes).min(GPU_ROWS) as usize;
         if n_rows > 0 {
-            let decode = Product { n_rows, ..decode };
-            let timed = decode.time_on(gpu, GPU_CALLS).map_err(unusable)?;
+            let timed = Product { n_rows, ..decode }.time_on(gpu, GPU_CALLS).map_err(unusable)?;
             let bytes = n_rows as f64 * row_bytes as f64;
             rates.link_bytes = per_second(bytes, timed.upload);
             rates.memory_bytes = per_second(bytes, timed.product);
         }
-        let bytes = prefill.bytes();
-        if bytes < room_bytes {
+        if prefill.bytes() < room_bytes {
             let timed = prefill.time_on(gpu, GPU_CALLS).map_err(unusable)?;
             rates.prefill_ops = per_second(prefill.n_ops(), timed.product);
         }
-        Ok(())
-    })?;
-    Ok(GpuRates { copy_bytes, ..rates })
+        rates.copy_bytes = gpu::copy_rate(gpu)?;
+        Ok(rates)
+    };
+    gpu::measure(args, on_gpu)
 }
 
 /// Bytes a second that the weights which a plan streams come at; `None` if there are none.
@@ -174,6 +187,7 @@ enum Phase {
 }
 
 /// A product of a size.
+#[derive(Clone, Copy)]
 struct Product {
     phase: Phase,
     ggml_type: GgmlType,

@@ -343,17 +343,17 @@ pub(crate) struct RateArgs {
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) decode_gop_s: Option<f64>,
 
-    /// Gigabytes a second from main memory to the GPU
-    #[arg(long, value_name = "N", value_parser = rate)]
-    pub(crate) link_gb_s: Option<f64>,
+    /// Gigabytes a second from main memory to the GPU, or to each
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = rate)]
+    pub(crate) link_gb_s: Vec<f64>,
 
-    /// Gigabytes a second of its memory that the GPU reads in products of one token
-    #[arg(long, value_name = "N", value_parser = rate)]
-    pub(crate) gpu_memory_gb_s: Option<f64>,
+    /// Gigabytes a second of its memory that the GPU, or each, reads in products of one token
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = rate)]
+    pub(crate) gpu_memory_gb_s: Vec<f64>,
 
-    /// Thousand million operations a second of the GPU in products of many tokens
-    #[arg(long, value_name = "N", value_parser = rate)]
-    pub(crate) gpu_prefill_gop_s: Option<f64>,
+    /// Thousand million operations a second of the GPU, or of each, in products of many tokens
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = rate)]
+    pub(crate) gpu_prefill_gop_s: Vec<f64>,
 }
 
 /// A rate, which is divided by: between those of a modem and of any machine.

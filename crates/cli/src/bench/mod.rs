@@ -108,7 +108,7 @@ struct Rates {
     memory: Option<f64>,
     /// Swapping weights in, where that is to be done.
     disk: Option<f64>,
-    /// A GPU, where one computes.
+    /// A GPU, where one computes; of several the first.
     gpu: GpuRates,
 }
 
@@ -122,11 +122,12 @@ impl Rates {
         bar.inc(1);
         let memory = bandwidth::measure(n_threads, budget::room(plan))?;
         bar.inc(1);
-        let gpu = match planned.rates {
-            _ if plan.devices.is_empty() => GpuRates::default(),
-            Some(rates) => rates.gpu,
-            None => rates::on_gpu(args, file, plan, n_threads)?,
+        let gpus = match &planned.rates {
+            _ if plan.devices.is_empty() => Vec::new(),
+            Some(rates) => rates.gpus.clone(),
+            None => rates::on_gpus(args, file, plan, n_threads)?,
         };
+        let gpu = gpus.first().copied().unwrap_or_default();
         bar.finish_and_clear();
         Ok(Self { memory, disk, gpu })
     }

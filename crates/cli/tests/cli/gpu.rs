@@ -296,6 +296,20 @@ fn layers_that_have_no_room_are_swapped_in_and_the_answer_is_the_same() {
     assert!(read > 0.0 && read < weights.unwrap()["bytes"].as_f64().unwrap(), "{}", decode(&all));
     assert_eq!(seconds(&all, "gpu_memory_s"), seconds(&least, "gpu_memory_s"));
 
+    // Where no layers are asked for it is what the link is worth.
+    let auto = |link: &str| -> Value {
+        let cpu = ["--memory-gb-s", "10", "--prefill-gop-s", "100", "--decode-gop-s", "50"];
+        let gpu = ["--link-gb-s", link, "--gpu-memory-gb-s", "100", "--gpu-prefill-gop-s", "800"];
+        let flags =
+            ["plan", "mixture.gguf", "--json", "-c", "64", "-b", "32", "--device", &device, "--vram", &floor];
+        serde_json::from_str(&sandbox.run(&[&flags[..], &cpu, &gpu].concat()).succeeds().stdout).unwrap()
+    };
+    let (slow, fast) = (auto("2"), auto("200"));
+    assert_eq!(slow["swapped_bytes"], 0, "{slow}");
+    assert_eq!(fast["swapped_bytes"], least["swapped_bytes"], "{fast}");
+    let speed = |plan: &Value| decode(plan)["tokens_per_s"].as_f64().unwrap();
+    assert!(speed(&fast) > speed(&slow), "{} and {}", speed(&fast), speed(&slow));
+
     let run_args = ["run", "-m", "mixture.gguf", "--raw", "--temp", "0", "-n", "12", "--stats", "abc"];
     let run = |vram: &str| with(&run_args, vram).succeeds();
     let (roomy, tight) = (run("64MiB"), run(&floor));
@@ -334,6 +348,24 @@ fn several_gpus_share_the_layers() {
     assert!(first > 0 && second > 0 && first + second == all, "{first} and {second} of {all}: {both}");
     assert_eq!(both["swapped_bytes"], 0);
 
+    // With room for all on each, the one that is said to be faster has all; the slower one what is left of a smaller budget.
+    let measured = |memory: &str, budgets: &str| {
+        let given = ["--gpu-memory-gb-s", memory, "--gpu-prefill-gop-s", "800"];
+        let args = [&["plan", "mixture.gguf", "--json"], &rates[..], &given].concat();
+        let flags = ["--device", &twice, "--vram", budgets];
+        let plan: Value = serde_json::from_str(&with(&args, &flags).succeeds().stdout).unwrap();
+        let tokens_per_s = plan["prediction"]["decode"]["tokens_per_s"].as_f64().unwrap();
+        ([0, 1].map(|i| n_layers(&plan["devices"][i])), tokens_per_s)
+    };
+    assert_eq!(measured("8,4", "64MiB,64MiB").0, [all, 0]);
+    assert_eq!(measured("4,8", "64MiB,64MiB").0, [0, all]);
+    // Which was named first is no matter.
+    let ([faster, slower], one_way) = measured("8,4", &format!("{less},64MiB"));
+    assert!(slower > 0 && faster > 0 && slower + faster == all, "{slower} and {faster} of {all}");
+    let (other, other_way) = measured("4,8", &format!("64MiB,{less}"));
+    assert_eq!(other, [slower, faster]);
+    assert!((other_way / one_way - 1.0).abs() < 1e-9, "{one_way} and {other_way}");
+
     let run_args = ["run", "-m", "mixture.gguf", "--raw", "--temp", "0", "-n", "12", "abc"];
     let answer = |flags: &[&str]| with(&run_args, flags).succeeds().stdout;
     let of_one = answer(&["--device", &device, "--vram", "64MiB"]);
@@ -350,4 +382,9 @@ fn several_gpus_share_the_layers() {
         let error = ended.fails(2);
         assert!(error.contains(reason), "{error}");
     }
+    let three = with(
+        &["plan", "mixture.gguf", "--link-gb-s", "1,2,3"],
+        &["--device", &twice, "--vram", "64MiB,64MiB"],
+    );
+    assert!(three.fails(2).contains("several numbers, and there are 2 GPUs"), "{}", three.stderr);
 }

@@ -1,5 +1,8 @@
 //! From a file to a model: hyper-parameters, plan, weights.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use metallic_gguf::{GgmlType, Gguf, Tensor};
 use metallic_kernels::Isa;
 use tracing::{debug, info};
@@ -10,6 +13,7 @@ mod stages;
 
 pub use read_rate::stream_rate;
 
+use self::planning::Planning;
 use self::stages::{Place, StageLoad};
 use crate::backend::{Backend, Cpu, KvType};
 use crate::cores::default_threads;
@@ -21,7 +25,7 @@ use crate::memory::{
 use crate::model::census::Census;
 use crate::model::part::Parts;
 use crate::model::{Capacity, Model, ModelConfig, read_config, unused};
-use crate::plan::{ExpertPlaces, FileBytes, Holder, MatrixPlan, MemoryPlan, Offload, PlanRequest};
+use crate::plan::{ExpertPlaces, FileBytes, Holder, MatrixPlan, MemoryPlan, Offload, PlanRequest, Rates};
 use crate::text::Tokenizer;
 
 /// Longest context that is allocated unless a longer one is asked for, in tokens.
@@ -65,6 +69,7 @@ pub struct GgufLoader<'p> {
     locks_memory: bool,
     others: Vec<Other>,
     long_prompts_from: Option<usize>,
+    rates: Option<Rates>,
     progress: Option<Box<dyn FnMut(u64, u64) + 'p>>,
 }
 
@@ -103,6 +108,7 @@ impl<'p> GgufLoader<'p> {
             locks_memory: false,
             others: Vec::new(),
             long_prompts_from: None,
+            rates: None,
             progress: None,
         }
     }
@@ -209,7 +215,8 @@ impl<'p> GgufLoader<'p> {
     }
 
     /// Computes on a device what its memory has room for, or all that [`Offload`] says: those weights that have no room are
-    /// then swapped in as they are used. Of several devices, each takes what those before it have left.
+    /// then swapped in as they are used. Of several devices, each takes what those before it have left, in the order in which
+    /// they are given or that [`rates`](Self::rates) make best.
     #[must_use]
     pub fn offload<B: Backend + 'static>(mut self, device: B, offload: Offload) -> Self {
         self.others.push(Other { backend: Box::new(device), takes: Takes::Fitting(offload) });
@@ -229,6 +236,14 @@ impl<'p> GgufLoader<'p> {
     #[must_use]
     pub fn lend_for_prompts(mut self, from: Option<usize>) -> Self {
         self.long_prompts_from = from.map(|from| from.max(1));
+        self
+    }
+
+    /// Has predictions choose what is open of the parts that devices compute: which of them takes parts first, and which parts. By
+    /// default devices take parts in the order in which they were given, so that the CPU reads the fewest bytes for a token.
+    #[must_use]
+    pub fn rates(mut self, rates: Rates) -> Self {
+        self.rates = Some(rates);
         self
     }
 
@@ -276,8 +291,9 @@ impl<'p> GgufLoader<'p> {
             in_slab: self.mode == LoadMode::Slab,
         };
         // A small budget makes the defaults smaller, but nothing that was asked for.
-        let routes = loop {
-            match self.choose_stages(&config, files, request) {
+        let planning = |request| Planning { config: &config, files, request };
+        let way = loop {
+            match self.choose(&planning(request)) {
                 Err(Error::DeviceTooSmall { .. })
                     if self.n_ctx.is_none() && request.capacity.n_ctx > MIN_CONTEXT =>
                 {
@@ -292,8 +308,7 @@ impl<'p> GgufLoader<'p> {
             }
         };
         while let Some(budget) = request.ram_bytes {
-            let unlimited = PlanRequest { ram_bytes: None, in_slab: false, ..request };
-            let plan = self.plan_for(&config, files, unlimited, &routes)?;
+            let plan = planning(request).with_all_in_memory(self, &way)?;
             let (kv, all) = (plan.kv_bytes(), plan.total_bytes());
             let buffers = all - kv - plan.held_bytes(Holder::Map);
             if all <= budget {
@@ -310,8 +325,8 @@ impl<'p> GgufLoader<'p> {
         request.capacity.n_batch =
             request.capacity.n_batch.min(request.capacity.n_ctx.saturating_mul(self.n_sequences));
         // What has become smaller leaves room for more.
-        let routes = self.choose_stages(&config, files, request)?;
-        let plan = self.plan_for(&config, files, request, &routes)?;
+        let planning = planning(request);
+        let plan = planning.plan(self, &self.choose(&planning)?)?;
         Ok((config, plan))
     }
 
@@ -388,10 +403,22 @@ impl<'p> GgufLoader<'p> {
             reader: self.reader,
             policy: self.expert_policy,
         };
-        let mut stages = vec![of_stage(0).load(backend)?];
-        for (i, other) in std::mem::take(&mut self.others).into_iter().enumerate() {
-            stages.push(other.backend.load(of_stage(i + 1))?);
-        }
+        let others = std::mem::take(&mut self.others).into_iter().enumerate();
+        // Each device by a link of its own, at the same time.
+        let stages = thread::scope(|scope| {
+            let of_stage = &of_stage;
+            let loading = others.map(|(i, other)| {
+                let load = move || other.backend.load(of_stage(i + 1));
+                let started = thread::Builder::new().spawn_scoped(scope, load);
+                started.map_err(|source| Error::Threads { n_threads: 1, source })
+            });
+            let loading: Vec<_> = loading.collect();
+            let first = of_stage(0).load(backend);
+            let others = loading
+                .into_iter()
+                .map(|loading| loading?.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            std::iter::once(first).chain(others).collect::<Result<Vec<_>>>()
+        })?;
 
         if Isa::is_refused_tiles() {
             info!("the system does not let this process use the CPU's tiles (AMX): prompts are read without");

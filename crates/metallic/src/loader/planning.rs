@@ -8,28 +8,70 @@ use crate::backend::{Cpu, Needs};
 use crate::error::{Error, Result};
 use crate::memory::Tier;
 use crate::model::census::Census;
-use crate::model::part::{EMBEDDING, Parts, n_parts};
+use crate::model::part::{EMBEDDING, Part, Parts, n_parts};
 use crate::model::route::Routes;
 use crate::model::{Capacity, ModelConfig, cache};
 use crate::plan::{
     DeviceNeeds, FileBytes, MemoryPlan, Offload, PlanRequest, StageNeeds, WeightBytes, offload,
 };
 
-impl GgufLoader<'_> {
-    /// The plan for one way of using the model.
-    pub(super) fn plan_for(
-        &self,
-        config: &ModelConfig,
-        files: FileBytes,
-        request: PlanRequest,
-        routes: &Routes,
-    ) -> Result<MemoryPlan> {
-        let stages = self.needs(config, request.capacity, routes)?;
-        MemoryPlan::new(config, &stages, routes.clone(), files, request)
+/// What plans of a loader are made for.
+#[derive(Clone, Copy)]
+pub(super) struct Planning<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) files: FileBytes,
+    pub(super) request: PlanRequest,
+}
+
+/// Costs that differ by less than this share are the same, summed up in another order.
+const ROUNDING: f64 = 1e-9;
+
+/// Which stage computes each part, and of which device's weights those are swapped in that it has no room for.
+#[derive(Clone)]
+pub(super) struct Way {
+    pub(super) routes: Routes,
+    pub(super) swapper: Option<usize>,
+}
+
+impl Planning<'_> {
+    /// The plan for one way.
+    pub(super) fn plan(&self, loader: &GgufLoader<'_>, way: &Way) -> Result<MemoryPlan> {
+        let stages = loader.needs(self.config, self.request.capacity, way)?;
+        MemoryPlan::new(self.config, &stages, way.routes.clone(), self.files, self.request)
     }
 
+    /// The same without a budget for main memory.
+    pub(super) fn with_all_in_memory(&self, loader: &GgufLoader<'_>, way: &Way) -> Result<MemoryPlan> {
+        let request = PlanRequest { ram_bytes: None, in_slab: false, ..self.request };
+        Self { request, ..*self }.plan(loader, way)
+    }
+
+    /// Keeps a way if it is better than the best so far: by the seconds that a prompt and an answer take, where the loader
+    /// knows rates, else by the bytes that the CPU reads for a token.
+    fn keep_better(&self, loader: &GgufLoader<'_>, way: Way, best: &mut Option<(f64, Way)>) -> Result<()> {
+        let cost = match &loader.rates {
+            Some(rates) => match self.plan(loader, &way) {
+                Ok(plan) => plan.predict_seconds(rates),
+                // It may still be the only one.
+                Err(Error::BudgetTooSmall { .. }) => f64::INFINITY,
+                Err(error) => return Err(error),
+            },
+            None => {
+                let usual = Way { routes: Routes::one(way.routes.usual().to_vec()), ..way };
+                offload::bytes_of_a_token(&loader.needs(self.config, self.request.capacity, &usual)?[0])
+            }
+        };
+        if best.as_ref().is_none_or(|(least, _)| cost < *least * (1.0 - ROUNDING)) {
+            *best = Some((cost, way));
+        }
+        Ok(())
+    }
+}
+
+impl GgufLoader<'_> {
     /// What each stage needs, the CPU's first.
-    fn needs(&self, config: &ModelConfig, capacity: Capacity, routes: &Routes) -> Result<Vec<StageNeeds>> {
+    fn needs(&self, config: &ModelConfig, capacity: Capacity, way: &Way) -> Result<Vec<StageNeeds>> {
+        let Way { routes, swapper } = way;
         let Capacity { n_batch, n_ctx, kv_type, .. } = capacity;
         let gguf = self.file.gguf();
         let needs = |stage: usize| {
@@ -53,7 +95,7 @@ impl GgufLoader<'_> {
                 let backend = Cpu::bytes_with(self.n_threads, self.isa, &needs);
                 return Ok(StageNeeds { parts, weights, backend, device: None });
             };
-            let Other { backend: place, takes } = &self.others[other];
+            let place = &self.others[other].backend;
             let matrices = weights.matrices.iter().chain(&weights.copied).chain(&lent.matrices);
             let mut types: Vec<_> = matrices.map(|matrix| matrix.ggml_type).collect();
             types.dedup();
@@ -62,7 +104,7 @@ impl GgufLoader<'_> {
                 number: other,
                 description: place.description(),
                 budget_bytes: memory.limit_bytes(),
-                may_swap: matches!(takes, Takes::Fitting(Offload { swaps: true, .. })),
+                may_swap: *swapper == Some(other),
                 lent: lent.matrices.iter().map(|matrix| matrix.name.clone()).collect(),
             });
             Ok(StageNeeds { backend: place.bytes(&needs), parts, weights, device })
@@ -70,62 +112,92 @@ impl GgufLoader<'_> {
         (0..=self.others.len()).map(needs).collect()
     }
 
-    /// A way through the stages, of which long prompts leave the networks that the CPU has to the last device, if so many tokens
-    /// are given and that device is among these. What is copied because it has the other byte order is not there to be lent.
-    fn routes(&self, config: &ModelConfig, stage_of: Vec<usize>, n_devices: usize) -> Routes {
+    /// A way through the stages. Long prompts leave the networks that the CPU has to the `lender`, if so many tokens are given.
+    /// What is copied because it has the other byte order is not there to be lent.
+    fn routes(&self, config: &ModelConfig, stage_of: Vec<usize>, lender: Option<usize>) -> Routes {
         let one = Routes::one(stage_of);
-        let is_last = n_devices > 0 && n_devices == self.others.len();
-        match self.long_prompts_from {
-            Some(from) if is_last && self.file.gguf().byte_order() == ByteOrder::Little => {
-                one.with_networks_lent(config, from, n_devices)
+        match (self.long_prompts_from, lender) {
+            (Some(from), Some(device)) if self.file.gguf().byte_order() == ByteOrder::Little => {
+                one.with_networks_lent(config, from, device + 1)
             }
             _ => one,
         }
     }
 
-    /// The stage of each part: 0 is the CPU, and the others come after it.
-    pub(super) fn choose_stages(
-        &self,
-        config: &ModelConfig,
-        files: FileBytes,
-        request: PlanRequest,
-    ) -> Result<Routes> {
-        let request = PlanRequest { ram_bytes: None, in_slab: false, ..request };
+    /// Which stage computes what: 0 is the CPU, and the others come after it. Devices take parts one after the other, the last of
+    /// them may be lent networks: in the order in which the loader was given them or, where it knows rates, in that which is
+    /// predicted to be fastest. Then the last may also have all that is left swapped in, if that is faster than the CPU.
+    pub(super) fn choose(&self, planning: &Planning<'_>) -> Result<Way> {
+        let n_devices = self.others.len();
+        let is_open = |other: &Other| matches!(other.takes, Takes::Fitting(Offload { swaps: false, .. }));
+        let is_open = self.rates.is_some() && self.others.iter().all(is_open);
+        let orders = if is_open && n_devices <= MAX_ORDERED {
+            permutations(n_devices)
+        } else {
+            vec![(0..n_devices).collect()]
+        };
+        let swapping: &[bool] = if is_open { &[false, true] } else { &[false] };
+        let (mut best, mut refused) = (None, None);
+        for order in &orders {
+            for &swaps in swapping {
+                match self.choose_in_turn(planning, order, swaps) {
+                    Ok(way) => planning.keep_better(self, way, &mut best)?,
+                    Err(error @ Error::DeviceTooSmall { .. }) => refused = refused.or(Some(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        match (best, refused) {
+            (Some((_, way)), _) => Ok(way),
+            (None, Some(error)) => Err(error),
+            (None, None) => unreachable!("there is an order, if of no devices"),
+        }
+    }
+
+    /// The same with devices in this order, of which the last swaps in the rest if it is told to, or was when it was given.
+    fn choose_in_turn(&self, planning: &Planning<'_>, order: &[usize], swaps: bool) -> Result<Way> {
+        let config = planning.config;
         let mut stage_of = vec![0; n_parts(config.layers.len())];
-        for (device, Other { backend, takes }) in self.others.iter().enumerate() {
+        let (last, mut swapper) = (order.last().copied(), None);
+        for device in order.iter().copied() {
+            let Other { backend, takes } = &self.others[device];
+            let is_last = last == Some(device);
             match takes {
                 Takes::These(takes) => {
                     let parts = stage_of.iter_mut().enumerate().filter(|(part, _)| takes(*part));
                     parts.for_each(|(_, stage)| *stage = device + 1);
                 }
                 Takes::Fitting(offload) => {
+                    let offload = Offload { swaps: offload.swaps || (swaps && is_last), ..*offload };
+                    swapper = if offload.swaps { Some(device) } else { swapper };
                     let budget = backend.memory().map_or(u64::MAX, Tier::limit_bytes);
-                    stage_of = self.fit(config, files, request, &stage_of, (device, budget, *offload))?;
+                    let taker = Taker { device, budget, offload, lends: is_last };
+                    stage_of = self.fit(planning, &stage_of, &taker)?;
                 }
             }
         }
-        Ok(self.routes(config, stage_of, self.others.len()))
+        Ok(Way { routes: self.routes(config, stage_of, last), swapper })
     }
 
-    /// The same after a device has taken, of the parts that the CPU has, those that its memory has room for: so many that
-    /// the CPU reads the fewest bytes for a token. Those that were asked for by number it takes all, and swaps in what has
-    /// no room; but not the embedding, of which the CPU reads a row.
-    fn fit(
-        &self,
-        config: &ModelConfig,
-        files: FileBytes,
-        request: PlanRequest,
-        stage_of: &[usize],
-        (device, budget, offload): (usize, u64, Offload),
-    ) -> Result<Vec<usize>> {
-        let taking = |parts: &[usize]| {
+    /// The same after a device has taken, of the parts that the CPU has, those that its memory has room for: of several ways
+    /// the best. Those that were asked for by number it takes all, and swaps in what has no room; but not the embedding, of
+    /// which the CPU reads a row.
+    fn fit(&self, planning: &Planning<'_>, stage_of: &[usize], taker: &Taker) -> Result<Vec<usize>> {
+        let Taker { device, budget, offload, lends } = *taker;
+        let config = planning.config;
+        let way = |parts: &[usize]| {
             let mut stage_of = stage_of.to_vec();
             parts.iter().for_each(|part| stage_of[*part] = device + 1);
-            stage_of
+            let routes = self.routes(config, stage_of, lends.then_some(device));
+            Way { routes, swapper: offload.swaps.then_some(device) }
         };
-        let routes = |stage_of: Vec<usize>| self.routes(config, stage_of, device + 1);
-        let plan = |parts: &[usize]| self.plan_for(config, files, request, &routes(taking(parts)));
+        let plan = |parts: &[usize]| planning.with_all_in_memory(self, &way(parts));
         let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
+        let lends = lends && self.long_prompts_from.is_some();
+        let is_empty = |part: &usize| match Part::of(*part, config.layers.len()) {
+            Part::Network(layer) => config.layers[layer].ffn.is_none(),
+            Part::Embedding | Part::Mixer(_) | Part::Head => false,
+        };
         let (mut best, mut floor) = (None, u64::MAX);
         for mut order in offload::orders(config, stage_of, offload) {
             if offload.swaps && order.last() == Some(&EMBEDDING) {
@@ -134,10 +206,15 @@ impl GgufLoader<'_> {
                     order.pop();
                 }
             }
-            let least = if offload.swaps { order.len() } else { 1 };
-            if order.is_empty() {
+            if order.iter().all(is_empty) {
                 continue;
             }
+            let least = match (offload.swaps, lends) {
+                (true, _) => order.len(),
+                // What is lent alone may be worth it.
+                (false, true) => 0,
+                (false, false) => order.iter().take_while(|part| is_empty(part)).count() + 1,
+            };
             let needed = bytes(&order[..least])?;
             floor = floor.min(needed);
             if needed > budget {
@@ -148,16 +225,11 @@ impl GgufLoader<'_> {
                 let n = fits.midpoint(too_many);
                 if bytes(&order[..n])? <= budget { fits = n } else { too_many = n }
             }
-            let chosen = taking(&order[..fits]);
-            let needs = self.needs(config, request.capacity, &Routes::one(chosen.clone()))?;
-            let left = offload::bytes_of_a_token(&needs[0]);
-            if best.as_ref().is_none_or(|(least, _)| left < *least) {
-                best = Some((left, chosen));
-            }
+            planning.keep_better(self, way(&order[..fits]), &mut best)?;
         }
-        let Capacity { n_ctx, n_batch, kv_type, .. } = request.capacity;
+        let Capacity { n_ctx, n_batch, kv_type, .. } = planning.request.capacity;
         match best {
-            Some((_, chosen)) => Ok(chosen),
+            Some((_, way)) => Ok(way.routes.usual().to_vec()),
             None if floor == u64::MAX => Ok(stage_of.to_vec()),
             None => Err(Error::DeviceTooSmall {
                 budget_bytes: budget,
@@ -168,5 +240,46 @@ impl GgufLoader<'_> {
                 kv_type,
             }),
         }
+    }
+}
+
+/// A device whose turn it is to take parts.
+struct Taker {
+    device: usize,
+    /// Bytes of its memory that may be taken.
+    budget: u64,
+    offload: Offload,
+    /// Whether networks may be lent to it.
+    lends: bool,
+}
+
+/// Of so many devices all orders are tried: with more there would be too many.
+const MAX_ORDERED: usize = 4;
+
+/// All orders of the numbers below `n`, first the natural one.
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    (0..n).fold(vec![Vec::new()], |orders, next| {
+        let with_next = |order: &Vec<usize>| {
+            let places = (0..=order.len()).rev();
+            let orders = places.map(|place| [&order[..place], &[next], &order[place..]].concat());
+            orders.collect::<Vec<_>>()
+        };
+        orders.iter().flat_map(with_next).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permutations;
+
+    #[test]
+    fn permutations_are_all_orders_once_and_begin_with_the_natural_one() {
+        assert_eq!(permutations(0), [[0; 0]]);
+        assert_eq!(permutations(2), [[0, 1], [1, 0]]);
+        let mut all = permutations(4);
+        assert_eq!(all[0], [0, 1, 2, 3]);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 24);
     }
 }

@@ -1,5 +1,7 @@
 //! Which parts of a model a device computes, where its memory has no room for all.
 
+use std::ops::Range;
+
 use super::StageNeeds;
 use crate::model::census::Usage;
 use crate::model::config::ModelConfig;
@@ -23,9 +25,9 @@ impl Offload {
 
 /// Orders in which a device may take parts that nobody has taken yet, as many as fit.
 ///
-/// First the head, which is read for every token, and then layers from the last one on, so that there is one boundary. Of a
-/// mixture a token uses few experts: there, all other parts may be worth more than whole layers. Last the embedding, of
-/// which a token uses a row.
+/// Layers from the last one on, after the head, so that there is one boundary, or before it, where it is so large that they are
+/// worth more. Of a mixture a token uses few experts: there, all other parts may be worth more than whole layers. Last the
+/// embedding, of which a token uses a row.
 pub(crate) fn orders(config: &ModelConfig, stage_of: &[usize], offload: Offload) -> Vec<Vec<usize>> {
     let n_layers = config.layers.len();
     let first_layer = n_layers.saturating_sub(offload.n_layers.unwrap_or(n_layers));
@@ -36,16 +38,21 @@ pub(crate) fn orders(config: &ModelConfig, stage_of: &[usize], offload: Offload)
         Part::Embedding | Part::Mixer(_) | Part::Head => None,
     };
     let stays = |part: &usize| mixture(part).is_some_and(|layer| layer < offload.n_cpu_moe);
-    let layers = (mixer_of(first_layer)..n_parts(n_layers)).rev();
-    let parts = layers.chain((first_layer == 0).then_some(EMBEDDING));
-    let parts: Vec<usize> = parts.filter(|part| stage_of[*part] == 0 && !stays(part)).collect();
-    let (experts, mut others): (Vec<_>, Vec<_>) =
-        parts.iter().copied().partition(|part| mixture(part).is_some());
-    if experts.is_empty() {
-        return vec![parts];
+    let is_free = |part: &usize| stage_of[*part] == 0 && !stays(part);
+    let of = |parts: Range<usize>| parts.rev().filter(is_free).collect::<Vec<_>>();
+    let (head, n_parts) = (n_parts(n_layers) - 1, n_parts(n_layers));
+    let (layers, head) = (of(mixer_of(first_layer)..head), of(head..n_parts));
+    let embedding = if first_layer == 0 { of(EMBEDDING..EMBEDDING + 1) } else { Vec::new() };
+    let (experts, others): (Vec<usize>, Vec<usize>) = layers.iter().partition(|part| mixture(part).is_some());
+    let mut orders = vec![[&head[..], &layers, &[]]];
+    // Where all are taken, their order is of no account.
+    if !offload.swaps {
+        orders.push([&layers, &head, &[]]);
+        if !experts.is_empty() {
+            orders.extend([[&head[..], &others, &experts], [&others, &head, &experts]]);
+        }
     }
-    let embedding = others.pop_if(|part| *part == EMBEDDING);
-    vec![parts, others.into_iter().chain(experts).chain(embedding).collect()]
+    orders.into_iter().map(|order| [&order.concat()[..], &embedding].concat()).collect()
 }
 
 /// Bytes of weights that a stage reads for a token.

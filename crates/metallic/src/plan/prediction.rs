@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use super::{ExpertPlaces, MatrixPlan, MemoryPlan};
+use super::{DevicePlan, ExpertPlaces, MatrixPlan, MemoryPlan};
 use crate::memory::StreamPlan;
 use crate::model::config::ModelConfig;
 use crate::model::route::Route;
@@ -37,8 +37,11 @@ const COPY_BYTES: f64 = 3.0;
 /// No prompt is called long that has fewer tokens: with them, what a prediction leaves out takes a part of the time.
 const LEAST_LONG_PROMPT: usize = 32;
 
+/// Tokens of the answer that stands for all answers, after the prompt that predictions are for.
+const ANSWER_TOKENS: f64 = 128.0;
+
 /// What a machine can do in a second.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rates {
     /// Bytes that the disk brings.
     pub disk_bytes: f64,
@@ -48,8 +51,8 @@ pub struct Rates {
     pub prefill_ops: f64,
     /// Operations of a token's products with weights that are in the cache.
     pub decode_ops: f64,
-    /// What the device does that computes some parts; of several, what each does. Needed where a plan has one.
-    pub device: Option<DeviceRates>,
+    /// What each device does, by its number; those that compute nothing may be left out.
+    pub devices: Vec<DeviceRates>,
 }
 
 /// What a device with memory of its own can do in a second.
@@ -130,19 +133,19 @@ impl MemoryPlan {
     /// 512, in batches; logits are taken of the last token.
     ///
     /// # Panics
-    /// If a device computes parts and [`Rates::device`] is `None`; so do the others.
+    /// If [`Rates::devices`] lacks a device that computes; so do the others.
     pub fn predict_prefill(&self, rates: &Rates) -> Prediction {
         let PromptWork { n_tokens, attention } = self.prompt;
         let n_batch = self.request.capacity.n_batch;
         let attention_s = |ops: f64, share: f64| 2.0 * ATTENTION_COST * share * attention as f64 / ops;
-        // Of the layers, which share has its attention on devices.
-        let on_devices: f64 =
-            self.devices.iter().map(|device| device.n_mixers as f64 / device.n_layers as f64).sum();
-        let [here, there] = match rates.device {
-            Some(rates) => [1.0 - on_devices, attention_s(rates.prefill_ops, on_devices)],
-            None => [1.0, 0.0],
+        // Of the layers, which share has its attention on a device.
+        let shares =
+            self.devices.iter().map(|device| (device, device.n_mixers as f64 / device.n_layers as f64));
+        let of_device = |(device, share): (&DevicePlan, f64)| {
+            if share > 0.0 { attention_s(rates.of_device(device.number).prefill_ops, share) } else { 0.0 }
         };
-        let here = attention_s(rates.prefill_ops, here);
+        let there: f64 = shares.clone().map(of_device).sum();
+        let here = attention_s(rates.prefill_ops, 1.0 - shares.map(|(_, share)| share).sum::<f64>());
         let mut pipeline = Pipeline::new(self.stream, rates, rates.prefill_ops);
         let route = self.routes.of(Role::Prompt { len: n_tokens });
         for start in (0..n_tokens).step_by(n_batch) {
@@ -194,12 +197,26 @@ impl MemoryPlan {
         self.matrices.iter().any(|matrix| matrix.cache.is_some()).then(|| self.decode(pipeline))
     }
 
-    fn decode(&self, mut pipeline: Pipeline) -> Prediction {
+    /// Seconds that a prompt and an answer take.
+    ///
+    /// # Panics
+    /// As [`predict_prefill`](Self::predict_prefill).
+    pub fn predict_seconds(&self, rates: &Rates) -> f64 {
+        self.predict_prefill(rates).seconds + ANSWER_TOKENS * self.predict_decode(rates).seconds
+    }
+
+    fn decode(&self, mut pipeline: Pipeline<'_>) -> Prediction {
         // The first token leaves the slots as every later one finds them.
         pipeline.pass(&self.matrices, Route::Usual, 1, 1);
         let first = pipeline.total;
         pipeline.pass(&self.matrices, Route::Usual, 1, 1);
         Prediction { n_tokens: 1, seconds: pipeline.total.seconds - first.seconds, ..first }
+    }
+}
+
+impl Rates {
+    fn of_device(&self, number: usize) -> &DeviceRates {
+        self.devices.get(number).expect("a device that computes is predicted with its rates")
     }
 }
 
@@ -239,8 +256,8 @@ impl Bound {
 }
 
 /// Passes over the weights: what is in memory is used at once, the rest as the disk brings it.
-struct Pipeline {
-    rates: Rates,
+struct Pipeline<'a> {
+    rates: &'a Rates,
     /// Operations a second of this kind of pass.
     ops: f64,
     chunk_bytes: f64,
@@ -254,11 +271,11 @@ struct Pipeline {
     total: Prediction,
 }
 
-impl Pipeline {
-    fn new(stream: Option<StreamPlan>, rates: &Rates, ops: f64) -> Self {
+impl<'a> Pipeline<'a> {
+    fn new(stream: Option<StreamPlan>, rates: &'a Rates, ops: f64) -> Self {
         let (n_slots, chunk_bytes) = stream.map_or((0, 0), |stream| (stream.n_slots, stream.chunk_bytes));
         Self {
-            rates: *rates,
+            rates,
             ops,
             chunk_bytes: chunk_bytes as f64,
             finds_most: false,
@@ -290,9 +307,9 @@ impl Pipeline {
                 Usage::Logits | Usage::Row => continue,
             };
             let (bytes, n_rows) = (part * weights.bytes as f64, share * n_rows as f64);
-            let is_lent = route == Route::LongPrompt && matrix.lent_to.is_some();
-            if matrix.device.is_some() || is_lent {
-                self.on_device(matrix, bytes, n_rows, n_tokens > 1);
+            let lent_to = matrix.lent_to.filter(|_| route == Route::LongPrompt);
+            if let Some(device) = matrix.device.or(lent_to) {
+                self.on_device(device, matrix, bytes, n_rows, n_tokens > 1);
                 continue;
             }
             let mut compute_s = 2.0 * n_rows * weights.n_weights as f64 / self.ops;
@@ -319,8 +336,8 @@ impl Pipeline {
 
     /// A product on a device, which reads `bytes`. What has no room there is brought first, all of it but for experts that a
     /// device knows to be wanted, and by the queue that computes: the two don't overlap.
-    fn on_device(&mut self, matrix: &MatrixPlan, bytes: f64, n_rows: f64, is_prompt: bool) {
-        let rates = self.rates.device.expect(DEVICE_RATES);
+    fn on_device(&mut self, device: usize, matrix: &MatrixPlan, bytes: f64, n_rows: f64, is_prompt: bool) {
+        let rates = self.rates.of_device(device);
         // Both were measured as whole products, so the one has what is read in it and the other what is computed.
         let seconds = if is_prompt {
             2.0 * n_rows * matrix.weights.n_weights as f64 / rates.prefill_ops
@@ -366,9 +383,6 @@ impl Pipeline {
         }
     }
 }
-
-/// The condition of predictions.
-const DEVICE_RATES: &str = "a plan with a device is predicted with rates of one";
 
 /// The part of a layer's experts that some of the tokens are sent to, if each is sent to any `share` of them.
 fn part_of_experts(share: f64, n_tokens: usize) -> f64 {

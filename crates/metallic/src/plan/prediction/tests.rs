@@ -10,8 +10,13 @@ use crate::model::{Capacity, WeightMatrix};
 use crate::plan::{Placement, PlanRequest};
 
 /// Speeds that make a byte or an operation a round number of seconds.
-const RATES: Rates =
-    Rates { disk_bytes: 10.0, memory_bytes: 1000.0, prefill_ops: 500.0, decode_ops: 100.0, device: None };
+const RATES: Rates = Rates {
+    disk_bytes: 10.0,
+    memory_bytes: 1000.0,
+    prefill_ops: 500.0,
+    decode_ops: 100.0,
+    devices: Vec::new(),
+};
 
 /// With slots for chunks of 100 bytes.
 fn plan(matrices: &[(u64, u64, Usage, Placement)], n_slots: usize, prompt: PromptWork) -> MemoryPlan {
@@ -157,7 +162,7 @@ fn a_device_has_its_own_rates_and_what_it_lacks_comes_by_the_link() {
     let matrices = [(900, 9, Usage::Whole, Resident), (400, 4, Usage::Whole, Streamed)];
     let mut plan = plan(&matrices, 4, PromptWork { n_tokens: 40, attention: 0 });
     let device = DeviceRates { link_bytes: 50.0, memory_bytes: 300.0, prefill_ops: 4000.0 };
-    let rates = Rates { device: Some(device), ..RATES };
+    let rates = Rates { devices: vec![device], ..RATES };
     // The CPU has neither, and the device has 500 bytes of the first; the others lie in main memory.
     plan.matrices.iter_mut().for_each(|matrix| matrix.device = Some(0));
     plan.matrices[0].n_on_device = 5;
@@ -181,12 +186,43 @@ fn a_device_has_its_own_rates_and_what_it_lacks_comes_by_the_link() {
 }
 
 #[test]
+fn of_several_devices_each_has_its_own_rates() {
+    let matrices = [(900, 9, Usage::Whole, Resident), (400, 4, Usage::Whole, Resident)];
+    let mut plan = plan(&matrices, 4, PromptWork { n_tokens: 40, attention: 6000 });
+    let rates_of = |memory_bytes, prefill_ops| DeviceRates { link_bytes: 50.0, memory_bytes, prefill_ops };
+    let rates = Rates { devices: vec![rates_of(300.0, 4000.0), rates_of(200.0, 1000.0)], ..RATES };
+    for (i, matrix) in plan.matrices.iter_mut().enumerate() {
+        (matrix.device, matrix.n_on_device) = (Some(i), matrix.weights.n_rows);
+    }
+    close(plan.predict_decode(&rates).seconds, 900.0 / 300.0 + 400.0 / 200.0);
+    // Of four layers each has the attention of one, and the CPU of two.
+    let device = |number| DevicePlan {
+        number,
+        description: String::new(),
+        budget_bytes: 0,
+        n_layers: 4,
+        n_mixers: 1,
+        n_networks: 0,
+        n_lent: 0,
+        embedding: false,
+        head: false,
+    };
+    plan.devices = vec![device(0), device(1)];
+    let prefill = plan.predict_prefill(&rates);
+    let products = 40.0 * 4.0 * (900.0 / 4000.0 + 400.0 / 1000.0);
+    let attention = 2.0 * 3.0 * 6000.0;
+    close(prefill.device_compute_s, products + attention * (0.25 / 4000.0 + 0.25 / 1000.0));
+    close(prefill.compute_s, attention * 0.5 / 500.0);
+    close(plan.predict_seconds(&rates), prefill.seconds + 128.0 * 5.0);
+}
+
+#[test]
 fn of_experts_that_a_device_caches_those_come_that_are_missing() {
     let experts = Usage::Experts { n_used: 2, n_expert: 8 };
     let mut plan = plan(&[(800, 80, experts, Resident)], 2, PromptWork { n_tokens: 2, attention: 0 });
     plan.stream = None;
     let device = DeviceRates { link_bytes: 50.0, memory_bytes: 400.0, prefill_ops: 4000.0 };
-    let rates = Rates { device: Some(device), ..RATES };
+    let rates = Rates { devices: vec![device], ..RATES };
     plan.matrices[0].device = Some(0);
     // Without a cache all of them come, whichever are wanted.
     close(plan.predict_decode(&rates).link_s, 800.0 / 50.0);
@@ -209,7 +245,7 @@ fn lending_pays_once_many_tokens_share_what_is_brought() {
     // A token takes 8 seconds of the CPU and 1 of the device, to which 1000 bytes take so many seconds.
     let rates = |seconds: f64| {
         let device = DeviceRates { link_bytes: 1000.0 / seconds, memory_bytes: 1e9, prefill_ops: 4000.0 };
-        Rates { memory_bytes: 1e9, device: Some(device), ..RATES }
+        Rates { memory_bytes: 1e9, devices: vec![device], ..RATES }
     };
     assert_eq!(plan.lending_pays_from(&rates(1.0)), None, "nothing is lent");
     plan.matrices[0].lent_to = Some(0);

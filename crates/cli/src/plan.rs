@@ -75,6 +75,11 @@ fn write_text(
     for line in plan.ledger.iter().filter(|line| line.device.is_none()) {
         ledger.push([line.what.clone(), human_bytes(line.bytes), line.reason.clone()]);
     }
+    for device in plan.devices.iter().filter(|device| device.shares_main_memory) {
+        let bytes = human_bytes(plan.device_bytes(device.number));
+        let why = "what it shares of main memory: below".to_owned();
+        ledger.push([name_of(plan, device), bytes, why]);
+    }
     let budget = plan
         .request
         .ram_bytes
@@ -112,9 +117,17 @@ fn write_text(
     Ok(())
 }
 
+/// What a device is called: of several by its place in the list that was given.
+fn name_of(plan: &MemoryPlan, device: &DevicePlan) -> String {
+    if plan.devices.len() > 1 { format!("GPU #{}", device.number + 1) } else { "GPU".to_owned() }
+}
+
 /// What a device holds in its own memory.
 fn device_table(plan: &MemoryPlan, device: &DevicePlan) -> Table<3> {
     let mut table = Table::new([("ON THE GPU", Align::Left), ("BYTES", Align::Right), ("WHY", Align::Left)]);
+    if plan.devices.len() > 1 {
+        table.push([name_of(plan, device), String::new(), one_line(&device.description)]);
+    }
     for line in plan.ledger.iter().filter(|line| line.device == Some(device.number)) {
         table.push([line.what.clone(), human_bytes(line.bytes), line.reason.clone()]);
     }
@@ -253,7 +266,7 @@ impl Speeds {
             for (i, gpu) in self.rates.gpus.iter().enumerate() {
                 let [link, memory, compute] =
                     rates_of(gpu).map(|(rate, unit)| format!("{} {unit}", giga(rate, 1)));
-                table.push([format!("GPU {i}"), link, memory, compute]);
+                table.push([format!("GPU #{}", i + 1), link, memory, compute]);
             }
         }
         let Some(Predictions { prefill, decode, .. }) = &self.predicted else { return table };
@@ -334,6 +347,7 @@ fn write_json(
         json!({
             "description": device.description,
             "budget_bytes": device.budget_bytes,
+            "shares_main_memory": device.shares_main_memory,
             "total_bytes": plan.device_bytes(device.number),
             "n_mixers": device.n_mixers,
             "n_networks": device.n_networks,

@@ -60,6 +60,7 @@ pub struct Gpu {
     has_subgroups: bool,
     /// Bytes of a buffer of weights at most.
     max_part_bytes: u64,
+    shares_main_memory: bool,
     /// The first error that no call has returned.
     failed: Option<Error>,
 }
@@ -83,6 +84,7 @@ impl Gpu {
             nothing,
             has_subgroups: vram.device.report().features.subgroup,
             max_part_bytes: vram.device.max_binding_bytes().min(MAX_PART_BYTES),
+            shares_main_memory: !vram.device.report().has_own_memory(),
             failed: None,
             vram,
         })
@@ -93,6 +95,12 @@ impl Gpu {
     #[must_use]
     pub fn with_parts_of(self, max_bytes: u64) -> Self {
         Self { max_part_bytes: self.max_part_bytes.min(max_bytes), ..self }
+    }
+
+    /// The same with memory of its own, as a card has it: so tests need none.
+    #[must_use]
+    pub fn with_own_memory(self) -> Self {
+        Self { shares_main_memory: false, ..self }
     }
 
     /// Bytes that [`Gpu::new`] takes of a device's memory, whatever is computed.
@@ -184,6 +192,10 @@ impl Backend for Gpu {
 
     fn memory(&self) -> Option<&Tier> {
         Some(&self.vram.tier)
+    }
+
+    fn shares_main_memory(&self) -> bool {
+        self.shares_main_memory
     }
 
     fn check_room(&self, planned_bytes: u64) -> metallic::Result<()> {

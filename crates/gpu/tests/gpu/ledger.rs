@@ -7,10 +7,12 @@ use metallic::backend::{Backend, KvLayout, KvType};
 use metallic::memory::Tier;
 use metallic::model::Usage;
 use metallic::plan::Offload;
-use metallic::{Error, GgufFile, GgufLoader, Model};
+use metallic::{Error, GgufFile, GgufLoader, MemoryBudget, Model};
+use metallic_gpu::Gpu;
 
 use crate::gpu_within;
 use crate::oracles::{MAX_NMSE, floats, logits, oracles, tokens};
+use crate::real_models::model;
 
 /// A model that a device computes as much of as its memory has room for.
 struct Fitted {
@@ -91,6 +93,75 @@ fn devices_hold_what_is_planned() {
         let least = fit(&path, Some(floor)).expect("a device").unwrap();
         assert_eq!(least.vram.used_bytes(), floor, "{name}");
         assert!(least.n_on_device > 0, "{name}");
+    }
+}
+
+/// Where a device has no memory but the host's, its bytes are in both budgets, once.
+#[test]
+fn what_a_device_shares_counts_in_main_memory() {
+    let Some(root) = oracles() else { return };
+    let tokens = tokens(&root);
+    let Some(device) = crate::device() else { return };
+    if device.report().has_own_memory() {
+        println!("skipped: {} has memory of its own", device.report());
+        return;
+    }
+    for name in ["llama-dense", "gpt-oss-moe"] {
+        let path = root.join(format!("archs2/{name}.gguf"));
+        let expected = floats(path.with_extension("logits.f32"));
+        let load = |ram: Option<u64>| {
+            let vram = Tier::named("vram", Some(1 << 30));
+            let gpu = Gpu::new(crate::device().expect("a device"), vram.clone()).expect("a backend");
+            let loader = GgufLoader::new(GgufFile::open(&path).unwrap()).kv_type(KvType::F32);
+            let mut loader = loader.context_length(256).batch(32).offload(gpu, Offload::AUTO);
+            if let Some(ram) = ram {
+                loader = loader.budget(MemoryBudget::given(ram));
+            }
+            let (config, plan) = loader.plan()?;
+            let mut model = loader.load_planned(config, &plan)?;
+            assert_eq!(vram.used_bytes(), plan.device_bytes(0), "{name}");
+            assert_eq!(model.ram().used_bytes(), plan.total_bytes(), "{name}");
+            let error = nmse(&logits(&mut model, &tokens).unwrap(), &expected);
+            assert!(error < MAX_NMSE, "{name} in {ram:?}: {error:.2e}");
+            Ok(plan)
+        };
+        let all = load(None).unwrap();
+        let (on_device, total) = (all.device_bytes(0), all.total_bytes());
+        let of_main: u64 =
+            all.ledger.iter().filter(|line| line.device.is_none()).map(|line| line.bytes).sum();
+        assert_eq!(total, of_main + on_device, "{name}");
+        assert_eq!(load(Some(total)).unwrap().device_bytes(0), on_device, "{name}");
+        let Err(Error::BudgetTooSmall { floor_bytes, .. }) = load(Some(1 << 20)) else {
+            panic!("{name}: a megabyte holds no model")
+        };
+        assert!(load(Some(floor_bytes)).unwrap().total_bytes() <= floor_bytes, "{name}");
+        assert!(matches!(load(Some(floor_bytes - 1)), Err(Error::BudgetTooSmall { .. })), "{name}");
+    }
+}
+
+/// Of a model whose weights are most of it the device takes what main memory has room for.
+#[test]
+fn what_a_device_shares_leaves_room_for_the_rest() {
+    let Some(path) = model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let Some(device) = crate::device().filter(|device| !device.report().has_own_memory()) else { return };
+    drop(device);
+    let plan = |ram: Option<u64>| {
+        let gpu = Gpu::new(crate::device().expect("a device"), Tier::named("vram", Some(1 << 30)));
+        let loader = GgufLoader::new(GgufFile::open(&path).unwrap()).context_length(512);
+        let mut loader = loader.offload(gpu.expect("a backend"), Offload::AUTO);
+        if let Some(ram) = ram {
+            loader = loader.budget(MemoryBudget::given(ram));
+        }
+        loader.plan().map(|(_, plan)| plan)
+    };
+    let all = plan(None).unwrap();
+    let mut before = all.device_bytes(0);
+    for share in [0.9, 0.8, 0.7] {
+        let ram = (all.total_bytes() as f64 * share) as u64;
+        let less = plan(Some(ram)).unwrap();
+        println!("{} bytes of {ram} on the device, {} streamed", less.device_bytes(0), less.streamed_bytes());
+        assert!(less.total_bytes() <= ram && (1..before).contains(&less.device_bytes(0)), "in {ram}");
+        before = less.device_bytes(0);
     }
 }
 

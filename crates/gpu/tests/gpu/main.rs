@@ -32,11 +32,11 @@ pub(crate) fn device() -> Option<Device> {
     }
 }
 
-/// A backend on it with so much memory.
+/// A backend on it with so much memory, which counts as its own.
 pub(crate) fn gpu_within(limit_bytes: Option<u64>) -> Option<(Gpu, Tier)> {
     let device = device()?;
     let vram = Tier::named("vram", limit_bytes);
-    Some((Gpu::new(device, vram.clone()).expect("a backend"), vram))
+    Some((Gpu::new(device, vram.clone()).expect("a backend").with_own_memory(), vram))
 }
 
 /// The same with as much as the device gives.

@@ -340,6 +340,10 @@ pub trait Backend: Send {
     }
     /// The account of its own memory, where it has any: weights, caches and buffers lie there.
     fn memory(&self) -> Option<&Tier>;
+    /// Whether that is main memory all the same, of which a process holds its bytes.
+    fn shares_main_memory(&self) -> bool {
+        false
+    }
     /// Makes sure that its own memory has room now for what a plan has there: others may have taken of it since.
     ///
     /// # Errors

@@ -294,12 +294,12 @@ impl<'p> GgufLoader<'p> {
         let planning = |request| Planning { config: &config, files, request };
         let way = loop {
             match self.choose(&planning(request)) {
-                Err(Error::DeviceTooSmall { .. })
+                Err(Error::DeviceTooSmall { .. } | Error::BudgetTooSmall { .. })
                     if self.n_ctx.is_none() && request.capacity.n_ctx > MIN_CONTEXT =>
                 {
                     request.capacity.n_ctx = (request.capacity.n_ctx / 2).max(MIN_CONTEXT);
                 }
-                Err(Error::DeviceTooSmall { .. })
+                Err(Error::DeviceTooSmall { .. } | Error::BudgetTooSmall { .. })
                     if self.n_batch.is_none() && request.capacity.n_batch > MIN_BATCH =>
                 {
                     request.capacity.n_batch = (request.capacity.n_batch / 2).max(MIN_BATCH);
@@ -310,7 +310,7 @@ impl<'p> GgufLoader<'p> {
         while let Some(budget) = request.ram_bytes {
             let plan = planning(request).with_all_in_memory(self, &way)?;
             let (kv, all) = (plan.kv_bytes(), plan.total_bytes());
-            let buffers = all - kv - plan.held_bytes(Holder::Map);
+            let buffers = all - kv - plan.held_bytes(Holder::Map) - plan.shared_bytes();
             if all <= budget {
                 break;
             } else if self.n_ctx.is_none() && kv > budget / 4 && request.capacity.n_ctx > MIN_CONTEXT {
@@ -357,13 +357,16 @@ impl<'p> GgufLoader<'p> {
     /// As [`load`](Self::load).
     pub fn load_planned(mut self, config: ModelConfig, plan: &MemoryPlan) -> Result<Model> {
         unused::warn(&self.file.gguf())?;
-        for (i, other) in self.others.iter().enumerate() {
-            other.backend.check_room(plan.device_bytes(i))?;
+        let descriptions: Vec<_> = self.others.iter().map(|other| other.backend.description()).collect();
+        for (other, description) in self.others.iter().zip(&descriptions) {
+            // A device may stand for several.
+            let same = (0..descriptions.len()).filter(|i| descriptions[*i] == *description);
+            other.backend.check_room(same.map(|i| plan.device_bytes(i)).sum())?;
         }
         let ram = Tier::ram(plan.request.ram_bytes);
         // What others take, and the pages of maps, which come as they are used.
         let elsewhere = plan.total_bytes() - plan.held_bytes(Holder::Loading);
-        let elsewhere = ram.lease("the program, its threads and maps", elsewhere)?;
+        let elsewhere = ram.lease("the program, its threads, maps, and what devices share", elsewhere)?;
         let mut backend = Cpu::new(self.n_threads, self.isa)?;
         backend.charge_to(&ram);
         let mut resident = Resident::default();

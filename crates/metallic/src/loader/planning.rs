@@ -104,6 +104,7 @@ impl GgufLoader<'_> {
                 number: other,
                 description: place.description(),
                 budget_bytes: memory.limit_bytes(),
+                shares_main_memory: place.shares_main_memory(),
                 may_swap: *swapper == Some(other),
                 lent: lent.matrices.iter().map(|matrix| matrix.name.clone()).collect(),
             });
@@ -128,21 +129,18 @@ impl GgufLoader<'_> {
     /// them may be lent networks: in the order in which the loader was given them or, where it knows rates, in that which is
     /// predicted to be fastest. Then the last may also have all that is left swapped in, if that is faster than the CPU.
     pub(super) fn choose(&self, planning: &Planning<'_>) -> Result<Way> {
-        let n_devices = self.others.len();
         let is_open = |other: &Other| matches!(other.takes, Takes::Fitting(Offload { swaps: false, .. }));
         let is_open = self.rates.is_some() && self.others.iter().all(is_open);
-        let orders = if is_open && n_devices <= MAX_ORDERED {
-            permutations(n_devices)
-        } else {
-            vec![(0..n_devices).collect()]
-        };
+        let orders = if is_open { self.orders() } else { vec![(0..self.others.len()).collect()] };
         let swapping: &[bool] = if is_open { &[false, true] } else { &[false] };
         let (mut best, mut refused) = (None, None);
         for order in &orders {
             for &swaps in swapping {
                 match self.choose_in_turn(planning, order, swaps) {
                     Ok(way) => planning.keep_better(self, way, &mut best)?,
-                    Err(error @ Error::DeviceTooSmall { .. }) => refused = refused.or(Some(error)),
+                    Err(error @ (Error::DeviceTooSmall { .. } | Error::BudgetTooSmall { .. })) => {
+                        refused = refused.or(Some(error));
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -152,6 +150,26 @@ impl GgufLoader<'_> {
             (None, Some(error)) => Err(error),
             (None, None) => unreachable!("there is an order, if of no devices"),
         }
+    }
+
+    /// Orders in which devices may take parts, first the one in which they were given: all, but for those of devices that are the
+    /// same; of many devices only that from the fastest to the slowest.
+    fn orders(&self) -> Vec<Vec<usize>> {
+        let rates = |device: usize| self.rates.as_ref().and_then(|rates| rates.devices.get(device));
+        let n_devices = self.others.len();
+        if n_devices > MAX_ORDERED {
+            let given: Vec<usize> = (0..n_devices).collect();
+            let speed = |device: &usize| rates(*device).map_or(0.0, |rates| rates.memory_bytes);
+            let mut by_speed = given.clone();
+            by_speed.sort_by(|a, b| speed(b).total_cmp(&speed(a)));
+            return vec![given, by_speed];
+        }
+        let budget = |device: usize| self.others[device].backend.memory().map(Tier::limit_bytes);
+        let same = |a: usize, b: usize| rates(a) == rates(b) && budget(a) == budget(b);
+        let turned = |before: &[usize], device: usize| before.iter().any(|b| *b > device && same(*b, device));
+        let mut orders = permutations(n_devices);
+        orders.retain(|order| !order.iter().enumerate().any(|(i, device)| turned(&order[..i], *device)));
+        orders
     }
 
     /// The same with devices in this order, of which the last swaps in the rest if it is told to, or was when it was given.
@@ -193,12 +211,17 @@ impl GgufLoader<'_> {
         };
         let plan = |parts: &[usize]| planning.with_all_in_memory(self, &way(parts));
         let bytes = |parts: &[usize]| -> Result<u64> { Ok(plan(parts)?.device_bytes(device)) };
+        // What a device takes of main memory must leave room there for the rest.
+        let shares = self.others[device].backend.shares_main_memory() && planning.request.ram_bytes.is_some();
+        let has_room = |parts: &[usize]| -> Result<bool> {
+            Ok(bytes(parts)? <= budget && (!shares || has_room(planning.plan(self, &way(parts)))?))
+        };
         let lends = lends && self.long_prompts_from.is_some();
         let is_empty = |part: &usize| match Part::of(*part, config.layers.len()) {
             Part::Network(layer) => config.layers[layer].ffn.is_none(),
             Part::Embedding | Part::Mixer(_) | Part::Head => false,
         };
-        let (mut best, mut floor) = (None, u64::MAX);
+        let (mut best, mut floor, mut refused) = (None, u64::MAX, None);
         for mut order in offload::orders(config, stage_of, offload) {
             if offload.swaps && order.last() == Some(&EMBEDDING) {
                 let all = plan(&order)?;
@@ -217,21 +240,20 @@ impl GgufLoader<'_> {
             };
             let needed = bytes(&order[..least])?;
             floor = floor.min(needed);
-            if needed > budget {
-                continue;
+            if let Some(n) = most(&order, least, has_room)? {
+                planning.keep_better(self, way(&order[..n]), &mut best)?;
+            } else if needed <= budget {
+                for parts in [&order[..least], &order] {
+                    refused = smaller_floor(refused, planning.plan(self, &way(parts)).err());
+                }
             }
-            let (mut fits, mut too_many) = (least, order.len() + 1);
-            while too_many - fits > 1 {
-                let n = fits.midpoint(too_many);
-                if bytes(&order[..n])? <= budget { fits = n } else { too_many = n }
-            }
-            planning.keep_better(self, way(&order[..fits]), &mut best)?;
         }
         let Capacity { n_ctx, n_batch, kv_type, .. } = planning.request.capacity;
-        match best {
-            Some((_, way)) => Ok(way.routes.usual().to_vec()),
-            None if floor == u64::MAX => Ok(stage_of.to_vec()),
-            None => Err(Error::DeviceTooSmall {
+        match (best, refused) {
+            (Some((_, way)), _) => Ok(way.routes.usual().to_vec()),
+            (None, Some(error)) => Err(error),
+            (None, None) if floor == u64::MAX => Ok(stage_of.to_vec()),
+            (None, None) => Err(Error::DeviceTooSmall {
                 budget_bytes: budget,
                 floor_bytes: floor,
                 all: offload.swaps,
@@ -253,8 +275,42 @@ struct Taker {
     lends: bool,
 }
 
-/// Of so many devices all orders are tried: with more there would be too many.
-const MAX_ORDERED: usize = 4;
+/// How many of these parts there is room for, from the first on and at least so many; `None` if for fewer.
+fn most(parts: &[usize], least: usize, has_room: impl Fn(&[usize]) -> Result<bool>) -> Result<Option<usize>> {
+    // All may take less than some, which need buffers of the CPU as well.
+    if has_room(parts)? {
+        return Ok(Some(parts.len()));
+    }
+    if !has_room(&parts[..least])? {
+        return Ok(None);
+    }
+    let (mut fits, mut too_many) = (least, parts.len());
+    while too_many - fits > 1 {
+        let n = fits.midpoint(too_many);
+        if has_room(&parts[..n])? { fits = n } else { too_many = n }
+    }
+    Ok(Some(fits))
+}
+
+/// Of two errors that may be, that of the budget which asks for less.
+fn smaller_floor(a: Option<Error>, b: Option<Error>) -> Option<Error> {
+    let floor = |error: &Error| match error {
+        Error::BudgetTooSmall { floor_bytes, .. } => *floor_bytes,
+        _ => u64::MAX,
+    };
+    a.into_iter().chain(b).min_by_key(floor)
+}
+
+/// Whether there is a plan within the budget of main memory.
+fn has_room(plan: Result<MemoryPlan>) -> Result<bool> {
+    match plan {
+        Err(Error::BudgetTooSmall { .. }) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// Of so many devices all orders are tried: of more there are too many.
+const MAX_ORDERED: usize = 3;
 
 /// All orders of the numbers below `n`, first the natural one.
 fn permutations(n: usize) -> Vec<Vec<usize>> {

@@ -33,6 +33,8 @@ pub(super) trait Place: Send {
     fn description(&self) -> String;
     /// See [`Backend::memory`].
     fn memory(&self) -> Option<&Tier>;
+    /// See [`Backend::shares_main_memory`].
+    fn shares_main_memory(&self) -> bool;
     /// See [`Backend::check_room`].
     fn check_room(&self, planned_bytes: u64) -> Result<()>;
     /// See [`Backend::check`].
@@ -50,6 +52,10 @@ impl<B: Backend + 'static> Place for B {
 
     fn memory(&self) -> Option<&Tier> {
         Backend::memory(self)
+    }
+
+    fn shares_main_memory(&self) -> bool {
+        Backend::shares_main_memory(self)
     }
 
     fn check_room(&self, planned_bytes: u64) -> Result<()> {

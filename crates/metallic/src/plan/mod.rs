@@ -190,6 +190,8 @@ pub struct DevicePlan {
     pub description: String,
     /// Bytes of its memory that may be taken.
     pub budget_bytes: u64,
+    /// Whether that is main memory, where its bytes count, too.
+    pub shares_main_memory: bool,
     /// Layers of the model.
     pub n_layers: usize,
     /// Of how many it computes the mixer.
@@ -224,6 +226,8 @@ pub(crate) struct DeviceNeeds {
     pub(crate) description: String,
     /// Bytes of its memory that may be taken.
     pub(crate) budget_bytes: u64,
+    /// Whether that is main memory.
+    pub(crate) shares_main_memory: bool,
     /// Whether weights that it has no room for are swapped in.
     pub(crate) may_swap: bool,
     /// Matrices that are brought to it for long prompts, by their names.
@@ -357,7 +361,7 @@ impl MemoryPlan {
         if let Some(device) = device {
             let fixed = self.ledger[n_lines..].iter().map(|line| line.bytes).sum();
             self.place_on_device(device, weights, fixed, backend.slots);
-            let DeviceNeeds { number, description, budget_bytes, .. } = device.clone();
+            let DeviceNeeds { number, description, budget_bytes, shares_main_memory, .. } = device.clone();
             self.ledger[n_lines..].iter_mut().for_each(|line| line.device = Some(number));
             let n_layers = config.layers.len();
             let count =
@@ -370,6 +374,7 @@ impl MemoryPlan {
                 number,
                 description,
                 budget_bytes,
+                shares_main_memory,
                 n_layers,
                 n_mixers,
                 n_networks,
@@ -428,9 +433,15 @@ impl MemoryPlan {
         self.lines_of(None).filter(|line| line.what == what).map(|line| line.bytes).sum()
     }
 
-    /// Bytes of all lines of main memory.
+    /// Bytes of main memory: of all its lines, and of those of devices that share it.
     pub fn total_bytes(&self) -> u64 {
-        self.lines_of(None).map(|line| line.bytes).sum()
+        self.lines_of(None).map(|line| line.bytes).sum::<u64>() + self.shared_bytes()
+    }
+
+    /// Bytes of main memory that devices have which share it.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        let shared = self.devices.iter().filter(|device| device.shares_main_memory);
+        shared.map(|device| self.device_bytes(device.number)).sum()
     }
 
     /// Bytes of all lines of a device's memory.

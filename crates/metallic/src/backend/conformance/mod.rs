@@ -61,6 +61,7 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("reserve_slots", "the cases of `bytes` and of `matrix_swapped`"),
     ("rope", "the cases of `rotate`"),
     ("rope_positions", "likewise"),
+    ("shares_main_memory", "what a device is: plans of models"),
     ("check_room", "depends on what others take of a device: its own tests"),
     ("will_use", "needs a stream of weights: models that are swapped in"),
     ("forget_uses", "as `will_use`"),

@@ -200,6 +200,7 @@ fn of_several_devices_each_has_its_own_rates() {
         number,
         description: String::new(),
         budget_bytes: 0,
+        shares_main_memory: false,
         n_layers: 4,
         n_mixers: 1,
         n_networks: 0,

@@ -253,7 +253,7 @@ fn abilities(report: &AdapterReport) -> Vec<&'static str> {
     let all = [
         (features.subgroup, "subgroups"),
         (features.f16, "f16"),
-        (features.cooperative_matrix, "matrices"),
+        (features.matrix_side.is_some(), "matrices"),
         (features.mappable_buffers, "mapped buffers"),
     ];
     all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()

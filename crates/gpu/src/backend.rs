@@ -7,6 +7,7 @@ mod attention;
 mod best;
 mod elementwise;
 mod experts;
+mod matrices;
 mod mixers;
 mod products;
 
@@ -24,6 +25,7 @@ use metallic::memory::{MatrixBytes, MatrixData, Places, StreamStats, Tier, Weigh
 
 pub use self::attention::{GpuKvLayer, GpuRope};
 use self::experts::ExpertWork;
+use self::matrices::Matrices;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Kernels};
@@ -52,6 +54,8 @@ pub struct Gpu {
     files: Option<WeightStream>,
     /// Inputs that are made on the way into products.
     inputs: GpuBuffer,
+    /// How products of many rows are computed, where it is not as anywhere.
+    matrices: Option<Matrices>,
     /// Room for a mixture of experts, where the model has one.
     experts: Option<ExpertWork>,
     /// What is bound where an operand is absent.
@@ -75,11 +79,12 @@ impl Gpu {
         let nothing = vram.words("nothing", 0)?;
         let mut recorder = Recorder::new(&vram)?;
         let counters = Arc::clone(recorder.counters());
-        Ok(Self {
+        let mut gpu = Self {
             kernels: Kernels::new(&vram, &mut recorder.uploads, &counters)?,
             recorder: RefCell::new(recorder),
             files: None,
             inputs: nothing.clone(),
+            matrices: Matrices::of(vram.device.report(), &nothing),
             experts: None,
             nothing,
             has_subgroups: vram.device.report().features.subgroup,
@@ -87,7 +92,9 @@ impl Gpu {
             shares_main_memory: !vram.device.report().has_own_memory(),
             failed: None,
             vram,
-        })
+        };
+        gpu.prove_matrices();
+        Ok(gpu)
     }
 
     /// The same with matrices in buffers of no more than `max_bytes`, as on a device that lets kernels see no more: so tests
@@ -101,6 +108,18 @@ impl Gpu {
     #[must_use]
     pub fn with_own_memory(self) -> Self {
         Self { shares_main_memory: false, ..self }
+    }
+
+    /// The same without small matrices, as on a device that has none.
+    #[must_use]
+    pub fn without_matrices(self) -> Self {
+        Self { matrices: None, ..self }
+    }
+
+    /// Whether products of many rows round inputs and weights of at most 16 bits to half precision, for small matrices that the device
+    /// multiplies at once.
+    pub fn rounds_to_halves(&self) -> bool {
+        self.matrices.is_some()
     }
 
     /// Bytes that [`Gpu::new`] takes of a device's memory, whatever is computed.
@@ -179,10 +198,17 @@ impl Backend for Gpu {
 
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
         let words = |n: usize| 4 * n as u64;
+        let halves = |n_rows: usize, row_len: usize| match self.matrices {
+            Some(_) => Matrices::words(n_rows, row_len),
+            None => 0,
+        };
         let rotations = needs.ropes.iter().map(|rope| words(rope.n_rot * needs.n_rows));
         BackendBytes {
-            inputs: words(needs.n_rows * needs.row_len),
-            experts: needs.experts.map_or(0, |experts| ExpertWork::bytes(needs.n_rows, &experts)),
+            inputs: words(needs.n_rows * needs.row_len + halves(needs.n_rows, needs.row_len)),
+            experts: needs.experts.map_or(0, |experts| {
+                let inner = halves(needs.n_rows * experts.n_used, experts.n_ff);
+                ExpertWork::bytes(needs.n_rows, &experts) + words(inner)
+            }),
             rotations: rotations.sum(),
             copies: Self::least_bytes(),
             slots: (N_SLOTS * slot_bytes(&needs.swapped)) as u64,

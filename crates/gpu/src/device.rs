@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use wgpu::{DeviceType, Features};
+use wgpu::{CooperativeScalarType, DeviceType, Features};
 
 use crate::device_memory::{self, Budget};
 use crate::error::{Error, Result};
@@ -53,8 +53,9 @@ pub struct DeviceFeatures {
     pub subgroup: bool,
     /// Arithmetic on half-precision floats.
     pub f16: bool,
-    /// Products of small matrices (experimental in wgpu).
-    pub cooperative_matrix: bool,
+    /// Numbers in a row of the small square matrices of half-precision floats that a subgroup multiplies, with sums of 32 bits;
+    /// `None` where it multiplies none, or others (experimental in wgpu).
+    pub matrix_side: Option<u32>,
     /// Buffers that both the host and kernels see.
     pub mappable_buffers: bool,
     /// Parameters that are passed with a dispatch. All kernels need it.
@@ -119,7 +120,7 @@ impl AdapterReport {
             features: DeviceFeatures {
                 subgroup: features.contains(Features::SUBGROUP),
                 f16: features.contains(Features::SHADER_F16),
-                cooperative_matrix: features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+                matrix_side: matrix_side(adapter),
                 mappable_buffers: features.contains(Features::MAPPABLE_PRIMARY_BUFFERS),
                 immediates: features.contains(Features::IMMEDIATES),
             },
@@ -217,11 +218,17 @@ impl Device {
                 feature: "conversion from half-precision floats",
             });
         }
-        let optional = Features::SUBGROUP | Features::SHADER_F16 | Features::PIPELINE_CACHE;
+        let mut optional = Features::SUBGROUP | Features::SHADER_F16 | Features::PIPELINE_CACHE;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if report.features.matrix_side.is_some() {
+            optional |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            experimental_features = matrices_are_allowed();
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("metallic"),
             required_features: Features::IMMEDIATES | (adapter.features() & optional),
             required_limits: adapter.limits(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::Manual {
                 suballocated_device_memory_block_size: MEMORY_BLOCK_BYTES,
             },
@@ -284,6 +291,27 @@ impl Device {
         let limits = self.device.limits();
         limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
     }
+}
+
+/// See [`DeviceFeatures::matrix_side`].
+fn matrix_side(adapter: &wgpu::Adapter) -> Option<u32> {
+    let needed = Features::EXPERIMENTAL_COOPERATIVE_MATRIX | Features::SHADER_F16 | Features::SUBGROUP;
+    let all = adapter.features().contains(needed).then(|| adapter.cooperative_matrix_properties());
+    let sides = all.into_iter().flatten().filter_map(|matrices| {
+        let sides = [matrices.m_size, matrices.n_size, matrices.k_size];
+        let is_square = [8, 16].iter().any(|side| sides == [*side; 3]);
+        let types = (matrices.ab_type, matrices.cr_type);
+        (is_square && types == (CooperativeScalarType::F16, CooperativeScalarType::F32)).then_some(sides[0])
+    });
+    sides.max()
+}
+
+#[allow(unsafe_code, reason = "wgpu wants a word of consent")]
+fn matrices_are_allowed() -> wgpu::ExperimentalFeatures {
+    // SAFETY: the condition is to know that wgpu's part of it may have bugs. Kernels with small matrices load and store them inside
+    // their own shared memory alone, at constant strides, in control flow that is the same for all invocations; and
+    // their results are compared with those of plain kernels before they are used (`Gpu::prove_matrices`).
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 /// See [`Device::check_room`].

@@ -302,11 +302,14 @@ fn codes() -> impl Iterator<Item = (GgmlType, Vec<u8>)> {
     })
 }
 
-/// The whole text of a kernel.
+/// The whole text of a kernel. What parts enable comes before all else, as WGSL wants it.
 pub(crate) fn source(kernel: &Kernel, decoder: Option<&Part>) -> String {
     let parts =
         [&COMMON].into_iter().chain(kernel.parts).chain(decoder.into_iter().flat_map(|part| part.parts));
-    parts.chain(decoder).map(|part| part.source).chain([kernel.source]).collect::<Vec<_>>().join("\n")
+    let texts = parts.chain(decoder).map(|part| part.source).chain([kernel.source]);
+    let (enabled, others): (Vec<_>, Vec<_>) =
+        texts.flat_map(str::lines).partition(|line| line.starts_with("enable "));
+    [enabled, others].concat().join("\n")
 }
 
 fn compile(

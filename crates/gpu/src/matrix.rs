@@ -176,6 +176,10 @@ impl GpuMatrix {
         self.row_len
     }
 
+    pub(crate) fn ggml_type(&self) -> GgmlType {
+        self.ggml_type
+    }
+
     /// Blocks in a row.
     pub(crate) fn n_blocks(&self) -> usize {
         self.row_len / self.ggml_type.block_len()

@@ -5,6 +5,7 @@ use std::ops::Range;
 use metallic::backend::{Input, MatmulJob, Norm, NormKind, Tokens};
 
 use super::Gpu;
+use super::matrices::Matrices;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Grid, Kernel};
 use crate::matrix::{GpuMatrix, PartOfMatrix, Place};
@@ -118,6 +119,15 @@ impl Gpu {
             }
         };
         x.expect(len);
+        let rows = tokens.gemv..n_rows;
+        let halves = match &self.matrices {
+            Some(matrices) if jobs.iter().any(|job| self.multiplies_halves(job.matrix)) => {
+                let halves = matrices.halves.clone();
+                self.halve(x, rows.clone(), row_len, &halves)?;
+                halves
+            }
+            _ => self.nothing.clone(),
+        };
         for job in jobs.iter_mut() {
             job.out.expect(n_rows * job.matrix.n_rows());
             // A part that is swapped in meets all rows before the next one comes.
@@ -126,7 +136,8 @@ impl Gpu {
                 let of = |rows| Product { x, rows, job, part: &part, weights: &weights };
                 if row_len.is_multiple_of(GEMM_STEP) {
                     self.few_rows(&of(0..tokens.gemv))?;
-                    self.gemm(&of(tokens.gemv..n_rows))?;
+                    let x = if self.multiplies_halves(job.matrix) { &halves } else { x };
+                    self.gemm(&Product { x, ..of(rows.clone()) })?;
                 } else {
                     self.mat_vec(&of(0..n_rows))?;
                 }
@@ -154,7 +165,13 @@ impl Gpu {
     fn gemm(&mut self, product: &Product<'_>) -> Result<()> {
         let tiles = |n_rows: usize| n_rows.div_ceil(GEMM_TILE);
         let grid = Grid::GroupsOf(tiles(product.part.rows.len()), tiles(product.rows.len()));
-        self.run_product(&kernels::GEMM, &[], product, grid)
+        match &self.matrices {
+            Some(matrices) if self.multiplies_halves(product.job.matrix) => {
+                let kernel = matrices.kernel(&kernels::GEMM_BY_8, &kernels::GEMM_BY_16);
+                self.run_product(kernel, &matrices.constants(), product, grid)
+            }
+            _ => self.run_product(&kernels::GEMM, &[], product, grid),
+        }
     }
 
     fn run_product(
@@ -262,6 +279,9 @@ impl Gpu {
             return Err(Error::unsupported(format!("a batch of more than {MAX_ROWS} rows")));
         }
         self.inputs = self.vram.words("inputs of products", n_rows * row_len)?;
+        if let Some(matrices) = &mut self.matrices {
+            matrices.halves = Matrices::room(&self.vram, n_rows, row_len)?;
+        }
         Ok(())
     }
 }

@@ -6,11 +6,12 @@ use metallic::backend::KvType;
 use super::Access::{Read, Write};
 use super::{Access, Kernel, Part};
 
-/// A kernel and a list of them from lines `NAME: "file", [parts], [bindings];`.
+/// A kernel and a list of them from lines `NAME: "file", [parts], [bindings];`. A file of which there are several is told from
+/// itself by a word: `NAME: "file" by "word", …`.
 macro_rules! kernels {
-    ($($name:ident: $file:literal, [$($part:expr),*], [$($access:expr),*];)*) => {
+    ($($name:ident: $file:literal $(by $way:literal)?, [$($part:expr),*], [$($access:expr),*];)*) => {
         $(pub(crate) const $name: Kernel = Kernel {
-            name: $file,
+            name: concat!($file $(, " by ", $way)?),
             source: include_str!(concat!("../shaders/", $file, ".wgsl")),
             parts: &[$($part),*],
             bindings: const { &[$($access),*] as &[Access] },
@@ -46,6 +47,9 @@ const ACTIVATION: Part = part!("activation");
 const RECURRENCE: Part = part!("recurrence");
 const EXPERT_ROW: Part = part!("expert_row");
 const GEMM_TILE: Part = part!("gemm_tile");
+const GEMM_TILE_MATRICES: Part = part!("gemm_tile_matrices");
+const MATRICES_8: Part = part!("matrices/8");
+const MATRICES_16: Part = part!("matrices/16");
 const ROW_NORM: Part = part!("row_norm");
 const ROWS: Part = part!("rows");
 const ROW_DOT: Part = part!("row_dot");
@@ -69,6 +73,7 @@ kernels! {
     GATE_ROWS: "gate_rows", [], [Write, Read];
     GATED: "gated", [ACTIVATION], [Write, Read, Read];
     GATHER_ROWS: "gather_rows", [], [Write, Read, Read];
+    HALVES: "halves", [], [Write, Read];
     MAMBA2: "mamba2", [RECURRENCE], [Write, Write, Read, Read, Read, Read, Read];
     MIX: "mix", [], [Write, Read, Read];
     NORM: "norm", [ROW_NORM], [Write, Read, Read, Read];
@@ -84,8 +89,12 @@ kernels! {
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
     EXPERT_GEMM: "expert_gemm", [BYTES, EXPERT_ROW, GEMM_TILE], [Read, Read, Read, Read, Write, Read];
+    EXPERT_GEMM_BY_8: "expert_gemm" by "8", [BYTES, EXPERT_ROW, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Read, Write, Read];
+    EXPERT_GEMM_BY_16: "expert_gemm" by "16", [BYTES, EXPERT_ROW, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Read, Write, Read];
     EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, EXPERT_ROW, ROW_DOT], [Read, Read, Read, Read, Write, Read];
     GEMM: "gemm", [BYTES, GEMM_TILE], [Read, Read, Read, Write];
+    GEMM_BY_8: "gemm" by "8", [BYTES, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Write];
+    GEMM_BY_16: "gemm" by "16", [BYTES, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Write];
     ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];
     ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS], [Read, Read, Read, Write];

@@ -4,20 +4,13 @@ use naga::back::{hlsl, msl, pipeline_constants, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
-use super::{
-    ATTENTION, CODES_BINDING, EMBED, EXPERT_GEMM, EXPERT_MAT_VEC, GEMM, Grid, KERNELS, KV_TYPES, Kernel,
-    MAT_VEC, MAX_GROUPS, Part, QUANTS, ROWS_PLAIN, ROWS_SUBGROUP, source,
-};
-
-/// Kernels with a decoder of weights.
-const WITH_WEIGHTS: [Kernel; 7] =
-    [EMBED, EXPERT_GEMM, EXPERT_MAT_VEC, GEMM, MAT_VEC, ROWS_PLAIN, ROWS_SUBGROUP];
+use super::{ATTENTION, CODES_BINDING, Grid, KERNELS, KV_TYPES, Kernel, MAX_GROUPS, Part, QUANTS, source};
 
 /// Every kernel, with each decoder that it may be asked to use.
 fn all() -> Vec<(&'static Kernel, Option<&'static Part>)> {
     let decoders = |kernel: &Kernel| -> Vec<Option<&'static Part>> {
         match kernel.name {
-            name if WITH_WEIGHTS.iter().any(|kernel| kernel.name == name) => {
+            _ if kernel.parts.iter().any(|part| part.name == "quants/bytes") => {
                 QUANTS.iter().map(|(_, part)| Some(part)).collect()
             }
             name if name == ATTENTION.name => KV_TYPES.iter().map(|format| Some(&format.decoder)).collect(),
@@ -39,12 +32,20 @@ fn module(kernel: &Kernel, decoder: Option<&Part>) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(&text).unwrap_or_else(|error| fail(error.emit_to_string(&text)));
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, kernel.name == ROWS_SUBGROUP.name);
+    for (word, capability) in [
+        ("subgroup", Capabilities::SUBGROUP),
+        ("enable f16", Capabilities::SHADER_FLOAT16),
+        ("enable wgpu_cooperative_matrix", Capabilities::COOPERATIVE_MATRIX),
+    ] {
+        capabilities.set(capability, text.contains(word));
+    }
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module);
     let info = info.unwrap_or_else(|error| fail(error.emit_to_string(&text)));
     let overrides = module.overrides.iter().filter_map(|(_, constant)| constant.name.clone());
-    let constants = overrides.map(|name| (name, 64.0)).collect();
+    // Of a few small matrices a subgroup computes some.
+    let constants = overrides.map(|name| (name == "IN_SUBGROUP", name));
+    let constants = constants.map(|(is_few, name)| (name, if is_few { 2.0 } else { 64.0 })).collect();
     let processed = pipeline_constants::process_overrides(&module, &info, None, &constants);
     let (module, info) = processed.unwrap_or_else(|error| fail(error.to_string()));
     (module.into_owned(), info.into_owned())
@@ -61,12 +62,21 @@ fn every_kernel_becomes_spirv_msl_and_hlsl() {
         let words = spv::write_vec(&module, &info, &spv::Options::default(), Some(&entry))
             .unwrap_or_else(|error| panic!("{name} as SPIR-V: {error}"));
 
-        // What every Mac and iPhone has that wgpu runs on.
-        let lang_version = (2, 1);
+        // What every Mac and iPhone has that wgpu runs on, and what those have that multiply small matrices.
+        let has_matrices = source(kernel, decoder).contains("enable wgpu_cooperative_matrix");
+        let lang_version = if has_matrices { (2, 3) } else { (2, 1) };
         let options = msl::Options { fake_missing_bindings: true, lang_version, ..msl::Options::default() };
         let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
             .unwrap_or_else(|error| panic!("{name} as MSL: {error}"));
 
+        if has_matrices {
+            println!(
+                "{name}: {} words of SPIR-V, {} bytes of MSL, no HLSL has them",
+                words.len(),
+                text.len()
+            );
+            continue;
+        }
         let options = hlsl::Options {
             immediates_target: Some(hlsl::BindTarget { space: 1, ..hlsl::BindTarget::default() }),
             special_constants_binding: Some(hlsl::BindTarget { space: 2, ..hlsl::BindTarget::default() }),

@@ -15,7 +15,6 @@ struct Params {
 }
 
 var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> order: array<u32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
@@ -53,15 +52,10 @@ fn first_block(expert: u32, row: u32) -> u32 {
 // Where the input of a place begins, in fours.
 fn first_input(tile: u32, i: u32) -> u32 {
     let pair = pair_of(tile, i);
-    return select(pair, pair_of(tile, 0u), pair == NOWHERE) / params.in_input * (params.row_len / 4u);
+    return select(pair, pair_of(tile, 0u), pair == NOWHERE) / params.in_input * input_stride(params.row_len);
 }
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+fn multiply_tile(id: vec3<u32>, groups: vec3<u32>, local: u32, subgroup: u32) {
     let first_row = group_number(id, groups) * TILE;
     let tile = id.z;
     // The same for all invocations: a load of a workgroup's number.
@@ -79,7 +73,7 @@ fn main(
     } else if pair_of(tile, 32u) == NOWHERE {
         n_left = 32u;
     }
-    let sums = sums_of_tile(blocks, inputs, params.row_len, n_left, local);
+    let sums = sums_of_tile(blocks, inputs, params.row_len, n_left, local, subgroup);
     let row = first_row + local % 16u;
     let place = local / 16u;
     store_four(expert, pair_of(tile, place), row, sums[0]);

@@ -17,7 +17,6 @@ struct Params {
 }
 
 var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
@@ -43,12 +42,7 @@ fn store_four(token: u32, row: u32, sums: vec4<f32>) {
     store(token, row + 48u, sums.w);
 }
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
+fn multiply_tile(id: vec3<u32>, groups: vec3<u32>, local: u32, subgroup: u32) {
     let first_row = group_number(id, groups) * TILE;
     if first_row >= params.n_rows {
         return;
@@ -60,8 +54,8 @@ fn main(
     let rows = min(vec2(first_row) + brought, vec2(params.n_rows - 1u));
     let blocks = (vec2(params.first_row) + rows) * params.n_blocks;
     let tokens = min(vec2(first_token) + brought, vec2(params.n_tokens - 1u));
-    let inputs = (vec2(params.first_token) + tokens) * (params.row_len / 4u);
-    let sums = sums_of_tile(blocks, inputs, params.row_len, n_left, local);
+    let inputs = (vec2(params.first_token) + tokens) * input_stride(params.row_len);
+    let sums = sums_of_tile(blocks, inputs, params.row_len, n_left, local, subgroup);
     let row = first_row + local % 16u;
     let token = first_token + local / 16u;
     store_four(token, row, sums[0]);

@@ -4,6 +4,8 @@
 // A product is summed up in the order of its row, four numbers after four, so that it doesn't depend on what else is in a
 // tile.
 
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+
 const TILE: u32 = 64u;
 const STEP: u32 = 32u;
 const FOURS: u32 = STEP / 4u;
@@ -23,6 +25,11 @@ fn add_products(sums: vec4<f32>, w: mat4x4<f32>, x: vec4<f32>) -> vec4<f32> {
     return fma(w[3], vec4(x.w), fma(w[2], vec4(x.z), fma(w[1], vec4(x.y), fma(w[0], vec4(x.x), sums))));
 }
 
+// From a row of the input to the next, in fours.
+fn input_stride(row_len: u32) -> u32 {
+    return row_len / 4u;
+}
+
 // The two rows of a tile, of both, of which an invocation brings a four at a time.
 fn rows_brought(local: u32) -> vec2<u32> {
     return vec2(local / FOURS, local / FOURS + TILE / 2u);
@@ -31,7 +38,14 @@ fn rows_brought(local: u32) -> vec2<u32> {
 // The products of an invocation: of the rows `local % 16` of weights and `local / 16` of the input and of those 16, 32 and 48
 // after them, a column for each row of the input. Of the rows that it brings the weights begin at these blocks, and the
 // inputs at these fours. Of the rows of the input only `n_left` are wanted.
-fn sums_of_tile(blocks: vec2<u32>, inputs: vec2<u32>, row_len: u32, n_left: u32, local: u32) -> mat4x4<f32> {
+fn sums_of_tile(
+    blocks: vec2<u32>,
+    inputs: vec2<u32>,
+    row_len: u32,
+    n_left: u32,
+    local: u32,
+    subgroup: u32,
+) -> mat4x4<f32> {
     let four = local % FOURS;
     let brought = rows_brought(local);
     let row = local % 16u;
@@ -67,4 +81,13 @@ fn sums_of_tile(blocks: vec2<u32>, inputs: vec2<u32>, row_len: u32, n_left: u32,
         workgroupBarrier();
     }
     return mat4x4(sums0, sums1, sums2, sums3);
+}
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    multiply_tile(id, groups, local, 0u);
 }

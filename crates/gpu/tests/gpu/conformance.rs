@@ -12,8 +12,11 @@ const REFUSED: [&str; 8] = ["Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64", "q
 const PART_BYTES: u64 = 5000;
 
 fn check(mut gpu: Gpu, operations: Option<&[&str]>) -> Report {
+    // Half precision has 11 bits, of which a half of the last is rounded: of inputs and weights, and of experts twice.
+    let rounded = if gpu.rounds_to_halves() { 1e-6 } else { Bounds::FLOATS.blocks };
     // Devices may divide less exactly than the CPU.
-    let bounds = Bounds { divides_exactly: gpu.device().report().is_software(), ..Bounds::FLOATS };
+    let divides_exactly = gpu.device().report().is_software();
+    let bounds = Bounds { divides_exactly, halves: rounded, blocks: rounded, ..Bounds::FLOATS };
     let full = std::env::var_os("METALLIC_FULL").is_some();
     let report = conformance::check(&mut gpu, &Options { bounds, operations, full }).unwrap();
     println!("{report}");
@@ -33,6 +36,18 @@ fn the_device_passes() {
         |what: &str| REFUSED.iter().any(|name| what.starts_with(name)) || what.ends_with("[23, 33]");
     let others: Vec<_> = report.refused().filter(|case| !is_known(&case.what)).collect();
     assert!(others.is_empty(), "{others:?}");
+}
+
+/// What multiplies by small matrices can do without.
+#[test]
+fn products_without_small_matrices_pass_too() {
+    let Some(gpu) = gpu() else { return };
+    if !gpu.rounds_to_halves() {
+        assert!(std::env::var_os("METALLIC_REQUIRE_MATRICES").is_none(), "no small matrices");
+        println!("skipped: {} multiplies no small matrices", gpu.device().report());
+        return;
+    }
+    check(gpu.without_matrices(), Some(&["matmul", "experts"]));
 }
 
 #[test]

@@ -50,12 +50,13 @@ fn scaled_by_a_new_device(kept: &Kept) -> Option<f32> {
     let mut device: Device = device()?;
     device.keep_kernels(Box::new(kept.clone()));
     let mut gpu = Gpu::new(device, Tier::named("vram", None)).unwrap();
+    let n_before = gpu.counters().stats().n_compiled;
     let mut x = gpu.buffer("x", 1).unwrap();
     gpu.write(&[3.0], &mut x).unwrap();
     gpu.scale(&mut x, 2.0, 1);
     let mut found = [0.0];
     gpu.read(&x, 0, &mut found).unwrap();
-    assert_eq!(gpu.counters().stats().n_compiled, 1);
+    assert_eq!(gpu.counters().stats().n_compiled - n_before, 1);
     Some(found[0])
 }
 
@@ -88,12 +89,14 @@ fn kernels_are_kept_and_taken_again_and_what_is_no_kernel_is_replaced() {
     }
 }
 
-/// A device that compiles nothing has nothing to keep.
+/// A device that compiles nothing, unless it is to prove how it multiplies, has nothing to keep.
 #[test]
 fn what_was_kept_stays_where_nothing_was_compiled() {
     let kept = Kept::default();
     let Some(mut device) = device() else { return };
     device.keep_kernels(Box::new(kept.clone()));
-    drop(Gpu::new(device, Tier::named("vram", None)).unwrap());
-    assert_eq!(kept.n_saves(), 0);
+    let gpu = Gpu::new(device, Tier::named("vram", None)).unwrap();
+    let compiles = gpu.counters().stats().n_compiled > 0;
+    drop(gpu);
+    assert_eq!(kept.n_saves(), usize::from(compiles));
 }

@@ -254,6 +254,7 @@ fn abilities(report: &AdapterReport) -> Vec<&'static str> {
         (features.subgroup, "subgroups"),
         (features.f16, "f16"),
         (features.matrix_side.is_some(), "matrices"),
+        (features.packed_products, "packed products"),
         (features.mappable_buffers, "mapped buffers"),
     ];
     all.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect()

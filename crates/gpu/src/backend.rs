@@ -7,9 +7,9 @@ mod attention;
 mod best;
 mod elementwise;
 mod experts;
-mod matrices;
 mod mixers;
 mod products;
+mod rounding;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -25,7 +25,7 @@ use metallic::memory::{MatrixBytes, MatrixData, Places, StreamStats, Tier, Weigh
 
 pub use self::attention::{GpuKvLayer, GpuRope};
 use self::experts::ExpertWork;
-use self::matrices::Matrices;
+use self::rounding::Rounding;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Kernels};
@@ -54,8 +54,8 @@ pub struct Gpu {
     files: Option<WeightStream>,
     /// Inputs that are made on the way into products.
     inputs: GpuBuffer,
-    /// How products of many rows are computed, where it is not as anywhere.
-    matrices: Option<Matrices>,
+    /// What products round, for faster units of the device.
+    rounding: Rounding,
     /// Room for a mixture of experts, where the model has one.
     experts: Option<ExpertWork>,
     /// What is bound where an operand is absent.
@@ -84,7 +84,7 @@ impl Gpu {
             recorder: RefCell::new(recorder),
             files: None,
             inputs: nothing.clone(),
-            matrices: Matrices::of(vram.device.report(), &nothing),
+            rounding: Rounding::of(vram.device.report(), &nothing),
             experts: None,
             nothing,
             has_subgroups: vram.device.report().features.subgroup,
@@ -93,7 +93,7 @@ impl Gpu {
             failed: None,
             vram,
         };
-        gpu.prove_matrices();
+        gpu.prove_rounding();
         Ok(gpu)
     }
 
@@ -110,16 +110,30 @@ impl Gpu {
         Self { shares_main_memory: false, ..self }
     }
 
-    /// The same without small matrices, as on a device that has none.
+    /// The same with products that round nothing, as on a device that has no faster units for what is rounded.
     #[must_use]
-    pub fn without_matrices(self) -> Self {
-        Self { matrices: None, ..self }
+    pub fn without_rounding(self) -> Self {
+        let rounding = Rounding { matrices: None, to_bytes: false, inputs: self.nothing.clone() };
+        Self { rounding, ..self }
     }
 
-    /// Whether products of many rows round inputs and weights of at most 16 bits to half precision, for small matrices that the device
-    /// multiplies at once.
+    /// The same with products that round to bytes whether the device says that it multiplies bytes fast or not: every device with
+    /// subgroups can.
+    #[must_use]
+    pub fn with_products_of_bytes(mut self) -> Self {
+        self.rounding.to_bytes = self.has_subgroups;
+        self
+    }
+
+    /// Whether products of many rows round inputs, and weights of at most 16 bits, to half precision: for small matrices that the
+    /// device multiplies at once.
     pub fn rounds_to_halves(&self) -> bool {
-        self.matrices.is_some()
+        self.rounding.matrices.is_some()
+    }
+
+    /// Whether products of few rows round inputs to bytes where weights are quantized.
+    pub fn rounds_inputs_to_bytes(&self) -> bool {
+        self.rounding.to_bytes
     }
 
     /// Bytes that [`Gpu::new`] takes of a device's memory, whatever is computed.
@@ -198,15 +212,11 @@ impl Backend for Gpu {
 
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
         let words = |n: usize| 4 * n as u64;
-        let halves = |n_rows: usize, row_len: usize| match self.matrices {
-            Some(_) => Matrices::words(n_rows, row_len),
-            None => 0,
-        };
         let rotations = needs.ropes.iter().map(|rope| words(rope.n_rot * needs.n_rows));
         BackendBytes {
-            inputs: words(needs.n_rows * needs.row_len + halves(needs.n_rows, needs.row_len)),
+            inputs: words(needs.n_rows * needs.row_len + self.rounding.words(needs.n_rows, needs.row_len)),
             experts: needs.experts.map_or(0, |experts| {
-                let inner = halves(needs.n_rows * experts.n_used, experts.n_ff);
+                let inner = self.rounding.words(needs.n_rows * experts.n_used, experts.n_ff);
                 ExpertWork::bytes(needs.n_rows, &experts) + words(inner)
             }),
             rotations: rotations.sum(),

@@ -9,6 +9,7 @@ use crate::device_memory::{self, Budget};
 use crate::error::{Error, Result};
 use crate::faults::Faults;
 use crate::kernels::{KernelCache, KernelStore};
+use crate::packed_products;
 
 /// Blocks of device memory that buffers share: small, so that little is taken that no buffer uses.
 const MEMORY_BLOCK_BYTES: std::ops::Range<u64> = (1 << 20)..(8 << 20);
@@ -56,6 +57,8 @@ pub struct DeviceFeatures {
     /// Numbers in a row of the small square matrices of half-precision floats that a subgroup multiplies, with sums of 32 bits;
     /// `None` where it multiplies none, or others (experimental in wgpu).
     pub matrix_side: Option<u32>,
+    /// Products of four bytes at a time that are faster than others: as drivers for Vulkan tell, and no others do.
+    pub packed_products: bool,
     /// Buffers that both the host and kernels see.
     pub mappable_buffers: bool,
     /// Parameters that are passed with a dispatch. All kernels need it.
@@ -121,6 +124,7 @@ impl AdapterReport {
                 subgroup: features.contains(Features::SUBGROUP),
                 f16: features.contains(Features::SHADER_F16),
                 matrix_side: matrix_side(adapter),
+                packed_products: packed_products::are_fast(adapter),
                 mappable_buffers: features.contains(Features::MAPPABLE_PRIMARY_BUFFERS),
                 immediates: features.contains(Features::IMMEDIATES),
             },
@@ -310,7 +314,7 @@ fn matrix_side(adapter: &wgpu::Adapter) -> Option<u32> {
 fn matrices_are_allowed() -> wgpu::ExperimentalFeatures {
     // SAFETY: the condition is to know that wgpu's part of it may have bugs. Kernels with small matrices load and store them inside
     // their own shared memory alone, at constant strides, in control flow that is the same for all invocations; and
-    // their results are compared with those of plain kernels before they are used (`Gpu::prove_matrices`).
+    // their results are compared with those of plain kernels before they are used (`Gpu::prove_rounding`).
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 

@@ -28,6 +28,7 @@ mod faults;
 mod kernels;
 mod matrix;
 mod memory;
+mod packed_products;
 mod recorder;
 mod uploads;
 

@@ -7,7 +7,6 @@ use metallic::backend::{Backend, ExpertMatrix, ExpertNeeds, Experts, RoutingShap
 use smallvec::SmallVec;
 
 use super::Gpu;
-use super::matrices::Matrices;
 use super::products::{GEMM_STEP, GEMM_TILE, MAT_VEC_LEN, MAX_ROWS};
 use crate::error::{Error, Result};
 use crate::expert_cache::{Missing, NOWHERE};
@@ -29,8 +28,8 @@ pub(super) struct ExpertWork {
     output: GpuBuffer,
     /// Pairs in tiles of one expert each, for GEMM.
     order: GpuBuffer,
-    /// Inputs of the last product, where small matrices multiply them.
-    halves: Option<GpuBuffer>,
+    /// Inputs of the last product, where they are rounded.
+    halves: GpuBuffer,
 }
 
 /// Products of pairs with matrices that share a tensor, each with its output.
@@ -38,7 +37,7 @@ struct Products<'a> {
     matrices: &'a [(&'a ExpertMatrix<'a, Gpu>, &'a GpuBuffer)],
     x: &'a GpuBuffer,
     /// The same for products by small matrices.
-    halves: Option<&'a GpuBuffer>,
+    halves: &'a GpuBuffer,
     work: &'a ExpertWork,
     /// Pairs that have a row of the input in common.
     in_input: usize,
@@ -83,7 +82,8 @@ impl ExpertWork {
         let words = |len| vram.words(EXPERTS, len);
         let [chosen, shares, gate, up, output, order] = lens(n_rows, needs).map(words);
         let [chosen, shares, gate] = [chosen?, shares?, gate?];
-        Ok(Self { chosen, shares, gate, up: up?, output: output?, order: order?, halves: None })
+        let halves = vram.words(EXPERTS, 0)?;
+        Ok(Self { chosen, shares, gate, up: up?, output: output?, order: order?, halves })
     }
 
     /// Bytes that [`new`](Self::new) allocates.
@@ -95,9 +95,8 @@ impl ExpertWork {
 impl Gpu {
     pub(super) fn make_experts(&mut self, n_rows: usize, needs: &ExpertNeeds) -> Result<()> {
         let mut work = ExpertWork::new(&self.vram, n_rows, needs)?;
-        if self.matrices.is_some() {
-            work.halves = Some(Matrices::room(&self.vram, n_rows * needs.n_used, needs.n_ff)?);
-        }
+        let words = self.rounding.words(n_rows * needs.n_used, needs.n_ff);
+        work.halves = self.vram.words(EXPERTS, words)?;
         self.experts = Some(work);
         Ok(())
     }
@@ -130,10 +129,9 @@ impl Gpu {
         let mut missing = self.missing(&tensors, &work.chosen, n_pairs)?.into_iter();
         let n_gemv = tokens.gemv * routing.n_used;
         self.order_pairs(routing.n_expert, n_gemv..n_pairs, &work)?;
-        let halves = self.matrices.as_ref().map(|matrices| matrices.halves.clone());
-        let halves = halves.filter(|_| self.multiplies_halves(gate.all) || self.multiplies_halves(up.all));
-        if let Some(halves) = &halves {
-            self.halve(x, tokens.gemv..n_rows, up.all.row_len(), halves)?;
+        let halves = self.rounding.inputs.clone();
+        if [gate, up].iter().any(|matrix| self.matrices_for(matrix.all).is_some()) {
+            self.halve(x, tokens.gemv..n_rows, up.all.row_len(), &halves)?;
         }
         let products = |matrices, x, halves, in_input| Products {
             matrices,
@@ -146,16 +144,15 @@ impl Gpu {
         };
         for matrices in first {
             let missing = missing.next().unwrap_or_default();
-            self.multiply_pairs(&products(matrices, x, halves.as_ref(), routing.n_used), &missing)?;
+            self.multiply_pairs(&products(matrices, x, &halves, routing.n_used), &missing)?;
         }
         let of_down = missing.next().unwrap_or_default();
         let inner = n_pairs * up.n_rows;
         self.each_activated(&kernels::GATE, *activation, &[&work.up, &work.gate], inner)?;
-        let halves = work.halves.as_ref().filter(|_| self.multiplies_halves(down.all));
-        if let Some(halves) = halves {
-            self.halve(&work.up, n_gemv..n_pairs, down.all.row_len(), halves)?;
+        if self.matrices_for(down.all).is_some() {
+            self.halve(&work.up, n_gemv..n_pairs, down.all.row_len(), &work.halves)?;
         }
-        self.multiply_pairs(&products(&to_down, &work.up, halves, 1), &of_down)?;
+        self.multiply_pairs(&products(&to_down, &work.up, &work.halves, 1), &of_down)?;
         let (width, len) = (down.n_rows, n_rows * down.n_rows);
         let params = [len, width, routing.n_used].map(|n| n as u32);
         let buffers = [out.expect(len), work.output.expect(n_pairs * width), &work.shares];
@@ -301,19 +298,17 @@ impl Gpu {
                 let n_tiles = n_tiles(pairs.len(), n_expert);
                 let params =
                     words(&[&rows, &[here.places_at as usize, matrix.n_rows], &of_matrix, &[n_tiles]]);
-                let by_matrices = match (&self.matrices, halves) {
-                    (Some(matrices), Some(halves)) if self.multiplies_halves(all) => {
-                        let kernel = matrices.kernel(&kernels::EXPERT_GEMM_BY_8, &kernels::EXPERT_GEMM_BY_16);
-                        Some((kernel, halves, matrices.constants()))
+                let matrices = self.matrices_for(all);
+                let constants = matrices.map(|matrices| matrices.constants());
+                let (kernel, x) = match matrices {
+                    Some(matrices) => {
+                        (matrices.kernel(&kernels::EXPERT_GEMM_BY_8, &kernels::EXPERT_GEMM_BY_16), halves)
                     }
-                    _ => None,
-                };
-                let (kernel, x, constants) = match &by_matrices {
-                    Some((kernel, halves, constants)) => (*kernel, *halves, &constants[..]),
-                    None => (&kernels::EXPERT_GEMM, x, &[][..]),
+                    None => (&kernels::EXPERT_GEMM, x),
                 };
                 let buffers = [weights, x, bias, &work.order, out, &notes];
                 let grid = Grid::GroupsOf(matrix.n_rows.div_ceil(GEMM_TILE), n_tiles);
+                let constants = constants.as_ref().map_or(&[][..], |constants| constants);
                 let call = Call { constants, ..Call::new(kernel, &buffers, &params, grid) };
                 let n_multiplications = (pairs.len() * matrix.n_rows * all.row_len()) as u64;
                 self.run(&Call { decoder: Some(all.decoder), n_multiplications, ..call })?;

@@ -5,7 +5,6 @@ use std::ops::Range;
 use metallic::backend::{Input, MatmulJob, Norm, NormKind, Tokens};
 
 use super::Gpu;
-use super::matrices::Matrices;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Call, Grid, Kernel};
 use crate::matrix::{GpuMatrix, PartOfMatrix, Place};
@@ -120,14 +119,13 @@ impl Gpu {
         };
         x.expect(len);
         let rows = tokens.gemv..n_rows;
-        let halves = match &self.matrices {
-            Some(matrices) if jobs.iter().any(|job| self.multiplies_halves(job.matrix)) => {
-                let halves = matrices.halves.clone();
-                self.halve(x, rows.clone(), row_len, &halves)?;
-                halves
-            }
-            _ => self.nothing.clone(),
-        };
+        let rounded = self.rounding.inputs.clone();
+        if jobs.iter().any(|job| self.rounds_to_bytes(job.matrix)) {
+            self.round_to_bytes(x, tokens.gemv, row_len)?;
+        }
+        if jobs.iter().any(|job| self.matrices_for(job.matrix).is_some()) {
+            self.halve(x, rows.clone(), row_len, &rounded)?;
+        }
         for job in jobs.iter_mut() {
             job.out.expect(n_rows * job.matrix.n_rows());
             // A part that is swapped in meets all rows before the next one comes.
@@ -135,9 +133,10 @@ impl Gpu {
                 let weights = self.on_device(part.place)?;
                 let of = |rows| Product { x, rows, job, part: &part, weights: &weights };
                 if row_len.is_multiple_of(GEMM_STEP) {
-                    self.few_rows(&of(0..tokens.gemv))?;
-                    let x = if self.multiplies_halves(job.matrix) { &halves } else { x };
-                    self.gemm(&Product { x, ..of(rows.clone()) })?;
+                    let few = if self.rounds_to_bytes(job.matrix) { &rounded } else { x };
+                    self.few_rows(&Product { x: few, ..of(0..tokens.gemv) })?;
+                    let many = if self.matrices_for(job.matrix).is_some() { &rounded } else { x };
+                    self.gemm(&Product { x: many, ..of(rows.clone()) })?;
                 } else {
                     self.mat_vec(&of(0..n_rows))?;
                 }
@@ -148,8 +147,14 @@ impl Gpu {
 
     /// Rows of an input, one by one.
     fn few_rows(&mut self, product: &Product<'_>) -> Result<()> {
-        let kernel = if self.has_subgroups { &kernels::ROWS_SUBGROUP } else { &kernels::ROWS_PLAIN };
-        let team_len = team_len(product.job.matrix.row_len());
+        let row_len = product.job.matrix.row_len();
+        let (kernel, team_len) = if self.rounds_to_bytes(product.job.matrix) {
+            (&kernels::ROWS_SUBGROUP_OF_BYTES, team_len(row_len / 2))
+        } else if self.has_subgroups {
+            (&kernels::ROWS_SUBGROUP, team_len(row_len))
+        } else {
+            (&kernels::ROWS_PLAIN, team_len(row_len))
+        };
         let in_group = ROWS_GROUP_LEN / team_len * TEAM_ROWS;
         let grid = Grid::GroupsOf(product.part.rows.len().div_ceil(in_group), product.rows.len());
         self.run_product(kernel, &[("TEAM_LEN", team_len as u32)], product, grid)
@@ -165,12 +170,12 @@ impl Gpu {
     fn gemm(&mut self, product: &Product<'_>) -> Result<()> {
         let tiles = |n_rows: usize| n_rows.div_ceil(GEMM_TILE);
         let grid = Grid::GroupsOf(tiles(product.part.rows.len()), tiles(product.rows.len()));
-        match &self.matrices {
-            Some(matrices) if self.multiplies_halves(product.job.matrix) => {
+        match self.matrices_for(product.job.matrix) {
+            Some(matrices) => {
                 let kernel = matrices.kernel(&kernels::GEMM_BY_8, &kernels::GEMM_BY_16);
                 self.run_product(kernel, &matrices.constants(), product, grid)
             }
-            _ => self.run_product(&kernels::GEMM, &[], product, grid),
+            None => self.run_product(&kernels::GEMM, &[], product, grid),
         }
     }
 
@@ -279,9 +284,7 @@ impl Gpu {
             return Err(Error::unsupported(format!("a batch of more than {MAX_ROWS} rows")));
         }
         self.inputs = self.vram.words("inputs of products", n_rows * row_len)?;
-        if let Some(matrices) = &mut self.matrices {
-            matrices.halves = Matrices::room(&self.vram, n_rows, row_len)?;
-        }
+        self.rounding.inputs = self.vram.words("inputs of products", self.rounding.words(n_rows, row_len))?;
         Ok(())
     }
 }

@@ -36,8 +36,8 @@ macro_rules! part {
 
 /// A decoder that reads the table of a type's codes.
 macro_rules! with_codes {
-    ($ggml_type:ident, $file:literal) => {
-        (GgmlType::$ggml_type, Part { codes: Some(GgmlType::$ggml_type), ..part!($file, CODES) })
+    ($ggml_type:ident, $file:literal $(, $part:expr)*) => {
+        (GgmlType::$ggml_type, Part { codes: Some(GgmlType::$ggml_type), ..part!($file, CODES $(, $part)*) })
     };
 }
 
@@ -52,10 +52,14 @@ const MATRICES_8: Part = part!("matrices/8");
 const MATRICES_16: Part = part!("matrices/16");
 const ROW_NORM: Part = part!("row_norm");
 const ROWS: Part = part!("rows");
+const ROWS_BYTES: Part = part!("rows_bytes");
+const ROWS_FLOATS: Part = part!("rows_floats");
 const ROW_DOT: Part = part!("row_dot");
 const BYTES: Part = part!("quants/bytes");
 const CODES: Part = part!("quants/codes");
 const K_SCALES: Part = part!("quants/k_scales");
+const LEVELS: Part = part!("quants/levels");
+const LEVELS_AND_OFFSET: Part = part!("quants/levels_and_offset");
 const KV_SCALES: Part = part!("kv/scales");
 
 kernels! {
@@ -85,6 +89,7 @@ kernels! {
     SCALE_ROWS: "scale_rows", [], [Write, Read];
     SOFTCAP: "softcap", [], [Write];
     TAKE_NOTES: "take_notes", [], [Write, Read];
+    TO_BYTES: "to_bytes", [], [Write, Read];
     UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
@@ -96,8 +101,10 @@ kernels! {
     GEMM_BY_8: "gemm" by "8", [BYTES, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Write];
     GEMM_BY_16: "gemm" by "16", [BYTES, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Write];
-    ROWS_PLAIN: "rows_plain", [BYTES, ROWS], [Read, Read, Read, Write];
-    ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS], [Read, Read, Read, Write];
+    ROWS_PLAIN: "rows_plain", [BYTES, ROWS, ROWS_FLOATS], [Read, Read, Read, Write];
+    ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS, ROWS_FLOATS], [Read, Read, Read, Write];
+    // With a decoder of weights that are whole numbers.
+    ROWS_SUBGROUP_OF_BYTES: "rows_subgroup" by "bytes", [BYTES, ROWS, ROWS_BYTES], [Read, Read, Read, Write];
     // With a decoder of keys and values.
     ATTENTION: "attention", [KV_SCALES], [Write, Read, Read, Read, Read, Read];
     STORE_KV: "store_kv", [], [Write, Read, Read];
@@ -109,22 +116,22 @@ pub(super) const QUANTS: &[(GgmlType, Part)] = &[
     (GgmlType::F32, part!("quants/f32")),
     (GgmlType::F16, part!("quants/f16")),
     (GgmlType::BF16, part!("quants/bf16")),
-    (GgmlType::Q4_0, part!("quants/q4_0")),
-    (GgmlType::Q4_1, part!("quants/q4_1")),
-    (GgmlType::Q5_0, part!("quants/q5_0")),
-    (GgmlType::Q5_1, part!("quants/q5_1")),
-    (GgmlType::Q8_0, part!("quants/q8_0")),
-    (GgmlType::Q2_K, part!("quants/q2_k")),
-    (GgmlType::Q3_K, part!("quants/q3_k")),
-    (GgmlType::Q4_K, part!("quants/q4_k", K_SCALES)),
-    (GgmlType::Q5_K, part!("quants/q5_k", K_SCALES)),
-    (GgmlType::Q6_K, part!("quants/q6_k")),
-    with_codes!(IQ4_NL, "quants/iq4_nl"),
-    with_codes!(IQ4_XS, "quants/iq4_xs"),
-    with_codes!(MXFP4, "quants/mxfp4"),
-    with_codes!(NVFP4, "quants/nvfp4"),
+    (GgmlType::Q4_0, part!("quants/q4_0", LEVELS)),
+    (GgmlType::Q4_1, part!("quants/q4_1", LEVELS_AND_OFFSET)),
+    (GgmlType::Q5_0, part!("quants/q5_0", LEVELS)),
+    (GgmlType::Q5_1, part!("quants/q5_1", LEVELS_AND_OFFSET)),
+    (GgmlType::Q8_0, part!("quants/q8_0", LEVELS)),
+    (GgmlType::Q2_K, part!("quants/q2_k", LEVELS_AND_OFFSET)),
+    (GgmlType::Q3_K, part!("quants/q3_k", LEVELS)),
+    (GgmlType::Q4_K, part!("quants/q4_k", K_SCALES, LEVELS_AND_OFFSET)),
+    (GgmlType::Q5_K, part!("quants/q5_k", K_SCALES, LEVELS_AND_OFFSET)),
+    (GgmlType::Q6_K, part!("quants/q6_k", LEVELS)),
+    with_codes!(IQ4_NL, "quants/iq4_nl", LEVELS),
+    with_codes!(IQ4_XS, "quants/iq4_xs", LEVELS),
+    with_codes!(MXFP4, "quants/mxfp4", LEVELS),
+    with_codes!(NVFP4, "quants/nvfp4", LEVELS),
     (GgmlType::TQ1_0, part!("quants/tq1_0")),
-    (GgmlType::TQ2_0, part!("quants/tq2_0")),
+    (GgmlType::TQ2_0, part!("quants/tq2_0", LEVELS)),
     (GgmlType::Q1_0, part!("quants/q1_0")),
     (GgmlType::Q2_0, part!("quants/q2_0")),
     with_codes!(IQ1_S, "quants/iq1_s"),
@@ -168,6 +175,11 @@ impl KvFormat {
     pub(crate) fn row_words(&self, head_len: usize) -> usize {
         head_len.next_multiple_of(self.block_len).div_ceil(self.in_word)
     }
+}
+
+/// Whether a decoder gives whole numbers and scales.
+pub(crate) fn gives_numbers(decoder: &Part) -> bool {
+    decoder.parts.iter().any(|part| [LEVELS.name, LEVELS_AND_OFFSET.name].contains(&part.name))
 }
 
 /// What reads weights of a type; `None` where nothing does yet.

@@ -4,14 +4,19 @@ use naga::back::{hlsl, msl, pipeline_constants, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 
-use super::{ATTENTION, CODES_BINDING, Grid, KERNELS, KV_TYPES, Kernel, MAX_GROUPS, Part, QUANTS, source};
+use super::{
+    ATTENTION, CODES_BINDING, Grid, KERNELS, KV_TYPES, Kernel, MAX_GROUPS, Part, QUANTS,
+    ROWS_SUBGROUP_OF_BYTES, gives_numbers, source,
+};
 
 /// Every kernel, with each decoder that it may be asked to use.
 fn all() -> Vec<(&'static Kernel, Option<&'static Part>)> {
     let decoders = |kernel: &Kernel| -> Vec<Option<&'static Part>> {
         match kernel.name {
             _ if kernel.parts.iter().any(|part| part.name == "quants/bytes") => {
-                QUANTS.iter().map(|(_, part)| Some(part)).collect()
+                let of_numbers = kernel.name == ROWS_SUBGROUP_OF_BYTES.name;
+                let parts = QUANTS.iter().map(|(_, part)| part);
+                parts.filter(|part| !of_numbers || gives_numbers(part)).map(Some).collect()
             }
             name if name == ATTENTION.name => KV_TYPES.iter().map(|format| Some(&format.decoder)).collect(),
             name if KV_TYPES.iter().any(|format| format.store.name == name) => {

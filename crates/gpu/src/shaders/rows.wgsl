@@ -1,8 +1,5 @@
-// What both kernels that multiply rows of weights with few rows of an input are made of. A team of invocations multiplies four
-// rows of weights at once, so that it loads the input once for them: each invocation four numbers of each row, then those that
-// come a team's length of fours later. Rows are a multiple of four numbers.
-//
-// A decoder gives `BLOCK_LEN` and `decode4(block, i)`: the weights i to i + 3 of a block, where i is a multiple of 4.
+// What all kernels that multiply rows of weights with few rows of an input are made of. A team of invocations multiplies four
+// rows of weights at once, so that it loads the input once for them.
 
 // Invocations of a team: a power of two, 4 to 64.
 override TEAM_LEN: u32;
@@ -27,7 +24,6 @@ struct Params {
 }
 
 var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
@@ -36,24 +32,10 @@ fn first_row_of(group: u32) -> u32 {
     return group * (GROUP_LEN / TEAM_LEN * TEAM_ROWS);
 }
 
-// Sums of what one invocation multiplies, `lane` in its team, of four rows from `row` on. Those past the last are as the last.
-fn partial_products(row: u32, token: u32, lane: u32) -> vec4<f32> {
+// Where the four rows of weights from `row` on begin in the buffer. Those past the last are as the last.
+fn blocks_of(row: u32) -> vec4<u32> {
     let rows = vec4(params.first_row) + min(vec4(row) + vec4(0u, 1u, 2u, 3u), vec4(params.n_rows - 1u));
-    let blocks = rows * params.n_blocks;
-    let first = token * (params.row_len / 4u);
-    var sums = vec4(0.0);
-    for (var i = 4u * lane; i < params.row_len; i += 4u * TEAM_LEN) {
-        let input = x[first + i / 4u];
-        let at = blocks + i / BLOCK_LEN;
-        let in_block = i % BLOCK_LEN;
-        sums += vec4(
-            dot(decode4(at.x, in_block), input),
-            dot(decode4(at.y, in_block), input),
-            dot(decode4(at.z, in_block), input),
-            dot(decode4(at.w, in_block), input),
-        );
-    }
-    return sums;
+    return rows * params.n_blocks;
 }
 
 // Stores the products of four rows: an invocation of the team for each.

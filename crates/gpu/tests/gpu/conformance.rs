@@ -13,10 +13,11 @@ const PART_BYTES: u64 = 5000;
 
 fn check(mut gpu: Gpu, operations: Option<&[&str]>) -> Report {
     // Half precision has 11 bits, of which a half of the last is rounded: of inputs and weights, and of experts twice.
-    let rounded = if gpu.rounds_to_halves() { 1e-6 } else { Bounds::FLOATS.blocks };
+    let halves = if gpu.rounds_to_halves() { 1e-6 } else { Bounds::FLOATS.halves };
+    let blocks = if gpu.rounds_inputs_to_bytes() { Bounds::ROUNDED.blocks } else { halves };
     // Devices may divide less exactly than the CPU.
     let divides_exactly = gpu.device().report().is_software();
-    let bounds = Bounds { divides_exactly, halves: rounded, blocks: rounded, ..Bounds::FLOATS };
+    let bounds = Bounds { divides_exactly, halves, blocks, ..Bounds::FLOATS };
     let full = std::env::var_os("METALLIC_FULL").is_some();
     let report = conformance::check(&mut gpu, &Options { bounds, operations, full }).unwrap();
     println!("{report}");
@@ -47,7 +48,14 @@ fn products_without_small_matrices_pass_too() {
         println!("skipped: {} multiplies no small matrices", gpu.device().report());
         return;
     }
-    check(gpu.without_matrices(), Some(&["matmul", "experts"]));
+    check(gpu.without_rounding(), Some(&["matmul", "experts"]));
+}
+
+/// Where the device does not say that they are fast, they are right all the same.
+#[test]
+fn products_of_bytes_pass() {
+    let Some(gpu) = gpu() else { return };
+    check(gpu.with_products_of_bytes(), Some(&["matmul", "matrix_rows"]));
 }
 
 #[test]

@@ -45,6 +45,11 @@ fn spread_bits(bits: u32) -> u32 {
     return four_bits((bits & 15u) * 0x00204081u);
 }
 
+// Bytes below 128, less `n` each, with a sign.
+fn four_less(word: u32, n: u32) -> u32 {
+    return ((word | 0x80808080u) - n * 0x01010101u) ^ 0x80808080u;
+}
+
 // Four bytes, without a sign, as floats.
 fn four_floats(word: u32) -> vec4<f32> {
     return vec4<f32>(unpack4xU8(word));

@@ -8,6 +8,12 @@ fn four_levels(word: u32) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(vec4(codes[code.x], codes[code.y], codes[code.z], codes[code.w])));
 }
 
+// The same as bytes with a sign.
+fn four_numbers(word: u32) -> u32 {
+    let code = unpack4xU8(word);
+    return pack4xI8(bitcast<vec4<i32>>(vec4(codes[code.x], codes[code.y], codes[code.z], codes[code.w])));
+}
+
 // Four weights that are word `at` of the table, negated where a bit of `minus` is set.
 fn four_signed(at: u32, minus: u32) -> vec4<f32> {
     let signs = vec4(1.0) - 2.0 * four_floats(spread_bits(minus));

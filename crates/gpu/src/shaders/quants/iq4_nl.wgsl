@@ -2,8 +2,10 @@
 
 const BLOCK_LEN: u32 = 32u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 9u;
-    let packed = word(at + 1u + (i & 15u) / 2u) >> ((i >> 4u) * 4u);
-    return half_float(at) * four_levels(four_nibbles(packed));
+fn numbers4(block: u32, i: u32) -> u32 {
+    return four_numbers(four_nibbles(word(block * 9u + 1u + (i & 15u) / 2u) >> ((i >> 4u) * 4u)));
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    return half_float(block * 9u);
 }

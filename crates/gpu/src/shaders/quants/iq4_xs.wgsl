@@ -3,13 +3,16 @@
 
 const BLOCK_LEN: u32 = 256u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
+fn numbers4(block: u32, i: u32) -> u32 {
+    let packed = weights[block * 34u + 2u + (i >> 5u) * 4u + (i & 15u) / 4u];
+    return four_numbers(four_nibbles(packed >> (((i >> 4u) & 1u) * 4u)));
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
     let at = block * 34u;
     let n = i >> 5u;
     let first = weights[at];
     let low = (weights[at + 1u] >> (n * 4u)) & 15u;
     let high = (first >> (16u + n * 2u)) & 3u;
-    let packed = weights[at + 2u + n * 4u + (i & 15u) / 4u] >> (((i >> 4u) & 1u) * 4u);
-    let scale = unpack2x16float(first).x * (f32(low | (high << 4u)) - 32.0);
-    return scale * four_levels(four_nibbles(packed));
+    return unpack2x16float(first).x * (f32(low | (high << 4u)) - 32.0);
 }

@@ -18,8 +18,11 @@ fn half_power(e: u32) -> f32 {
     return bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << e, e < 2u));
 }
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 17u;
-    let packed = word_from_byte(at + 1u + (i & 15u)) >> ((i >> 4u) * 4u);
-    return half_power(word_from_byte(at) & 0xffu) * four_levels(four_nibbles(packed));
+fn numbers4(block: u32, i: u32) -> u32 {
+    let packed = word_from_byte(block * 17u + 1u + (i & 15u)) >> ((i >> 4u) * 4u);
+    return four_numbers(four_nibbles(packed));
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    return half_power(word_from_byte(block * 17u) & 0xffu);
 }

@@ -15,9 +15,11 @@ fn half_e4m3(bits: u32) -> f32 {
     return bitcast<f32>(((exponent + 119u) << 23u) | (fraction << 20u));
 }
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 9u;
-    let n = i >> 4u;
-    let packed = weights[at + 1u + n * 2u + (i & 7u) / 4u] >> (((i >> 3u) & 1u) * 4u);
-    return half_e4m3((weights[at] >> (n * 8u)) & 0xffu) * four_levels(four_nibbles(packed));
+fn numbers4(block: u32, i: u32) -> u32 {
+    let packed = weights[block * 9u + 1u + (i >> 4u) * 2u + (i & 7u) / 4u];
+    return four_numbers(four_nibbles(packed >> (((i >> 3u) & 1u) * 4u)));
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    return half_e4m3((weights[block * 9u] >> ((i >> 4u) * 8u)) & 0xffu);
 }

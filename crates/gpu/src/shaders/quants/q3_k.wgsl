@@ -10,11 +10,15 @@ fn sub_scale(at: u32, n: u32) -> f32 {
     return f32(low | (high << 4u)) - 32.0;
 }
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
+fn numbers4(block: u32, i: u32) -> u32 {
     let at = block * 55u;
     let in_run = (i & 31u) / 2u;
     let low = word(at + 16u + (i >> 7u) * 16u + in_run) >> (((i >> 5u) & 3u) * 2u);
     let high = word(at + in_run) >> (i >> 5u);
-    let numbers = four_pairs(low) | (four_bits(high) << 2u);
-    return half_float(at + 54u) * sub_scale(at + 48u, i >> 4u) * (four_floats(numbers) - 4.0);
+    return four_less(four_pairs(low) | (four_bits(high) << 2u), 4u);
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    let at = block * 55u;
+    return half_float(at + 54u) * sub_scale(at + 48u, i >> 4u);
 }

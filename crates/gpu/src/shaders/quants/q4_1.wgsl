@@ -2,9 +2,10 @@
 
 const BLOCK_LEN: u32 = 32u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 5u;
-    let scale = unpack2x16float(weights[at]);
-    let packed = weights[at + 1u + (i & 15u) / 4u] >> ((i >> 4u) * 4u);
-    return scale.x * four_floats(four_nibbles(packed)) + scale.y;
+fn numbers4(block: u32, i: u32) -> u32 {
+    return four_nibbles(weights[block * 5u + 1u + (i & 15u) / 4u] >> ((i >> 4u) * 4u));
+}
+
+fn scale_and_offset(block: u32, i: u32) -> vec2<f32> {
+    return unpack2x16float(weights[block * 5u]);
 }

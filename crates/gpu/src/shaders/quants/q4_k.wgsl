@@ -2,9 +2,11 @@
 
 const BLOCK_LEN: u32 = 256u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 36u;
-    let scale = scale_and_min(at, i >> 5u);
-    let packed = weights[at + 4u + (i >> 6u) * 8u + (i & 31u) / 4u] >> (((i >> 5u) & 1u) * 4u);
-    return scale.x * four_floats(four_nibbles(packed)) - scale.y;
+fn numbers4(block: u32, i: u32) -> u32 {
+    let packed = weights[block * 36u + 4u + (i >> 6u) * 8u + (i & 31u) / 4u];
+    return four_nibbles(packed >> (((i >> 5u) & 1u) * 4u));
+}
+
+fn scale_and_offset(block: u32, i: u32) -> vec2<f32> {
+    return step_and_offset(block * 36u, i >> 5u);
 }

@@ -2,9 +2,12 @@
 
 const BLOCK_LEN: u32 = 32u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
+fn numbers4(block: u32, i: u32) -> u32 {
     let at = block * 11u;
     let low = word(at + 3u + (i & 15u) / 2u) >> ((i >> 4u) * 4u);
-    let numbers = four_nibbles(low) | (spread_bits(word(at + 1u) >> i) << 4u);
-    return half_float(at) * (four_floats(numbers) - 16.0);
+    return four_less(four_nibbles(low) | (spread_bits(word(at + 1u) >> i) << 4u), 16u);
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    return half_float(block * 11u);
 }

@@ -2,10 +2,12 @@
 
 const BLOCK_LEN: u32 = 32u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
+fn numbers4(block: u32, i: u32) -> u32 {
     let at = block * 6u;
-    let scale = unpack2x16float(weights[at]);
     let low = weights[at + 2u + (i & 15u) / 4u] >> ((i >> 4u) * 4u);
-    let numbers = four_nibbles(low) | (spread_bits(weights[at + 1u] >> i) << 4u);
-    return scale.x * four_floats(numbers) + scale.y;
+    return four_nibbles(low) | (spread_bits(weights[at + 1u] >> i) << 4u);
+}
+
+fn scale_and_offset(block: u32, i: u32) -> vec2<f32> {
+    return unpack2x16float(weights[block * 6u]);
 }

@@ -2,7 +2,10 @@
 
 const BLOCK_LEN: u32 = 32u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 17u;
-    return half_float(at) * vec4<f32>(unpack4xI8(word(at + 1u + i / 2u)));
+fn numbers4(block: u32, i: u32) -> u32 {
+    return word(block * 17u + 1u + i / 2u);
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    return half_float(block * 17u);
 }

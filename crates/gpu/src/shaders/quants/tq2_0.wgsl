@@ -2,8 +2,11 @@
 
 const BLOCK_LEN: u32 = 256u;
 
-fn decode4(block: u32, i: u32) -> vec4<f32> {
-    let at = block * 33u;
-    let packed = word(at + (i >> 7u) * 16u + (i & 31u) / 2u) >> (((i >> 5u) & 3u) * 2u);
-    return half_float(at + 32u) * (four_floats(four_pairs(packed)) - 1.0);
+fn numbers4(block: u32, i: u32) -> u32 {
+    let packed = word(block * 33u + (i >> 7u) * 16u + (i & 31u) / 2u);
+    return four_less(four_pairs(packed >> (((i >> 5u) & 3u) * 2u)), 1u);
+}
+
+fn scale_at(block: u32, i: u32) -> f32 {
+    return half_float(block * 33u + 32u);
 }

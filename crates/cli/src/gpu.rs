@@ -7,7 +7,8 @@ use metallic::GgufLoader;
 use metallic::backend::Backend;
 use metallic::memory::Tier;
 use metallic::plan::Offload;
-use metallic_gpu::{AdapterReport, Choice, Counters, Device, Gpu};
+pub(crate) use metallic_gpu::Gpu;
+use metallic_gpu::{AdapterReport, Choice, Counters, Device};
 use serde_json::json;
 
 use crate::args::{ComputeArgs, DeviceName, DevicesArgs, GpuLayers};

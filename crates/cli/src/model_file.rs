@@ -8,7 +8,7 @@ use metallic::model::ModelConfig;
 use metallic::text::{EncodeOptions, Tokenizer};
 use metallic::{Error, GgufFile, GgufLoader, LoadMode, MemoryBudget, MemoryPlan, Model};
 
-use crate::args::{ComputeArgs, EngineArgs, Load, RateArgs};
+use crate::args::{ComputeArgs, EngineArgs, Load, OpOffload, RateArgs};
 use crate::budget;
 use crate::failure::{Failure, Kind, Result};
 use crate::gpu::{self, GpuCounters};
@@ -101,6 +101,12 @@ impl Planned {
         let Decided { loader, rates, is_as_before } =
             placing::decide(loader, &first.1, on_cpu, args, given, terminal)?;
         let (config, plan) = if is_as_before { first } else { plan(&loader)? };
+        if let OpOffload::From(_) = args.compute.op_offload
+            && plan.lent_bytes() == 0
+            && !plan.devices.is_empty()
+        {
+            tracing::warn!("--op-offload has no effect: the GPU computes all networks");
+        }
         Ok(Self { loader, config, plan, rates, gpu_counters })
     }
 

@@ -1,7 +1,8 @@
 //! In place of `gpu` in a program built without it.
 
 use metallic::GgufLoader;
-use metallic::backend::Cpu;
+/// Stands for one, where code is written for it and none is.
+pub(crate) use metallic::backend::Cpu as Gpu;
 
 use crate::args::{ComputeArgs, DevicesArgs};
 use crate::failure::{Failure, Kind, Result};
@@ -26,8 +27,18 @@ pub(crate) fn offload<'p>(
     if args.gpus().is_empty() { Ok((loader, GpuCounters)) } else { Err(cannot("can't use a GPU")) }
 }
 
-/// Times nothing: no plan has a GPU.
-pub(crate) fn measure(_: &ComputeArgs, _: impl FnOnce(&mut Cpu, u64) -> Result<()>) -> Result<Option<f64>> {
+/// Measures nothing: no plan has a GPU.
+pub(crate) fn measure<T>(_: &ComputeArgs, _: impl FnMut(&mut Gpu) -> Result<T>) -> Result<Vec<T>> {
+    Ok(Vec::new())
+}
+
+/// None.
+pub(crate) fn room_bytes(_: &Gpu) -> u64 {
+    0
+}
+
+/// None.
+pub(crate) fn copy_rate(_: &mut Gpu) -> Result<Option<f64>> {
     Ok(None)
 }
 

@@ -28,39 +28,51 @@ pub(crate) fn decide(
     given: &RateArgs,
     terminal: &Terminal,
 ) -> Result<Decided> {
-    if let OpOffload::From(n_tokens) = args.compute.op_offload {
-        let loader = loader.lend_for_prompts(Some(n_tokens as usize));
-        return Ok(Decided { loader, rates: None, is_as_before: false });
-    }
+    let asked = match args.compute.op_offload {
+        OpOffload::From(n_tokens) => Some(n_tokens as usize),
+        OpOffload::Auto | OpOffload::Off => None,
+    };
+    let loader = loader.lend_for_prompts(asked);
     if args.compute.gpu_layers != GpuLayers::Auto || !leaves_a_choice(plan, on_cpu) {
-        return Ok(Decided { loader, rates: None, is_as_before: true });
+        return Ok(Decided { loader, rates: None, is_as_before: asked.is_none() });
     }
-    // None if the slots for them have no room.
-    let lending = |loader: GgufLoader<'static>| {
+    let lends_by_choice = args.compute.op_offload == OpOffload::Auto;
+    // None if nothing is, or the slots for it have no room.
+    let lent = |loader: GgufLoader<'static>| {
         let loader = loader.lend_for_prompts(Some(1));
         let lent = loader.plan().ok().map(|(_, plan)| plan).filter(|plan| plan.lent_bytes() > 0);
-        (loader.lend_for_prompts(None), lent)
+        (loader.lend_for_prompts(asked), lent)
     };
-    let (loader, lent) = lending(loader);
-    let machine = rates::measure(given, args, loader.file(), lent.as_ref().unwrap_or(plan), terminal)?;
-    let Some(rates) = machine.for_plan(lent.as_ref().unwrap_or(plan)) else {
-        return Ok(Decided { loader, rates: Some(machine), is_as_before: true });
+    let (loader, with_lent) = if lends_by_choice { lent(loader) } else { (loader, None) };
+    let to_measure = with_lent.as_ref().unwrap_or(plan);
+    let machine = rates::measure(given, args, loader.file(), to_measure, terminal)?;
+    let Some(rates) = machine.for_plan(to_measure) else {
+        return Ok(Decided { loader, rates: Some(machine), is_as_before: asked.is_none() });
     };
-    let loader = loader.rates(rates.clone());
-    let (loader, lent) =
-        if args.compute.op_offload == OpOffload::Off { (loader, None) } else { lending(loader) };
-    let pays = lent.as_ref().and_then(|lent| lent.lending_pays_from(&rates));
-    let loader = loader.lend_for_prompts(pays);
-    let decided = |loader| Decided { loader, rates: Some(machine), is_as_before: false };
-    if let (Some(on_cpu), Ok((_, with_gpu))) = (on_cpu, loader.plan())
-        && on_cpu.predict_seconds(&rates) < with_gpu.predict_seconds(&rates)
-    {
+    let seconds = |loader: &GgufLoader<'_>| {
+        loader.plan().map_or(f64::INFINITY, |(_, plan)| plan.predict_seconds(&rates))
+    };
+    let mut loader = loader.rates(rates.clone());
+    let mut with_gpu = seconds(&loader);
+    if lends_by_choice {
+        let (without, with_lent) = lent(loader);
+        let pays_from = with_lent.and_then(|plan| plan.lending_pays_from(&rates));
+        loader = without.lend_for_prompts(pays_from);
+        // The slots for what is lent may be worth less than what would lie in their place.
+        let lending = if pays_from.is_some() { seconds(&loader) } else { f64::INFINITY };
+        if lending < with_gpu {
+            with_gpu = lending;
+        } else {
+            loader = loader.lend_for_prompts(None);
+        }
+    }
+    if on_cpu.is_some_and(|plan| plan.predict_seconds(&rates) < with_gpu) {
         terminal.note(format_args!(
             "the CPU is predicted to be faster than a GPU, and computes alone; --device names one all the same"
         ));
-        return Ok(decided(loader.without_devices()));
+        loader = loader.without_devices();
     }
-    Ok(decided(loader))
+    Ok(Decided { loader, rates: Some(machine), is_as_before: false })
 }
 
 /// Whether predictions may change a plan: where it has several GPUs, leaves networks to the CPU, or the CPU might compute alone.

@@ -8,14 +8,13 @@ use metallic::memory::{MatrixBytes, MatrixData, SharedBytes};
 use metallic::model::Usage;
 use metallic::plan::{DeviceRates, MemoryPlan, Rates};
 use metallic::{GgmlType, GgufFile, Isa};
-use metallic_gpu::Gpu;
 
 use crate::args::{ComputeArgs, EngineArgs, RateArgs};
 use crate::bench::bandwidth;
 use crate::budget;
 use crate::cost::per_second;
 use crate::failure::{Failure, Kind, Result};
-use crate::gpu;
+use crate::gpu::{self, Gpu};
 use crate::model_file;
 use crate::terminal::Terminal;
 

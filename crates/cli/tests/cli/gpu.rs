@@ -80,6 +80,9 @@ fn long_prompts_have_networks_swapped_to_a_gpu() {
     for more in [&["-ngl", "1"][..], &["-ngl", "1", "--op-offload", "off"], &["--op-offload", "40"]] {
         assert_eq!(plan(more)["long_prompts_from"], Value::Null, "{more:?}");
     }
+    let idle = [&["plan", "tiny.gguf", "--op-offload", "40"], &flags[..], &["64MiB"]].concat();
+    let told = sandbox.run(&idle).succeeds().stderr;
+    assert!(told.contains("--op-offload has no effect: the GPU computes all networks"), "{told}");
     // A GPU that is said to be fast is lent networks, here those with experts, and a slow one is not.
     sandbox.write("mixture.gguf", metallic::testing::tiny_mixture().unwrap());
     let auto = |gop_s| -> Value {

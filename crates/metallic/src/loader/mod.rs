@@ -426,9 +426,22 @@ impl<'p> GgufLoader<'p> {
         if Isa::is_refused_tiles() {
             info!("the system does not let this process use the CPU's tiles (AMX): prompts are read without");
         }
+        // What was read while it changed is no model.
+        let mut stamps = self.file.stamps();
+        stamps.iter().try_for_each(FileStamp::check)?;
+        if plan.stream.is_none() && plan.request.in_slab {
+            // All of it has been copied.
+            stamps.clear();
+        }
+        drop(self.file);
+        if self.locks_memory {
+            lock_memory();
+        }
+        let capacity = plan.request.capacity;
+        let model = Model::new(config, capacity, stages, plan.routes.clone(), stamps, ram, elsewhere)?;
         info!(
-            architecture = config.architecture,
-            compute = stages.iter().map(|stage| stage.description()).collect::<Vec<_>>().join("; "),
+            architecture = model.config().architecture,
+            compute = model.description(),
             n_ctx = plan.request.capacity.n_ctx,
             n_batch = plan.request.capacity.n_batch,
             kv_type = plan.request.capacity.kv_type.name(),
@@ -447,18 +460,7 @@ impl<'p> GgufLoader<'p> {
         for line in &plan.ledger {
             debug!(bytes = line.bytes, reason = line.reason, "{}", line.what);
         }
-        // What was read while it changed is no model.
-        let mut stamps = self.file.stamps();
-        stamps.iter().try_for_each(FileStamp::check)?;
-        if plan.stream.is_none() && plan.request.in_slab {
-            // All of it has been copied.
-            stamps.clear();
-        }
-        drop(self.file);
-        if self.locks_memory {
-            lock_memory();
-        }
-        Model::new(config, plan.request.capacity, stages, plan.routes.clone(), stamps, ram, elsewhere)
+        Ok(model)
     }
 }
 

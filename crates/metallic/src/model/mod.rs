@@ -203,12 +203,18 @@ impl Model {
 
     /// One line for logs: what computes, with what.
     pub fn description(&self) -> String {
-        self.stages.iter().map(|stage| stage.description()).collect::<Vec<_>>().join("; ")
+        self.descriptions(0..self.stages.len()).join("; ")
     }
 
     /// What computes beside the CPU, a line for each.
     pub fn devices(&self) -> Vec<String> {
-        self.stages.iter().skip(1).map(|stage| stage.description()).collect()
+        self.descriptions(1..self.stages.len())
+    }
+
+    /// Of those stages that have parts to compute.
+    fn descriptions(&self, stages: Range<usize>) -> Vec<String> {
+        let computing = stages.filter(|stage| !self.routes.parts(*stage).is_empty());
+        computing.map(|stage| self.stages[stage].description()).collect()
     }
 
     /// What streaming weights has cost so far; `None` where all are in memory.

@@ -28,7 +28,7 @@ pub const MAX_WAITING: usize = 256;
 /// Runs requests on a model.
 pub struct Engine {
     model: Model,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     slots: Vec<Slot>,
     waiting: VecDeque<(RequestId, Request)>,
     next_id: u64,
@@ -36,7 +36,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without requests. It runs as many at a time as the model was loaded for.
-    pub fn new(mut model: Model, tokenizer: Tokenizer) -> Self {
+    pub fn new(mut model: Model, tokenizer: impl Into<Arc<Tokenizer>>) -> Self {
         let slots = (0..model.capacity().n_sequences)
             .map(|_| Slot {
                 sequence: model.create_sequence(),
@@ -47,7 +47,7 @@ impl Engine {
                 active: None,
             })
             .collect();
-        Self { model, tokenizer, slots, waiting: VecDeque::new(), next_id: 0 }
+        Self { model, tokenizer: tokenizer.into(), slots, waiting: VecDeque::new(), next_id: 0 }
     }
 
     /// The model.
@@ -58,6 +58,11 @@ impl Engine {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The same, for whoever makes prompts elsewhere.
+    pub fn shared_tokenizer(&self) -> Arc<Tokenizer> {
+        Arc::clone(&self.tokenizer)
     }
 
     /// Queues a request; [`Engine::step`] runs it.

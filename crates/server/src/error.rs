@@ -1,0 +1,80 @@
+//! What can go wrong with a request. Each API writes it in its vendor's form.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use metallic::text::{TemplateError, TokenizerError};
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The body is not what the endpoint takes.
+    #[error("{reason}")]
+    Body { reason: String },
+
+    /// A field's value is wrong, or it can't be taken into account.
+    #[error("{field}: {reason}")]
+    Field { field: String, reason: String },
+
+    #[error("no model is called {name:?}; there are: {}", known.join(", "))]
+    UnknownModel { name: String, known: Vec<String> },
+
+    #[error("no model is loaded")]
+    NoModels,
+
+    /// The model can't take the conversation.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+
+    #[error("the model has no chat template: it continues texts, at /v1/completions")]
+    NoTemplate,
+
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+
+    /// The engine refuses the request, or failed on the way.
+    #[error("{0}")]
+    Engine(Arc<metallic::Error>),
+
+    /// The thread of the model is gone: a bug.
+    #[error("the model has stopped: the server's log says why")]
+    Stopped,
+}
+
+impl Error {
+    pub(crate) fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Field { field: field.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Error::Body { .. }
+            | Error::Field { .. }
+            | Error::Template(_)
+            | Error::NoTemplate
+            | Error::Tokenizer(_) => StatusCode::BAD_REQUEST,
+            Error::UnknownModel { .. } => StatusCode::NOT_FOUND,
+            Error::NoModels => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Engine(error) => match **error {
+                metallic::Error::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+                metallic::Error::EmptyPrompt
+                | metallic::Error::PromptTooLong { .. }
+                | metallic::Error::TokenOutOfRange { .. }
+                | metallic::Error::Sampling(_) => StatusCode::BAD_REQUEST,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Error::Stopped => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The field that is at fault, if one is.
+    pub(crate) fn param(&self) -> Option<&str> {
+        match self {
+            Error::Field { field, .. } => Some(field),
+            Error::UnknownModel { .. } => Some("model"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Reading a JSON object field by field, so that an error names the field that it is about, and none is left out without a word.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The fields of an object that nothing has read yet.
+pub(crate) struct Fields {
+    /// What the object is called, in front of its fields' names; empty for a body.
+    path: String,
+    left: Map<String, Value>,
+}
+
+impl Fields {
+    /// Of a request's body.
+    pub(crate) fn of_body(body: &[u8]) -> Result<Self> {
+        let invalid = |reason: String| Error::Body { reason };
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(left)) => Ok(Self { path: String::new(), left }),
+            Ok(_) => Err(invalid("the body must be a JSON object".to_owned())),
+            Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// Of a value inside a body.
+    pub(crate) fn of(path: impl Into<String>, value: Value) -> Result<Self> {
+        let path = path.into();
+        match value {
+            Value::Object(left) => Ok(Self { path, left }),
+            _ => Err(Error::field(path, "it must be an object")),
+        }
+    }
+
+    /// The name of a field, with those of the objects that it is in.
+    pub(crate) fn name(&self, field: &str) -> String {
+        if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
+    }
+
+    /// A field, where it is there and not null.
+    pub(crate) fn value(&mut self, field: &str) -> Option<Value> {
+        self.left.remove(field).filter(|value| !value.is_null())
+    }
+
+    /// The same as a type that it must be.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>> {
+        let value = self.value(field).map(serde_json::from_value).transpose();
+        value.map_err(|error| Error::field(self.name(field), error.to_string()))
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required<T: DeserializeOwned>(&mut self, field: &str) -> Result<T> {
+        self.take(field)?.ok_or_else(|| Error::field(self.name(field), "it is missing"))
+    }
+
+    /// A number that must be in a range.
+    pub(crate) fn number(&mut self, field: &str, least: f32, most: f32) -> Result<Option<f32>> {
+        let number = self.take::<f32>(field)?;
+        match number {
+            Some(number) if !(least..=most).contains(&number) => {
+                Err(Error::field(self.name(field), format!("it must be from {least} to {most}")))
+            }
+            number => Ok(number),
+        }
+    }
+
+    /// An object.
+    pub(crate) fn object(&mut self, field: &str) -> Result<Option<Fields>> {
+        let name = self.name(field);
+        self.value(field).map(|value| Fields::of(name, value)).transpose()
+    }
+
+    /// A text, or several.
+    pub(crate) fn texts(&mut self, field: &str) -> Result<Vec<String>> {
+        let name = self.name(field);
+        let wrong = || Error::field(&name, "it must be a string or an array of strings");
+        match self.left.remove(field) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(vec![text]),
+            Some(Value::Array(texts)) => {
+                let text = |value| if let Value::String(text) = value { Ok(text) } else { Err(wrong()) };
+                texts.into_iter().map(text).collect()
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    /// Refuses what nothing has read, but for fields that change no answer.
+    pub(crate) fn refuse_rest(mut self, harmless: &[&str]) -> Result<()> {
+        harmless.iter().for_each(|field| drop(self.left.remove(*field)));
+        match self.left.iter().find(|(_, value)| !value.is_null()) {
+            None => Ok(()),
+            Some((field, _)) => {
+                Err(Error::field(self.name(field), "it is not supported, and would change the answer"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value) -> Fields {
+        Fields::of_body(value.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn errors_name_the_field_with_those_it_is_in() {
+        let mut body = fields(json!({"a": {"n": 3.5, "s": "x", "none": null}, "t": ["x", 1], "f": 9}));
+        let mut a = body.object("a").unwrap().unwrap();
+        let error = a.take::<u32>("n").unwrap_err().to_string();
+        assert!(error.starts_with("a.n: "), "{error}");
+        assert_eq!(a.required::<u32>("s").unwrap_err().param(), Some("a.s"));
+        assert_eq!(a.required::<u32>("none").unwrap_err().to_string(), "a.none: it is missing");
+        assert_eq!(body.texts("t").unwrap_err().param(), Some("t"));
+        assert!(body.number("f", 0.0, 2.0).unwrap_err().to_string().contains("from 0 to 2"));
+    }
+
+    #[test]
+    fn what_is_left_is_refused_unless_it_is_harmless_or_null() {
+        assert!(fields(json!({"user": "me", "nothing": null})).refuse_rest(&["user"]).is_ok());
+        let error = fields(json!({"user": "me", "magic": 1})).refuse_rest(&["user"]).unwrap_err();
+        assert_eq!(error.param(), Some("magic"));
+        for body in [&b"[]"[..], b"{", b"\xff", b""] {
+            assert!(matches!(Fields::of_body(body), Err(Error::Body { .. })), "{body:?}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A model on a thread of its own. Requests go to it through a channel, and what it says of each comes back through another:
+//! so no asynchronous code waits for arithmetic, and the engine knows nothing of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+
+use metallic::engine::RequestId;
+use metallic::text::{AnswerFormat, ChatTemplate, Tokenizer};
+use metallic::{Engine, Event, Request};
+use tokio::sync::{mpsc as asynchronous, oneshot};
+
+use crate::error::{Error, Result};
+
+/// Events of a request beside two for each token: its end, and text that was held back.
+const MORE_EVENTS: usize = 8;
+
+/// A model that is to be served.
+pub struct Hosted {
+    name: String,
+    engine: Engine,
+    template: Option<ChatTemplate>,
+    n_bytes: u64,
+}
+
+impl Hosted {
+    /// A model that is loaded, under the name that requests give. Without a template it continues texts only.
+    pub fn new(name: impl Into<String>, engine: Engine, template: Option<ChatTemplate>) -> Self {
+        Self { name: name.into(), engine, template, n_bytes: 0 }
+    }
+
+    /// The same with the bytes of its files, which clients are told.
+    #[must_use]
+    pub fn file_bytes(self, n_bytes: u64) -> Self {
+        Self { n_bytes, ..self }
+    }
+}
+
+/// A model that is served.
+pub(crate) struct Host {
+    name: String,
+    architecture: String,
+    n_bytes: u64,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<ChatTemplate>,
+    format: AnswerFormat,
+    n_ctx: usize,
+    n_sequences: usize,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// A request on its way to the engine.
+struct Job {
+    request: Request,
+    /// Whether the engine takes it.
+    taken: oneshot::Sender<Result<(), Arc<metallic::Error>>>,
+    events: asynchronous::Sender<Event>,
+}
+
+/// What comes of a request, in order. A request of which nobody wants to hear more is cancelled.
+pub(crate) struct Answers(asynchronous::Receiver<Event>);
+
+impl Answers {
+    /// What is next; an error where the thread has gone without an end.
+    pub(crate) async fn next(&mut self) -> Result<Event> {
+        self.0.recv().await.ok_or(Error::Stopped)
+    }
+}
+
+impl Host {
+    /// Starts its thread, which ends when nobody can ask any more.
+    pub(crate) fn start(model: Hosted) -> Self {
+        let Hosted { name, engine, template, n_bytes } = model;
+        let (jobs, receiver) = mpsc::channel();
+        let format = template.as_ref().map(ChatTemplate::answer_format).unwrap_or_default();
+        let (tokenizer, model) = (engine.shared_tokenizer(), engine.model());
+        let architecture = model.config().architecture.to_string();
+        let (n_ctx, n_sequences) = (model.n_ctx(), model.capacity().n_sequences);
+        let thread = thread::Builder::new().name(format!("model {name}"));
+        if let Err(error) = thread.spawn(move || run(engine, &receiver)) {
+            // Whoever asks will hear that it has stopped.
+            tracing::error!("can't start the thread of {name}: {error}");
+        }
+        Self { name, architecture, n_bytes, tokenizer, template, format, n_ctx, n_sequences, jobs }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this is its name, perhaps with the tag that Ollama's clients add to names without one.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        name == self.name || name.strip_suffix(":latest") == Some(&self.name)
+    }
+
+    pub(crate) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Bytes of its files; 0 where that is not known.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    pub(crate) fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    pub(crate) fn format(&self) -> &AnswerFormat {
+        &self.format
+    }
+
+    pub(crate) fn n_ctx(&self) -> usize {
+        self.n_ctx
+    }
+
+    /// Requests that are answered at the same time.
+    pub(crate) fn n_sequences(&self) -> usize {
+        self.n_sequences
+    }
+
+    /// Has a request answered, if the engine takes it.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Answers> {
+        // As many as an answer can have, so that the engine never waits for a slow reader. They take memory as they come.
+        let (events, answers) = asynchronous::channel(2 * self.n_ctx + MORE_EVENTS);
+        let (taken, is_taken) = oneshot::channel();
+        self.jobs.send(Job { request, taken, events }).map_err(|_| Error::Stopped)?;
+        match is_taken.await {
+            Ok(Ok(())) => Ok(Answers(answers)),
+            Ok(Err(error)) => Err(Error::Engine(error)),
+            Err(_) => Err(Error::Stopped),
+        }
+    }
+}
+
+/// Who wants to hear of each request.
+type Listeners = HashMap<RequestId, asynchronous::Sender<Event>>;
+
+/// Answers requests until there can be no more.
+fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>) {
+    let mut listeners = Listeners::new();
+    loop {
+        if listeners.is_empty() {
+            let Ok(job) = jobs.recv() else { return };
+            submit(&mut engine, job, &mut listeners);
+        }
+        while let Ok(job) = jobs.try_recv() {
+            submit(&mut engine, job, &mut listeners);
+        }
+        let gone: Vec<RequestId> =
+            listeners.iter().filter(|(_, events)| events.is_closed()).map(|(id, _)| *id).collect();
+        for id in gone {
+            engine.cancel(id, &mut |_| {});
+            listeners.remove(&id);
+        }
+        let mut events = Vec::new();
+        // A pass that nobody waits for is given up.
+        let is_unwanted = |ids: &[RequestId]| ids.iter().all(|id| listeners[id].is_closed());
+        engine.step_unless(&is_unwanted, &mut |event| events.push(event));
+        events.into_iter().for_each(|event| tell(event, &mut listeners));
+    }
+}
+
+fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners) {
+    let Job { request, taken, events } = job;
+    let submitted = engine.submit(request).map(|id| drop(listeners.insert(id, events)));
+    // One who has gone meanwhile is found out by the listener.
+    let _ = taken.send(submitted.map_err(Arc::new));
+}
+
+fn tell(event: Event, listeners: &mut Listeners) {
+    let (id, is_last) = match &event {
+        Event::Token { request, .. } | Event::Text { request, .. } => (*request, false),
+        Event::Finished { request, .. } | Event::Failed { request, .. } => (*request, true),
+    };
+    let Some(events) = listeners.get(&id) else { return };
+    if let Err(asynchronous::error::TrySendError::Full(_)) = events.try_send(event) {
+        tracing::error!("an answer has more events than tokens: a bug in metallic-server");
+    }
+    if is_last {
+        listeners.remove(&id);
+    }
+}

@@ -1,0 +1,51 @@
+//! Metallic over HTTP: models of this machine for the clients that people already use.
+//!
+//! A [`Service`] owns the models, each on a thread of its own; [`router`] is an axum router over it, for `metallic serve`
+//! or for anyone's own program:
+//!
+//! ```no_run
+//! # async fn serve(engine: metallic::Engine) -> std::io::Result<()> {
+//! use metallic_server::{Access, Hosted, Service, router};
+//!
+//! let service = Service::new([Hosted::new("my-model", engine, None)]);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, router(service, Access::local())).await
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod anthropic;
+mod ask;
+mod error;
+mod fields;
+mod guard;
+mod host;
+mod ollama;
+mod openai;
+mod serve;
+mod service;
+mod status;
+mod stream;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+
+pub use guard::Access;
+pub use host::Hosted;
+pub use serve::serve;
+pub use service::Service;
+
+/// Bytes of a request's body at most: a conversation that fills the longest contexts.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// All endpoints over a service, for those who may ask.
+pub fn router(service: Service, access: Access) -> Router {
+    let routes = Router::new()
+        .merge(openai::routes())
+        .merge(anthropic::routes())
+        .merge(ollama::routes())
+        .merge(status::routes());
+    let limit = DefaultBodyLimit::max(MAX_BODY_BYTES);
+    routes.layer(limit).layer(middleware::from_fn_with_state(access, guard::check)).with_state(service)
+}

@@ -1,0 +1,260 @@
+//! `/api/chat` and `/api/generate`.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use metallic::FinishReason;
+use metallic::engine::Stats;
+use metallic::sampling::SamplingParams;
+use metallic::text::{Answer, Message, ToolCall};
+use serde_json::{Map, Value, json};
+
+use super::Failure;
+use crate::ask::{Conversation, Question, Reply, Said, sampling};
+use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::host::Host;
+use crate::service::Service;
+use crate::stream::{self, Writer};
+
+/// Fields that change no answer of ours: for how long a model stays, which here is for good.
+const HARMLESS: [&str; 1] = ["keep_alive"];
+
+/// Options that say how a machine is used, which is this server's to know.
+const OF_THE_MACHINE: [&str; 9] = [
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "numa",
+    "low_vram",
+    "use_mmap",
+    "use_mlock",
+    "num_keep",
+];
+
+/// The next message of a conversation.
+pub(super) async fn chat(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let name: Option<String> = fields.take("model")?;
+    let host = service.host(name.as_deref())?;
+    let turns: Vec<Value> = fields.take("messages")?.unwrap_or_default();
+    let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
+    let common = Common::read(&mut fields, host)?;
+    fields.refuse_rest(&HARMLESS)?;
+    let names = Names { model: host.name().to_owned(), is_chat: true, began: Instant::now() };
+    if turns.is_empty() {
+        return Ok(Json(names.loaded()).into_response());
+    }
+    let turns = turns.into_iter().enumerate();
+    let messages = turns.map(|(i, turn)| message(&format!("messages[{i}]"), turn)).collect::<Result<_>>()?;
+    let variables = common.variables.clone();
+    let question = Question::of_conversation(host, Conversation { messages, tools, variables }).await?;
+    common.respond(question, names, host).await
+}
+
+/// What comes after a prompt: an answer to it, or with `raw` how it goes on.
+pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let name: Option<String> = fields.take("model")?;
+    let host = service.host(name.as_deref())?;
+    let prompt: String = fields.take("prompt")?.unwrap_or_default();
+    let system: Option<String> = fields.take("system")?;
+    let is_raw = fields.take("raw")?.unwrap_or(false) || host.template().is_none();
+    let common = Common::read(&mut fields, host)?;
+    // Clients send them empty.
+    for field in ["suffix", "template", "context", "images"] {
+        if fields.value(field).is_some_and(|value| value != json!("") && value != json!([])) {
+            return Err(Error::field(field, "it is not supported, and would change the answer").into());
+        }
+    }
+    fields.refuse_rest(&HARMLESS)?;
+    let names = Names { model: host.name().to_owned(), is_chat: false, began: Instant::now() };
+    if prompt.is_empty() {
+        return Ok(Json(names.loaded()).into_response());
+    }
+    let question = if is_raw {
+        Question::of_text(host, prompt).await?
+    } else {
+        let system = system.filter(|text| !text.is_empty()).map(|text| Message::new("system", text));
+        let messages = system.into_iter().chain([Message::new("user", prompt)]).collect();
+        let variables = common.variables.clone();
+        Question::of_conversation(host, Conversation { messages, tools: Vec::new(), variables }).await?
+    };
+    common.respond(question, names, host).await
+}
+
+/// What both endpoints are asked.
+struct Common {
+    streams: bool,
+    variables: Map<String, Value>,
+    sampling: SamplingParams,
+    max_tokens: Option<usize>,
+    stop: Vec<String>,
+}
+
+impl Common {
+    fn read(fields: &mut Fields, host: &Host) -> Result<Self> {
+        if fields.value("format").is_some_and(|format| format != json!("")) {
+            return Err(Error::field("format", "it is not supported, and would change the answer"));
+        }
+        let mut variables = Map::new();
+        match fields.value("think") {
+            None => {}
+            Some(Value::Bool(thinks)) => drop(variables.insert("enable_thinking".to_owned(), thinks.into())),
+            Some(Value::String(effort)) => {
+                drop(variables.insert("reasoning_effort".to_owned(), effort.into()))
+            }
+            Some(_) => return Err(Error::field("think", "it must be true, false, or how much")),
+        }
+        let streams = fields.take("stream")?.unwrap_or(true);
+        let none = || Fields::of("options", json!({}));
+        let mut options = fields.object("options")?.map_or_else(none, Ok)?;
+        let sampling = sampling(&mut options, host.tokenizer().n_vocab())?;
+        // Less than nothing is as many as the context holds.
+        let n_predict: Option<i64> = options.take("num_predict")?;
+        let max_tokens = n_predict.and_then(|n| usize::try_from(n).ok());
+        let stop: Vec<String> = options.texts("stop")?.into_iter().filter(|stop| !stop.is_empty()).collect();
+        if let Some(n_ctx) = options.take::<usize>("num_ctx")?
+            && n_ctx > host.n_ctx()
+        {
+            let reason = format!("the model was loaded with a context of {}: -c sets it", host.n_ctx());
+            return Err(Error::field(options.name("num_ctx"), reason));
+        }
+        options.refuse_rest(&OF_THE_MACHINE)?;
+        Ok(Self { streams, variables, sampling, max_tokens, stop })
+    }
+
+    async fn respond(self, mut question: Question, names: Names, host: &Host) -> Result<Response, Failure> {
+        let request = &mut question.request;
+        (request.sampling, request.max_tokens, request.stop) = (self.sampling, self.max_tokens, self.stop);
+        let reply = question.ask(host).await?;
+        Ok(if self.streams { stream::lines(reply, names) } else { whole(reply, &names).await? })
+    }
+}
+
+async fn whole(reply: Reply, names: &Names) -> Result<Response> {
+    let whole = reply.whole().await?;
+    Ok(Json(names.end(&whole.said, whole.reason, &whole.stats)).into_response())
+}
+
+/// A message for templates.
+fn message(path: &str, value: Value) -> Result<Message> {
+    let mut fields = Fields::of(path, value)?;
+    let role: String = fields.required("role")?;
+    if !["system", "user", "assistant", "tool"].contains(&role.as_str()) {
+        let reason = format!("{role:?} is none of system, user, assistant and tool");
+        return Err(Error::field(fields.name("role"), reason));
+    }
+    let mut message = Message::new(role, fields.take::<String>("content")?.unwrap_or_default());
+    if let Some(thinking) = fields.take::<String>("thinking")?.filter(|text| !text.is_empty()) {
+        message.more.insert("reasoning_content".to_owned(), Value::String(thinking));
+    }
+    let calls: Vec<Value> = fields.take("tool_calls")?.unwrap_or_default();
+    let calls = calls.into_iter().enumerate().map(|(i, call)| {
+        let mut call = Fields::of(format!("{path}.tool_calls[{i}]"), call)?;
+        let mut function: Map<String, Value> = call.required("function")?;
+        function.remove("index");
+        Ok(json!({ "type": "function", "function": function }))
+    });
+    let calls = calls.collect::<Result<Vec<_>>>()?;
+    if !calls.is_empty() {
+        message.tool_calls = Some(Value::Array(calls));
+    }
+    let tool: Option<String> = fields.take("tool_name")?.or(fields.take("name")?);
+    message.name = tool;
+    if fields.value("images").is_some_and(|images| images != json!([])) {
+        return Err(Error::field(fields.name("images"), "models here read text alone"));
+    }
+    fields.refuse_rest(&["tool_call_id"])?;
+    Ok(message)
+}
+
+/// What every object of an answer has.
+struct Names {
+    model: String,
+    is_chat: bool,
+    began: Instant,
+}
+
+impl Names {
+    /// An object that says this.
+    fn object(&self, said: &Answer, is_done: bool) -> Value {
+        let Self { model, is_chat, .. } = self;
+        let mut object = json!({
+            "model": model,
+            "created_at": jiff::Timestamp::now().to_string(),
+            "done": is_done,
+        });
+        let Answer { reasoning, content, tool_calls } = said;
+        let (target, text) = if *is_chat {
+            object["message"] = json!({ "role": "assistant" });
+            (&mut object["message"], "content")
+        } else {
+            (&mut object, "response")
+        };
+        target[text] = content.as_str().into();
+        if !reasoning.is_empty() {
+            target["thinking"] = reasoning.as_str().into();
+        }
+        if !tool_calls.is_empty() {
+            let call = |(i, call): (usize, &ToolCall)| json!({ "function": { "index": i, "name": call.name, "arguments": call.arguments } });
+            target["tool_calls"] = tool_calls.iter().enumerate().map(call).collect();
+        }
+        object
+    }
+
+    /// That the model is there, which is all that some clients want to know.
+    fn loaded(&self) -> Value {
+        let mut object = self.object(&Answer::default(), true);
+        object["done_reason"] = "load".into();
+        object
+    }
+
+    /// The last one, which says this and what it took.
+    fn end(&self, said: &Answer, reason: FinishReason, stats: &Stats) -> Value {
+        let mut object = self.object(said, true);
+        let is_cut = matches!(reason, FinishReason::MaxTokens | FinishReason::ContextFull);
+        object["done_reason"] = if is_cut { "length" } else { "stop" }.into();
+        let nanoseconds = |time: std::time::Duration| Value::from(time.as_nanos() as u64);
+        object["total_duration"] = nanoseconds(self.began.elapsed());
+        object["load_duration"] = 0.into();
+        object["prompt_eval_count"] = stats.n_prompt.into();
+        object["prompt_eval_duration"] = nanoseconds(stats.prefill);
+        object["eval_count"] = stats.n_generated.into();
+        object["eval_duration"] = nanoseconds(stats.decode);
+        object
+    }
+}
+
+fn line(object: &Value) -> Bytes {
+    Bytes::from(format!("{object}\n"))
+}
+
+impl Writer for Names {
+    type Item = Bytes;
+
+    fn said(&mut self, _: usize, said: Said, lines: &mut VecDeque<Bytes>) {
+        match said {
+            Said::Token { .. } => {}
+            Said::Part(part) => {
+                let mut answer = Answer::default();
+                answer.push(part);
+                lines.push_back(line(&self.object(&answer, false)));
+            }
+            Said::End { reason, stats, .. } => {
+                lines.push_back(line(&self.end(&Answer::default(), reason, &stats)));
+            }
+        }
+    }
+
+    fn ended(&mut self, _: &mut VecDeque<Bytes>) {}
+
+    fn failed(&mut self, error: Error) -> Bytes {
+        line(&json!({ "error": error.to_string() }))
+    }
+}

@@ -1,0 +1,43 @@
+//! Ollama's API.
+
+mod answers;
+mod models;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::error::Error;
+use crate::service::Service;
+
+pub(crate) fn routes() -> Router<Service> {
+    Router::new()
+        .route("/api/chat", post(answers::chat))
+        .route("/api/generate", post(answers::generate))
+        .route("/api/tags", get(models::tags))
+        .route("/api/ps", get(models::running))
+        .route("/api/show", post(models::show))
+        .route("/api/version", get(models::version))
+}
+
+/// An error in Ollama's form.
+pub(crate) struct Failure(pub(crate) Error);
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.status() {
+            // Ollama's word for too many that wait.
+            StatusCode::TOO_MANY_REQUESTS => StatusCode::SERVICE_UNAVAILABLE,
+            status => status,
+        };
+        (status, Json(json!({ "error": self.0.to_string() }))).into_response()
+    }
+}

@@ -1,0 +1,322 @@
+//! `/v1/chat/completions`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
+use metallic::engine::Stats;
+use metallic::sampling::Logprobs;
+use metallic::text::{Answer, Part, Tokenizer, ToolCall};
+use serde_json::{Map, Value, json};
+
+use super::{Failure, HARMLESS, done, event, finish_reason, heartbeat, messages, usage};
+use crate::ask::{Conversation, Question, Reply, Said, Whole, id_of, sampling};
+use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::host::Host;
+use crate::service::Service;
+use crate::stream::{self, Writer};
+
+/// Answers to one prompt at most.
+const MAX_CHOICES: usize = 128;
+
+/// Of the likeliest tokens as many may be asked for.
+const MAX_TOP_LOGPROBS: usize = 20;
+
+/// The next message of a conversation, whole or as it comes.
+pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let name: Option<String> = fields.take("model")?;
+    let host = service.host(name.as_deref())?;
+    let asked = Asked::read(&mut fields, host)?;
+    fields.refuse_rest(&HARMLESS)?;
+    let Asked { conversation, n_choices, streams, includes_usage, adjust } = asked;
+    let mut question = Question::of_conversation(host, conversation).await?;
+    adjust(&mut question);
+    let replies = ask(question, n_choices, host).await?;
+    let head = Head::new("chatcmpl", host.name());
+    if streams {
+        let begun = vec![false; replies.len()];
+        let stats = Vec::new();
+        let tokenizer = Arc::clone(host.tokenizer());
+        let n_calls = vec![0; replies.len()];
+        let pending = vec![Vec::new(); replies.len()];
+        let writer = ChatChunks { head, includes_usage, tokenizer, begun, n_calls, pending, stats };
+        return Ok(stream::server_sent(replies, writer, heartbeat()));
+    }
+    let whole = try_join_all(replies.into_iter().map(Reply::whole)).await?;
+    let choices = whole.iter().enumerate().map(|(index, whole)| choice(index, whole, host.tokenizer()));
+    let mut response = head.object("chat.completion", choices.collect());
+    response["usage"] = usage(whole.iter().map(|whole| &whole.stats));
+    Ok(Json(response).into_response())
+}
+
+/// What a request asks for.
+struct Asked {
+    conversation: Conversation,
+    n_choices: usize,
+    streams: bool,
+    includes_usage: bool,
+    /// What is not the conversation's, for the engine.
+    adjust: Box<dyn FnOnce(&mut Question) + Send>,
+}
+
+impl Asked {
+    fn read(fields: &mut Fields, host: &Host) -> Result<Self> {
+        let messages = messages::read(fields.required("messages")?)?;
+        let tools = tools(fields)?;
+        let variables = variables(fields)?;
+        let limits = Limits::read(fields)?;
+        let logprobs = logprobs(fields)?;
+        let sampling = sampling(fields, host.tokenizer().n_vocab())?;
+        let n_choices = fields.take("n")?.unwrap_or(1);
+        if !(1..=MAX_CHOICES).contains(&n_choices) {
+            return Err(Error::field("n", format!("it must be from 1 to {MAX_CHOICES}")));
+        }
+        if let Some(mut format) = fields.object("response_format")? {
+            match format.required::<String>("type")?.as_str() {
+                "text" => {}
+                other => {
+                    return Err(Error::field(format.name("type"), format!("{other:?} is not supported")));
+                }
+            }
+        }
+        let streams = fields.take("stream")?.unwrap_or(false);
+        let options = fields.object("stream_options")?;
+        let includes_usage =
+            options.map(|mut options| options.take("include_usage")).transpose()?.flatten().unwrap_or(false);
+        let Limits { max_tokens, stop, ignore_eos } = limits;
+        let adjust = Box::new(move |question: &mut Question| {
+            let request = &mut question.request;
+            request.sampling = sampling;
+            request.max_tokens = max_tokens;
+            request.stop = stop;
+            request.ignore_eos = ignore_eos;
+            request.logprobs = logprobs;
+        });
+        let conversation = Conversation { messages, tools, variables };
+        Ok(Self { conversation, n_choices, streams, includes_usage, adjust })
+    }
+}
+
+/// What ends an answer.
+#[derive(Clone)]
+pub(super) struct Limits {
+    pub(super) max_tokens: Option<usize>,
+    pub(super) stop: Vec<String>,
+    pub(super) ignore_eos: bool,
+}
+
+impl Limits {
+    pub(super) fn read(fields: &mut Fields) -> Result<Self> {
+        let (old, new) = (fields.take("max_tokens")?, fields.take("max_completion_tokens")?);
+        let stop = fields.texts("stop")?;
+        if stop.iter().any(String::is_empty) {
+            return Err(Error::field("stop", "an empty text would stop every answer"));
+        }
+        Ok(Self { max_tokens: new.or(old), stop, ignore_eos: fields.take("ignore_eos")?.unwrap_or(false) })
+    }
+}
+
+/// Has several answers made of one question, each with numbers of its own.
+pub(super) async fn ask(question: Question, n_choices: usize, host: &Host) -> Result<Vec<Reply>> {
+    let asked = (0..n_choices as u64).map(|choice| {
+        let mut question = question.clone();
+        let seed = &mut question.request.sampling.seed;
+        *seed = seed.map(|seed| seed.wrapping_add(choice));
+        question.ask(host)
+    });
+    try_join_all(asked).await
+}
+
+/// The tools that the model may call.
+fn tools(fields: &mut Fields) -> Result<Vec<Value>> {
+    let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
+    for (i, tool) in tools.iter().enumerate() {
+        let name = tool.get("function").and_then(|function| function.get("name"));
+        if !name.is_some_and(Value::is_string) {
+            return Err(Error::field(format!("tools[{i}].function.name"), "it must be a string"));
+        }
+    }
+    if fields.take("parallel_tool_calls")? == Some(false) {
+        return Err(Error::field("parallel_tool_calls", "that there be one call alone can't be enforced"));
+    }
+    match fields.value("tool_choice") {
+        None => Ok(tools),
+        Some(Value::String(choice)) if choice == "auto" => Ok(tools),
+        Some(Value::String(choice)) if choice == "none" => Ok(Vec::new()),
+        Some(_) => Err(Error::field("tool_choice", "it can be auto or none: a call can't be enforced")),
+    }
+}
+
+/// What the template is told beside messages and tools.
+fn variables(fields: &mut Fields) -> Result<Map<String, Value>> {
+    let mut variables: Map<String, Value> = fields.take("chat_template_kwargs")?.unwrap_or_default();
+    if let Some(effort) = fields.take::<String>("reasoning_effort")? {
+        variables.insert("reasoning_effort".to_owned(), Value::String(effort));
+    }
+    Ok(variables)
+}
+
+/// Whether tokens have log-probabilities, and of how many of the likeliest.
+fn logprobs(fields: &mut Fields) -> Result<Option<usize>> {
+    let top: Option<usize> = fields.take("top_logprobs")?;
+    match (fields.take("logprobs")?, top) {
+        (_, Some(top)) if top > MAX_TOP_LOGPROBS => {
+            Err(Error::field("top_logprobs", format!("it must be from 0 to {MAX_TOP_LOGPROBS}")))
+        }
+        (Some(true), top) => Ok(Some(top.unwrap_or(0))),
+        (_, Some(1..)) => Err(Error::field("top_logprobs", "they are told with logprobs alone")),
+        _ => Ok(None),
+    }
+}
+
+/// What all objects of a response begin with.
+pub(super) struct Head {
+    id: String,
+    created: i64,
+    model: String,
+}
+
+impl Head {
+    pub(super) fn new(kind: &str, model: &str) -> Self {
+        let id = format!("{kind}-{}", uuid::Uuid::new_v4().simple());
+        Self { id, created: jiff::Timestamp::now().as_second(), model: model.to_owned() }
+    }
+
+    pub(super) fn object(&self, kind: &str, choices: Vec<Value>) -> Value {
+        let Self { id, created, model } = self;
+        json!({ "id": id, "object": kind, "created": created, "model": model, "choices": choices })
+    }
+}
+
+/// An answer that is complete.
+fn choice(index: usize, whole: &Whole, tokenizer: &Tokenizer) -> Value {
+    let Answer { reasoning, content, tool_calls } = &whole.said;
+    let has_calls = !tool_calls.is_empty();
+    let mut message = json!({ "role": "assistant", "content": content });
+    if has_calls {
+        message["tool_calls"] = tool_calls.iter().map(|call| function(call, None)).collect();
+        if content.is_empty() {
+            message["content"] = Value::Null;
+        }
+    }
+    if !reasoning.is_empty() {
+        message["reasoning_content"] = json!(reasoning);
+    }
+    let logprobs: Vec<_> = whole
+        .tokens
+        .iter()
+        .filter_map(|(token, logprobs)| Some(logprob(*token, logprobs.as_ref()?, tokenizer)))
+        .collect();
+    json!({
+        "index": index,
+        "message": message,
+        "logprobs": if logprobs.is_empty() { Value::Null } else { json!({ "content": logprobs }) },
+        "finish_reason": finish_reason(whole.reason, has_calls),
+    })
+}
+
+/// A call, in a stream with its number among those of the answer.
+fn function(call: &ToolCall, number: Option<usize>) -> Value {
+    let arguments = Value::Object(call.arguments.clone()).to_string();
+    let mut value = json!({
+        "id": id_of(call),
+        "type": "function",
+        "function": { "name": call.name, "arguments": arguments },
+    });
+    if let Some(number) = number {
+        value["index"] = json!(number);
+    }
+    value
+}
+
+/// A token with how likely it was, and the likeliest.
+fn logprob(token: u32, logprobs: &Logprobs, tokenizer: &Tokenizer) -> Value {
+    let one = |token: u32, logprob: f32| {
+        let piece = tokenizer.piece(token).unwrap_or_default();
+        json!({ "token": String::from_utf8_lossy(piece), "logprob": logprob, "bytes": piece })
+    };
+    let mut value = one(token, logprobs.chosen);
+    value["top_logprobs"] = logprobs.top.iter().map(|top| one(top.token, top.logprob)).collect();
+    value
+}
+
+/// Chunks of answers as they come.
+struct ChatChunks {
+    head: Head,
+    includes_usage: bool,
+    tokenizer: Arc<Tokenizer>,
+    /// Of each answer, whether it has begun,
+    begun: Vec<bool>,
+    /// how many calls it has,
+    n_calls: Vec<usize>,
+    /// and tokens whose text has not come.
+    pending: Vec<Vec<Value>>,
+    /// Of those that have ended.
+    stats: Vec<Stats>,
+}
+
+impl ChatChunks {
+    fn chunk(&mut self, choice: usize, mut delta: Value, finish_reason: Option<&str>) -> Value {
+        if !std::mem::replace(&mut self.begun[choice], true) {
+            delta["role"] = json!("assistant");
+        }
+        let tokens = std::mem::take(&mut self.pending[choice]);
+        let logprobs = if tokens.is_empty() { Value::Null } else { json!({ "content": tokens }) };
+        let choice =
+            json!({ "index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason });
+        let mut chunk = self.head.object("chat.completion.chunk", vec![choice]);
+        if self.includes_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+}
+
+impl Writer for ChatChunks {
+    type Item = Event;
+
+    fn said(&mut self, choice: usize, said: Said, events: &mut VecDeque<Event>) {
+        let (delta, finish) = match said {
+            Said::Token { token, logprobs } => {
+                let value = logprobs.map(|logprobs| logprob(token, &logprobs, &self.tokenizer));
+                self.pending[choice].extend(value);
+                return;
+            }
+            Said::Part(Part::Reasoning(text)) => (json!({ "reasoning_content": text }), None),
+            Said::Part(Part::Content(text)) => (json!({ "content": text }), None),
+            Said::Part(Part::ToolCall(call)) => {
+                let number = self.n_calls[choice];
+                self.n_calls[choice] += 1;
+                (json!({ "tool_calls": [function(&call, Some(number))] }), None)
+            }
+            // What can't be read is said as it is.
+            Said::Part(Part::Malformed(call)) => (json!({ "content": call.text }), None),
+            Said::Part(_) => return,
+            Said::End { reason, has_calls, stats } => {
+                self.stats.push(stats);
+                (json!({}), Some(finish_reason(reason, has_calls)))
+            }
+        };
+        events.push_back(event(&self.chunk(choice, delta, finish)));
+    }
+
+    fn ended(&mut self, events: &mut VecDeque<Event>) {
+        if self.includes_usage {
+            let mut chunk = self.head.object("chat.completion.chunk", Vec::new());
+            chunk["usage"] = usage(self.stats.iter());
+            events.push_back(event(&chunk));
+        }
+        events.push_back(done());
+    }
+
+    fn failed(&mut self, error: Error) -> Event {
+        event(&Failure(error).body())
+    }
+}

@@ -1,0 +1,183 @@
+//! OpenAI's API.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::{N_CTX, events, expected, object, open_server, post, rendered, send, server, text};
+
+fn chat(more: Value) -> Request<Body> {
+    let mut body = json!({
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "abc"}],
+        "temperature": 0,
+        "max_tokens": 12,
+    });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    post("/v1/chat/completions", body)
+}
+
+#[tokio::test]
+async fn an_answer_is_the_engines_own() {
+    let server = open_server();
+    let answer = object(send(&server, chat(json!({}))).await, StatusCode::OK).await;
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["message"]["content"], expected(&rendered("abc"), 12));
+    assert_eq!(
+        (&choice["message"]["role"], &choice["finish_reason"]),
+        (&"assistant".into(), &"length".into())
+    );
+    assert_eq!((&answer["object"], &answer["model"]), (&"chat.completion".into(), &"tiny".into()));
+    let usage = &answer["usage"];
+    assert_eq!(usage["completion_tokens"], 12);
+    let sum = usage["prompt_tokens"].as_u64().unwrap() + 12;
+    assert_eq!(usage["total_tokens"], sum);
+
+    let text = post("/v1/completions", json!({"prompt": "abc", "temperature": 0, "max_tokens": 12}));
+    let answer = object(send(&server, text).await, StatusCode::OK).await;
+    assert_eq!(answer["choices"][0]["text"], expected("abc", 12));
+}
+
+#[tokio::test]
+async fn a_stream_is_the_same_answer_in_pieces() {
+    let server = open_server();
+    let more = json!({"stream": true, "stream_options": {"include_usage": true}, "logprobs": true, "top_logprobs": 2});
+    let response = send(&server, chat(more)).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let text = text(response).await;
+    let events = events(&text);
+    let (done, chunks) = events.split_last().unwrap();
+    assert_eq!(*done, "[DONE]");
+    let chunks: Vec<Value> = chunks.iter().map(|chunk| serde_json::from_str(chunk).unwrap()).collect();
+    let (usage, chunks) = chunks.split_last().unwrap();
+    assert_eq!((&usage["choices"], &usage["usage"]["completion_tokens"]), (&json!([]), &12.into()));
+    assert!(
+        chunks.iter().all(|chunk| chunk["id"] == usage["id"] && chunk["object"] == "chat.completion.chunk")
+    );
+    assert!(chunks.iter().all(|chunk| chunk["usage"].is_null()));
+    let deltas: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
+    assert!(deltas.iter().enumerate().all(|(i, delta)| delta.get("role").is_some() == (i == 0)));
+    let content: String = deltas.iter().filter_map(|delta| delta["content"].as_str()).collect();
+    assert_eq!(content, expected(&rendered("abc"), 12));
+    let reasons: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["finish_reason"]).collect();
+    assert!(reasons.iter().enumerate().all(|(i, reason)| reason.is_null() == (i + 1 < reasons.len())));
+    assert_eq!(reasons[reasons.len() - 1], "length");
+    let logprobs: Vec<&Value> = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array())
+        .flatten()
+        .collect();
+    assert_eq!(logprobs.len(), 12, "each token once");
+    assert!(logprobs.iter().all(|token| token["top_logprobs"].as_array().unwrap().len() == 2));
+}
+
+#[tokio::test]
+async fn several_answers_draw_numbers_of_their_own_and_a_seed_gives_them_again() {
+    let server = open_server();
+    let asked = || chat(json!({"n": 3, "seed": 7, "temperature": 1.5}));
+    let texts = |answer: &Value| -> Vec<String> {
+        let choices = answer["choices"].as_array().unwrap();
+        assert!(choices.iter().enumerate().all(|(i, choice)| choice["index"] == i));
+        choices.iter().map(|choice| choice["message"]["content"].to_string()).collect()
+    };
+    let first = texts(&object(send(&server, asked()).await, StatusCode::OK).await);
+    assert!(first.len() == 3 && first[0] != first[1] && first[1] != first[2], "{first:?}");
+    assert_eq!(texts(&object(send(&server, asked()).await, StatusCode::OK).await), first);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_in_openais_form_and_names_the_field() {
+    let server = open_server();
+    let long = "a".repeat(N_CTX);
+    for (more, status, param, code) in [
+        (json!({"model": "gpt-4"}), 404, Some("model"), Some("model_not_found")),
+        (json!({"magic": true}), 400, Some("magic"), None),
+        (json!({"temperature": "hot"}), 400, Some("temperature"), None),
+        (json!({"temperature": -1}), 400, Some("temperature"), None),
+        (json!({"top_p": 2}), 400, Some("top_p"), None),
+        (json!({"n": 0}), 400, Some("n"), None),
+        (json!({"stop": [1]}), 400, Some("stop"), None),
+        (json!({"messages": []}), 400, Some("messages"), None),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            400,
+            Some("messages[0].content[0].type"),
+            None,
+        ),
+        (json!({"logit_bias": {"999999": 1}}), 400, Some("logit_bias.999999"), None),
+        (json!({"top_logprobs": 2}), 400, Some("top_logprobs"), None),
+        (json!({"response_format": {"type": "json_object"}}), 400, Some("response_format.type"), None),
+        (json!({"tool_choice": "required"}), 400, Some("tool_choice"), None),
+        (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), 400, Some("tools"), None),
+        (
+            json!({"messages": [{"role": "user", "content": long}]}),
+            400,
+            None,
+            Some("context_length_exceeded"),
+        ),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let error = &object(send(&server, chat(more.clone())).await, status).await["error"];
+        assert_eq!((error["param"].as_str(), error["code"].as_str()), (param, code), "{more}: {error}");
+        assert_eq!(error["type"], "invalid_request_error", "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+    }
+    // These change nothing.
+    let harmless =
+        json!({"user": "me", "store": false, "metadata": {"a": "b"}, "tool_choice": "none", "seed": null});
+    object(send(&server, chat(harmless)).await, StatusCode::OK).await;
+    for body in ["", "[]", "{", "\u{0}"] {
+        let error =
+            object(send(&server, post("/v1/chat/completions", body)).await, StatusCode::BAD_REQUEST).await;
+        assert_eq!(error["error"]["type"], "invalid_request_error");
+    }
+}
+
+#[tokio::test]
+async fn models_are_listed_and_found_by_name() {
+    let server = open_server();
+    let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+    let list = object(send(&server, get("/v1/models")).await, StatusCode::OK).await;
+    assert_eq!((&list["data"][0]["id"], &list["data"][0]["context_length"]), (&"tiny".into(), &N_CTX.into()));
+    let one = object(send(&server, get("/v1/models/tiny")).await, StatusCode::OK).await;
+    assert_eq!(one, list["data"][0]);
+    object(send(&server, get("/v1/models/other")).await, StatusCode::NOT_FOUND).await;
+}
+
+/// The only sequence there is becomes free when the client that has it goes.
+#[tokio::test]
+async fn an_answer_that_nobody_hears_ends() {
+    let server = server(1, metallic_server::Access::default());
+    let endless = json!({"max_tokens": 200, "stream": true, "ignore_eos": true});
+    let mut body = send(&server, chat(endless)).await.into_body().into_data_stream();
+    assert!(body.next().await.unwrap().unwrap().starts_with(b"data: "));
+    let began = Instant::now();
+    drop(body);
+    let answer = object(send(&server, chat(json!({}))).await, StatusCode::OK).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], expected(&rendered("abc"), 12));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn many_at_once_get_what_each_gets_alone() {
+    let server = server(4, metallic_server::Access::default());
+    let questions: Vec<String> = (0..9).map(|i| format!("question {i} {}", "x".repeat(7 * i))).collect();
+    let asked = questions.iter().map(|question| {
+        let server = &server;
+        async move {
+            let messages = json!({"messages": [{"role": "user", "content": question}]});
+            object(send(server, chat(messages)).await, StatusCode::OK).await
+        }
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    for (question, answer) in questions.iter().zip(answers) {
+        assert_eq!(
+            answer["choices"][0]["message"]["content"],
+            expected(&rendered(question), 12),
+            "{question}"
+        );
+    }
+}

@@ -25,6 +25,12 @@ impl Chosen {
         })
     }
 
+    /// The template, for whoever has errors of their own.
+    #[cfg(feature = "serve")]
+    pub(crate) fn into_template(self) -> ChatTemplate {
+        self.template
+    }
+
     /// How answers are marked.
     pub(crate) fn answer_format(&self) -> AnswerFormat {
         self.template.answer_format()

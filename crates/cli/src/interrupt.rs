@@ -61,6 +61,12 @@ impl Interrupt {
         Heed(self)
     }
 
+    /// Whether a signal has come since the work began that heeds it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn has_come(&self) -> bool {
+        self.state().came.is_some()
+    }
+
     /// Has a file removed if a signal ends the process before the guard is dropped.
     pub(crate) fn unfinished(&self, path: &Path) -> Unfinished<'_> {
         self.state().unfinished.push(path.to_owned());

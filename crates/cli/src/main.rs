@@ -35,6 +35,8 @@ mod rates;
 mod rm;
 mod run;
 mod sampling_args;
+#[cfg(feature = "serve")]
+mod serve;
 mod session;
 mod settings;
 mod show;
@@ -94,6 +96,8 @@ fn execute(command: Command, terminal: &Terminal) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(args, &fetcher),
         Command::Bench(args) => bench::run(args, &fetcher),
         Command::Plan(args) => plan::run(args, &fetcher),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args, &fetcher),
         Command::Devices(args) => gpu::run(args, terminal),
         Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),

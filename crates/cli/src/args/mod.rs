@@ -2,6 +2,8 @@
 
 mod read;
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
 mod shared;
 mod store;
 
@@ -13,6 +15,8 @@ use metallic_gguf::MAX_ALIGNMENT;
 
 pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
+#[cfg(feature = "serve")]
+pub(crate) use self::serve::ServeArgs;
 #[cfg(feature = "gpu")]
 pub(crate) use self::shared::DeviceName;
 pub(crate) use self::shared::{
@@ -86,6 +90,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Talk with a model, turn by turn
     Chat(ChatArgs),
+    /// Serve a model to the clients of HTTP APIs
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show the tokens of a text

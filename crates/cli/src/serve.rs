@@ -1,0 +1,88 @@
+//! `metallic serve`: a model for the clients of HTTP APIs.
+
+use std::fs;
+use std::net::{IpAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use metallic::{Engine, MemoryBudget};
+use metallic_server::{Access, Hosted, Service, router};
+
+use crate::args::{RateArgs, ServeArgs};
+use crate::budget;
+use crate::chat_template;
+use crate::failure::{Failure, Kind, Result};
+use crate::fetch::Fetcher;
+use crate::model_file::{self, Planned, SMALLER_CONTEXT};
+
+/// Loads the model and serves it until a signal says to stop.
+pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
+    let access = access(args)?;
+    // Before minutes are spent on a model.
+    let listener = listen(args)?;
+    let path = fetcher.locate(&args.model)?.path;
+    let file = model_file::open(&path)?;
+    let tokenizer = model_file::tokenizer(&file)?;
+    let n_bytes = file.n_bytes();
+    let template = chat_template::choose(&file, &path, args.chat_template.as_deref())?;
+    let budget: Option<MemoryBudget> = budget::to_run_in(&args.engine.compute);
+    let mut engine_args = args.engine.clone();
+    engine_args.n_sequences = args.parallel.into();
+    let (given, terminal) = (RateArgs::default(), fetcher.terminal);
+    let planned = Planned::new(file, &engine_args, budget, SMALLER_CONTEXT, &given, terminal)?;
+    let model = planned.load(&engine_args, terminal)?;
+    let name = args.alias.clone().unwrap_or_else(|| args.model.to_string());
+    if template.is_none() {
+        terminal.note(format_args!("{name} has no chat template: it continues texts, at /v1/completions"));
+    }
+    let template = template.map(chat_template::Chosen::into_template);
+    let service =
+        Service::new(
+            [Hosted::new(name.clone(), Engine::new(model, tokenizer), template).file_bytes(n_bytes)],
+        );
+
+    let address = listener.local_addr().map_err(cannot_serve)?;
+    terminal.note(format_args!("{name} is served at http://{address}/v1; Ctrl-C ends it"));
+    let interrupt = fetcher.interrupt.clone();
+    // For as long as it serves, a signal is heeded.
+    let heed = fetcher.interrupt.heed();
+    let drain = Duration::from_secs(args.drain.into());
+    let served =
+        metallic_server::serve(listener, router(service, access), drain, move || interrupt.has_come());
+    drop(heed);
+    served.map_err(cannot_serve)
+}
+
+/// Where connections are taken.
+fn listen(args: &ServeArgs) -> Result<TcpListener> {
+    let failure = |error| {
+        let what = format!("can't listen at {} on port {}", args.host, args.port);
+        Failure::new(Kind::General, what).because(error).advice("choose another --port or --host")
+    };
+    let addresses = (args.host.as_str(), args.port).to_socket_addrs().map_err(failure)?;
+    TcpListener::bind(&addresses.collect::<Vec<_>>()[..]).map_err(failure)
+}
+
+/// Who may ask: programs and pages of this machine, or whoever has a key.
+fn access(args: &ServeArgs) -> Result<Access> {
+    let mut keys = args.api_key.clone();
+    if let Some(path) = &args.api_key_file {
+        let text = fs::read_to_string(path).map_err(|error| {
+            Failure::new(Kind::Usage, format!("can't read {}", path.display())).because(error)
+        })?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        keys.extend(lines.map(str::to_owned));
+    }
+    if args.api_key_file.is_some() && keys.is_empty() {
+        return Err(Failure::new(Kind::Usage, "--api-key-file has no key: one stands on each line"));
+    }
+    let is_local = args.host == "localhost" || args.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if !is_local && keys.is_empty() {
+        tracing::warn!("everyone who reaches {} may ask: --api-key lets in those who have a key", args.host);
+    }
+    let local = if is_local { Access::local() } else { Access::default() };
+    Ok(Access { keys, origins: args.cors_origin.clone(), ..local })
+}
+
+fn cannot_serve(error: std::io::Error) -> Failure {
+    Failure::new(Kind::General, "can't serve").because(error)
+}

@@ -55,33 +55,42 @@ pub(crate) struct Whole {
     pub(crate) stats: Stats,
 }
 
+impl Conversation {
+    /// The text that it is to a model. Takes long for a long one.
+    pub(crate) fn render(self, host: &Host) -> Result<String> {
+        let template = host.template().ok_or(Error::NoTemplate)?;
+        let tokenizer = host.tokenizer();
+        let name_of = |id: Option<u32>| {
+            let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
+            String::from_utf8_lossy(piece).into_owned()
+        };
+        let Self { messages, tools, variables } = self;
+        let options = RenderOptions {
+            bos_token: name_of(tokenizer.bos()),
+            eos_token: name_of(tokenizer.eos()),
+            tools,
+            variables,
+            now: Some(jiff::Timestamp::now().to_zoned_datetime(TimeZone::UTC).datetime()),
+            ..RenderOptions::default()
+        };
+        let text = template.render(&messages, &options)?;
+        if !options.tools.is_empty() {
+            let without = RenderOptions { tools: Vec::new(), ..options };
+            if template.render(&messages, &without).is_ok_and(|other| other == text) {
+                return Err(Error::field("tools", "the model's chat template has no place for them"));
+            }
+        }
+        Ok(text)
+    }
+}
+
 impl Question {
-    /// What makes a model say the next message. Takes long for a long conversation: on a thread that may wait.
+    /// What makes a model say the next message.
     pub(crate) async fn of_conversation(host: &Arc<Host>, conversation: Conversation) -> Result<Self> {
         let host = Arc::clone(host);
         in_background(move || {
-            let template = host.template().ok_or(Error::NoTemplate)?;
+            let text = conversation.render(&host)?;
             let tokenizer = host.tokenizer();
-            let name_of = |id: Option<u32>| {
-                let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
-                String::from_utf8_lossy(piece).into_owned()
-            };
-            let Conversation { messages, tools, variables } = conversation;
-            let options = RenderOptions {
-                bos_token: name_of(tokenizer.bos()),
-                eos_token: name_of(tokenizer.eos()),
-                tools,
-                variables,
-                now: Some(jiff::Timestamp::now().to_zoned_datetime(TimeZone::UTC).datetime()),
-                ..RenderOptions::default()
-            };
-            let text = template.render(&messages, &options)?;
-            if !options.tools.is_empty() {
-                let without = RenderOptions { tools: Vec::new(), ..options };
-                if template.render(&messages, &without).is_ok_and(|other| other == text) {
-                    return Err(Error::field("tools", "the model's chat template has no place for them"));
-                }
-            }
             // Some templates write BOS themselves, others leave it to the tokenizer. What follows is the model's to say.
             let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
             let mut request = Request::new(tokenizer.encode(&text, options)?);
@@ -159,7 +168,9 @@ impl Reply {
 }
 
 /// Runs what takes long without keeping other requests waiting.
-async fn in_background<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!("reading a request failed: {error}");
         Err(Error::Stopped)

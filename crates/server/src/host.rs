@@ -2,11 +2,12 @@
 //! so no asynchronous code waits for arithmetic, and the engine knows nothing of it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use metallic::engine::RequestId;
+use metallic::engine::{RequestId, Stats};
 use metallic::text::{AnswerFormat, ChatTemplate, Tokenizer};
 use metallic::{Engine, Event, Request};
 use tokio::sync::{mpsc as asynchronous, oneshot};
@@ -48,6 +49,39 @@ pub(crate) struct Host {
     n_ctx: usize,
     n_sequences: usize,
     jobs: mpsc::Sender<Job>,
+    counts: Arc<Mutex<Counts>>,
+}
+
+/// What a model was asked so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Requests that have ended, and of them those that failed.
+    pub(crate) n_ended: u64,
+    pub(crate) n_failed: u64,
+    /// Those that wait or are being answered.
+    pub(crate) n_open: usize,
+    /// Tokens of prompts that were read, those that were cached, and tokens of answers.
+    pub(crate) n_read: u64,
+    pub(crate) n_cached: u64,
+    pub(crate) n_generated: u64,
+    /// Time in passes that read prompts, and that made answers.
+    pub(crate) prefill: Duration,
+    pub(crate) decode: Duration,
+}
+
+impl Counts {
+    fn ended(&mut self, stats: Option<&Stats>) {
+        self.n_ended += 1;
+        let Some(stats) = stats else {
+            self.n_failed += 1;
+            return;
+        };
+        self.n_read += stats.n_read as u64;
+        self.n_cached += stats.n_cached as u64;
+        self.n_generated += stats.n_generated as u64;
+        self.prefill += stats.prefill;
+        self.decode += stats.decode;
+    }
 }
 
 /// A request on its way to the engine.
@@ -78,11 +112,13 @@ impl Host {
         let architecture = model.config().architecture.to_string();
         let (n_ctx, n_sequences) = (model.n_ctx(), model.capacity().n_sequences);
         let thread = thread::Builder::new().name(format!("model {name}"));
-        if let Err(error) = thread.spawn(move || run(engine, &receiver)) {
+        let counts = Arc::new(Mutex::new(Counts::default()));
+        let counted = Arc::clone(&counts);
+        if let Err(error) = thread.spawn(move || run(engine, &receiver, &counted)) {
             // Whoever asks will hear that it has stopped.
             tracing::error!("can't start the thread of {name}: {error}");
         }
-        Self { name, architecture, n_bytes, tokenizer, template, format, n_ctx, n_sequences, jobs }
+        Self { name, architecture, n_bytes, tokenizer, template, format, n_ctx, n_sequences, jobs, counts }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -115,6 +151,11 @@ impl Host {
         &self.format
     }
 
+    /// What it was asked so far.
+    pub(crate) fn counts(&self) -> Counts {
+        *lock(&self.counts)
+    }
+
     pub(crate) fn n_ctx(&self) -> usize {
         self.n_ctx
     }
@@ -142,9 +183,10 @@ impl Host {
 type Listeners = HashMap<RequestId, asynchronous::Sender<Event>>;
 
 /// Answers requests until there can be no more.
-fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>) {
+fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
     let mut listeners = Listeners::new();
     loop {
+        lock(counts).n_open = listeners.len();
         if listeners.is_empty() {
             let Ok(job) = jobs.recv() else { return };
             submit(&mut engine, job, &mut listeners);
@@ -155,15 +197,32 @@ fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>) {
         let gone: Vec<RequestId> =
             listeners.iter().filter(|(_, events)| events.is_closed()).map(|(id, _)| *id).collect();
         for id in gone {
-            engine.cancel(id, &mut |_| {});
+            engine.cancel(id, &mut |event| count(&event, counts));
             listeners.remove(&id);
         }
         let mut events = Vec::new();
         // A pass that nobody waits for is given up.
         let is_unwanted = |ids: &[RequestId]| ids.iter().all(|id| listeners[id].is_closed());
         engine.step_unless(&is_unwanted, &mut |event| events.push(event));
-        events.into_iter().for_each(|event| tell(event, &mut listeners));
+        for event in events {
+            count(&event, counts);
+            tell(event, &mut listeners);
+        }
     }
+}
+
+/// Counts the end of a request.
+fn count(event: &Event, counts: &Mutex<Counts>) {
+    match event {
+        Event::Finished { stats, .. } => lock(counts).ended(Some(stats)),
+        Event::Failed { .. } => lock(counts).ended(None),
+        Event::Token { .. } | Event::Text { .. } => {}
+    }
+}
+
+/// Counts that a panic left are as good as others.
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners) {

@@ -20,11 +20,11 @@ mod error;
 mod fields;
 mod guard;
 mod host;
+mod llama;
 mod ollama;
 mod openai;
 mod serve;
 mod service;
-mod status;
 mod stream;
 
 use axum::Router;
@@ -45,7 +45,7 @@ pub fn router(service: Service, access: Access) -> Router {
         .merge(openai::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())
-        .merge(status::routes());
+        .merge(llama::routes());
     let limit = DefaultBodyLimit::max(MAX_BODY_BYTES);
     routes.layer(limit).layer(middleware::from_fn_with_state(access, guard::check)).with_state(service)
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 
 /// The messages of a request.
-pub(super) fn read(values: Vec<Value>) -> Result<Vec<Message>> {
+pub(crate) fn read(values: Vec<Value>) -> Result<Vec<Message>> {
     if values.is_empty() {
         return Err(Error::field("messages", "there are none"));
     }

@@ -2,7 +2,7 @@
 
 mod chat;
 mod completions;
-mod messages;
+pub(crate) mod messages;
 mod models;
 
 use axum::Router;
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::service::Service;
 
 /// Fields of requests that change no answer of ours: for whom it is, and where others would keep it.
-const HARMLESS: [&str; 8] = [
+pub(crate) const HARMLESS: [&str; 8] = [
     "user",
     "metadata",
     "store",
@@ -51,7 +51,7 @@ impl From<Error> for Failure {
 
 impl Failure {
     /// As clients read it, in a response or in the midst of a stream.
-    fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         let Self(error) = self;
         let kind = match error.status() {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -95,7 +95,7 @@ fn done() -> Event {
 }
 
 /// What clients take no notice of.
-fn heartbeat() -> Event {
+pub(crate) fn heartbeat() -> Event {
     Event::default().comment("")
 }
 

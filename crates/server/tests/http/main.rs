@@ -4,6 +4,7 @@
 
 mod access;
 mod anthropic;
+mod llama;
 mod ollama;
 mod openai;
 

@@ -1,0 +1,213 @@
+//! What llama-server has beside the vendors' APIs: how the server is, texts and tokens, and its own way to go on with a text.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use metallic::FinishReason;
+use metallic::engine::Stats;
+use metallic::text::{EncodeOptions, Part};
+use serde_json::{Value, json};
+
+use crate::ask::{Conversation, Question, Said, in_background, sampling};
+use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::openai::{Failure, HARMLESS, heartbeat, messages};
+use crate::service::Service;
+use crate::stream::{self, Writer};
+
+pub(crate) fn routes() -> Router<Service> {
+    Router::new()
+        .route("/health", get(health))
+        .route("/props", get(props))
+        .route("/metrics", get(metrics))
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/apply-template", post(apply_template))
+        .route("/completion", post(complete))
+}
+
+/// Models are loaded before anything is served.
+async fn health(State(service): State<Service>) -> Json<Value> {
+    let n_slots: usize = service.hosts().iter().map(|host| host.n_sequences()).sum();
+    Json(json!({ "status": "ok", "slots": n_slots }))
+}
+
+async fn props(State(service): State<Service>) -> Result<Json<Value>, Failure> {
+    let host = service.host(None)?;
+    Ok(Json(json!({
+        "default_generation_settings": { "n_ctx": host.n_ctx() },
+        "total_slots": host.n_sequences(),
+        "model_alias": host.name(),
+        "build_info": concat!("metallic ", env!("CARGO_PKG_VERSION")),
+    })))
+}
+
+/// For Prometheus, of each model.
+async fn metrics(State(service): State<Service>) -> Response {
+    let mut text = String::new();
+    let mut write = |name: &str, kind: &str, help: &str, value: fn(&crate::host::Counts) -> f64| {
+        let _ = writeln!(text, "# HELP metallic_{name} {help}\n# TYPE metallic_{name} {kind}");
+        for host in service.hosts() {
+            // As the text format has it, a label's value is quoted like this.
+            let model = host.name().replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let _ = writeln!(text, "metallic_{name}{{model=\"{model}\"}} {}", value(&host.counts()));
+        }
+    };
+    write("requests_total", "counter", "Requests that have ended.", |counts| counts.n_ended as f64);
+    write("requests_failed_total", "counter", "Of them, those that failed.", |counts| counts.n_failed as f64);
+    write("requests", "gauge", "Requests that wait or are being answered.", |counts| counts.n_open as f64);
+    write("prompt_tokens_total", "counter", "Tokens of prompts that were read.", |counts| {
+        counts.n_read as f64
+    });
+    write("cached_tokens_total", "counter", "Tokens of prompts that were cached.", |counts| {
+        counts.n_cached as f64
+    });
+    write("generated_tokens_total", "counter", "Tokens of answers.", |counts| counts.n_generated as f64);
+    write("prompt_seconds_total", "counter", "Time in passes that read prompts.", |counts| {
+        counts.prefill.as_secs_f64()
+    });
+    write("generation_seconds_total", "counter", "Time in passes that made answers.", |counts| {
+        counts.decode.as_secs_f64()
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// The tokens of a text.
+async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let content: String = fields.required("content")?;
+    let adds_special = fields.take("add_special")?.unwrap_or(false);
+    let options = EncodeOptions {
+        add_bos: adds_special,
+        add_eos: adds_special,
+        parse_special: fields.take("parse_special")?.unwrap_or(true),
+    };
+    let with_pieces = fields.take("with_pieces")?.unwrap_or(false);
+    fields.refuse_rest(&[])?;
+    let tokenizer = Arc::clone(host.tokenizer());
+    let tokens = in_background(move || Ok(tokenizer.encode(&content, options)?)).await?;
+    let piece = |token: &u32| {
+        let piece = host.tokenizer().piece(*token).unwrap_or_default();
+        // As a text where it is one, else as its bytes.
+        let piece = std::str::from_utf8(piece).map_or_else(|_| json!(piece), |text| json!(text));
+        json!({ "id": token, "piece": piece })
+    };
+    let tokens: Value =
+        if with_pieces { tokens.iter().map(piece).collect() } else { tokens.into_iter().collect() };
+    Ok(Json(json!({ "tokens": tokens })))
+}
+
+/// The text of tokens.
+async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let tokens: Vec<u32> = fields.required("tokens")?;
+    fields.refuse_rest(&[])?;
+    let n_vocab = host.tokenizer().n_vocab();
+    if let Some(token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
+        return Err(Error::field("tokens", format!("no token of {n_vocab} is number {token}")).into());
+    }
+    Ok(Json(json!({ "content": host.tokenizer().decode(&tokens) })))
+}
+
+/// The text that a conversation is to the model.
+async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let messages = messages::read(fields.required("messages")?)?;
+    let tools = fields.take("tools")?.unwrap_or_default();
+    let variables = fields.take("chat_template_kwargs")?.unwrap_or_default();
+    fields.refuse_rest(&HARMLESS)?;
+    let conversation = Conversation { messages, tools, variables };
+    let (host, prompt) = (Arc::clone(host), conversation);
+    let prompt = in_background(move || prompt.render(&host)).await?;
+    Ok(Json(json!({ "prompt": prompt })))
+}
+
+/// How a text goes on.
+async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
+    let mut fields = Fields::of_body(&body)?;
+    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let prompt = fields.value("prompt").ok_or_else(|| Error::field("prompt", "it is missing"))?;
+    // Less than nothing is as many as the context holds.
+    let n_predict: Option<i64> = fields.take("n_predict")?;
+    let stop: Vec<String> = fields.texts("stop")?.into_iter().filter(|stop| !stop.is_empty()).collect();
+    let ignore_eos = fields.take("ignore_eos")?.unwrap_or(false);
+    let sampling = sampling(&mut fields, host.tokenizer().n_vocab())?;
+    let streams = fields.take("stream")?.unwrap_or(false);
+    fields.refuse_rest(&HARMLESS)?;
+    let mut question = match prompt {
+        Value::String(text) => Question::of_text(host, text).await?,
+        tokens => Question::of_tokens(
+            serde_json::from_value(tokens)
+                .map_err(|_| Error::field("prompt", "it must be a text or an array of tokens"))?,
+        ),
+    };
+    let request = &mut question.request;
+    request.max_tokens = n_predict.and_then(|n| usize::try_from(n).ok());
+    (request.sampling, request.stop, request.ignore_eos) = (sampling, stop, ignore_eos);
+    let reply = question.ask(host).await?;
+    if streams {
+        return Ok(stream::server_sent(vec![reply], Pieces, heartbeat()));
+    }
+    let whole = reply.whole().await?;
+    Ok(Json(end(&whole.said.content, whole.reason, &whole.stats)).into_response())
+}
+
+/// The last object of an answer, which says this and what it took.
+fn end(content: &str, reason: FinishReason, stats: &Stats) -> Value {
+    let kind = match reason {
+        FinishReason::StopToken => "eos",
+        FinishReason::StopString => "word",
+        FinishReason::MaxTokens | FinishReason::ContextFull => "limit",
+        FinishReason::Cancelled => "none",
+    };
+    json!({
+        "content": content,
+        "stop": true,
+        "stop_type": kind,
+        "truncated": reason == FinishReason::ContextFull,
+        "tokens_evaluated": stats.n_prompt,
+        "tokens_cached": stats.n_cached,
+        "tokens_predicted": stats.n_generated,
+        "timings": {
+            "prompt_n": stats.n_read,
+            "prompt_ms": 1e3 * stats.prefill.as_secs_f64(),
+            "prompt_per_second": stats.prefill_rate(),
+            "predicted_n": stats.n_generated,
+            "predicted_ms": 1e3 * stats.decode.as_secs_f64(),
+            "predicted_per_second": stats.decode_rate(),
+        },
+    })
+}
+
+/// An answer as it comes.
+struct Pieces;
+
+impl Writer for Pieces {
+    type Item = Event;
+
+    fn said(&mut self, _: usize, said: Said, events: &mut VecDeque<Event>) {
+        let object = match said {
+            Said::Part(Part::Content(text)) => json!({ "content": text, "stop": false }),
+            Said::End { reason, stats, .. } => end("", reason, &stats),
+            Said::Token { .. } | Said::Part(_) => return,
+        };
+        events.push_back(Event::default().data(object.to_string()));
+    }
+
+    fn ended(&mut self, _: &mut VecDeque<Event>) {}
+
+    fn failed(&mut self, error: Error) -> Event {
+        Event::default().data(Failure(error).body().to_string())
+    }
+}

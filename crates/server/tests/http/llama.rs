@@ -1,0 +1,84 @@
+//! llama-server's own endpoints.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{N_CTX, events, expected, object, open_server, post, rendered, send, text};
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn texts_are_tokens_and_tokens_are_texts() {
+    let server = open_server();
+    // A token for each byte, after which the vocabulary has its special ones.
+    let tokens =
+        object(send(&server, post("/tokenize", json!({"content": "aé"}))).await, StatusCode::OK).await;
+    assert_eq!(tokens, json!({"tokens": [97, 195, 169]}));
+    let pieces = post("/tokenize", json!({"content": "aé", "with_pieces": true, "add_special": true}));
+    let pieces = object(send(&server, pieces).await, StatusCode::OK).await;
+    assert_eq!(pieces["tokens"][1], json!({"id": 97, "piece": "a"}));
+    assert_eq!(pieces["tokens"][2], json!({"id": 195, "piece": [195]}), "half a character is no text");
+    let content = post("/detokenize", json!({"tokens": [97, 195, 169]}));
+    assert_eq!(object(send(&server, content).await, StatusCode::OK).await, json!({"content": "aé"}));
+    object(send(&server, post("/detokenize", json!({"tokens": [9999]}))).await, StatusCode::BAD_REQUEST)
+        .await;
+    object(send(&server, post("/tokenize", json!({}))).await, StatusCode::BAD_REQUEST).await;
+
+    let conversation = json!({"messages": [{"role": "user", "content": "abc"}]});
+    let prompt = object(send(&server, post("/apply-template", conversation)).await, StatusCode::OK).await;
+    assert_eq!(prompt["prompt"], rendered("abc"));
+}
+
+#[tokio::test]
+async fn a_text_goes_on_whole_and_in_pieces() {
+    let server = open_server();
+    let asked = |more: Value| {
+        let mut body = json!({"prompt": "abc", "temperature": 0, "n_predict": 12});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        post("/completion", body)
+    };
+    let answer = expected("abc", 12);
+    let whole = object(send(&server, asked(json!({}))).await, StatusCode::OK).await;
+    assert_eq!((&whole["content"], &whole["stop_type"]), (&json!(answer), &"limit".into()));
+    assert_eq!((&whole["stop"], &whole["tokens_predicted"]), (&true.into(), &12.into()));
+    let streamed = text(send(&server, asked(json!({"stream": true}))).await).await;
+    let pieces: Vec<Value> =
+        events(&streamed).iter().map(|data| serde_json::from_str(data).unwrap()).collect();
+    assert!(pieces.iter().enumerate().all(|(i, piece)| piece["stop"] == (i + 1 == pieces.len())));
+    assert_eq!(pieces.iter().map(|piece| piece["content"].as_str().unwrap()).collect::<String>(), answer);
+    let error =
+        object(send(&server, asked(json!({"grammar": "root ::= x"}))).await, StatusCode::BAD_REQUEST).await;
+    assert_eq!(error["error"]["param"], "grammar");
+}
+
+#[tokio::test]
+async fn what_was_asked_is_counted() {
+    let server = open_server();
+    let props = object(send(&server, get("/props")).await, StatusCode::OK).await;
+    assert_eq!(
+        (&props["total_slots"], &props["default_generation_settings"]["n_ctx"]),
+        (&2.into(), &N_CTX.into())
+    );
+    assert_eq!(object(send(&server, get("/health")).await, StatusCode::OK).await["status"], "ok");
+    let asked = || post("/completion", json!({"prompt": "abc", "n_predict": 5, "ignore_eos": true}));
+    for _ in 0..2 {
+        object(send(&server, asked()).await, StatusCode::OK).await;
+    }
+    let metrics = text(send(&server, get("/metrics")).await).await;
+    let value = |name: &str| {
+        let line =
+            metrics.lines().find(|line| line.starts_with(&format!("metallic_{name}{{model=\"tiny\"}} ")));
+        line.and_then(|line| line.rsplit_once(' '))
+            .unwrap_or_else(|| panic!("{metrics}"))
+            .1
+            .parse::<f64>()
+            .unwrap()
+    };
+    assert_eq!((value("requests_total"), value("requests_failed_total")), (2.0, 0.0));
+    assert_eq!(value("generated_tokens_total"), 10.0);
+    assert!(value("prompt_tokens_total") > 0.0 && value("cached_tokens_total") > 0.0, "{metrics}");
+    assert!(value("generation_seconds_total") > 0.0, "{metrics}");
+}

@@ -221,6 +221,13 @@ pub enum Error {
     #[error("the prompt has no tokens: the model needs at least one to begin with")]
     EmptyPrompt,
 
+    /// An answer's form that can't be kept to.
+    #[error("the form of the answer can't be kept to: {reason}")]
+    Grammar {
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A token id outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {n_vocab}")]
     TokenOutOfRange {

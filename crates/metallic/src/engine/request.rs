@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Stats;
+use super::{Grammar, Stats};
 use crate::error::Error;
 use crate::sampling::{Logprobs, SamplingParams};
 
@@ -26,13 +26,15 @@ pub struct Request {
     /// answers, and a short prompt as one; kept for the next turn, they differ in rounding from the same tokens read as part
     /// of its prompt. With this, such tokens are read anew.
     pub exact: bool,
+    /// The form that the answer is to have; `None` for any.
+    pub grammar: Option<Grammar>,
     /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
     /// it lists beside. It takes a copy of the logits for each token.
     pub logprobs: Option<usize>,
 }
 
 impl Request {
-    /// A request with default sampling, no limit but the context, no stop strings, no text of control
+    /// A request with default sampling, no limit but the context, no stop strings, no form, no text of control
     /// tokens, and no log-probabilities.
     pub fn new(prompt: Vec<u32>) -> Self {
         Self {
@@ -43,6 +45,7 @@ impl Request {
             ignore_eos: false,
             control_tokens: Vec::new(),
             exact: false,
+            grammar: None,
             logprobs: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::grammar::Constraint;
 use super::scheduler::{self, Pending};
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
@@ -85,6 +86,7 @@ pub(super) struct Active {
     /// What the stop strings name.
     named_stops: Vec<u32>,
     max_tokens: usize,
+    grammar: Option<Constraint>,
     logprobs: Option<usize>,
     pub(super) exact: bool,
 }
@@ -105,6 +107,7 @@ impl Active {
     pub(super) fn new(
         id: RequestId,
         request: Request,
+        grammar: Option<Constraint>,
         n_cached: usize,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
@@ -128,6 +131,7 @@ impl Active {
             named_stops: request.stop.iter().filter_map(|text| tokenizer.special_token(text)).collect(),
             stop: StopMatcher::new(request.stop),
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
+            grammar,
             logprobs: request.logprobs,
             exact: request.exact,
         })
@@ -135,16 +139,22 @@ impl Active {
 
     /// How many of the largest logits the choice depends on; `None` if on all.
     pub(super) fn n_best(&self) -> Option<usize> {
-        self.sampler.n_best().filter(|_| self.logprobs.is_none())
+        self.sampler.n_best().filter(|_| self.logprobs.is_none() && self.grammar.is_none())
     }
 
     /// Chooses the next token.
-    pub(super) fn choose(&mut self, logits: &mut [f32]) -> Choice {
-        // Sampling changes the logits.
+    pub(super) fn choose(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<Choice> {
+        // Sampling changes the logits, and so does what the form rules out.
         let asked = self.logprobs.map(|n_top| (n_top, logits.to_vec()));
+        if let Some(grammar) = &mut self.grammar {
+            grammar.mask(logits, stop_tokens)?;
+        }
         let token = self.sampler.sample(logits);
         self.sampler.accept(token);
-        Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) }
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token, stop_tokens)?;
+        }
+        Ok(Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) })
     }
 
     /// Adds the time of a forward pass over some tokens to what it was for.

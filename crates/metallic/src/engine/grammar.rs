@@ -1,0 +1,104 @@
+//! Answers of a given form: of the tokens that could come next, only those that the form has room for are chosen from.
+
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::text::Tokenizer;
+
+/// A form that an answer is to have, from its first token on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grammar {
+    /// JSON that keeps to a schema.
+    JsonSchema(Value),
+    /// A text that all of a regular expression matches.
+    Regex(String),
+    /// What a grammar in Lark's notation derives, as llguidance reads it.
+    Lark(String),
+}
+
+impl Grammar {
+    /// Any JSON object.
+    pub fn json_object() -> Self {
+        Grammar::JsonSchema(serde_json::json!({ "type": "object" }))
+    }
+}
+
+/// What grammars know of a vocabulary.
+pub(super) struct Grammars(ParserFactory);
+
+impl Grammars {
+    /// Takes some tenths of a second for a large vocabulary.
+    pub(super) fn new(tokenizer: &Tokenizer) -> Result<Self> {
+        let Some(&end) = tokenizer.stop_tokens().first() else {
+            return Err(unusable("the vocabulary has no token that ends an answer"));
+        };
+        let n_vocab = tokenizer.n_vocab() as u32;
+        let word = |id: u32| {
+            let piece = tokenizer.piece(id).unwrap_or_default();
+            // So that no text of an answer is taken for one.
+            let marker = tokenizer.is_control(id).then_some(TokTrie::SPECIAL_TOKEN_MARKER);
+            marker.into_iter().chain(piece.iter().copied()).collect::<Vec<u8>>()
+        };
+        let words: Vec<Vec<u8>> = (0..n_vocab).map(word).collect();
+        let trie = TokTrie::from(&TokRxInfo::new(n_vocab, end), &words);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&environment).map_err(|error| unusable(&error))?;
+        factory.quiet();
+        Ok(Self(factory))
+    }
+
+    /// The form before its first token.
+    pub(super) fn begin(&self, grammar: &Grammar) -> Result<Constraint> {
+        let grammar = match grammar.clone() {
+            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema),
+            Grammar::Regex(regex) => TopLevelGrammar::from_regex(&regex),
+            Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark),
+        };
+        let matcher = Matcher::new(self.0.create_parser(grammar));
+        match matcher.get_error() {
+            None => Ok(Constraint(matcher)),
+            Some(reason) => Err(unusable(reason)),
+        }
+    }
+}
+
+/// Where an answer is in its form.
+pub(super) struct Constraint(Matcher);
+
+impl Constraint {
+    /// Rules out what may not come next. Where the answer may end, all tokens that end one may come.
+    pub(super) fn mask(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<()> {
+        let allowed = self.0.compute_mask_or_eos().map_err(|error| unusable(&error))?;
+        let may_end = stop_tokens.first().is_some_and(|end| allowed.is_allowed(*end));
+        let ends: Vec<(u32, f32)> = stop_tokens.iter().map(|id| (*id, logits[*id as usize])).collect();
+        // A model may have more logits than the vocabulary has tokens.
+        let n_known = allowed.len().min(logits.len());
+        logits[n_known..].fill(f32::NEG_INFINITY);
+        allowed.iter_unset_entries(|id| {
+            if let Some(logit) = logits.get_mut(id) {
+                *logit = f32::NEG_INFINITY;
+            }
+        });
+        if may_end {
+            ends.into_iter().for_each(|(id, logit)| logits[id as usize] = logit);
+        }
+        Ok(())
+    }
+
+    /// Goes on after a token that was allowed.
+    pub(super) fn accept(&mut self, token: u32, stop_tokens: &[u32]) -> Result<()> {
+        if stop_tokens.contains(&token) {
+            return Ok(());
+        }
+        self.0.consume_token(token).map_err(|error| unusable(&error))
+    }
+}
+
+fn unusable(reason: impl ToString) -> Error {
+    Error::Grammar { reason: reason.to_string() }
+}

@@ -24,6 +24,21 @@ QUESTION = "What is the capital of France?"
 N_TOKENS = 24
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "is_large": {"type": "boolean"}},
+    "required": ["city", "is_large"],
+    "additionalProperties": False,
+}
+FORM = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+
+
+def check_form(text):
+    """That a text keeps to the schema."""
+    value = json.loads(text)
+    assert value.keys() == {"city", "is_large"} and isinstance(value["is_large"], bool), text
+
+
 class Server:
     """A server for as long as a `with` lasts."""
 
@@ -74,6 +89,8 @@ def check_openai(url, answer):
     assert len({choice.message.content for choice in several.choices}) == 3
     stopped = client.completions.create(model="served", prompt="1, 2, 3, 4,", stop=[" 6"], temperature=0, max_tokens=20)
     assert stopped.choices[0].text == " 5," and stopped.choices[0].finish_reason == "stop", stopped
+    formed = client.chat.completions.create(**ask, max_tokens=100, response_format=FORM)
+    check_form(formed.choices[0].message.content)
     assert [model.id for model in client.models.list()] == ["served"]
     assert client.models.retrieve("served").id == "served"
     for error, param, more in [
@@ -134,6 +151,8 @@ def check_ollama(url, answer):
     assert "".join(part.message.content for part in parts) == answer and parts[-1].eval_count == N_TOKENS
     generated = client.generate(model="served:latest", prompt=QUESTION, options=options)
     assert generated.response == answer, generated
+    formed = client.chat(**ask, options={**options, "num_predict": 100}, format=SCHEMA)
+    check_form(formed.message.content)
     assert [model.model for model in client.list().models] == ["served"]
     assert [model.model for model in client.ps().models] == ["served"]
     assert client.show("served").details.format == "gguf"

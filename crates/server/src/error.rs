@@ -62,6 +62,7 @@ impl Error {
                 metallic::Error::EmptyPrompt
                 | metallic::Error::PromptTooLong { .. }
                 | metallic::Error::TokenOutOfRange { .. }
+                | metallic::Error::Grammar { .. }
                 | metallic::Error::Sampling(_) => StatusCode::BAD_REQUEST,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use metallic::FinishReason;
-use metallic::engine::Stats;
+use metallic::engine::{Grammar, Stats};
 use metallic::text::{EncodeOptions, Part};
 use serde_json::{Value, json};
 
@@ -144,6 +144,7 @@ async fn complete(State(service): State<Service>, body: Bytes) -> Result<Respons
     let ignore_eos = fields.take("ignore_eos")?.unwrap_or(false);
     let sampling = sampling(&mut fields, host.tokenizer().n_vocab())?;
     let streams = fields.take("stream")?.unwrap_or(false);
+    let grammar = fields.value("json_schema").map(Grammar::JsonSchema);
     fields.refuse_rest(&HARMLESS)?;
     let mut question = match prompt {
         Value::String(text) => Question::of_text(host, text).await?,
@@ -155,6 +156,7 @@ async fn complete(State(service): State<Service>, body: Bytes) -> Result<Respons
     let request = &mut question.request;
     request.max_tokens = n_predict.and_then(|n| usize::try_from(n).ok());
     (request.sampling, request.stop, request.ignore_eos) = (sampling, stop, ignore_eos);
+    request.grammar = grammar;
     let reply = question.ask(host).await?;
     if streams {
         return Ok(stream::server_sent(vec![reply], Pieces, heartbeat()));

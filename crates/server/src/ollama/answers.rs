@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use metallic::FinishReason;
-use metallic::engine::Stats;
+use metallic::engine::{Grammar, Stats};
 use metallic::sampling::SamplingParams;
 use metallic::text::{Answer, Message, ToolCall};
 use serde_json::{Map, Value, json};
@@ -95,13 +95,18 @@ struct Common {
     sampling: SamplingParams,
     max_tokens: Option<usize>,
     stop: Vec<String>,
+    grammar: Option<Grammar>,
 }
 
 impl Common {
     fn read(fields: &mut Fields, host: &Host) -> Result<Self> {
-        if fields.value("format").is_some_and(|format| format != json!("")) {
-            return Err(Error::field("format", "it is not supported, and would change the answer"));
-        }
+        let grammar = match fields.value("format") {
+            None => None,
+            Some(Value::String(format)) if format.is_empty() => None,
+            Some(Value::String(format)) if format == "json" => Some(Grammar::json_object()),
+            Some(schema @ Value::Object(_)) => Some(Grammar::JsonSchema(schema)),
+            Some(_) => return Err(Error::field("format", "it must be json or a schema")),
+        };
         let mut variables = Map::new();
         match fields.value("think") {
             None => {}
@@ -126,12 +131,13 @@ impl Common {
             return Err(Error::field(options.name("num_ctx"), reason));
         }
         options.refuse_rest(&OF_THE_MACHINE)?;
-        Ok(Self { streams, variables, sampling, max_tokens, stop })
+        Ok(Self { streams, variables, sampling, max_tokens, stop, grammar })
     }
 
     async fn respond(self, mut question: Question, names: Names, host: &Host) -> Result<Response, Failure> {
         let request = &mut question.request;
         (request.sampling, request.max_tokens, request.stop) = (self.sampling, self.max_tokens, self.stop);
+        request.grammar = self.grammar;
         let reply = question.ask(host).await?;
         Ok(if self.streams { stream::lines(reply, names) } else { whole(reply, &names).await? })
     }

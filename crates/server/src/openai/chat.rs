@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
-use metallic::engine::Stats;
+use metallic::engine::{Grammar, Stats};
 use metallic::sampling::Logprobs;
 use metallic::text::{Answer, Part, Tokenizer, ToolCall};
 use serde_json::{Map, Value, json};
@@ -78,13 +78,12 @@ impl Asked {
         if !(1..=MAX_CHOICES).contains(&n_choices) {
             return Err(Error::field("n", format!("it must be from 1 to {MAX_CHOICES}")));
         }
-        if let Some(mut format) = fields.object("response_format")? {
-            match format.required::<String>("type")?.as_str() {
-                "text" => {}
-                other => {
-                    return Err(Error::field(format.name("type"), format!("{other:?} is not supported")));
-                }
-            }
+        let grammar = response_format(fields)?;
+        if grammar.is_some() && !tools.is_empty() {
+            return Err(Error::field(
+                "response_format",
+                "with tools an answer has the form that the model gives it",
+            ));
         }
         let streams = fields.take("stream")?.unwrap_or(false);
         let options = fields.object("stream_options")?;
@@ -98,10 +97,30 @@ impl Asked {
             request.stop = stop;
             request.ignore_eos = ignore_eos;
             request.logprobs = logprobs;
+            request.grammar = grammar;
         });
         let conversation = Conversation { messages, tools, variables };
         Ok(Self { conversation, n_choices, streams, includes_usage, adjust })
     }
+}
+
+/// The form that an answer is to have.
+fn response_format(fields: &mut Fields) -> Result<Option<Grammar>> {
+    let Some(mut format) = fields.object("response_format")? else { return Ok(None) };
+    let grammar = match format.required::<String>("type")?.as_str() {
+        "text" => None,
+        "json_object" => Some(Grammar::json_object()),
+        "json_schema" => {
+            let missing = Error::field(format.name("json_schema"), "it is missing");
+            let mut schema = format.object("json_schema")?.ok_or(missing)?;
+            let grammar = Grammar::JsonSchema(schema.required("schema")?);
+            schema.refuse_rest(&["name", "description", "strict"])?;
+            Some(grammar)
+        }
+        other => return Err(Error::field(format.name("type"), format!("{other:?} is not supported"))),
+    };
+    format.refuse_rest(&[])?;
+    Ok(grammar)
 }
 
 /// What ends an answer.

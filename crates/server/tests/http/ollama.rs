@@ -50,7 +50,8 @@ async fn what_is_wrong_is_one_line() {
     let server = open_server();
     for (more, status) in [
         (json!({"model": "llama3"}), StatusCode::NOT_FOUND),
-        (json!({"format": "json"}), StatusCode::BAD_REQUEST),
+        (json!({"format": "yaml"}), StatusCode::BAD_REQUEST),
+        (json!({"format": {"type": "shape"}}), StatusCode::BAD_REQUEST),
         (json!({"options": {"num_ctx": N_CTX + 1}}), StatusCode::BAD_REQUEST),
         (json!({"options": {"magic": 1}}), StatusCode::BAD_REQUEST),
         (json!({"messages": [{"role": "user", "content": "a", "images": ["…"]}]}), StatusCode::BAD_REQUEST),

@@ -109,7 +109,14 @@ async fn what_is_wrong_is_said_in_openais_form_and_names_the_field() {
         ),
         (json!({"logit_bias": {"999999": 1}}), 400, Some("logit_bias.999999"), None),
         (json!({"top_logprobs": 2}), 400, Some("top_logprobs"), None),
-        (json!({"response_format": {"type": "json_object"}}), 400, Some("response_format.type"), None),
+        (json!({"response_format": {"type": "xml"}}), 400, Some("response_format.type"), None),
+        (json!({"response_format": {"type": "json_schema"}}), 400, Some("response_format.json_schema"), None),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "shape"}}}}),
+            400,
+            None,
+            None,
+        ),
         (json!({"tool_choice": "required"}), 400, Some("tool_choice"), None),
         (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), 400, Some("tools"), None),
         (
@@ -134,6 +141,21 @@ async fn what_is_wrong_is_said_in_openais_form_and_names_the_field() {
             object(send(&server, post("/v1/chat/completions", body)).await, StatusCode::BAD_REQUEST).await;
         assert_eq!(error["error"]["type"], "invalid_request_error");
     }
+}
+
+#[tokio::test]
+async fn an_answer_has_the_form_that_is_asked_for() {
+    let server = open_server();
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["n"], "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}});
+    let more = json!({"response_format": format, "temperature": 1, "seed": 3});
+    let answer = object(send(&server, chat(more)).await, StatusCode::OK).await;
+    let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let value: Value = serde_json::from_str(content).unwrap_or_else(|_| panic!("{content:?}"));
+    assert!(value["n"].as_u64().is_some_and(|n| n < 10), "{value}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Answers of a given form: of the tokens that could come next, only those that the form has room for are chosen from.
 
+use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
@@ -28,12 +30,24 @@ impl Grammar {
     }
 }
 
-/// What grammars know of a vocabulary.
-pub(super) struct Grammars(ParserFactory);
+/// Characters of what is wrong with a grammar, which may be quoted in it.
+const MAX_REASON_CHARS: usize = 300;
+
+/// Bytes of a grammar's text at most: those that people write have a few thousand.
+pub const MAX_GRAMMAR_BYTES: usize = 128 << 10;
+
+/// Compiling a grammar goes as deep as its parts refer to each other, which may be as often as its text has room for.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Makes forms of grammars, for one vocabulary.
+pub struct Grammars(ParserFactory);
 
 impl Grammars {
     /// Takes some tenths of a second for a large vocabulary.
-    pub(super) fn new(tokenizer: &Tokenizer) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Grammar`], of a vocabulary without an end of answers.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
         let Some(&end) = tokenizer.stop_tokens().first() else {
             return Err(unusable("the vocabulary has no token that ends an answer"));
         };
@@ -47,33 +61,62 @@ impl Grammars {
         let words: Vec<Vec<u8>> = (0..n_vocab).map(word).collect();
         let trie = TokTrie::from(&TokRxInfo::new(n_vocab, end), &words);
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let mut factory = ParserFactory::new_simple(&environment).map_err(|error| unusable(&error))?;
+        let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
         factory.quiet();
         Ok(Self(factory))
     }
 
-    /// The form before its first token.
-    pub(super) fn begin(&self, grammar: &Grammar) -> Result<Constraint> {
-        let grammar = match grammar.clone() {
-            Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema),
-            Grammar::Regex(regex) => TopLevelGrammar::from_regex(&regex),
-            Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark),
+    /// The form that a grammar gives answers. May take seconds for a hostile one: on a thread that may wait.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`], of one that is too long or can't be kept to.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Form> {
+        let n_bytes = match grammar {
+            Grammar::JsonSchema(schema) => schema.to_string().len(),
+            Grammar::Regex(text) | Grammar::Lark(text) => text.len(),
         };
-        let matcher = Matcher::new(self.0.create_parser(grammar));
-        match matcher.get_error() {
-            None => Ok(Constraint(matcher)),
-            Some(reason) => Err(unusable(reason)),
+        if n_bytes > MAX_GRAMMAR_BYTES {
+            return Err(unusable(format!("it has {n_bytes} bytes, and may have {MAX_GRAMMAR_BYTES}")));
         }
+        let compile = || {
+            let grammar = match grammar.clone() {
+                Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema),
+                Grammar::Regex(regex) => TopLevelGrammar::from_regex(&regex),
+                Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark),
+            };
+            let matcher = Matcher::new(self.0.create_parser(grammar));
+            match matcher.get_error() {
+                None => Ok(Form(matcher)),
+                Some(reason) => Err(unusable(reason)),
+            }
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, compile);
+            let thread = thread.map_err(|source| Error::Threads { n_threads: 1, source })?;
+            thread.join().unwrap_or_else(|_| Err(unusable("the library that compiles it failed")))
+        })
     }
 }
 
-/// Where an answer is in its form.
-pub(super) struct Constraint(Matcher);
+/// A form that an answer has, and where in it the answer is.
+pub struct Form(Matcher);
 
-impl Constraint {
+impl Clone for Form {
+    fn clone(&self) -> Self {
+        Self(self.0.deep_clone())
+    }
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Form")
+    }
+}
+
+impl Form {
     /// Rules out what may not come next. Where the answer may end, all tokens that end one may come.
     pub(super) fn mask(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<()> {
-        let allowed = self.0.compute_mask_or_eos().map_err(|error| unusable(&error))?;
+        let allowed = self.0.compute_mask_or_eos().map_err(unusable)?;
         let may_end = stop_tokens.first().is_some_and(|end| allowed.is_allowed(*end));
         let ends: Vec<(u32, f32)> = stop_tokens.iter().map(|id| (*id, logits[*id as usize])).collect();
         // A model may have more logits than the vocabulary has tokens.
@@ -95,10 +138,14 @@ impl Constraint {
         if stop_tokens.contains(&token) {
             return Ok(());
         }
-        self.0.consume_token(token).map_err(|error| unusable(&error))
+        self.0.consume_token(token).map_err(unusable)
     }
 }
 
+/// What is wrong, in a line: more that the library says is of its own state.
 fn unusable(reason: impl ToString) -> Error {
-    Error::Grammar { reason: reason.to_string() }
+    let reason = reason.to_string();
+    let line = reason.lines().next().unwrap_or_default();
+    let end = line.char_indices().nth(MAX_REASON_CHARS).map_or(line.len(), |(at, _)| at);
+    Error::Grammar { reason: line[..end].to_owned() }
 }

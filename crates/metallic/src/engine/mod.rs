@@ -14,14 +14,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use grammar::Grammar;
+pub use grammar::{Form, Grammar, Grammars, MAX_GRAMMAR_BYTES};
 pub use request::{Event, FinishReason, Request, RequestId};
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Piece, ReadAs, check_logits};
 use crate::text::Tokenizer;
-use grammar::{Constraint, Grammars};
 use scheduler::PerSlot;
 use sequence::{Active, Choice, Limits, Slot};
 
@@ -33,17 +32,8 @@ pub struct Engine {
     model: Model,
     tokenizer: Arc<Tokenizer>,
     slots: Vec<Slot>,
-    waiting: VecDeque<Waiting>,
-    /// What forms of answers know of the vocabulary, once one is asked for.
-    grammars: Option<Grammars>,
+    waiting: VecDeque<(RequestId, Request)>,
     next_id: u64,
-}
-
-/// A request that has no slot yet.
-struct Waiting {
-    id: RequestId,
-    request: Request,
-    grammar: Option<Constraint>,
 }
 
 impl Engine {
@@ -59,14 +49,7 @@ impl Engine {
                 active: None,
             })
             .collect();
-        Self {
-            model,
-            tokenizer: tokenizer.into(),
-            slots,
-            waiting: VecDeque::new(),
-            grammars: None,
-            next_id: 0,
-        }
+        Self { model, tokenizer: tokenizer.into(), slots, waiting: VecDeque::new(), next_id: 0 }
     }
 
     /// The model.
@@ -88,25 +71,17 @@ impl Engine {
     ///
     /// # Errors
     /// A prompt that is empty, too long for the context or not of this vocabulary, sampling parameters out of
-    /// range, a form that can't be kept to, or a full queue.
+    /// range, or a full queue.
     pub fn submit(&mut self, request: Request) -> Result<RequestId> {
         self.check_tokens(&request.prompt)?;
         request.sampling.validate()?;
         if self.waiting.len() >= MAX_WAITING {
             return Err(Error::QueueFull { n_waiting: self.waiting.len() });
         }
-        let grammar = request.grammar.as_ref().map(|grammar| self.grammars()?.begin(grammar)).transpose()?;
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        self.waiting.push_back(Waiting { id, request, grammar });
+        self.waiting.push_back((id, request));
         Ok(id)
-    }
-
-    fn grammars(&mut self) -> Result<&Grammars> {
-        match &mut self.grammars {
-            Some(grammars) => Ok(grammars),
-            none => Ok(none.insert(Grammars::new(&self.tokenizer)?)),
-        }
     }
 
     fn check_tokens(&self, prompt: &[u32]) -> Result<()> {
@@ -127,7 +102,7 @@ impl Engine {
     /// Ends a request early; it finishes as [`FinishReason::Cancelled`]. Does nothing once it has ended. What ends a pass early
     /// is [`Engine::step_unless`].
     pub fn cancel(&mut self, id: RequestId, on_event: &mut dyn FnMut(Event)) {
-        if let Some(place) = self.waiting.iter().position(|waiting| waiting.id == id) {
+        if let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
             self.waiting.remove(place);
             let (reason, stats) = (FinishReason::Cancelled, Stats::default());
             on_event(Event::Finished { request: id, reason, stats });
@@ -272,17 +247,17 @@ impl Engine {
 
     /// Moves waiting requests to free slots, each to the one whose cache it shares most with.
     fn admit(&mut self, on_event: &mut dyn FnMut(Event)) {
-        while let Some(Waiting { request: Request { prompt, exact, .. }, .. }) = self.waiting.front() {
+        while let Some((_, Request { prompt, exact, .. })) = self.waiting.front() {
             let n_kept = |slot: &Slot| slot.n_kept(prompt, prompt.len(), *exact, &self.model);
             let free = self.slots.iter_mut().filter(|slot| slot.active.is_none());
             let Some((n_cached, slot)) = free.map(|slot| (n_kept(slot), slot)).max_by_key(|(n, _)| *n) else {
                 return;
             };
-            let Some(Waiting { id, request, grammar }) = self.waiting.pop_front() else { return };
+            let Some((id, request)) = self.waiting.pop_front() else { return };
 
             slot.cut_back(n_cached, &request.prompt, &mut self.model);
             let active = self.model.check_files();
-            match active.and_then(|()| Active::new(id, request, grammar, n_cached, &self.tokenizer)) {
+            match active.and_then(|()| Active::new(id, request, n_cached, &self.tokenizer)) {
                 Ok(active) => slot.active = Some(active),
                 Err(error) => {
                     slot.tokens.truncate(n_cached);

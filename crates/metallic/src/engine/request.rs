@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Grammar, Stats};
+use super::{Form, Stats};
 use crate::error::Error;
 use crate::sampling::{Logprobs, SamplingParams};
 
@@ -27,7 +27,7 @@ pub struct Request {
     /// of its prompt. With this, such tokens are read anew.
     pub exact: bool,
     /// The form that the answer is to have; `None` for any.
-    pub grammar: Option<Grammar>,
+    pub form: Option<Form>,
     /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
     /// it lists beside. It takes a copy of the logits for each token.
     pub logprobs: Option<usize>,
@@ -45,7 +45,7 @@ impl Request {
             ignore_eos: false,
             control_tokens: Vec::new(),
             exact: false,
-            grammar: None,
+            form: None,
             logprobs: None,
         }
     }

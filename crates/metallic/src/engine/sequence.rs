@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::grammar::Constraint;
+use super::grammar::Form;
 use super::scheduler::{self, Pending};
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
@@ -86,7 +86,7 @@ pub(super) struct Active {
     /// What the stop strings name.
     named_stops: Vec<u32>,
     max_tokens: usize,
-    grammar: Option<Constraint>,
+    form: Option<Form>,
     logprobs: Option<usize>,
     pub(super) exact: bool,
 }
@@ -107,7 +107,6 @@ impl Active {
     pub(super) fn new(
         id: RequestId,
         request: Request,
-        grammar: Option<Constraint>,
         n_cached: usize,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
@@ -131,7 +130,7 @@ impl Active {
             named_stops: request.stop.iter().filter_map(|text| tokenizer.special_token(text)).collect(),
             stop: StopMatcher::new(request.stop),
             max_tokens: request.max_tokens.unwrap_or(usize::MAX),
-            grammar,
+            form: request.form,
             logprobs: request.logprobs,
             exact: request.exact,
         })
@@ -139,20 +138,20 @@ impl Active {
 
     /// How many of the largest logits the choice depends on; `None` if on all.
     pub(super) fn n_best(&self) -> Option<usize> {
-        self.sampler.n_best().filter(|_| self.logprobs.is_none() && self.grammar.is_none())
+        self.sampler.n_best().filter(|_| self.logprobs.is_none() && self.form.is_none())
     }
 
     /// Chooses the next token.
     pub(super) fn choose(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<Choice> {
         // Sampling changes the logits, and so does what the form rules out.
         let asked = self.logprobs.map(|n_top| (n_top, logits.to_vec()));
-        if let Some(grammar) = &mut self.grammar {
-            grammar.mask(logits, stop_tokens)?;
+        if let Some(form) = &mut self.form {
+            form.mask(logits, stop_tokens)?;
         }
         let token = self.sampler.sample(logits);
         self.sampler.accept(token);
-        if let Some(grammar) = &mut self.grammar {
-            grammar.accept(token, stop_tokens)?;
+        if let Some(form) = &mut self.form {
+            form.accept(token, stop_tokens)?;
         }
         Ok(Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) })
     }

@@ -1,6 +1,6 @@
 //! Answers of a given form.
 
-use metallic::engine::{Event, FinishReason, Grammar};
+use metallic::engine::{FinishReason, Grammar, Grammars, MAX_GRAMMAR_BYTES};
 use metallic::sampling::SamplingParams;
 use metallic::{Error, Request};
 use serde_json::{Value, json};
@@ -22,15 +22,14 @@ fn an_answer_keeps_to_its_form_and_ends_with_it() {
     let mut engine = engine(256, 2);
     for seed in 0..8 {
         let mut heard = Heard::default();
-        let asked = |grammar: Option<Grammar>| Request {
+        let grammars = Grammars::new(engine.tokenizer()).unwrap();
+        let asked = |grammar: Grammar| Request {
             sampling: SamplingParams { temperature: 1.0, seed: Some(seed), ..SamplingParams::default() },
-            grammar,
+            form: Some(grammars.compile(&grammar).unwrap()),
             ..request(&engine, "abc", 120)
         };
-        let (with_schema, with_regex) = (
-            asked(Some(Grammar::JsonSchema(schema()))),
-            asked(Some(Grammar::Regex("(yes|no), [0-9]{3}".to_owned()))),
-        );
+        let (with_schema, with_regex) =
+            (asked(Grammar::JsonSchema(schema())), asked(Grammar::Regex("(yes|no), [0-9]{3}".to_owned())));
         let ids = [with_schema, with_regex].map(|request| engine.submit(request).unwrap());
         while engine.step(&mut |event| heard.take(event)) {}
         let [object, text] = ids.map(|id| heard.0[&id].clone());
@@ -63,26 +62,53 @@ fn a_form_leaves_others_what_they_say() {
     let mut engine = engine(256, 2);
     let mut heard = Heard::default();
     let id = engine.submit(request(&engine, "abc", 20)).unwrap();
-    let form = Request { grammar: Some(Grammar::json_object()), ..request(&engine, "xyz", 20) };
+    let form = Grammars::new(engine.tokenizer()).unwrap().compile(&Grammar::json_object()).unwrap();
+    let form = Request { form: Some(form), ..request(&engine, "xyz", 20) };
     engine.submit(form).unwrap();
     while engine.step(&mut |event| heard.take(event)) {}
     assert_eq!(heard.0[&id].text, alone);
 }
 
 #[test]
-fn what_is_no_form_is_an_error_before_anything_is_generated() {
-    let mut engine = engine(256, 1);
+fn what_is_no_form_is_an_error_of_a_line() {
+    let grammars = Grammars::new(engine(256, 1).tokenizer()).unwrap();
     for grammar in [
         Grammar::JsonSchema(json!({"type": "no such type"})),
         Grammar::JsonSchema(json!({"$ref": "#/nowhere"})),
+        Grammar::JsonSchema(json!({"type": "integer", "multipleOf": 999_999_937})),
         Grammar::Regex("(".to_owned()),
+        Grammar::Regex("a".repeat(MAX_GRAMMAR_BYTES + 1)),
         Grammar::Lark("start: missing".to_owned()),
     ] {
-        let asked = Request { grammar: Some(grammar.clone()), ..request(&engine, "abc", 5) };
-        match engine.submit(asked) {
-            Err(Error::Grammar { reason }) => assert!(!reason.is_empty()),
+        match grammars.compile(&grammar) {
+            Err(Error::Grammar { reason }) => assert!((1..400).contains(&reason.len()), "{reason}"),
             other => panic!("{grammar:?}: {other:?}"),
         }
     }
-    assert!(!engine.step(&mut |event: Event| panic!("{event:?}")));
+}
+
+/// As many references to references as a schema has room for.
+#[test]
+fn a_deep_schema_ends_no_process() {
+    let grammars = Grammars::new(engine(256, 1).tokenizer()).unwrap();
+    for kind in ["$ref", "items", "anyOf", "properties"] {
+        let definition = |n: usize| {
+            let next = json!({"$ref": format!("#/$defs/{}", n + 1)});
+            let value = match kind {
+                "$ref" => next,
+                "items" => json!({"items": next}),
+                "anyOf" => json!({"anyOf": [next]}),
+                _ => json!({"properties": {"a": next}}),
+            };
+            (n.to_string(), value)
+        };
+        let n_bytes = definition(9999).1.to_string().len() + 10;
+        let n = MAX_GRAMMAR_BYTES / n_bytes;
+        let last = (n.to_string(), json!({"type": "null"}));
+        let definitions: serde_json::Map<_, _> = (0..n).map(definition).chain([last]).collect();
+        let schema = json!({"$ref": "#/$defs/0", "$defs": definitions});
+        assert!((MAX_GRAMMAR_BYTES / 2..=MAX_GRAMMAR_BYTES).contains(&schema.to_string().len()));
+        // Whether it is taken is the library's to say.
+        let _ = grammars.compile(&Grammar::JsonSchema(schema)).map(|form| drop(form.clone()));
+    }
 }

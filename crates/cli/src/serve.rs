@@ -16,9 +16,10 @@ use crate::model_file::{self, Planned, SMALLER_CONTEXT};
 
 /// Loads the model and serves it until a signal says to stop.
 pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let access = access(args)?;
     // Before minutes are spent on a model.
     let listener = listen(args)?;
+    let address = listener.local_addr().map_err(cannot_serve)?;
+    let access = access(args, address.ip())?;
     let path = fetcher.locate(&args.model)?.path;
     let file = model_file::open(&path)?;
     let tokenizer = model_file::tokenizer(&file)?;
@@ -40,7 +41,6 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             [Hosted::new(name.clone(), Engine::new(model, tokenizer), template).file_bytes(n_bytes)],
         );
 
-    let address = listener.local_addr().map_err(cannot_serve)?;
     terminal.note(format_args!("{name} is served at http://{address}/v1; Ctrl-C ends it"));
     let interrupt = fetcher.interrupt.clone();
     // For as long as it serves, a signal is heeded.
@@ -63,24 +63,34 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
 }
 
 /// Who may ask: programs and pages of this machine, or whoever has a key.
-fn access(args: &ServeArgs) -> Result<Access> {
+fn access(args: &ServeArgs, address: IpAddr) -> Result<Access> {
     let mut keys = args.api_key.clone();
+    if keys.iter().any(|key| key.trim().is_empty()) {
+        return Err(Failure::new(Kind::Usage, "--api-key has an empty key, which everyone has"));
+    }
     if let Some(path) = &args.api_key_file {
         let text = fs::read_to_string(path).map_err(|error| {
             Failure::new(Kind::Usage, format!("can't read {}", path.display())).because(error)
         })?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let text = text.trim_start_matches('\u{feff}');
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         keys.extend(lines.map(str::to_owned));
     }
     if args.api_key_file.is_some() && keys.is_empty() {
-        return Err(Failure::new(Kind::Usage, "--api-key-file has no key: one stands on each line"));
+        let what = "--api-key-file has no key: one stands on each line that does not begin with #";
+        return Err(Failure::new(Kind::Usage, what));
     }
-    let is_local = args.host == "localhost" || args.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    if !is_local && keys.is_empty() {
+    if !address.is_loopback() && keys.is_empty() {
         tracing::warn!("everyone who reaches {} may ask: --api-key lets in those who have a key", args.host);
     }
-    let local = if is_local { Access::local() } else { Access::default() };
-    Ok(Access { keys, origins: args.cors_origin.clone(), ..local })
+    let mut access = Access { keys, origins: args.cors_origin.clone(), ..Access::default() };
+    if address.is_loopback() {
+        // By whatever name it was bound, and by those that it has anyway.
+        let bound = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        let names = Access::local().hosts.into_iter().flatten().chain([args.host.clone(), bound]);
+        access.hosts = Some(names.collect());
+    }
+    Ok(access)
 }
 
 fn cannot_serve(error: std::io::Error) -> Failure {

@@ -1,13 +1,14 @@
 //! A loaded model that answers on standard output: what `run` and `chat` share.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use metallic::engine::{RequestId, Stats};
+use metallic::engine::{self, Grammar, Grammars, RequestId, Stats};
 use metallic::sampling::SamplingParams;
 use metallic::text::{AnswerFormat, AnswerSplitter, EncodeOptions, Message, RenderOptions, Tokenizer};
 use metallic::{Engine, Event, FinishReason, GgufFile, Request};
 
-use crate::args::{RateArgs, SessionArgs};
+use crate::args::{AnswerArgs, RateArgs, SessionArgs};
 use crate::budget;
 use crate::chat_template;
 use crate::cost::{Cost, Meter};
@@ -15,7 +16,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::fetch::catalogue::Entry;
 use crate::fetch::{Fetcher, ModelName};
 use crate::gpu::{self, GpuCounters};
-use crate::input::Limit;
+use crate::input::{self, Limit};
 use crate::interrupt::Heed;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
 use crate::settings::Settings;
@@ -37,6 +38,7 @@ pub(crate) struct Session<'a> {
     settings: Settings,
     /// What the settings make of it.
     sampling: SamplingParams,
+    form: Option<engine::Form>,
 }
 
 /// How a model is talked with.
@@ -116,6 +118,7 @@ impl<'a> Opened<'a> {
         let args = setup.args;
         let settings = Settings { answer: args.answer.clone(), sampling: args.sampling.clone() };
         let sampling = sampling(&settings, setup.entry, &tokenizer)?;
+        let form = form(&settings.answer, &tokenizer)?;
         let budget = budget::to_run_in(&args.engine.compute);
         let (given, terminal) = (RateArgs::default(), setup.fetcher.terminal);
         let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT, &given, terminal)?;
@@ -127,7 +130,7 @@ impl<'a> Opened<'a> {
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        Ok(Session { engine: Engine::new(model, tokenizer), gpu_counters, setup, settings, sampling })
+        Ok(Session { engine: Engine::new(model, tokenizer), gpu_counters, setup, settings, sampling, form })
     }
 }
 
@@ -173,11 +176,11 @@ impl Setup<'_> {
 impl<'a> Session<'a> {
     /// The same with the model loaded again, as is needed when its GPU was lost.
     pub(crate) fn reload(self) -> Result<Self> {
-        let Self { engine, setup, settings, sampling, .. } = self;
+        let Self { engine, setup, settings, sampling, form, .. } = self;
         // What it takes of memory first.
         drop(engine);
         let session = Opened::open(&setup.name, setup.args, setup.fetcher)?.load("")?;
-        Ok(Self { settings, sampling, ..session })
+        Ok(Self { settings, sampling, form, ..session })
     }
 
     /// The model, as the user calls it.
@@ -209,7 +212,9 @@ impl<'a> Session<'a> {
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let mut settings = self.settings.clone();
         settings.set(name, value)?;
+        let form = form(&settings.answer, self.engine.tokenizer())?;
         self.sampling = sampling(&settings, self.setup.entry, self.engine.tokenizer())?;
+        self.form = form;
         self.settings = settings;
         Ok(())
     }
@@ -256,6 +261,7 @@ impl<'a> Session<'a> {
             stop: self.settings.answer.stop.clone(),
             ignore_eos: self.settings.answer.ignore_eos,
             exact: self.settings.answer.exact,
+            form: self.form.clone(),
             control_tokens: prompt.markers,
             logprobs: form.logprobs(),
             ..Request::new(prompt.tokens)
@@ -369,6 +375,28 @@ fn sampling(settings: &Settings, entry: Option<&Entry>, tokenizer: &Tokenizer) -
         defaults.temperature = entry.temperature;
     }
     settings.sampling.params(defaults, tokenizer)
+}
+
+/// The form that answers are to have.
+fn form(args: &AnswerArgs, tokenizer: &Tokenizer) -> Result<Option<engine::Form>> {
+    let Some(grammar) = grammar(args)? else { return Ok(None) };
+    let compiled = Grammars::new(tokenizer).and_then(|grammars| grammars.compile(&grammar));
+    compiled.map(Some).map_err(|error| Failure::of(Kind::Usage, error))
+}
+
+fn grammar(args: &AnswerArgs) -> Result<Option<Grammar>> {
+    if let Some(regex) = &args.regex {
+        return Ok(Some(Grammar::Regex(regex.clone())));
+    }
+    let Some(given) = &args.json_schema else { return Ok(None) };
+    // An object or a truth value can be no file's name that anyone has.
+    let is_schema = given.trim_start().starts_with('{') || ["true", "false"].contains(&given.trim());
+    let text = if is_schema { given.clone() } else { input::file(Path::new(given), Limit::TEXT)? };
+    let schema = serde_json::from_str(&text).map_err(|error| {
+        let origin = if is_schema { "--json-schema" } else { given };
+        Failure::new(Kind::Usage, format!("{origin} is not JSON")).because(error)
+    })?;
+    Ok(Some(Grammar::JsonSchema(schema)))
 }
 
 /// How a request ended.

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use metallic::engine::Stats;
+use metallic::engine::{Form, Grammar, Stats};
 use metallic::sampling::{Logprobs, SamplingParams};
 use metallic::text::{AnswerSplitter, EncodeOptions, Message, Part, RenderOptions, ToolCall};
 use metallic::{Event, FinishReason, Request};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -118,7 +118,9 @@ impl Question {
 
     /// Asks it.
     pub(crate) async fn ask(self, host: &Host) -> Result<Reply> {
-        let Self { request, splitter } = self;
+        let Self { mut request, splitter } = self;
+        // Where the same question is to have the same answer, what is cached of earlier ones must not change it.
+        request.exact |= request.sampling.temperature == 0.0;
         Ok(Reply { answers: host.ask(request).await?, splitter, ready: VecDeque::new(), has_calls: false })
     }
 }
@@ -177,6 +179,14 @@ pub(crate) async fn in_background<T: Send + 'static>(
     })
 }
 
+/// The form that a grammar gives an answer.
+pub(crate) async fn form(host: &Arc<Host>, grammar: Option<Grammar>) -> Result<Option<Form>> {
+    let Some(grammar) = grammar else { return Ok(None) };
+    let host = Arc::clone(host);
+    in_background(move || host.compile(&grammar).map(Some).map_err(|error| Error::Engine(Arc::new(error))))
+        .await
+}
+
 /// The name of a call: the model's own, or a new one.
 pub(crate) fn id_of(call: &ToolCall) -> String {
     call.id.clone().unwrap_or_else(|| format!("call_{}", uuid::Uuid::new_v4().simple()))
@@ -198,12 +208,24 @@ pub(crate) fn sampling(fields: &mut Fields, n_vocab: usize) -> Result<SamplingPa
             logit_bias.push((id, if bias <= -100.0 { f32::NEG_INFINITY } else { bias }));
         }
     }
-    let repeat_last_n = fields.take("repeat_last_n")?;
+    let repeat_last_n = fields.whole("repeat_last_n")?;
+    // Less than nothing is all that there is.
+    let repeat_last_n = repeat_last_n.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let top_k = fields.whole("top_k")?.map(|n| n.clamp(0, i64::from(u32::MAX)) as usize);
+    // Another one each time.
+    let seed = fields.whole("seed")?.and_then(|seed| u64::try_from(seed).ok());
+    fields.pass_defaults(&[
+        ("mirostat", json!(0)),
+        ("dry_multiplier", json!(0)),
+        ("repetition_penalty", json!(1)),
+        ("tfs_z", json!(1)),
+        ("typ_p", json!(1)),
+    ]);
     Ok(SamplingParams {
         temperature: fields.number("temperature", 0.0, ANY)?.unwrap_or(default.temperature),
         top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(default.top_p),
         min_p: fields.number("min_p", 0.0, 1.0)?.unwrap_or(default.min_p),
-        top_k: fields.take("top_k")?.unwrap_or(default.top_k),
+        top_k: top_k.unwrap_or(default.top_k),
         typical_p: fields.number("typical_p", 0.0, 1.0)?.unwrap_or(default.typical_p),
         top_n_sigma: fields.number("top_n_sigma", -ANY, ANY)?.unwrap_or(default.top_n_sigma),
         xtc_probability: fields.number("xtc_probability", 0.0, 1.0)?.unwrap_or(default.xtc_probability),
@@ -216,7 +238,7 @@ pub(crate) fn sampling(fields: &mut Fields, n_vocab: usize) -> Result<SamplingPa
             .unwrap_or(default.frequency_penalty),
         presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(default.presence_penalty),
         penalty_last_n: repeat_last_n.unwrap_or(default.penalty_last_n),
-        seed: fields.take("seed")?,
+        seed,
         logit_bias,
         ..default
     })

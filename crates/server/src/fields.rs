@@ -5,6 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// Texts that stop an answer, and bytes of one, at most.
+const MAX_TEXTS: usize = 64;
+const MAX_TEXT_BYTES: usize = 4096;
+
 /// The fields of an object that nothing has read yet.
 pub(crate) struct Fields {
     /// What the object is called, in front of its fields' names; empty for a body.
@@ -53,6 +57,32 @@ impl Fields {
         self.take(field)?.ok_or_else(|| Error::field(self.name(field), "it is missing"))
     }
 
+    /// A whole number, which some clients write with a fraction of zero.
+    pub(crate) fn whole(&mut self, field: &str) -> Result<Option<i64>> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        let float = value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 9e15).map(|x| x as i64);
+        let whole = value.as_i64().or(float);
+        whole.map(Some).ok_or_else(|| Error::field(self.name(field), "it must be a whole number"))
+    }
+
+    /// A count, of which less than nothing stands for no bound.
+    pub(crate) fn count(&mut self, field: &str) -> Result<Option<usize>> {
+        Ok(self.whole(field)?.and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// Takes fields that say what holds anyway.
+    pub(crate) fn pass_defaults(&mut self, defaults: &[(&str, Value)]) {
+        for (field, default) in defaults {
+            let is_same = |value: &Value| match (value.as_f64(), default.as_f64()) {
+                (Some(a), Some(b)) => a == b,
+                _ => value == default,
+            };
+            if self.left.get(*field).is_some_and(is_same) {
+                self.left.remove(*field);
+            }
+        }
+    }
+
     /// A number that must be in a range.
     pub(crate) fn number(&mut self, field: &str, least: f32, most: f32) -> Result<Option<f32>> {
         let number = self.take::<f32>(field)?;
@@ -70,19 +100,24 @@ impl Fields {
         self.value(field).map(|value| Fields::of(name, value)).transpose()
     }
 
-    /// A text, or several.
+    /// A text, or several: those that stop an answer, which are looked for with each token.
     pub(crate) fn texts(&mut self, field: &str) -> Result<Vec<String>> {
         let name = self.name(field);
         let wrong = || Error::field(&name, "it must be a string or an array of strings");
-        match self.left.remove(field) {
-            None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::String(text)) => Ok(vec![text]),
+        let texts = match self.left.remove(field) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::String(text)) => vec![text],
             Some(Value::Array(texts)) => {
                 let text = |value| if let Value::String(text) = value { Ok(text) } else { Err(wrong()) };
-                texts.into_iter().map(text).collect()
+                texts.into_iter().map(text).collect::<Result<_>>()?
             }
-            Some(_) => Err(wrong()),
+            Some(_) => return Err(wrong()),
+        };
+        if texts.len() > MAX_TEXTS || texts.iter().any(|text| text.len() > MAX_TEXT_BYTES) {
+            let reason = format!("there may be {MAX_TEXTS} texts of {MAX_TEXT_BYTES} bytes");
+            return Err(Error::field(&name, reason));
         }
+        Ok(texts)
     }
 
     /// Refuses what nothing has read, but for fields that change no answer.
@@ -116,6 +151,10 @@ mod tests {
         assert_eq!(a.required::<u32>("s").unwrap_err().param(), Some("a.s"));
         assert_eq!(a.required::<u32>("none").unwrap_err().to_string(), "a.none: it is missing");
         assert_eq!(body.texts("t").unwrap_err().param(), Some("t"));
+        let mut many = fields(json!({"many": vec!["a"; 65], "long": "a".repeat(4097), "some": ["a", "b"]}));
+        assert_eq!(many.texts("many").unwrap_err().param(), Some("many"));
+        assert_eq!(many.texts("long").unwrap_err().param(), Some("long"));
+        assert_eq!(many.texts("some").unwrap(), ["a", "b"]);
         assert!(body.number("f", 0.0, 2.0).unwrap_err().to_string().contains("from 0 to 2"));
     }
 

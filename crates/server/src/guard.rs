@@ -37,16 +37,15 @@ impl Access {
     }
 
     fn has_key(&self, headers: &HeaderMap) -> bool {
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
-        let key = bearer.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()));
-        let Some(key) = key else { return self.keys.is_empty() };
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let bearer = text("authorization").and_then(|value| value.split_once(' '));
+        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key);
+        // Some clients bring both, one of them for somebody else.
+        let given = [bearer, text("x-api-key")].into_iter().flatten();
         // All are looked at, so that the time tells nothing.
-        let found = self
-            .keys
-            .iter()
-            .fold(0, |found, known| found | known.as_bytes().ct_eq(key.as_bytes()).unwrap_u8());
-        self.keys.is_empty() || found == 1
+        let found =
+            given.flat_map(|key| self.keys.iter().map(move |known| known.as_bytes().ct_eq(key.as_bytes())));
+        self.keys.is_empty() || found.fold(0, |found, same| found | same.unwrap_u8()) == 1
     }
 }
 
@@ -62,6 +61,7 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
         && !hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
     {
         return refuse(
+            request.uri().path(),
             StatusCode::FORBIDDEN,
             "this server does not go by the name that the request asks for",
         );
@@ -71,9 +71,15 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
         None => None,
         Some(origin) => match access.allowed_origin(origin, &host) {
             Some(origin) => Some(origin.clone()),
-            None => return refuse(StatusCode::FORBIDDEN, "pages of that origin may not ask this server"),
+            None => {
+                let reason = "pages of that origin may not ask this server";
+                return refuse(request.uri().path(), StatusCode::FORBIDDEN, reason);
+            }
         },
     };
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let path = request.uri().path().to_owned();
+    let refuse = |status, message| refuse(&path, status, message);
     let mut response = if request.method() == Method::OPTIONS && allowed.is_some() {
         StatusCode::NO_CONTENT.into_response()
     } else if request.uri().path() != "/health" && !access.has_key(headers) {
@@ -85,10 +91,10 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
         let headers = response.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static("authorization, content-type, x-api-key"),
-        );
+        // Clients have headers of their own, which do nothing here.
+        let asked = asked.unwrap_or(HeaderValue::from_static("authorization, content-type, x-api-key"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_METHODS,
             HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
@@ -97,9 +103,20 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
     response
 }
 
-/// In a form that all clients read a message from.
-fn refuse(status: StatusCode, message: &str) -> Response {
-    let kind = if status == StatusCode::UNAUTHORIZED { "authentication_error" } else { "permission_error" };
-    let body = json!({ "error": { "message": message, "type": kind, "param": null, "code": null } });
+/// In the form of the API that the path is of.
+pub(crate) fn refuse(path: &str, status: StatusCode, message: &str) -> Response {
+    let kind = match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::NOT_FOUND => "not_found_error",
+        _ => "invalid_request_error",
+    };
+    let body = if path.starts_with("/api/") {
+        json!({ "error": message })
+    } else if path.starts_with("/v1/messages") {
+        json!({ "type": "error", "error": { "type": kind, "message": message } })
+    } else {
+        json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
+    };
     (status, axum::Json(body)).into_response()
 }

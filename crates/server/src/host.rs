@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use metallic::engine::{RequestId, Stats};
+use metallic::engine::{Form, Grammar, Grammars, RequestId, Stats};
 use metallic::text::{AnswerFormat, ChatTemplate, Tokenizer};
 use metallic::{Engine, Event, Request};
 use tokio::sync::{mpsc as asynchronous, oneshot};
@@ -50,6 +50,9 @@ pub(crate) struct Host {
     n_sequences: usize,
     jobs: mpsc::Sender<Job>,
     counts: Arc<Mutex<Counts>>,
+    grammars: OnceLock<Grammars>,
+    /// Grammars are compiled one at a time: a hostile one may take long, and a gigabyte.
+    compiling: Mutex<()>,
 }
 
 /// What a model was asked so far.
@@ -118,7 +121,20 @@ impl Host {
             // Whoever asks will hear that it has stopped.
             tracing::error!("can't start the thread of {name}: {error}");
         }
-        Self { name, architecture, n_bytes, tokenizer, template, format, n_ctx, n_sequences, jobs, counts }
+        Self {
+            name,
+            architecture,
+            n_bytes,
+            tokenizer,
+            template,
+            format,
+            n_ctx,
+            n_sequences,
+            jobs,
+            counts,
+            grammars: OnceLock::new(),
+            compiling: Mutex::new(()),
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -149,6 +165,19 @@ impl Host {
 
     pub(crate) fn format(&self) -> &AnswerFormat {
         &self.format
+    }
+
+    /// The form that a grammar gives answers. May take long.
+    pub(crate) fn compile(&self, grammar: &Grammar) -> metallic::Result<Form> {
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let grammars = match self.grammars.get() {
+            Some(grammars) => grammars,
+            None => {
+                let grammars = Grammars::new(&self.tokenizer)?;
+                self.grammars.get_or_init(|| grammars)
+            }
+        };
+        grammars.compile(grammar)
     }
 
     /// What it was asked so far.
@@ -196,17 +225,23 @@ fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
         }
         let gone: Vec<RequestId> =
             listeners.iter().filter(|(_, events)| events.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
-            engine.cancel(id, &mut |event| count(&event, counts));
-            listeners.remove(&id);
-        }
         let mut events = Vec::new();
+        for id in gone {
+            // Where the model can't go on that ends others, too.
+            engine.cancel(id, &mut |event| events.push(event));
+        }
         // A pass that nobody waits for is given up.
-        let is_unwanted = |ids: &[RequestId]| ids.iter().all(|id| listeners[id].is_closed());
-        engine.step_unless(&is_unwanted, &mut |event| events.push(event));
+        let is_unwanted = |ids: &[RequestId]| {
+            ids.iter().all(|id| listeners.get(id).is_none_or(asynchronous::Sender::is_closed))
+        };
+        let goes_on = engine.step_unless(&is_unwanted, &mut |event| events.push(event));
         for event in events {
             count(&event, counts);
             tell(event, &mut listeners);
+        }
+        if !goes_on && !listeners.is_empty() {
+            tracing::error!("{} requests have no end: a bug in metallic-server", listeners.len());
+            listeners.clear();
         }
     }
 }
@@ -227,6 +262,9 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
 
 fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners) {
     let Job { request, taken, events } = job;
+    if taken.is_closed() {
+        return;
+    }
     let submitted = engine.submit(request).map(|id| drop(listeners.insert(id, events)));
     // One who has gone meanwhile is found out by the listener.
     let _ = taken.send(submitted.map_err(Arc::new));

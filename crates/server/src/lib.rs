@@ -29,6 +29,7 @@ mod stream;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, Uri};
 use axum::middleware;
 
 pub use guard::Access;
@@ -46,6 +47,13 @@ pub fn router(service: Service, access: Access) -> Router {
         .merge(anthropic::routes())
         .merge(ollama::routes())
         .merge(llama::routes());
+    let routes = routes
+        .fallback(|uri: Uri| async move {
+            guard::refuse(uri.path(), StatusCode::NOT_FOUND, "there is no such endpoint")
+        })
+        .method_not_allowed_fallback(|uri: Uri| async move {
+            guard::refuse(uri.path(), StatusCode::METHOD_NOT_ALLOWED, "the endpoint has no such method")
+        });
     let limit = DefaultBodyLimit::max(MAX_BODY_BYTES);
     routes.layer(limit).layer(middleware::from_fn_with_state(access, guard::check)).with_state(service)
 }

@@ -16,7 +16,7 @@ use metallic::engine::{Grammar, Stats};
 use metallic::text::{EncodeOptions, Part};
 use serde_json::{Value, json};
 
-use crate::ask::{Conversation, Question, Said, in_background, sampling};
+use crate::ask::{self, Conversation, Question, Said, in_background, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::openai::{Failure, HARMLESS, heartbeat, messages};
@@ -25,7 +25,9 @@ use crate::stream::{self, Writer};
 
 pub(crate) fn routes() -> Router<Service> {
     Router::new()
+        .route("/", get(|| async { "Metallic is running" }))
         .route("/health", get(health))
+        .route("/v1/health", get(health))
         .route("/props", get(props))
         .route("/metrics", get(metrics))
         .route("/tokenize", post(tokenize))
@@ -139,13 +141,18 @@ async fn complete(State(service): State<Service>, body: Bytes) -> Result<Respons
     let host = service.host(fields.take::<String>("model")?.as_deref())?;
     let prompt = fields.value("prompt").ok_or_else(|| Error::field("prompt", "it is missing"))?;
     // Less than nothing is as many as the context holds.
-    let n_predict: Option<i64> = fields.take("n_predict")?;
+    let max_tokens = fields.count("n_predict")?;
+    if max_tokens == Some(0) {
+        return Err(Error::field("n_predict", "it must be at least 1").into());
+    }
+    fields.pass_defaults(&[("grammar", json!("")), ("id_slot", json!(-1))]);
     let stop: Vec<String> = fields.texts("stop")?.into_iter().filter(|stop| !stop.is_empty()).collect();
     let ignore_eos = fields.take("ignore_eos")?.unwrap_or(false);
     let sampling = sampling(&mut fields, host.tokenizer().n_vocab())?;
     let streams = fields.take("stream")?.unwrap_or(false);
     let grammar = fields.value("json_schema").map(Grammar::JsonSchema);
     fields.refuse_rest(&HARMLESS)?;
+    let form = ask::form(host, grammar).await?;
     let mut question = match prompt {
         Value::String(text) => Question::of_text(host, text).await?,
         tokens => Question::of_tokens(
@@ -154,9 +161,9 @@ async fn complete(State(service): State<Service>, body: Bytes) -> Result<Respons
         ),
     };
     let request = &mut question.request;
-    request.max_tokens = n_predict.and_then(|n| usize::try_from(n).ok());
+    request.max_tokens = max_tokens;
     (request.sampling, request.stop, request.ignore_eos) = (sampling, stop, ignore_eos);
-    request.grammar = grammar;
+    request.form = form;
     let reply = question.ask(host).await?;
     if streams {
         return Ok(stream::server_sent(vec![reply], Pieces, heartbeat()));

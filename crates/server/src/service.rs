@@ -36,7 +36,7 @@ impl Service {
         match name {
             None | Some("") => hosts.first().ok_or(Error::NoModels),
             Some(name) => hosts.iter().find(|host| host.is_called(name)).ok_or_else(|| Error::UnknownModel {
-                name: name.to_owned(),
+                name: name.chars().take(100).collect(),
                 known: hosts.iter().map(|host| host.name().to_owned()).collect(),
             }),
         }

@@ -330,6 +330,14 @@ pub(crate) struct AnswerArgs {
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 
+    /// Answer with JSON that keeps to a schema: a file, or the schema itself
+    #[arg(long, value_name = "FILE|JSON", conflicts_with = "regex")]
+    pub(crate) json_schema: Option<String>,
+
+    /// Answer with a text that all of a regular expression matches
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) regex: Option<String>,
+
     /// Read anew with each turn what was computed in another way than it would be now, such as earlier answers: the same
     /// conversation then has the same answer, to the last bit, as if it were read at once
     #[arg(long)]

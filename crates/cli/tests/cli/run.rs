@@ -340,6 +340,33 @@ fn the_default_model_knows_the_capital_of_france() {
 }
 
 #[test]
+fn an_answer_may_have_to_keep_to_a_form() {
+    let sandbox = sandbox("run-form");
+    let answer = |form: &[&str]| run(&sandbox, &[&["--temp", "0", "-n", "60"], form, &["hi"]].concat());
+    assert_eq!(answer(&["--regex", "(no|yes)!"]).succeeds().stdout.len(), "no!\n".len());
+    let schema = r#"{"type": "object", "properties": {"x": {"const": 7}}, "required": ["x"], "additionalProperties": false,
+        "x-guidance": {"whitespace_flexible": false}}"#;
+    sandbox.write("schema.json", schema);
+    for given in [schema, "schema.json"] {
+        assert_eq!(answer(&["--json-schema", given]).succeeds().stdout, "{\"x\":7}\n");
+    }
+    for (form, said) in [
+        (["--json-schema", "{"], "--json-schema is not JSON"),
+        (["--json-schema", "no-such-file.json"], "no-such-file.json"),
+        (["--json-schema", r#"{"type": "shape"}"#], "the form of the answer can't be kept to"),
+        (["--regex", "("], "the form of the answer can't be kept to"),
+    ] {
+        let refused = answer(&form);
+        assert!(
+            refused.code != Some(0) && refused.stdout.is_empty() && refused.stderr.contains(said),
+            "{refused:?}"
+        );
+    }
+    let both = run(&sandbox, &["--regex", "a", "--json-schema", "{}", "hi"]);
+    assert!(both.code == Some(2) && both.stderr.contains("cannot be used with"), "{both:?}");
+}
+
+#[test]
 fn an_empty_prompt_is_refused() {
     let sandbox = sandbox("run-empty");
     for prompt in ["", " \n"] {

@@ -1,6 +1,7 @@
 //! `/api/chat` and `/api/generate`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
@@ -14,7 +15,7 @@ use metallic::text::{Answer, Message, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use crate::ask::{Conversation, Question, Reply, Said, sampling};
+use crate::ask::{self, Conversation, Question, Reply, Said, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::Host;
@@ -25,7 +26,7 @@ use crate::stream::{self, Writer};
 const HARMLESS: [&str; 1] = ["keep_alive"];
 
 /// Options that say how a machine is used, which is this server's to know.
-const OF_THE_MACHINE: [&str; 9] = [
+const OF_THE_MACHINE: [&str; 11] = [
     "num_batch",
     "num_gpu",
     "main_gpu",
@@ -35,6 +36,8 @@ const OF_THE_MACHINE: [&str; 9] = [
     "use_mmap",
     "use_mlock",
     "num_keep",
+    "f16_kv",
+    "vocab_only",
 ];
 
 /// The next message of a conversation.
@@ -116,15 +119,18 @@ impl Common {
             }
             Some(_) => return Err(Error::field("think", "it must be true, false, or how much")),
         }
+        fields.pass_defaults(&[("logprobs", json!(false)), ("top_logprobs", json!(0))]);
         let streams = fields.take("stream")?.unwrap_or(true);
         let none = || Fields::of("options", json!({}));
         let mut options = fields.object("options")?.map_or_else(none, Ok)?;
         let sampling = sampling(&mut options, host.tokenizer().n_vocab())?;
         // Less than nothing is as many as the context holds.
-        let n_predict: Option<i64> = options.take("num_predict")?;
-        let max_tokens = n_predict.and_then(|n| usize::try_from(n).ok());
+        let max_tokens = options.count("num_predict")?;
+        if max_tokens == Some(0) {
+            return Err(Error::field(options.name("num_predict"), "it must be at least 1"));
+        }
         let stop: Vec<String> = options.texts("stop")?.into_iter().filter(|stop| !stop.is_empty()).collect();
-        if let Some(n_ctx) = options.take::<usize>("num_ctx")?
+        if let Some(n_ctx) = options.count("num_ctx")?
             && n_ctx > host.n_ctx()
         {
             let reason = format!("the model was loaded with a context of {}: -c sets it", host.n_ctx());
@@ -134,10 +140,15 @@ impl Common {
         Ok(Self { streams, variables, sampling, max_tokens, stop, grammar })
     }
 
-    async fn respond(self, mut question: Question, names: Names, host: &Host) -> Result<Response, Failure> {
+    async fn respond(
+        self,
+        mut question: Question,
+        names: Names,
+        host: &Arc<Host>,
+    ) -> Result<Response, Failure> {
         let request = &mut question.request;
         (request.sampling, request.max_tokens, request.stop) = (self.sampling, self.max_tokens, self.stop);
-        request.grammar = self.grammar;
+        request.form = ask::form(host, self.grammar).await?;
         let reply = question.ask(host).await?;
         Ok(if self.streams { stream::lines(reply, names) } else { whole(reply, &names).await? })
     }

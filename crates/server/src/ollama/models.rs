@@ -34,16 +34,18 @@ pub(super) async fn running(State(service): State<Service>) -> Json<Value> {
 pub(super) async fn show(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?.or(fields.take("name")?);
-    fields.refuse_rest(&["verbose"])?;
+    fields.refuse_rest(&["verbose", "system", "template", "options"])?;
     let host = service.host(name.as_deref())?;
     let architecture = host.architecture();
+    let mut capabilities = vec!["completion"];
+    capabilities.extend(host.format().has_reasoning().then_some("thinking"));
     Ok(Json(json!({
         "details": details(host),
         "model_info": {
             "general.architecture": architecture,
             format!("{architecture}.context_length"): host.n_ctx(),
         },
-        "capabilities": ["completion"],
+        "capabilities": capabilities,
         "modified_at": service.started().to_string(),
     })))
 }
@@ -54,7 +56,8 @@ fn describe(host: &Host, service: &Service) -> Value {
         "model": host.name(),
         "modified_at": service.started().to_string(),
         "size": host.n_bytes(),
-        "digest": "",
+        // Not computed; clients cut it short.
+        "digest": "0".repeat(64),
         "details": details(host),
     })
 }

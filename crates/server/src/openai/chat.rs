@@ -15,7 +15,7 @@ use metallic::text::{Answer, Part, Tokenizer, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, HARMLESS, done, event, finish_reason, heartbeat, messages, usage};
-use crate::ask::{Conversation, Question, Reply, Said, Whole, id_of, sampling};
+use crate::ask::{self, Conversation, Question, Reply, Said, Whole, id_of, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::Host;
@@ -35,10 +35,12 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
     let host = service.host(name.as_deref())?;
     let asked = Asked::read(&mut fields, host)?;
     fields.refuse_rest(&HARMLESS)?;
-    let Asked { conversation, n_choices, streams, includes_usage, adjust } = asked;
+    let Asked { conversation, n_choices, streams, includes_usage, grammar, adjust } = asked;
+    let form = ask::form(host, grammar).await?;
     let mut question = Question::of_conversation(host, conversation).await?;
     adjust(&mut question);
-    let replies = ask(question, n_choices, host).await?;
+    question.request.form = form;
+    let replies = ask_each(question, n_choices, host).await?;
     let head = Head::new("chatcmpl", host.name());
     if streams {
         let begun = vec![false; replies.len()];
@@ -62,6 +64,7 @@ struct Asked {
     n_choices: usize,
     streams: bool,
     includes_usage: bool,
+    grammar: Option<Grammar>,
     /// What is not the conversation's, for the engine.
     adjust: Box<dyn FnOnce(&mut Question) + Send>,
 }
@@ -85,6 +88,12 @@ impl Asked {
                 "with tools an answer has the form that the model gives it",
             ));
         }
+        fields.pass_defaults(&[
+            ("functions", json!([])),
+            ("modalities", json!(["text"])),
+            ("grammar", json!("")),
+            ("id_slot", json!(-1)),
+        ]);
         let streams = fields.take("stream")?.unwrap_or(false);
         let options = fields.object("stream_options")?;
         let includes_usage =
@@ -97,10 +106,9 @@ impl Asked {
             request.stop = stop;
             request.ignore_eos = ignore_eos;
             request.logprobs = logprobs;
-            request.grammar = grammar;
         });
         let conversation = Conversation { messages, tools, variables };
-        Ok(Self { conversation, n_choices, streams, includes_usage, adjust })
+        Ok(Self { conversation, n_choices, streams, includes_usage, grammar, adjust })
     }
 }
 
@@ -133,7 +141,10 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn read(fields: &mut Fields) -> Result<Self> {
-        let (old, new) = (fields.take("max_tokens")?, fields.take("max_completion_tokens")?);
+        let (old, new) = (fields.count("max_tokens")?, fields.count("max_completion_tokens")?);
+        if new.or(old) == Some(0) {
+            return Err(Error::field("max_tokens", "it must be at least 1"));
+        }
         let stop = fields.texts("stop")?;
         if stop.iter().any(String::is_empty) {
             return Err(Error::field("stop", "an empty text would stop every answer"));
@@ -143,7 +154,7 @@ impl Limits {
 }
 
 /// Has several answers made of one question, each with numbers of its own.
-pub(super) async fn ask(question: Question, n_choices: usize, host: &Host) -> Result<Vec<Reply>> {
+pub(super) async fn ask_each(question: Question, n_choices: usize, host: &Host) -> Result<Vec<Reply>> {
     let asked = (0..n_choices as u64).map(|choice| {
         let mut question = question.clone();
         let seed = &mut question.request.sampling.seed;
@@ -162,11 +173,12 @@ fn tools(fields: &mut Fields) -> Result<Vec<Value>> {
             return Err(Error::field(format!("tools[{i}].function.name"), "it must be a string"));
         }
     }
-    if fields.take("parallel_tool_calls")? == Some(false) {
+    if fields.take("parallel_tool_calls")? == Some(false) && !tools.is_empty() {
         return Err(Error::field("parallel_tool_calls", "that there be one call alone can't be enforced"));
     }
     match fields.value("tool_choice") {
         None => Ok(tools),
+        Some(_) if tools.is_empty() => Ok(tools),
         Some(Value::String(choice)) if choice == "auto" => Ok(tools),
         Some(Value::String(choice)) if choice == "none" => Ok(Vec::new()),
         Some(_) => Err(Error::field("tool_choice", "it can be auto or none: a call can't be enforced")),
@@ -176,6 +188,10 @@ fn tools(fields: &mut Fields) -> Result<Vec<Value>> {
 /// What the template is told beside messages and tools.
 fn variables(fields: &mut Fields) -> Result<Map<String, Value>> {
     let mut variables: Map<String, Value> = fields.take("chat_template_kwargs")?.unwrap_or_default();
+    let ours = ["messages", "tools", "documents", "bos_token", "eos_token", "add_generation_prompt"];
+    if let Some(name) = ours.iter().find(|name| variables.contains_key(**name)) {
+        return Err(Error::field(format!("chat_template_kwargs.{name}"), "the request says it otherwise"));
+    }
     if let Some(effort) = fields.take::<String>("reasoning_effort")? {
         variables.insert("reasoning_effort".to_owned(), Value::String(effort));
     }

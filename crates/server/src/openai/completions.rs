@@ -12,7 +12,7 @@ use metallic::engine::Stats;
 use metallic::text::Part;
 use serde_json::{Value, json};
 
-use super::chat::{Head, Limits, ask};
+use super::chat::{Head, Limits, ask_each};
 use super::{Failure, HARMLESS, done, event, finish_reason, heartbeat, usage};
 use crate::ask::{Question, Reply, Said, sampling};
 use crate::error::{Error, Result};
@@ -41,6 +41,7 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
     let options = fields.object("stream_options")?;
     let includes_usage =
         options.map(|mut options| options.take("include_usage")).transpose()?.flatten().unwrap_or(false);
+    fields.pass_defaults(&[("best_of", json!(1)), ("suffix", json!("")), ("grammar", json!(""))]);
     if fields.take("echo")? == Some(true) {
         return Err(Error::field("echo", "prompts are not repeated").into());
     }
@@ -56,7 +57,7 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
         let request = &mut question.request;
         (request.sampling, request.max_tokens) = (sampling.clone(), max_tokens);
         (request.stop, request.ignore_eos) = (stop, ignore_eos);
-        replies.extend(ask(question, n_choices, host).await?);
+        replies.extend(ask_each(question, n_choices, host).await?);
     }
     let head = Head::new("cmpl", host.name());
     if streams {
@@ -94,6 +95,9 @@ fn prompts(value: Option<Value>) -> Result<Vec<Prompt>> {
     match value {
         None => Err(Error::field("prompt", "it is missing")),
         Some(Value::Array(values)) if values.is_empty() => Err(wrong()),
+        Some(Value::Array(values)) if values.len() > MAX_CHOICES && !values[0].is_number() => {
+            Err(Error::field("prompt", format!("there can be {MAX_CHOICES} of them")))
+        }
         Some(Value::Array(values)) => match tokens(&values) {
             Some(tokens) => Ok(vec![Prompt::Tokens(tokens)]),
             None => values.iter().map(one).collect(),

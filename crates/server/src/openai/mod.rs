@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::service::Service;
 
 /// Fields of requests that change no answer of ours: for whom it is, and where others would keep it.
-pub(crate) const HARMLESS: [&str; 8] = [
+pub(crate) const HARMLESS: [&str; 12] = [
     "user",
     "metadata",
     "store",
@@ -26,6 +26,10 @@ pub(crate) const HARMLESS: [&str; 8] = [
     "safety_identifier",
     "prompt_cache_key",
     "cache_prompt",
+    "prompt_cache_retention",
+    "timings_per_token",
+    "reasoning_format",
+    "keep_alive",
     "verbosity",
 ];
 
@@ -36,6 +40,10 @@ pub(crate) fn routes() -> Router<Service> {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/completions", post(completions::complete))
+        // As llama-server has them, too.
+        .route("/chat/completions", post(chat::complete))
+        .route("/completions", post(completions::complete))
+        .route("/models", get(models::list))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
 }

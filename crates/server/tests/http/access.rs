@@ -24,6 +24,9 @@ async fn a_key_is_asked_for_where_there_are_some() {
         (&[("authorization", "Bearer third")], StatusCode::UNAUTHORIZED),
         (&[("authorization", "Bearer firs")], StatusCode::UNAUTHORIZED),
         (&[("authorization", "first")], StatusCode::UNAUTHORIZED),
+        (&[("authorization", "bearer first")], StatusCode::OK),
+        (&[("authorization", "Bearer other"), ("x-api-key", "second")], StatusCode::OK),
+        (&[("x-api-key", "")], StatusCode::UNAUTHORIZED),
         (&[("authorization", "Bearer first")], StatusCode::OK),
         (&[("x-api-key", "second")], StatusCode::OK),
     ] {
@@ -60,12 +63,13 @@ async fn a_page_that_is_allowed_may_read_answers() {
     let origins = vec!["https://chat.example".to_owned()];
     let server = server(1, Access { origins, keys: vec!["key".to_owned()], ..Access::local() });
     let from = [("host", "localhost"), ("origin", "https://chat.example")];
-    let mut preflight = request(&from);
+    let asked = ("access-control-request-headers", "x-stainless-os, authorization");
+    let mut preflight = request(&[&from[..], &[asked]].concat());
     *preflight.method_mut() = Method::OPTIONS;
     let response = send(&server, preflight).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(response.headers()["access-control-allow-origin"], "https://chat.example");
-    assert!(response.headers()["access-control-allow-headers"].to_str().unwrap().contains("authorization"));
+    assert!(response.headers()["access-control-allow-headers"].to_str().unwrap().contains("x-stainless-os"));
     let response = send(&server, request(&from)).await;
     assert_eq!(response.headers()["access-control-allow-origin"], "https://chat.example");
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{}", text(response).await);

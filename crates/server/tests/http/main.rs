@@ -8,6 +8,8 @@ mod llama;
 mod ollama;
 mod openai;
 
+use std::path::Path;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
@@ -23,9 +25,13 @@ const N_CTX: usize = 256;
 
 fn engine(n_sequences: usize) -> Engine {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tiny.gguf");
-    std::fs::write(&path, testing::tiny_model().unwrap()).unwrap();
-    let file = GgufFile::open(&path).unwrap();
+    engine_in(&folder.path().join("tiny.gguf"), n_sequences)
+}
+
+/// With its model in this file.
+fn engine_in(path: &Path, n_sequences: usize) -> Engine {
+    std::fs::write(path, testing::tiny_model().unwrap()).unwrap();
+    let file = GgufFile::open(path).unwrap();
     let tokenizer = Tokenizer::from_gguf(&file.gguf()).unwrap();
     let loader = GgufLoader::new(file).threads(1).context_length(N_CTX).sequences(n_sequences).batch(64);
     Engine::new(loader.load().unwrap(), tokenizer)

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use futures_util::StreamExt;
+use metallic::text::ChatTemplate;
+use metallic_server::{Access, Hosted, Service, router};
 use serde_json::{Value, json};
 
-use crate::{N_CTX, events, expected, object, open_server, post, rendered, send, server, text};
+use crate::{N_CTX, engine_in, events, expected, object, open_server, post, rendered, send, server, text};
 
 fn chat(more: Value) -> Request<Body> {
     let mut body = json!({
@@ -99,6 +101,9 @@ async fn what_is_wrong_is_said_in_openais_form_and_names_the_field() {
         (json!({"temperature": -1}), 400, Some("temperature"), None),
         (json!({"top_p": 2}), 400, Some("top_p"), None),
         (json!({"n": 0}), 400, Some("n"), None),
+        (json!({"max_tokens": 0}), 400, Some("max_tokens"), None),
+        (json!({"max_tokens": 1.5}), 400, Some("max_tokens"), None),
+        (json!({"chat_template_kwargs": {"messages": []}}), 400, Some("chat_template_kwargs.messages"), None),
         (json!({"stop": [1]}), 400, Some("stop"), None),
         (json!({"messages": []}), 400, Some("messages"), None),
         (
@@ -117,7 +122,12 @@ async fn what_is_wrong_is_said_in_openais_form_and_names_the_field() {
             None,
             None,
         ),
-        (json!({"tool_choice": "required"}), 400, Some("tool_choice"), None),
+        (
+            json!({"tool_choice": "required", "tools": [{"function": {"name": "f"}}]}),
+            400,
+            Some("tool_choice"),
+            None,
+        ),
         (json!({"tools": [{"type": "function", "function": {"name": "f"}}]}), 400, Some("tools"), None),
         (
             json!({"messages": [{"role": "user", "content": long}]}),
@@ -131,6 +141,19 @@ async fn what_is_wrong_is_said_in_openais_form_and_names_the_field() {
         assert_eq!((error["param"].as_str(), error["code"].as_str()), (param, code), "{more}: {error}");
         assert_eq!(error["type"], "invalid_request_error", "{error}");
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+    }
+    let missing = send(&server, post("/v1/no/such", "{}")).await;
+    assert_eq!(object(missing, StatusCode::NOT_FOUND).await["error"]["type"], "not_found_error");
+    let wrong = Request::get("/v1/chat/completions").body(Body::empty()).unwrap();
+    object(send(&server, wrong).await, StatusCode::METHOD_NOT_ALLOWED).await;
+    // These say what holds anyway, as clients do.
+    for more in [
+        json!({"max_tokens": -1, "ignore_eos": false, "stop": "T"}),
+        json!({"max_tokens": 2.0, "seed": -1, "top_k": -1, "repeat_last_n": -1}),
+        json!({"parallel_tool_calls": false, "tool_choice": "required", "functions": []}),
+        json!({"mirostat": 0, "repetition_penalty": 1.0, "dry_multiplier": 0.0, "timings_per_token": true}),
+    ] {
+        object(send(&server, chat(more)).await, StatusCode::OK).await;
     }
     // These change nothing.
     let harmless =
@@ -172,7 +195,7 @@ async fn models_are_listed_and_found_by_name() {
 /// The only sequence there is becomes free when the client that has it goes.
 #[tokio::test]
 async fn an_answer_that_nobody_hears_ends() {
-    let server = server(1, metallic_server::Access::default());
+    let server = server(1, Access::default());
     let endless = json!({"max_tokens": 200, "stream": true, "ignore_eos": true});
     let mut body = send(&server, chat(endless)).await.into_body().into_data_stream();
     assert!(body.next().await.unwrap().unwrap().starts_with(b"data: "));
@@ -183,9 +206,35 @@ async fn an_answer_that_nobody_hears_ends() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
+/// A file that changes ends all answers, also where the server hears of it because a client goes.
+#[tokio::test]
+async fn nobody_waits_for_a_model_that_can_not_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let engine = engine_in(&path, 3);
+    let template = ChatTemplate::built_in("chatml");
+    let server = router(Service::new([Hosted::new("tiny", engine, template)]), Access::default());
+    let endless = || chat(json!({"max_tokens": 230, "stream": true, "ignore_eos": true}));
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        let mut body = send(&server, endless()).await.into_body().into_data_stream();
+        body.next().await.unwrap().unwrap();
+        bodies.push(body);
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    drop(bodies.pop());
+    for body in bodies {
+        let rest = body.collect::<Vec<_>>();
+        let rest = tokio::time::timeout(Duration::from_secs(10), rest).await.expect("it has an end");
+        let text: String = rest.iter().map(|part| String::from_utf8_lossy(part.as_ref().unwrap())).collect();
+        assert!(text.contains("\"error\"") || text.contains("[DONE]"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn many_at_once_get_what_each_gets_alone() {
-    let server = server(4, metallic_server::Access::default());
+    let server = server(4, Access::default());
     let questions: Vec<String> = (0..9).map(|i| format!("question {i} {}", "x".repeat(7 * i))).collect();
     let asked = questions.iter().map(|question| {
         let server = &server;

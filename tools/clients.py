@@ -50,7 +50,7 @@ class Server:
         said = []
         for line in self.process.stderr:
             said.append(line)
-            if found := re.search(r"served at (http://\S+)/v1", line):
+            if found := re.search(r"serving \S+ at (http://\S+)/v1", line):
                 self.url = found[1]
                 return self
         raise SystemExit("the server did not start: " + "".join(said))

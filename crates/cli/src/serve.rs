@@ -11,7 +11,7 @@ use crate::args::{RateArgs, ServeArgs};
 use crate::budget;
 use crate::chat_template;
 use crate::failure::{Failure, Kind, Result};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, ModelName};
 use crate::model_file::{self, Planned, SMALLER_CONTEXT};
 
 /// Loads the model and serves it until a signal says to stop.
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let (given, terminal) = (RateArgs::default(), fetcher.terminal);
     let planned = Planned::new(file, &engine_args, budget, SMALLER_CONTEXT, &given, terminal)?;
     let model = planned.load(&engine_args, terminal)?;
-    let name = args.alias.clone().unwrap_or_else(|| args.model.to_string());
+    let name = args.alias.clone().unwrap_or_else(|| name_of(&args.model));
     if template.is_none() {
         terminal.note(format_args!("{name} has no chat template: it continues texts, at /v1/completions"));
     }
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             [Hosted::new(name.clone(), Engine::new(model, tokenizer), template).file_bytes(n_bytes)],
         );
 
-    terminal.note(format_args!("{name} is served at http://{address}/v1; Ctrl-C ends it"));
+    terminal.note(format_args!("serving {name} at http://{address}/v1; Ctrl-C ends it"));
     let interrupt = fetcher.interrupt.clone();
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
@@ -50,6 +50,16 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         metallic_server::serve(listener, router(service, access), drain, move || interrupt.has_come());
     drop(heed);
     served.map_err(cannot_serve)
+}
+
+/// What clients call a model: of a file its name alone.
+fn name_of(model: &ModelName) -> String {
+    match model {
+        ModelName::Path(path) => {
+            path.file_stem().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned())
+        }
+        _ => model.to_string(),
+    }
 }
 
 /// Where connections are taken.

@@ -29,7 +29,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 8080)]
     pub(crate) port: u16,
 
-    /// Name that requests give for the model [default: as it is given here]
+    /// Name that requests give for the model [default: as it is given here, of a file its name without .gguf]
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Option<String>,
 

@@ -76,6 +76,13 @@ pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Res
         }
     }
     fields.refuse_rest(&HARMLESS)?;
+    let has_system = system.as_deref().is_some_and(|text| !text.is_empty());
+    for (field, is_given) in [("system", has_system), ("think", !common.variables.is_empty())] {
+        if is_raw && is_given {
+            let reason = "a text that goes on, raw or without a chat template, has no place for it";
+            return Err(Error::field(field, reason).into());
+        }
+    }
     let names = Names { model: host.name().to_owned(), is_chat: false, began: Instant::now() };
     if prompt.is_empty() {
         return Ok(Json(names.loaded()).into_response());

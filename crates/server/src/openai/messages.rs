@@ -45,7 +45,7 @@ fn message(path: &str, value: Value) -> Result<Message> {
         message.more.insert("reasoning_content".to_owned(), Value::String(reasoning));
     }
     // Of answers that clients send back: nothing that a template reads.
-    fields.refuse_rest(&["refusal", "annotations", "audio", "function_call", "reasoning", "id"])?;
+    fields.refuse_rest(&["refusal", "annotations", "audio", "reasoning", "id"])?;
     Ok(message)
 }
 

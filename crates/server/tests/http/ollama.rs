@@ -59,6 +59,12 @@ async fn what_is_wrong_is_one_line() {
         let error = object(send(&server, post("/api/chat", asked(more.clone()))).await, status).await;
         assert!(error["error"].is_string(), "{more}: {error}");
     }
+    for more in [json!({"system": "Be brief."}), json!({"think": true})] {
+        let mut body = json!({"prompt": "abc", "raw": true, "stream": false});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = object(send(&server, post("/api/generate", body)).await, StatusCode::BAD_REQUEST).await;
+        assert!(error["error"].as_str().unwrap().contains("no place for it"), "{more}: {error}");
+    }
     let harmless = json!({"model": "tiny:latest", "stream": false, "options": {"num_ctx": N_CTX, "num_gpu": 1, "num_predict": 1}});
     object(send(&server, post("/api/chat", asked(harmless))).await, StatusCode::OK).await;
 }

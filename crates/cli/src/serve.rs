@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-use metallic::{Engine, MemoryBudget};
+use metallic::Engine;
 use metallic_server::{Access, Hosted, Service, router};
 
 use crate::args::{RateArgs, ServeArgs};
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let tokenizer = model_file::tokenizer(&file)?;
     let n_bytes = file.n_bytes();
     let template = chat_template::choose(&file, &path, args.chat_template.as_deref())?;
-    let budget: Option<MemoryBudget> = budget::to_run_in(&args.engine.compute);
+    let budget = budget::to_run_in(&args.engine.compute);
     let mut engine_args = args.engine.clone();
     engine_args.n_sequences = args.parallel.into();
     let (given, terminal) = (RateArgs::default(), fetcher.terminal);

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use metallic::text::{TemplateError, TokenizerError};
+use serde_json::Value;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Seconds after which a client may try again that was told that too many are waiting.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +74,15 @@ impl Error {
             },
             Error::Stopped => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// A response with a body in a vendor's form. One who is told that too many wait hears when to try again.
+    pub(crate) fn respond(&self, body: Value) -> Response {
+        let mut response = (self.status(), Json(body)).into_response();
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
     }
 
     /// The field that is at fault, if one is.

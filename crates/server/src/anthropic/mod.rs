@@ -3,17 +3,14 @@
 mod messages;
 mod reading;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::Router;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::service::Service;
-
-/// Seconds after which a client may try again that was told that too many are waiting.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(crate) fn routes() -> Router<Service> {
     Router::new()
@@ -45,10 +42,6 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = (self.0.status(), Json(self.body())).into_response();
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        response
+        self.0.respond(self.body())
     }
 }

@@ -14,16 +14,15 @@ use metallic::sampling::Logprobs;
 use metallic::text::{Answer, Part, Tokenizer, ToolCall};
 use serde_json::{Map, Value, json};
 
-use super::{Failure, HARMLESS, done, event, finish_reason, heartbeat, messages, usage};
+use super::{
+    Failure, HARMLESS, MAX_CHOICES, done, event, finish_reason, heartbeat, messages, streaming, usage,
+};
 use crate::ask::{self, Conversation, Question, Reply, Said, Whole, id_of, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::Host;
 use crate::service::Service;
 use crate::stream::{self, Writer};
-
-/// Answers to one prompt at most.
-const MAX_CHOICES: usize = 128;
 
 /// Of the likeliest tokens as many may be asked for.
 const MAX_TOP_LOGPROBS: usize = 20;
@@ -94,10 +93,7 @@ impl Asked {
             ("grammar", json!("")),
             ("id_slot", json!(-1)),
         ]);
-        let streams = fields.take("stream")?.unwrap_or(false);
-        let options = fields.object("stream_options")?;
-        let includes_usage =
-            options.map(|mut options| options.take("include_usage")).transpose()?.flatten().unwrap_or(false);
+        let (streams, includes_usage) = streaming(fields)?;
         let Limits { max_tokens, stop, ignore_eos } = limits;
         let adjust = Box::new(move |question: &mut Question| {
             let request = &mut question.request;

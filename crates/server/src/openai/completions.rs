@@ -13,15 +13,12 @@ use metallic::text::Part;
 use serde_json::{Value, json};
 
 use super::chat::{Head, Limits, ask_each};
-use super::{Failure, HARMLESS, done, event, finish_reason, heartbeat, usage};
+use super::{Failure, HARMLESS, MAX_CHOICES, done, event, finish_reason, heartbeat, streaming, usage};
 use crate::ask::{Question, Reply, Said, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::service::Service;
 use crate::stream::{self, Writer};
-
-/// Answers to a request at most.
-const MAX_CHOICES: usize = 128;
 
 /// How texts go on, whole or as it comes.
 pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
@@ -37,10 +34,7 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
             format!("with {} prompts there can be from 1 to {MAX_CHOICES} answers in all", prompts.len());
         return Err(Error::field("n", reason).into());
     }
-    let streams = fields.take("stream")?.unwrap_or(false);
-    let options = fields.object("stream_options")?;
-    let includes_usage =
-        options.map(|mut options| options.take("include_usage")).transpose()?.flatten().unwrap_or(false);
+    let (streams, includes_usage) = streaming(&mut fields)?;
     fields.pass_defaults(&[("best_of", json!(1)), ("suffix", json!("")), ("grammar", json!(""))]);
     if fields.take("echo")? == Some(true) {
         return Err(Error::field("echo", "prompts are not repeated").into());

@@ -6,7 +6,7 @@ pub(crate) mod messages;
 mod models;
 
 use axum::Router;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,7 +14,8 @@ use metallic::FinishReason;
 use metallic::engine::Stats;
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::fields::Fields;
 use crate::service::Service;
 
 /// Fields of requests that change no answer of ours: for whom it is, and where others would keep it.
@@ -32,9 +33,6 @@ pub(crate) const HARMLESS: [&str; 12] = [
     "keep_alive",
     "verbosity",
 ];
-
-/// Seconds after which a client may try again that was told that too many are waiting.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(crate) fn routes() -> Router<Service> {
     Router::new()
@@ -84,12 +82,19 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = (self.0.status(), axum::Json(self.body())).into_response();
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        response
+        self.0.respond(self.body())
     }
+}
+
+/// Answers to a request at most.
+const MAX_CHOICES: usize = 128;
+
+/// Whether an answer is wanted as it comes, and whether with what it took.
+fn streaming(fields: &mut Fields) -> Result<(bool, bool)> {
+    let streams = fields.take("stream")?.unwrap_or(false);
+    let options = fields.object("stream_options")?;
+    let includes_usage = options.map(|mut options| options.take("include_usage")).transpose()?.flatten();
+    Ok((streams, includes_usage.unwrap_or(false)))
 }
 
 /// A chunk of a stream.

@@ -50,6 +50,7 @@ const GEMM_TILE: Part = part!("gemm_tile");
 const GEMM_TILE_MATRICES: Part = part!("gemm_tile_matrices");
 const MATRICES_8: Part = part!("matrices/8");
 const MATRICES_16: Part = part!("matrices/16");
+const TILE: Part = part!("tile");
 const ROW_NORM: Part = part!("row_norm");
 const ROWS: Part = part!("rows");
 const ROWS_BYTES: Part = part!("rows_bytes");
@@ -93,13 +94,13 @@ kernels! {
     UNIT_LENGTH: "unit_length", [], [Write];
     // With a decoder of weights.
     EMBED: "embed", [BYTES], [Read, Read, Write];
-    EXPERT_GEMM: "expert_gemm", [BYTES, EXPERT_ROW, GEMM_TILE], [Read, Read, Read, Read, Write, Read];
-    EXPERT_GEMM_BY_8: "expert_gemm" by "8", [BYTES, EXPERT_ROW, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Read, Write, Read];
-    EXPERT_GEMM_BY_16: "expert_gemm" by "16", [BYTES, EXPERT_ROW, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Read, Write, Read];
+    EXPERT_GEMM: "expert_gemm", [BYTES, EXPERT_ROW, TILE, GEMM_TILE], [Read, Read, Read, Read, Write, Read];
+    EXPERT_GEMM_BY_8: "expert_gemm" by "8", [BYTES, EXPERT_ROW, TILE, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Read, Write, Read];
+    EXPERT_GEMM_BY_16: "expert_gemm" by "16", [BYTES, EXPERT_ROW, TILE, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Read, Write, Read];
     EXPERT_MAT_VEC: "expert_mat_vec", [BYTES, EXPERT_ROW, ROW_DOT], [Read, Read, Read, Read, Write, Read];
-    GEMM: "gemm", [BYTES, GEMM_TILE], [Read, Read, Read, Write];
-    GEMM_BY_8: "gemm" by "8", [BYTES, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Write];
-    GEMM_BY_16: "gemm" by "16", [BYTES, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Write];
+    GEMM: "gemm", [BYTES, TILE, GEMM_TILE], [Read, Read, Read, Write];
+    GEMM_BY_8: "gemm" by "8", [BYTES, TILE, GEMM_TILE_MATRICES, MATRICES_8], [Read, Read, Read, Write];
+    GEMM_BY_16: "gemm" by "16", [BYTES, TILE, GEMM_TILE_MATRICES, MATRICES_16], [Read, Read, Read, Write];
     MAT_VEC: "mat_vec", [BYTES, ROW_DOT], [Read, Read, Read, Write];
     ROWS_PLAIN: "rows_plain", [BYTES, ROWS, ROWS_FLOATS], [Read, Read, Read, Write];
     ROWS_SUBGROUP: "rows_subgroup", [BYTES, ROWS, ROWS_FLOATS], [Read, Read, Read, Write];

@@ -6,10 +6,6 @@
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 
-const TILE: u32 = 64u;
-const STEP: u32 = 32u;
-const FOURS: u32 = STEP / 4u;
-
 // 16 KiB together, all that WebGPU promises.
 var<workgroup> tile_w: array<vec4<f32>, FOURS * TILE>;
 var<workgroup> tile_x: array<vec4<f32>, FOURS * TILE>;
@@ -28,11 +24,6 @@ fn add_products(sums: vec4<f32>, w: mat4x4<f32>, x: vec4<f32>) -> vec4<f32> {
 // From a row of the input to the next, in fours.
 fn input_stride(row_len: u32) -> u32 {
     return row_len / 4u;
-}
-
-// The two rows of a tile, of both, of which an invocation brings a four at a time.
-fn rows_brought(local: u32) -> vec2<u32> {
-    return vec2(local / FOURS, local / FOURS + TILE / 2u);
 }
 
 // The products of an invocation: of the rows `local % 16` of weights and `local / 16` of the input and of those 16, 32 and 48

@@ -11,10 +11,6 @@ enable wgpu_cooperative_matrix;
 const ACROSS: u32 = TILE / SIDE;
 override IN_SUBGROUP: u32;
 
-const TILE: u32 = 64u;
-const STEP: u32 = 32u;
-const FOURS: u32 = STEP / 4u;
-
 // A row begins 80 bytes after the one before: aligned as wide loads want it, and in other banks of the memory.
 const ROW_FOURS: u32 = FOURS + 2u;
 
@@ -26,10 +22,6 @@ var<workgroup> products: array<f32, TILE * TILE>;
 // From a row of the input to the next, in fours: `halves` has put its exponent after each.
 fn input_stride(row_len: u32) -> u32 {
     return row_len / 4u + 1u;
-}
-
-fn rows_brought(local: u32) -> vec2<u32> {
-    return vec2(local / FOURS, local / FOURS + TILE / 2u);
 }
 
 fn scale_of(input: u32, row_len: u32) -> f32 {

@@ -402,6 +402,10 @@ impl Backend for Gpu {
         self.attempt(|gpu| gpu.store(kv, span, [keys, values]));
     }
 
+    fn copy_page(&mut self, kv: &mut GpuKvLayer, from: u32, to: u32) {
+        self.attempt(|gpu| gpu.copy_kv_page(kv, from, to));
+    }
+
     fn attention(
         &mut self,
         params: &AttentionParams<'_, Self>,

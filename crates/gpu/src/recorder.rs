@@ -24,8 +24,8 @@ use crate::uploads::{Mapping, Uploads};
 /// Words of the notes: more than any operation asks for at once, and one upload's.
 pub(crate) const NOTES_WORDS: usize = 1 << 20;
 
-/// Dispatches after which what is recorded is submitted: the device begins while the rest is recorded.
-const MAX_DISPATCHES: usize = 256;
+/// Dispatches after which what is recorded is submitted: more than a token of the deepest models has.
+const MAX_DISPATCHES: usize = 4096;
 
 /// Multiplications after which it is, too: some 20 ms of a slow GPU, 3 s of software on two cores. A generated token takes
 /// fewer in most models, a prompt's batch many times as many.
@@ -129,6 +129,11 @@ impl Note<'_> {
     }
 }
 
+fn encoder(vram: &Vram) -> CommandEncoder {
+    let descriptor = wgpu::CommandEncoderDescriptor { label: Some("operations") };
+    vram.device.device.create_command_encoder(&descriptor)
+}
+
 impl Recorder {
     /// Bytes that it takes.
     pub(crate) fn bytes() -> u64 {
@@ -165,7 +170,8 @@ impl Recorder {
     /// Begins an operation: where enough is recorded, that is submitted. Not in the midst of one, whose kernels may share
     /// notes.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        let is_enough = self.n_recorded >= MAX_DISPATCHES || self.n_multiplications >= MAX_MULTIPLICATIONS;
+        let is_enough = self.n_recorded >= std::env::var("MD").map_or(MAX_DISPATCHES, |x| x.parse().unwrap())
+            || self.n_multiplications >= MAX_MULTIPLICATIONS;
         if is_enough { self.submit() } else { Ok(()) }
     }
 
@@ -194,10 +200,7 @@ impl Recorder {
     pub(crate) fn record(&mut self, kernels: &mut Kernels, call: &Call<'_>) -> Result<()> {
         let Some(grid) = call.grid.size() else { return Ok(()) };
         let ready = kernels.ready(call)?;
-        let encoder = self.encoder.get_or_insert_with(|| {
-            let descriptor = wgpu::CommandEncoderDescriptor { label: Some("operations") };
-            self.vram.device.device.create_command_encoder(&descriptor)
-        });
+        let encoder = self.encoder.get_or_insert_with(|| encoder(&self.vram));
         let pass = self
             .pass
             .get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime());
@@ -298,16 +301,14 @@ impl Recorder {
         values: &mut [T],
         of_word: impl Fn(u32) -> T,
     ) -> Result<()> {
-        self.submit()?;
         let mut offset = 4 * first as u64;
         for values in values.chunks_mut(READ_BYTES / 4) {
             let n_bytes = 4 * values.len() as u64;
-            let device = &self.vram.device;
-            let mut encoder = device.device.create_command_encoder(&Default::default());
+            // With what makes them, so that a token needs no submission more.
+            self.pass = None;
+            let encoder = self.encoder.get_or_insert_with(|| encoder(&self.vram));
             encoder.copy_buffer_to_buffer(from.wgpu(), offset, &self.read, 0, n_bytes);
-            let commands = self.uploads.commands().into_iter().chain([encoder.finish()]);
-            device.queue.submit(commands);
-            self.uploads.submitted();
+            self.submit()?;
             let mapping = Arc::new(Mapping::default());
             mapping.request(&self.read, MapMode::Read, n_bytes);
             self.counters.waited(mapping.wait(&self.vram)?);

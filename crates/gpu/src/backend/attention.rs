@@ -161,6 +161,15 @@ impl Gpu {
         Ok(())
     }
 
+    pub(super) fn copy_kv_page(&mut self, kv: &GpuKvLayer, from: u32, to: u32) -> Result<()> {
+        for kept in [&kv.keys, &kv.values] {
+            let len = kept.head_words * kv.layout.n_head_kv();
+            let params = [len, from as usize * len, to as usize * len].map(|n| n as u32);
+            self.run(&Call::new(&kernels::COPY_PAGE, &[&kept.buffer], &params, Grid::Values(len)))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn attend(
         &mut self,
         params: &AttentionParams<'_, Self>,

@@ -71,6 +71,7 @@ kernels! {
     CLAMP: "clamp", [], [Write];
     CLEAR: "clear", [], [Write];
     COPY_COLUMNS: "copy_columns", [], [Write, Read];
+    COPY_PAGE: "copy_page", [], [Write];
     DELTA_NET: "delta_net", [RECURRENCE], [Write, Write, Read, Read, Read, Read, Read];
     DIVIDE_ROWS: "divide_rows", [], [Write, Read];
     EXPERT_ORDER: "expert_order", [], [Write, Read];

@@ -288,6 +288,14 @@ impl Backend for Cpu {
         pages.store(&self.pool, self.isa, span.start, keys, values);
     }
 
+    fn copy_page(&mut self, kv: &mut CpuKvLayer, from: u32, to: u32) {
+        let CpuKvLayer { layout, keys, values } = kv;
+        for (pages, n_bytes) in [keys, values].into_iter().zip(layout.page_bytes()) {
+            let from = from as usize * n_bytes;
+            pages.copy_within(from..from + n_bytes, to as usize * n_bytes);
+        }
+    }
+
     fn attention(
         &mut self,
         params: &AttentionParams<'_, Self>,

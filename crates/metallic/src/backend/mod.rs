@@ -477,6 +477,8 @@ pub trait Backend: Send {
         keys: &Self::Buffer,
         values: &Self::Buffer,
     );
+    /// Copies one page to another.
+    fn copy_page(&mut self, kv: &mut Self::KvLayer, from: u32, to: u32);
     /// Causal attention of a span's rows over all positions of its sequence up to each row's own.
     fn attention(
         &mut self,

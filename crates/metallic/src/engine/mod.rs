@@ -1,16 +1,20 @@
 //! Requests in, events out.
 //!
 //! A step schedules tokens, runs one forward pass, and samples. Every request gets its events in order and
-//! ends with exactly one [`Event::Finished`] or [`Event::Failed`]. A finished sequence stays cached until its
-//! slot is needed, so that the next turn of a conversation reads only what is new.
+//! ends with exactly one [`Event::Finished`] or [`Event::Failed`]. What was computed of a sequence stays cached until its
+//! memory is needed: the next turn of a conversation reads only what is new, and what several requests begin with is
+//! read once.
 
+mod cached;
 mod grammar;
 mod request;
 mod scheduler;
 mod sequence;
 mod stats;
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,19 +23,25 @@ pub use request::{Event, FinishReason, Request, RequestId};
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
-use crate::model::{Model, Piece, ReadAs, check_logits};
+use crate::model::{Model, Piece, Role, check_logits};
 use crate::text::Tokenizer;
-use scheduler::PerSlot;
-use sequence::{Active, Choice, Limits, Slot};
+use cached::{Cached, Found, Parked, Wanted, common_prefix};
+use scheduler::{Pace, PerSlot, Share};
+use sequence::{Active, Choice, Follows, Limits, Slot};
 
 /// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
 pub const MAX_WAITING: usize = 256;
+
+/// Tokens that are read again rather than kept beside, or waited for.
+const FEW: usize = 32;
 
 /// Runs requests on a model.
 pub struct Engine {
     model: Model,
     tokenizer: Arc<Tokenizer>,
     slots: Vec<Slot>,
+    parked: Parked,
+    pace: Pace,
     waiting: VecDeque<(RequestId, Request)>,
     next_id: u64,
 }
@@ -39,17 +49,11 @@ pub struct Engine {
 impl Engine {
     /// An engine without requests. It runs as many at a time as the model was loaded for.
     pub fn new(mut model: Model, tokenizer: impl Into<Arc<Tokenizer>>) -> Self {
-        let slots = (0..model.capacity().n_sequences)
-            .map(|_| Slot {
-                sequence: model.create_sequence(),
-                // One more than the context: the last token that is chosen need not fit.
-                tokens: Vec::with_capacity(model.n_ctx() + 1),
-                n_cached: 0,
-                read_as: ReadAs::default(),
-                active: None,
-            })
-            .collect();
-        Self { model, tokenizer: tokenizer.into(), slots, waiting: VecDeque::new(), next_id: 0 }
+        let n_slots = model.capacity().n_sequences;
+        let slot = |_| Slot { cached: Cached::new(&mut model), active: None, last_used: 0 };
+        let slots = (0..n_slots).map(slot).collect();
+        let (parked, pace) = (Parked::default(), Pace::new(n_slots));
+        Self { model, tokenizer: tokenizer.into(), slots, parked, pace, waiting: VecDeque::new(), next_id: 0 }
     }
 
     /// The model.
@@ -121,7 +125,7 @@ impl Engine {
     /// Positions that a running request's answer has left; `None` if it waits or has ended.
     pub fn room(&self, id: RequestId) -> Option<usize> {
         let slot = self.slots.iter().find(|slot| slot.is_of(id))?;
-        Some(self.model.n_ctx().saturating_sub(slot.tokens.len()))
+        Some(self.model.n_ctx().saturating_sub(slot.cached.tokens.len()))
     }
 
     /// Lets a running request's answer go on after another prompt, such as one without the oldest turns of a
@@ -137,14 +141,14 @@ impl Engine {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_of(id)) else { return Ok(()) };
         let Some(active) = &mut slot.active else { return Ok(()) };
         let n_prompt = prompt.len();
-        prompt.extend(&slot.tokens[active.n_prompt..]);
+        prompt.extend(&slot.cached.tokens[active.n_prompt..]);
         if prompt.len() > n_ctx {
             return Err(Error::PromptTooLong { n_prompt: prompt.len(), n_ctx });
         }
-        let exact = active.exact;
-        active.n_prompt = n_prompt;
-        let n_kept = slot.n_kept(&prompt, n_prompt, exact, &self.model);
-        slot.cut_back(n_kept, &prompt, &mut self.model);
+        (active.n_prompt, active.follows) = (n_prompt, None);
+        let wanted = Wanted { tokens: &prompt, n_prompt, exact: active.exact, group: slot.cached.group };
+        let n_kept = slot.cached.n_kept(&wanted, &self.model);
+        slot.cached.cut_back(n_kept, &prompt, &mut self.model);
         Ok(())
     }
 
@@ -165,24 +169,30 @@ impl Engine {
         on_event: &mut dyn FnMut(Event),
     ) -> bool {
         self.admit(on_event);
+        self.catch_up();
         let pending: PerSlot<_> = self.slots.iter().map(Slot::pending).collect();
-        let shares = scheduler::divide_batch(&pending, self.model.n_batch());
+        let shares = self.pace.divide_batch(&pending, self.model.n_batch());
         if shares.is_empty() {
             return false;
         }
+        let needs = |share: &Share| {
+            let Cached { sequence, n_cached, .. } = self.slots[share.slot].cached;
+            (sequence, n_cached..n_cached + share.n_tokens)
+        };
+        while !self.model.has_room(shares.iter().map(needs)) && self.parked.forget_oldest(&mut self.model) {}
 
         let mut pieces = PerSlot::new();
         let mut ids = PerSlot::new();
         let mut actives = PerSlot::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(share) = shares.iter().find(|share| share.slot == index) else { continue };
-            let Some(active) = &mut slot.active else { continue };
-            let end = slot.n_cached + share.n_tokens;
-            let last = share.n_tokens - usize::from(end == slot.tokens.len());
+            let Slot { cached, active: Some(active), .. } = slot else { continue };
+            let end = cached.n_cached + share.n_tokens;
+            let last = share.n_tokens - usize::from(end == cached.tokens.len());
             pieces.push(Piece {
-                sequence: slot.sequence,
-                start: slot.n_cached,
-                tokens: &slot.tokens[slot.n_cached..end],
+                sequence: cached.sequence,
+                start: cached.n_cached,
+                tokens: &cached.tokens[cached.n_cached..end],
                 role: share.role,
                 logits: last..share.n_tokens,
             });
@@ -204,6 +214,7 @@ impl Engine {
         if matches!(result, Err(Error::Interrupted)) {
             return true;
         }
+        self.pace.passed(&shares, time);
         actives.into_iter().zip(&shares).for_each(|(active, share)| active.charge(share.n_tokens, time));
 
         if let Err(error) = result {
@@ -214,7 +225,7 @@ impl Engine {
         let mut ended = PerSlot::new();
         for (share, choice) in shares.iter().zip(choices) {
             let slot = &mut self.slots[share.slot];
-            slot.has_read(share.n_tokens, share.role);
+            slot.cached.has_read(share.n_tokens, share.role);
             let (Some(choice), Some(active)) = (choice, &mut slot.active) else { continue };
             let choice = match choice {
                 Ok(choice) => choice,
@@ -224,8 +235,9 @@ impl Engine {
                     continue;
                 }
             };
-            slot.tokens.push(choice.token);
-            if let Some(reason) = active.push(choice, slot.tokens.len(), &limits, &self.tokenizer, on_event) {
+            slot.cached.tokens.push(choice.token);
+            let n_tokens = slot.cached.tokens.len();
+            if let Some(reason) = active.push(choice, n_tokens, &limits, &self.tokenizer, on_event) {
                 ended.push((share.slot, reason));
             }
         }
@@ -245,25 +257,107 @@ impl Engine {
         Ok(())
     }
 
-    /// Moves waiting requests to free slots, each to the one whose cache it shares most with.
+    /// Moves waiting requests to free slots, each with what is cached of its prompt.
     fn admit(&mut self, on_event: &mut dyn FnMut(Event)) {
-        while let Some((_, Request { prompt, exact, .. })) = self.waiting.front() {
-            let n_kept = |slot: &Slot| slot.n_kept(prompt, prompt.len(), *exact, &self.model);
-            let free = self.slots.iter_mut().filter(|slot| slot.active.is_none());
-            let Some((n_cached, slot)) = free.map(|slot| (n_kept(slot), slot)).max_by_key(|(n, _)| *n) else {
+        while let Some((_, request)) = self.waiting.front() {
+            let Request { prompt, exact, group, .. } = request;
+            let wanted = Wanted { tokens: prompt, n_prompt: prompt.len(), exact: *exact, group: *group };
+            let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.active.is_none());
+            let uses = |slot: &Slot| slot.cached.n_kept(&wanted, &self.model);
+            let Some(index) =
+                free.max_by_key(|(_, slot)| (uses(slot), Reverse(slot.last_used))).map(|(i, _)| i)
+            else {
                 return;
             };
+            let follows = self.leader(&wanted);
             let Some((id, request)) = self.waiting.pop_front() else { return };
 
-            slot.cut_back(n_cached, &request.prompt, &mut self.model);
+            self.prepare(index, &request);
+            let slot = &mut self.slots[index];
+            slot.last_used = self.next_id;
+            let n_cached = slot.cached.n_cached;
             let active = self.model.check_files();
             match active.and_then(|()| Active::new(id, request, n_cached, &self.tokenizer)) {
-                Ok(active) => slot.active = Some(active),
+                Ok(mut active) => {
+                    active.follows = follows.filter(|follows| follows.n_common > n_cached + FEW);
+                    slot.active = Some(active);
+                }
                 Err(error) => {
-                    slot.tokens.truncate(n_cached);
+                    slot.cached.tokens.truncate(n_cached);
                     on_event(Event::Failed { request: id, error: Arc::new(error) });
                 }
             }
+        }
+    }
+
+    /// Lets a free slot begin with what is cached of a request's prompt, here or elsewhere. What it had is kept if it has more
+    /// than a few tokens beside.
+    fn prepare(&mut self, index: usize, request: &Request) {
+        let Request { prompt, exact, group, .. } = request;
+        let wanted = Wanted { tokens: prompt, n_prompt: prompt.len(), exact: *exact, group: *group };
+        let best = self.best(&wanted);
+        let Self { model, slots, parked, .. } = self;
+        let cached = &mut slots[index].cached;
+        let n_kept = cached.n_kept(&wanted, model);
+        let is_better = best.as_ref().is_some_and(|best| best.n_cached > n_kept);
+        if model.can_share() && (is_better || cached.n_cached > n_kept + FEW) {
+            let mut new = Cached::new(model);
+            new.tokens.extend(prompt);
+            if let Some(best) = best {
+                parked.touch(best.sequence);
+                new.share(best, model);
+            }
+            parked.push(mem::replace(cached, new), model);
+        } else {
+            cached.cut_back(n_kept, prompt, model);
+        }
+        cached.group = *group;
+    }
+
+    /// What most of a wanted prompt is cached in.
+    fn best(&self, wanted: &Wanted<'_>) -> Option<Found> {
+        let all = self.slots.iter().map(|slot| &slot.cached).chain(self.parked.iter());
+        let n_kept = all.map(|cached| (cached.n_kept(wanted, &self.model), cached));
+        let (n_cached, Cached { sequence, read_as, .. }) = n_kept.max_by_key(|(n, _)| *n)?;
+        (n_cached > 0).then(|| Found { sequence: *sequence, n_cached, read_as: read_as.clone() })
+    }
+
+    /// The request that is just reading most of what a prompt begins with.
+    fn leader(&self, wanted: &Wanted<'_>) -> Option<Follows> {
+        let own = Role::Prompt { len: wanted.n_prompt };
+        let reading =
+            self.slots.iter().filter(|slot| self.model.can_share() && slot.cached.group == wanted.group);
+        let candidates = reading.filter_map(|slot| {
+            let (leader, prompt) = slot.reads()?;
+            let sums_alike = self.model.sums_alike(Role::Prompt { len: prompt.len() }, own);
+            let n_common = common_prefix(prompt, wanted.tokens).min(wanted.n_prompt - 1);
+            (!wanted.exact || sums_alike).then_some(Follows { leader, n_common })
+        });
+        candidates.max_by_key(|follows| follows.n_common)
+    }
+
+    /// Lets requests go on that have waited for another one to read what they begin with.
+    fn catch_up(&mut self) {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let Some(Follows { leader, n_common }) = slot.active.as_ref().and_then(|active| active.follows)
+            else {
+                continue;
+            };
+            let is_reading = |slot: &Slot| {
+                slot.cached.n_cached < n_common && slot.reads().is_some_and(|(id, _)| id == leader)
+            };
+            if self.slots.iter().any(is_reading) {
+                continue;
+            }
+            let best = slot.wanted().and_then(|wanted| self.best(&wanted));
+            let Slot { cached, active: Some(active), .. } = &mut self.slots[index] else { continue };
+            if let Some(best) = best.filter(|best| best.n_cached > cached.n_cached) {
+                self.parked.touch(best.sequence);
+                cached.share(best, &mut self.model);
+            }
+            active.follows = None;
+            active.stats.n_cached = cached.n_cached;
         }
     }
 
@@ -288,7 +382,7 @@ impl Engine {
 /// Ends the request of a slot with an error. Its cache is dropped: what it holds is unknown.
 fn fail(model: &mut Model, slot: &mut Slot, error: Arc<Error>, on_event: &mut dyn FnMut(Event)) {
     if let Some(active) = slot.active.take() {
-        slot.cut_back(0, &[], model);
+        slot.cached.cut_back(0, &[], model);
         on_event(Event::Failed { request: active.id, error });
     }
 }

@@ -26,6 +26,9 @@ pub struct Request {
     /// answers, and a short prompt as one; kept for the next turn, they differ in rounding from the same tokens read as part
     /// of its prompt. With this, such tokens are read anew.
     pub exact: bool,
+    /// What was computed of prompts is used again for those that begin alike, of the same group alone: how soon an answer comes
+    /// tells what else was asked.
+    pub group: u64,
     /// The form that the answer is to have; `None` for any.
     pub form: Option<Form>,
     /// Whether [`Event::Token`] tells how likely the model found each token, and how many of the likeliest
@@ -45,6 +48,7 @@ impl Request {
             ignore_eos: false,
             control_tokens: Vec::new(),
             exact: false,
+            group: 0,
             form: None,
             logprobs: None,
         }

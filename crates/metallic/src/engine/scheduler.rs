@@ -1,4 +1,6 @@
-//! Which tokens go into the next forward pass, and which cached sequence serves a new request.
+//! Which tokens go into the next forward pass.
+
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -22,54 +24,204 @@ pub(super) struct Share {
     pub(super) role: Role,
 }
 
-/// Divides a batch of `n_batch` rows among slots with tokens to run.
-///
-/// Answers that wait for one token come first, so that reading much does not stop those that are under way. What is left goes
-/// to prompts, and to answers that are read again, in order of slots.
-pub(super) fn divide_batch(pending: &[Option<Pending>], n_batch: usize) -> PerSlot<Share> {
-    let (mut left, mut shares) = (n_batch, PerSlot::new());
-    let pending = || pending.iter().enumerate().filter_map(|(slot, pending)| Some((slot, (*pending)?)));
-    let is_next = |pending: &Pending| pending.role == Role::Generated && pending.n_tokens == 1;
-    let answers = pending().filter(|(_, pending)| is_next(pending));
-    let others = pending().filter(|(_, pending)| !is_next(pending));
-    for (slot, Pending { n_tokens, role }) in answers.chain(others) {
-        let n_tokens = n_tokens.min(left);
-        if n_tokens > 0 {
-            left -= n_tokens;
-            shares.push(Share { slot, n_tokens, role });
-        }
+impl Pending {
+    /// Whether it is an answer that waits for its next token.
+    fn is_next(&self) -> bool {
+        self.role == Role::Generated && self.n_tokens == 1
     }
-    shares.sort_unstable_by_key(|share| share.slot);
-    shares
 }
 
-/// Tokens that two sequences begin with.
-pub(super) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+/// Rows of prompts beside answers at least: fewer take hardly less time.
+const MIN_ROWS: usize = 16;
+
+/// And before anything is measured.
+const FIRST_ROWS: f64 = 64.0;
+
+/// Time that rows of prompts may add to a pass, of what its answers take alone: less than once, for what can't be foreseen.
+const ADDED: f64 = 0.8;
+
+/// Passes with prompts after which the time of answers is measured anew, in a pass of answers alone.
+const MAX_MIXED: usize = 64;
+
+/// The same where it is not known at all.
+const MAX_MIXED_UNKNOWN: usize = 4;
+
+/// Divides batches between answers and prompts, by what was measured of passes: so that reading prompts at most doubles the time
+/// between an answer's tokens, and no prompt waits for another to be read to its end.
+pub(super) struct Pace {
+    /// Seconds of a pass of answers alone, by how many.
+    alone: Vec<Option<f64>>,
+    /// Rows of prompts that take as long as they may.
+    rows: f64,
+    /// Passes since the last of answers alone.
+    n_mixed: usize,
+    /// The slot whose prompt is read first.
+    turn: usize,
+}
+
+impl Pace {
+    pub(super) fn new(n_slots: usize) -> Self {
+        Self { alone: vec![None; n_slots + 1], rows: FIRST_ROWS, n_mixed: 0, turn: 0 }
+    }
+
+    /// Divides a batch of `n_batch` rows among slots with tokens to run.
+    ///
+    /// Answers that wait for one token come first. What may be added goes to prompts, and to answers that are read again, in turns.
+    pub(super) fn divide_batch(&mut self, pending: &[Option<Pending>], n_batch: usize) -> PerSlot<Share> {
+        let is_next = |pending: &Option<Pending>| pending.is_some_and(|pending| pending.is_next());
+        let n_answers = pending.iter().filter(|pending| is_next(pending)).count();
+        let n_prompts = pending.iter().flatten().count() - n_answers;
+        let n_answers = n_answers.min(n_batch);
+        let mut left = self.prompt_rows(n_answers).min(n_batch - n_answers);
+        let mut shares = PerSlot::new();
+        let slots = || (0..pending.len()).filter_map(|slot| Some((slot, pending[slot]?)));
+        let share = |(slot, Pending { n_tokens, role })| Share { slot, n_tokens, role };
+        shares.extend(slots().filter(|(_, pending)| pending.is_next()).take(n_answers).map(share));
+        let turn = self.turn % pending.len().max(1);
+        let in_turn =
+            slots().skip_while(|(slot, _)| *slot < turn).chain(slots().take_while(|(slot, _)| *slot < turn));
+        for (slot, Pending { n_tokens, role }) in in_turn.filter(|(_, pending)| !pending.is_next()) {
+            let n_tokens = n_tokens.min(left);
+            if n_tokens > 0 {
+                left -= n_tokens;
+                shares.push(Share { slot, n_tokens, role });
+                // With one prompt alone there are no turns.
+                self.turn = if n_prompts > 1 { slot + 1 } else { slot };
+            }
+        }
+        shares.sort_unstable_by_key(|share| share.slot);
+        shares
+    }
+
+    /// Rows of prompts that may go beside so many answers.
+    fn prompt_rows(&self, n_answers: usize) -> usize {
+        if n_answers == 0 {
+            return usize::MAX;
+        }
+        let most = if self.time_alone(n_answers).is_some() { MAX_MIXED } else { MAX_MIXED_UNKNOWN };
+        if self.n_mixed >= most { 0 } else { (self.rows as usize).max(MIN_ROWS) }
+    }
+
+    /// Seconds of a pass of so many answers alone, or of fewer: rather too little.
+    fn time_alone(&self, n_answers: usize) -> Option<f64> {
+        let fewer = self.alone[..=n_answers].iter().rev().find_map(|time| *time);
+        let more = || {
+            let mut more = self.alone.iter().enumerate().skip(n_answers + 1);
+            more.find_map(|(n, time)| Some((*time)? * n_answers as f64 / n as f64))
+        };
+        fewer.or_else(more)
+    }
+
+    /// Learns from how long a pass took.
+    pub(super) fn passed(&mut self, shares: &[Share], time: Duration) {
+        let is_next = |share: &&Share| share.role == Role::Generated && share.n_tokens == 1;
+        let n_answers = shares.iter().filter(is_next).count();
+        let n_rows: usize = shares.iter().filter(|share| !is_next(share)).map(|share| share.n_tokens).sum();
+        let time = time.as_secs_f64();
+        if n_rows == 0 {
+            let alone = &mut self.alone[n_answers];
+            *alone = Some(alone.map_or(time, |before| 0.75 * before + 0.25 * time));
+            self.n_mixed = 0;
+        } else if n_answers > 0 {
+            self.n_mixed += 1;
+            // The last rows of a prompt, where they are few, say little of many.
+            if let Some(alone) = self.time_alone(n_answers).filter(|_| 2.0 * n_rows as f64 >= self.rows) {
+                let ratio = ADDED * alone / (time - alone).max(f64::MIN_POSITIVE);
+                self.rows = (self.rows * ratio.clamp(0.7, 1.4)).clamp(MIN_ROWS as f64, 1e6);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn prompt(len: usize) -> Role {
+        Role::Prompt { len }
+    }
+
+    fn pending(n_tokens: usize, role: Role) -> Option<Pending> {
+        Some(Pending { n_tokens, role })
+    }
+
+    fn share(slot: usize, n_tokens: usize, role: Role) -> Share {
+        Share { slot, n_tokens, role }
+    }
+
     #[test]
     fn answers_under_way_come_before_prompts() {
-        let prompt = |len| Role::Prompt { len };
-        let pending = |n_tokens, role| Some(Pending { n_tokens, role });
-        let share = |slot, n_tokens, role| Share { slot, n_tokens, role };
+        let divide = |pending: &[_], n_batch| Pace::new(pending.len()).divide_batch(pending, n_batch);
         let answer = pending(1, Role::Generated);
         assert_eq!(
-            divide_batch(&[pending(100, prompt(100)), answer, None, answer], 64)[..],
+            divide(&[pending(100, prompt(100)), answer, None, answer], 64)[..],
             [share(0, 62, prompt(100)), share(1, 1, Role::Generated), share(3, 1, Role::Generated)]
         );
         let prompts = [pending(40, prompt(50)), pending(40, prompt(40))];
-        assert_eq!(divide_batch(&prompts, 64)[..], [share(0, 40, prompt(50)), share(1, 24, prompt(40))]);
+        assert_eq!(divide(&prompts, 64)[..], [share(0, 40, prompt(50)), share(1, 24, prompt(40))]);
         let again = pending(100, Role::Generated);
-        let shares = divide_batch(&[again, answer], 64);
+        let shares = divide(&[again, answer], 64);
         assert_eq!(shares[..], [share(0, 63, Role::Generated), share(1, 1, Role::Generated)]);
         // The last token of a prompt is no answer.
-        let shares = divide_batch(&[pending(1, prompt(9)), answer, answer], 2);
+        let shares = divide(&[pending(1, prompt(9)), answer, answer], 2);
         assert_eq!(shares[..], [share(1, 1, Role::Generated), share(2, 1, Role::Generated)]);
-        assert_eq!(divide_batch(&[None, None], 8)[..], []);
+        assert_eq!(divide(&[None, None], 8)[..], []);
+        assert_eq!(divide(&[], 8)[..], []);
+    }
+
+    #[test]
+    fn prompts_take_turns() {
+        let mut pace = Pace::new(3);
+        let mut left = [100, 20, 90];
+        let mut order = Vec::new();
+        while left.iter().any(|n| *n > 0) {
+            let waiting = left.map(|n| (n > 0).then_some(Pending { n_tokens: n, role: prompt(100) }));
+            let shares = pace.divide_batch(&waiting, 32);
+            assert!(shares.iter().map(|share| share.n_tokens).sum::<usize>() <= 32);
+            for Share { slot, n_tokens, .. } in shares {
+                left[slot] -= n_tokens;
+                order.push((slot, n_tokens));
+            }
+        }
+        assert_eq!(order[..3], [(0, 32), (1, 20), (2, 12)], "the second and third share a pass");
+        assert!(order[3..].iter().map(|(slot, _)| *slot).eq([0, 2, 0, 2, 0, 2]), "{order:?}");
+    }
+
+    /// Of a machine on which each answer and each row takes a time, prompts and passes a time each.
+    fn run(pace: &mut Pace, n_answers: usize, (answer, row, pass): (f64, f64, f64)) -> (f64, f64, usize) {
+        let mut waiting = vec![pending(1, Role::Generated); n_answers];
+        waiting.push(pending(1_000_000, prompt(1_000_000)));
+        let shares = pace.divide_batch(&waiting, 2048);
+        let n_rows: usize =
+            shares.iter().filter(|share| share.slot == n_answers).map(|share| share.n_tokens).sum();
+        let alone = pass + answer * n_answers as f64;
+        let time = alone + row * n_rows as f64;
+        pace.passed(&shares, Duration::from_secs_f64(time));
+        (time, alone, n_rows)
+    }
+
+    #[test]
+    fn rows_of_prompts_at_most_double_the_time_of_answers() {
+        // A small model, a large one, one whose weights are swapped in, and one that reads prompts slowly.
+        for costs in [(1e-3, 2e-4, 1e-3), (1e-2, 4e-3, 0.1), (1e-2, 4e-3, 10.0), (1e-3, 1e-3, 1e-2)] {
+            let mut pace = Pace::new(9);
+            let passes: Vec<_> = (0..300).map(|_| run(&mut pace, 8, costs)).collect();
+            for (time, alone, n_rows) in &passes[50..] {
+                assert!(*time <= 2.0 * alone || *n_rows <= MIN_ROWS, "{costs:?}: {time} for {alone}");
+            }
+            // And it is made use of.
+            let (time, alone) =
+                passes[50..].iter().fold((0.0, 0.0), |sum, pass| (sum.0 + pass.0, sum.1 + pass.1));
+            assert!(time >= 1.6 * alone, "{costs:?}: {time} for {alone}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_becomes_slower_is_found_out() {
+        let mut pace = Pace::new(9);
+        (0..100).for_each(|_| _ = run(&mut pace, 4, (1e-3, 1e-4, 1e-3)));
+        let late: Vec<_> = (0..200).map(|_| run(&mut pace, 4, (1e-3, 4e-4, 1e-2))).collect();
+        let (time, alone, _) = late[150];
+        assert!(time <= 2.0 * alone, "{time} for {alone}");
     }
 }

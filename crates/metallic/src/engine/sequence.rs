@@ -2,76 +2,65 @@
 
 use std::time::Duration;
 
+use super::cached::{Cached, Wanted};
 use super::grammar::Form;
-use super::scheduler::{self, Pending};
+use super::scheduler::Pending;
 use super::{Event, FinishReason, Request, RequestId, Stats};
 use crate::error::Result;
-use crate::model::{Model, ReadAs, Role, SequenceId};
+use crate::model::Role;
 use crate::sampling::{Logprobs, Sampler};
 use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
 
-/// A sequence in the KV cache, during a request and after it.
+/// Where one request at a time is answered. What was computed of the last one stays until the next comes.
 pub(super) struct Slot {
-    pub(super) sequence: SequenceId,
-    /// Prompt and answer; the first `n_cached` have keys and values.
-    pub(super) tokens: Vec<u32>,
-    pub(super) n_cached: usize,
-    /// As what those were read.
-    pub(super) read_as: ReadAs,
+    pub(super) cached: Cached,
     pub(super) active: Option<Active>,
+    /// How many requests had come when it was last given one.
+    pub(super) last_used: u64,
 }
 
 impl Slot {
-    /// How many of its tokens can be kept for a sequence of `tokens` that begins with a prompt of `n_prompt`: never the last,
-    /// whose logits are what goes on. With `exact`, only those that were summed as they would be now.
-    pub(super) fn n_kept(&self, tokens: &[u32], n_prompt: usize, exact: bool, model: &Model) -> usize {
-        let n_shared = scheduler::common_prefix(&self.tokens[..self.n_cached], tokens).min(tokens.len() - 1);
-        if !exact {
-            return n_shared;
-        }
-        let (prompt, mut n_same) = (Role::Prompt { len: n_prompt }, 0);
-        for (end, role) in self.read_as.runs() {
-            // Of a run that reaches into the answer, what is part of the prompt is looked at alone.
-            for (end, wanted) in [(end.min(n_prompt), prompt), (end, Role::Generated)] {
-                if end > n_same && !model.sums_alike(role, wanted) {
-                    return n_shared.min(n_same);
-                }
-                n_same = n_same.max(end);
-            }
-        }
-        n_shared
-    }
-
-    /// Lets it go on with other tokens, of which it keeps what was computed of the first `n_cached`.
-    pub(super) fn cut_back(&mut self, n_cached: usize, tokens: &[u32], model: &mut Model) {
-        model.truncate_sequence(self.sequence, n_cached);
-        self.n_cached = n_cached;
-        self.tokens.clear();
-        self.tokens.extend(tokens);
-        self.read_as.truncate(n_cached);
-    }
-
-    /// Notes that the next tokens have been read.
-    pub(super) fn has_read(&mut self, n_tokens: usize, role: Role) {
-        self.n_cached += n_tokens;
-        self.read_as.push(self.n_cached, role);
-    }
-
-    /// What is to be computed next, if anything: the rest of the prompt, then what was generated.
+    /// What is to be computed next, if anything: the rest of the prompt, then what was generated. Nothing where another request is
+    /// just reading what this one begins with, too.
     pub(super) fn pending(&self) -> Option<Pending> {
-        let n_prompt = self.active.as_ref()?.n_prompt;
-        let (end, role) = if self.n_cached < n_prompt {
-            (n_prompt, Role::Prompt { len: n_prompt })
+        let Active { n_prompt, follows, .. } = self.active.as_ref()?;
+        if follows.is_some() {
+            return None;
+        }
+        let Cached { n_cached, tokens, .. } = &self.cached;
+        let (end, role) = if n_cached < n_prompt {
+            (*n_prompt, Role::Prompt { len: *n_prompt })
         } else {
-            (self.tokens.len(), Role::Generated)
+            (tokens.len(), Role::Generated)
         };
-        Some(Pending { n_tokens: end - self.n_cached, role })
+        Some(Pending { n_tokens: end - n_cached, role })
     }
 
     /// Whether it runs this request.
     pub(super) fn is_of(&self, id: RequestId) -> bool {
         self.active.as_ref().is_some_and(|active| active.id == id)
     }
+
+    /// What it would make use of, were it cached.
+    pub(super) fn wanted(&self) -> Option<Wanted<'_>> {
+        let Active { n_prompt, exact, .. } = *self.active.as_ref()?;
+        let Cached { tokens, group, .. } = &self.cached;
+        Some(Wanted { tokens, n_prompt, exact, group: *group })
+    }
+
+    /// Its request and its prompt, while it has not read that.
+    pub(super) fn reads(&self) -> Option<(RequestId, &[u32])> {
+        let Active { id, n_prompt, .. } = *self.active.as_ref()?;
+        (self.cached.n_cached < n_prompt).then(|| (id, &self.cached.tokens[..n_prompt]))
+    }
+}
+
+/// Another request that is reading what this one begins with.
+#[derive(Clone, Copy)]
+pub(super) struct Follows {
+    pub(super) leader: RequestId,
+    /// Tokens that they have in common.
+    pub(super) n_common: usize,
 }
 
 /// A request that is being answered.
@@ -89,6 +78,7 @@ pub(super) struct Active {
     form: Option<Form>,
     logprobs: Option<usize>,
     pub(super) exact: bool,
+    pub(super) follows: Option<Follows>,
 }
 
 /// A token that was chosen.
@@ -133,6 +123,7 @@ impl Active {
             form: request.form,
             logprobs: request.logprobs,
             exact: request.exact,
+            follows: None,
         })
     }
 

@@ -6,6 +6,7 @@ use super::attention::Attention;
 use super::boundary::Boundary;
 use super::cache::{self, Cache};
 use super::config::{MixerConfig, ModelConfig, Wiring};
+use super::kv_cache::PageCopy;
 use super::latent::Latent;
 use super::part::{EMBEDDING, Part, Parts, mixer_of, n_parts, network_of};
 use super::residual::{Reads, Residual};
@@ -277,6 +278,14 @@ impl<B: Backend> Stage for Decoder<B> {
             boundary.leave(&self.config, parts.end, n_rows, &mut self.backend, &self.scratch)?;
         }
         Ok(())
+    }
+
+    fn copy_page(&mut self, PageCopy { from, to }: PageCopy) {
+        for cache in self.caches.iter_mut().flatten() {
+            if let Cache::Pages(kv) = cache {
+                self.backend.copy_page(kv, from, to);
+            }
+        }
     }
 
     fn give_up(&mut self) {

@@ -232,6 +232,27 @@ impl Model {
         self.pages.create()
     }
 
+    /// Whether sequences can [share](Model::share_sequence) what they begin with: not where layers have states.
+    pub fn can_share(&self) -> bool {
+        self.history.is_none()
+    }
+
+    /// Has one sequence begin with the first `len` positions of another, in place of what it holds. They share memory until
+    /// either writes to it.
+    ///
+    /// # Panics
+    /// If the other holds fewer, or the model's sequences [can't share](Model::can_share).
+    pub fn share_sequence(&mut self, from: SequenceId, to: SequenceId, len: usize) {
+        assert!(self.can_share(), "states are not shared");
+        self.pages.share(from, to, len);
+    }
+
+    /// Whether there are pages for all of these positions to be written.
+    pub(crate) fn has_room(&self, written: impl Iterator<Item = (SequenceId, Range<usize>)>) -> bool {
+        let needs = written.map(|(id, positions)| self.pages.n_needed(id, &positions));
+        needs.sum::<usize>() <= self.pages.n_free()
+    }
+
     /// Forgets what a sequence holds from position `len` on.
     pub fn truncate_sequence(&mut self, id: SequenceId, len: usize) {
         self.pages.truncate(id, len);
@@ -285,7 +306,10 @@ impl Model {
             self.check(piece)?;
         }
         for piece in pieces {
-            self.pages.reserve(piece.sequence, piece.start + piece.tokens.len())?;
+            let end = piece.start + piece.tokens.len();
+            if let Some(copy) = self.pages.reserve(piece.sequence, piece.start..end)? {
+                self.stages.iter_mut().for_each(|stage| stage.copy_page(copy));
+            }
         }
         let result = self.read(Asked { is_interrupted, n_best }, pieces, sink);
         if result.is_err() {

@@ -40,7 +40,7 @@ impl Role {
 }
 
 /// As what the tokens of a sequence were read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ReadAs(Vec<(usize, Role)>);
 
 impl ReadAs {

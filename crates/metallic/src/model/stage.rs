@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Piece;
 use super::boundary::Boundary;
-use super::kv_cache::PageTable;
+use super::kv_cache::{PageCopy, PageTable};
 use super::part::Parts;
 use crate::backend::{DeviceStats, Span, Tokens};
 use crate::error::Result;
@@ -80,6 +80,8 @@ pub(crate) trait Stage: Send {
         boundary: &mut Boundary,
         sink: LogitSink<'_>,
     ) -> Result<()>;
+    /// Copies a page of keys and values, in each layer that has them here.
+    fn copy_page(&mut self, copy: PageCopy);
     /// Gives up a pass that failed or was interrupted, here or in another stage.
     fn give_up(&mut self);
     /// What streaming weights has cost so far; `None` where all are in memory.

@@ -5,6 +5,7 @@
 mod files;
 mod grammar;
 mod interrupts;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::slice;

@@ -15,6 +15,9 @@ const PAGE_LEN: usize = 128;
 /// Pages of the longer of two sequences, out of order, and of the shorter.
 const PAGES: [&[u32]; 2] = [&[4, 1, 2], &[3]];
 
+/// The page of five that neither has.
+const FREE_PAGE: u32 = 0;
+
 /// Positions of the longer; the shorter has the rows of the batch after it.
 const N: usize = 300;
 const N_ROWS: usize = N + 33;
@@ -54,6 +57,8 @@ struct Layer {
     n_head_kv: usize,
     has_sinks: bool,
     in_tiles: bool,
+    /// Whether the longer sequence's pages are moved before its queries attend.
+    moves: bool,
     queries: Queries,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -71,6 +76,7 @@ impl Layer {
             n_head_kv,
             has_sinks: false,
             in_tiles: false,
+            moves: false,
             queries: Queries::Some,
             keys,
             values,
@@ -122,13 +128,22 @@ impl Computation for Layer {
             }
         }
         assert_eq!(starts, ends, "pieces of whole sequences");
+        // A page of the longer sequence to the one that is free; then that takes its place.
+        let mut moved = PAGES[0].to_vec();
+        if self.moves {
+            b.copy_page(&mut kv, moved[1], FREE_PAGE);
+            let over = self.span(1, 0, N_ROWS - N);
+            b.store_kv(&mut kv, &Span { pages: &[moved[1]], ..over }, &keys, &rows);
+            moved[1] = FREE_PAGE;
+        }
         let spans: &[_] = match self.queries {
             Queries::Some => &SOME,
             Queries::All => &[(0, N)],
             Queries::InPieces => &[],
         };
         for &(start, n_rows) in spans {
-            b.attention(&params, &kv, &self.span(0, start, n_rows), &queries, &mut out);
+            let span = Span { pages: &moved, ..self.span(0, start, n_rows) };
+            b.attention(&params, &kv, &span, &queries, &mut out);
         }
         if !spans.is_empty() {
             b.attention(&params, &kv, &self.span(1, 0, N_ROWS - N), &queries, &mut out);
@@ -286,6 +301,9 @@ fn variants<B: Backend>(suite: &mut Suite<'_, B>, kv_type: KvType) {
     if !layer.is_taken(suite.backend) {
         return;
     }
+    let stays = Layer { queries: Queries::All, ..layer.clone() };
+    let moves = Layer { moves: true, ..stays.clone() };
+    suite.same_bits("copy_page", kv_type, [&stays, &moves]);
     for in_tiles in [false, true] {
         let whole = Layer { in_tiles, queries: Queries::All, ..layer.clone() };
         let pieces = Layer { queries: Queries::InPieces, ..whole.clone() };

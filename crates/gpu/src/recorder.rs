@@ -170,8 +170,7 @@ impl Recorder {
     /// Begins an operation: where enough is recorded, that is submitted. Not in the midst of one, whose kernels may share
     /// notes.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        let is_enough = self.n_recorded >= std::env::var("MD").map_or(MAX_DISPATCHES, |x| x.parse().unwrap())
-            || self.n_multiplications >= MAX_MULTIPLICATIONS;
+        let is_enough = self.n_recorded >= MAX_DISPATCHES || self.n_multiplications >= MAX_MULTIPLICATIONS;
         if is_enough { self.submit() } else { Ok(()) }
     }
 

@@ -59,7 +59,7 @@ pub(crate) struct Failure {
 }
 
 /// Result of everything in this program that can fail.
-pub(crate) type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     /// A failure of this kind; `what` says what could not be done, and where.

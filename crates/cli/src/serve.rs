@@ -1,47 +1,51 @@
-//! `metallic serve`: a model for the clients of HTTP APIs.
+//! `metallic serve`: models for the clients of HTTP APIs.
+
+mod library;
 
 use std::fs;
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use metallic::Engine;
-use metallic_server::{Access, Hosted, Service, router};
+use metallic_server::{Access, Library as _, Service, Terms, Wish, router};
 
-use crate::args::{RateArgs, ServeArgs};
+use self::library::Models;
+use crate::args::ServeArgs;
 use crate::budget;
-use crate::chat_template;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, ModelName};
-use crate::model_file::{self, Planned, SMALLER_CONTEXT};
 
-/// Loads the model and serves it until a signal says to stop.
+/// Loads the first model and serves all until a signal says to stop.
 pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     // Before minutes are spent on a model.
     let listener = listen(args)?;
     let address = listener.local_addr().map_err(cannot_serve)?;
     let access = access(args, address.ip())?;
-    let path = fetcher.locate(&args.model)?.path;
-    let file = model_file::open(&path)?;
-    let tokenizer = model_file::tokenizer(&file)?;
-    let n_bytes = file.n_bytes();
-    let template = chat_template::choose(&file, &path, args.chat_template.as_deref())?;
-    let budget = budget::to_run_in(&args.engine.compute);
-    let mut engine_args = args.engine.clone();
-    engine_args.n_sequences = args.parallel.into();
-    let (given, terminal) = (RateArgs::default(), fetcher.terminal);
-    let planned = Planned::new(file, &engine_args, budget, SMALLER_CONTEXT, &given, terminal)?;
-    let model = planned.load(&engine_args, terminal)?;
-    let name = args.alias.clone().unwrap_or_else(|| name_of(&args.model));
-    if template.is_none() {
-        terminal.note(format_args!("{name} has no chat template: it continues texts, at /v1/completions"));
+    let library = library(args, fetcher)?;
+    let terminal = fetcher.terminal;
+    let ram_bytes = budget::to_run_in(&args.engine.compute).map(|budget| budget.ram_bytes);
+    let first = match library.list().map_err(|refused| Failure::new(Kind::General, refused.message))?.first()
+    {
+        None if args.manage => None,
+        None => {
+            return Err(Failure::new(Kind::NoModel, "there is no model to serve")
+                .advice("name one, or with --manage let clients download them"));
+        }
+        Some(_) if args.models.is_empty() => None,
+        Some(first) => Some(library.load_first(&first.name, &Wish { ram_bytes, n_ctx: None })?),
+    };
+    let terms = Terms { ram_bytes, shrinks: args.shrink, manages: args.manage };
+    let service = Service::of_library(library, terms)
+        .map_err(|refused| Failure::new(Kind::General, refused.message))?;
+    let what = match &first {
+        Some((name, _)) if args.models.len() == 1 => name.clone(),
+        _ => "the models".to_owned(),
+    };
+    if let Some((_, hosted)) = first {
+        service.add(hosted);
     }
-    let template = template.map(chat_template::Chosen::into_template);
-    let service =
-        Service::new(
-            [Hosted::new(name.clone(), Engine::new(model, tokenizer), template).file_bytes(n_bytes)],
-        );
 
-    terminal.note(format_args!("serving {name} at http://{address}/v1; Ctrl-C ends it"));
+    terminal.note(format_args!("serving {what} at http://{address}/v1; Ctrl-C ends it"));
     let interrupt = fetcher.interrupt.clone();
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
@@ -50,6 +54,28 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         metallic_server::serve(listener, router(service, access), drain, move || interrupt.has_come());
     drop(heed);
     served.map_err(cannot_serve)
+}
+
+/// The models that were named, downloaded if need be, and what else there is.
+fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
+    if args.alias.is_some() && args.models.len() != 1 {
+        return Err(Failure::new(Kind::Usage, "--alias names one model, and there must be one"));
+    }
+    let named = args.models.iter().map(|model| {
+        let name = args.alias.clone().unwrap_or_else(|| name_of(model));
+        Ok((name, fetcher.locate(model)?.path))
+    });
+    let mut engine = args.engine.clone();
+    engine.n_sequences = args.parallel.into();
+    Ok(Models {
+        named: named.collect::<Result<_>>()?,
+        folder: args.models_dir.clone(),
+        has_store: args.manage || (args.models.is_empty() && args.models_dir.is_none()),
+        engine,
+        chat_template: args.chat_template.clone(),
+        terminal: fetcher.terminal.clone(),
+        rates: Mutex::default(),
+    })
 }
 
 /// What clients call a model: of a file its name alone.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +30,21 @@ pub(crate) struct Terminal {
     colour_out: bool,
     colour_err: bool,
     safe_out: bool,
+    /// Who is told of progress in place of the screen.
+    watched: Option<Watched>,
+}
+
+/// Tells how far the work is whose progress a terminal would draw.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watched(Arc<Mutex<Option<ProgressBar>>>);
+
+impl Watched {
+    /// What is done, of how much; 0 of 0 where nothing is known.
+    #[cfg(feature = "serve")]
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let bar = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.as_ref().map_or((0, 0), |bar| (bar.position(), bar.length().unwrap_or(0)))
+    }
 }
 
 /// What the environment says of terminals.
@@ -96,7 +112,15 @@ impl Terminal {
             colour_out: wishes.colours(choice, io::stdout().is_terminal()),
             colour_err: wishes.colours(choice, io::stderr().is_terminal()),
             safe_out: io::stdout().is_terminal(),
+            watched: None,
         }
+    }
+
+    /// The same without progress on the screen, and what is told of it instead.
+    #[cfg(feature = "serve")]
+    pub(crate) fn watched(&self) -> (Self, Watched) {
+        let watched = Watched::default();
+        (Self { watched: Some(watched.clone()), ..self.clone() }, watched)
     }
 
     /// Whether standard error takes colours.
@@ -194,9 +218,16 @@ impl Terminal {
 
     fn bar(&self, label: &str, total: u64, template: &str) -> ProgressBar {
         // Hidden as well, by itself, where there is no terminal or a dumb one.
-        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let is_hidden = self.quiet || self.watched.is_some();
+        let target = if is_hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(label.to_owned())
+        let bar = ProgressBar::with_draw_target(Some(total), target)
+            .with_style(style)
+            .with_message(label.to_owned());
+        if let Some(Watched(watched)) = &self.watched {
+            *watched.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+        }
+        bar
     }
 }
 

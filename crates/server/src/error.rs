@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use metallic::text::{TemplateError, TokenizerError};
 use serde_json::Value;
 
+use crate::library::Refused;
+
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Seconds after which a client may try again that was told that too many are waiting.
@@ -27,8 +29,21 @@ pub(crate) enum Error {
     #[error("no model is called {name:?}; there are: {}", known.join(", "))]
     UnknownModel { name: String, known: Vec<String> },
 
-    #[error("no model is loaded")]
+    #[error("there is no model here")]
     NoModels,
+
+    #[error("this server has the models that it was started with")]
+    NoLibrary,
+
+    #[error("requests may not load, unload, bring or remove models: the server was started without --manage")]
+    NotManaged,
+
+    #[error("{name} is in use: try again when it has answered")]
+    Busy { name: String },
+
+    /// A model can't be loaded, brought or removed.
+    #[error("{}", .0.message)]
+    Library(Refused),
 
     /// The model can't take the conversation.
     #[error(transparent)]
@@ -63,6 +78,10 @@ impl Error {
             | Error::Tokenizer(_) => StatusCode::BAD_REQUEST,
             Error::UnknownModel { .. } => StatusCode::NOT_FOUND,
             Error::NoModels => StatusCode::SERVICE_UNAVAILABLE,
+            Error::NoLibrary | Error::NotManaged => StatusCode::FORBIDDEN,
+            Error::Busy { .. } => StatusCode::CONFLICT,
+            Error::Library(refused) if refused.is_unknown => StatusCode::NOT_FOUND,
+            Error::Library(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Error::Engine(error) => match **error {
                 metallic::Error::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
                 metallic::Error::EmptyPrompt

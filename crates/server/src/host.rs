@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metallic::engine::{Form, Grammar, Grammars, RequestId, Stats};
 use metallic::text::{AnswerFormat, ChatTemplate, Tokenizer};
@@ -13,6 +13,7 @@ use metallic::{Engine, Event, Request};
 use tokio::sync::{mpsc as asynchronous, oneshot};
 
 use crate::error::{Error, Result};
+use crate::library::Outline;
 
 /// Events of a request beside two for each token: its end, and text that was held back.
 const MORE_EVENTS: usize = 8;
@@ -23,18 +24,33 @@ pub struct Hosted {
     engine: Engine,
     template: Option<ChatTemplate>,
     n_bytes: u64,
+    outline: Outline,
+    kept: Box<dyn Send>,
 }
 
 impl Hosted {
     /// A model that is loaded, under the name that requests give. Without a template it continues texts only.
     pub fn new(name: impl Into<String>, engine: Engine, template: Option<ChatTemplate>) -> Self {
-        Self { name: name.into(), engine, template, n_bytes: 0 }
+        let outline = Outline { n_ctx: engine.model().n_ctx(), ..Outline::default() };
+        Self { name: name.into(), engine, template, n_bytes: 0, outline, kept: Box::new(()) }
     }
 
     /// The same with the bytes of its files, which clients are told.
     #[must_use]
     pub fn file_bytes(self, n_bytes: u64) -> Self {
         Self { n_bytes, ..self }
+    }
+
+    /// The same with what it holds, which counts against the server's budget.
+    #[must_use]
+    pub fn outline(self, outline: Outline) -> Self {
+        Self { outline, ..self }
+    }
+
+    /// The same with something that is dropped when the model is unloaded, such as a lock of its files.
+    #[must_use]
+    pub fn keeping(self, kept: impl Send + 'static) -> Self {
+        Self { kept: Box::new(kept), ..self }
     }
 }
 
@@ -49,6 +65,7 @@ pub(crate) struct Host {
     n_ctx: usize,
     n_sequences: usize,
     jobs: mpsc::Sender<Job>,
+    thread: Option<thread::JoinHandle<()>>,
     counts: Arc<Mutex<Counts>>,
     grammars: OnceLock<Grammars>,
     /// Grammars are compiled one at a time: a hostile one may take long, and a gigabyte.
@@ -70,6 +87,17 @@ pub(crate) struct Counts {
     /// Time in passes that read prompts, and that made answers.
     pub(crate) prefill: Duration,
     pub(crate) decode: Duration,
+    /// What was done lately.
+    pub(crate) lately: Lately,
+}
+
+/// What a model did in the last whole second of work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lately {
+    /// Tokens of answers in a second; 0 where there were none.
+    pub(crate) generation: f64,
+    /// The share of the time that computing waited for weights.
+    pub(crate) wait_share: Option<f64>,
 }
 
 impl Counts {
@@ -107,8 +135,8 @@ impl Answers {
 
 impl Host {
     /// Starts its thread, which ends when nobody can ask any more.
-    pub(crate) fn start(model: Hosted) -> Self {
-        let Hosted { name, engine, template, n_bytes } = model;
+    pub(crate) fn start(model: Hosted) -> (Self, Outline) {
+        let Hosted { name, engine, template, n_bytes, outline, kept } = model;
         let (jobs, receiver) = mpsc::channel();
         let format = template.as_ref().map(ChatTemplate::answer_format).unwrap_or_default();
         let (tokenizer, model) = (engine.shared_tokenizer(), engine.model());
@@ -117,11 +145,13 @@ impl Host {
         let thread = thread::Builder::new().name(format!("model {name}"));
         let counts = Arc::new(Mutex::new(Counts::default()));
         let counted = Arc::clone(&counts);
-        if let Err(error) = thread.spawn(move || run(engine, &receiver, &counted)) {
-            // Whoever asks will hear that it has stopped.
-            tracing::error!("can't start the thread of {name}: {error}");
-        }
-        Self {
+        let thread = thread.spawn(move || {
+            run(engine, &receiver, &counted);
+            drop(kept);
+        });
+        // Whoever asks will hear that it has stopped.
+        let thread = thread.inspect_err(|error| tracing::error!("can't start the thread of {name}: {error}"));
+        let host = Self {
             name,
             architecture,
             n_bytes,
@@ -131,19 +161,25 @@ impl Host {
             n_ctx,
             n_sequences,
             jobs,
+            thread: thread.ok(),
             counts,
             grammars: OnceLock::new(),
             compiling: Mutex::new(()),
+        };
+        (host, outline)
+    }
+
+    /// Ends its thread, and waits until what the model held is free.
+    pub(crate) fn stop(self) {
+        let Self { jobs, thread, name, .. } = self;
+        drop(jobs);
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of {name} has failed");
         }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Whether this is its name, perhaps with the tag that Ollama's clients add to names without one.
-    pub(crate) fn is_called(&self, name: &str) -> bool {
-        name == self.name || name.strip_suffix(":latest") == Some(&self.name)
     }
 
     pub(crate) fn architecture(&self) -> &str {
@@ -214,14 +250,17 @@ type Listeners = HashMap<RequestId, asynchronous::Sender<Event>>;
 /// Answers requests until there can be no more.
 fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
     let mut listeners = Listeners::new();
+    let mut window = Window::new(&engine);
     loop {
         lock(counts).n_open = listeners.len();
         if listeners.is_empty() {
+            lock(counts).lately = Lately::default();
             let Ok(job) = jobs.recv() else { return };
-            submit(&mut engine, job, &mut listeners);
+            window = Window::new(&engine);
+            submit(&mut engine, job, &mut listeners, counts);
         }
         while let Ok(job) = jobs.try_recv() {
-            submit(&mut engine, job, &mut listeners);
+            submit(&mut engine, job, &mut listeners, counts);
         }
         let gone: Vec<RequestId> =
             listeners.iter().filter(|(_, events)| events.is_closed()).map(|(id, _)| *id).collect();
@@ -235,6 +274,10 @@ fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
             ids.iter().all(|id| listeners.get(id).is_none_or(asynchronous::Sender::is_closed))
         };
         let goes_on = engine.step_unless(&is_unwanted, &mut |event| events.push(event));
+        window.n_tokens += events.iter().filter(|event| matches!(event, Event::Token { .. })).count();
+        if let Some(lately) = window.ends(&engine) {
+            lock(counts).lately = lately;
+        }
         for event in events {
             count(&event, counts);
             tell(event, &mut listeners);
@@ -260,12 +303,42 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners) {
+/// A second of work, or one pass if that takes longer.
+struct Window {
+    began: Instant,
+    n_tokens: usize,
+    waited: Option<Duration>,
+}
+
+impl Window {
+    fn new(engine: &Engine) -> Self {
+        let waited = engine.model().stream_stats().map(|stats| stats.waited);
+        Self { began: Instant::now(), n_tokens: 0, waited }
+    }
+
+    /// What was done in it, if it is over; then the next begins.
+    fn ends(&mut self, engine: &Engine) -> Option<Lately> {
+        let seconds = self.began.elapsed().as_secs_f64();
+        if seconds < 1.0 {
+            return None;
+        }
+        let last = std::mem::replace(self, Self::new(engine));
+        let waited = self.waited.zip(last.waited).map(|(now, then)| now.saturating_sub(then));
+        Some(Lately {
+            generation: last.n_tokens as f64 / seconds,
+            wait_share: waited.map(|waited| (waited.as_secs_f64() / seconds).min(1.0)),
+        })
+    }
+}
+
+fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners, counts: &Mutex<Counts>) {
     let Job { request, taken, events } = job;
     if taken.is_closed() {
         return;
     }
     let submitted = engine.submit(request).map(|id| drop(listeners.insert(id, events)));
+    // Before anyone hears of it: a model that answers is not unloaded.
+    lock(counts).n_open = listeners.len();
     // One who has gone meanwhile is found out by the listener.
     let _ = taken.send(submitted.map_err(Arc::new));
 }

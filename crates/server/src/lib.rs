@@ -20,7 +20,9 @@ mod error;
 mod fields;
 mod guard;
 mod host;
+mod library;
 mod llama;
+mod manage;
 mod ollama;
 mod openai;
 mod serve;
@@ -34,8 +36,9 @@ use axum::middleware;
 
 pub use guard::Access;
 pub use host::Hosted;
+pub use library::{Device, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish};
 pub use serve::serve;
-pub use service::Service;
+pub use service::{Service, Terms};
 
 /// Bytes of a request's body at most: a conversation that fills the longest contexts.
 const MAX_BODY_BYTES: usize = 16 << 20;
@@ -46,7 +49,8 @@ pub fn router(service: Service, access: Access) -> Router {
         .merge(openai::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())
-        .merge(llama::routes());
+        .merge(llama::routes())
+        .merge(manage::routes());
     let routes = routes
         .fallback(|uri: Uri| async move {
             guard::refuse(uri.path(), StatusCode::NOT_FOUND, "there is no such endpoint")

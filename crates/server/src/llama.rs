@@ -43,7 +43,7 @@ async fn health(State(service): State<Service>) -> Json<Value> {
 }
 
 async fn props(State(service): State<Service>) -> Result<Json<Value>, Failure> {
-    let host = service.host(None)?;
+    let host = &service.host(None).await?;
     Ok(Json(json!({
         "default_generation_settings": { "n_ctx": host.n_ctx() },
         "total_slots": host.n_sequences(),
@@ -85,7 +85,7 @@ async fn metrics(State(service): State<Service>) -> Response {
 /// The tokens of a text.
 async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
     let mut fields = Fields::of_body(&body)?;
-    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let content: String = fields.required("content")?;
     let adds_special = fields.take("add_special")?.unwrap_or(false);
     let options = EncodeOptions {
@@ -111,7 +111,7 @@ async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Va
 /// The text of tokens.
 async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
     let mut fields = Fields::of_body(&body)?;
-    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let tokens: Vec<u32> = fields.required("tokens")?;
     fields.refuse_rest(&[])?;
     let n_vocab = host.tokenizer().n_vocab();
@@ -124,7 +124,7 @@ async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<
 /// The text that a conversation is to the model.
 async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
     let mut fields = Fields::of_body(&body)?;
-    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let messages = messages::read(fields.required("messages")?)?;
     let tools = fields.take("tools")?.unwrap_or_default();
     let variables = fields.take("chat_template_kwargs")?.unwrap_or_default();
@@ -138,7 +138,7 @@ async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<J
 /// How a text goes on.
 async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(&body)?;
-    let host = service.host(fields.take::<String>("model")?.as_deref())?;
+    let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let prompt = fields.value("prompt").ok_or_else(|| Error::field("prompt", "it is missing"))?;
     // Less than nothing is as many as the context holds.
     let max_tokens = fields.count("n_predict")?;

@@ -15,11 +15,26 @@ Clients of OpenAI's API are told http://127.0.0.1:8080/v1 as its address; withou
 Examples:
   metallic serve smollm2
   curl http://127.0.0.1:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
+  metallic serve smollm2 hf:owner/repo:Q4_K_M --ram 16GiB
+  metallic serve --models-dir ~/models --manage
   metallic serve model.gguf --host 0.0.0.0 --api-key-file keys.txt --ram 8GiB --parallel 4")]
 pub(crate) struct ServeArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
+    /// Models: files, short names, hf:… or pypi:… The first is loaded at once, the others when they are asked for; one that
+    /// nobody uses makes room for another [default: all that were downloaded]
     #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
+    pub(crate) models: Vec<ModelName>,
+
+    /// Serve the models in a folder, too
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models_dir: Option<PathBuf>,
+
+    /// Let requests load, unload, download and remove models
+    #[arg(long)]
+    pub(crate) manage: bool,
+
+    /// Load a model with less memory than it would take, where the others are busy with the rest, instead of waiting for them
+    #[arg(long)]
+    pub(crate) shrink: bool,
 
     /// Address to listen at; 0.0.0.0 for all of this machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -29,7 +44,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 8080)]
     pub(crate) port: u16,
 
-    /// Name that requests give for the model [default: as it is given here, of a file its name without .gguf]
+    /// Name that requests give for the model, if it is one [default: as it is given here, of a file its name without .gguf]
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Option<String>,
 

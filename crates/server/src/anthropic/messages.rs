@@ -27,7 +27,7 @@ const HARMLESS: [&str; 4] = ["metadata", "service_tier", "cache_control", "conta
 pub(super) async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let conversation = reading::conversation(&mut fields)?;
     let max_tokens: usize = fields.required("max_tokens")?;
     if max_tokens == 0 {
@@ -80,7 +80,7 @@ pub(super) async fn count_tokens(
 ) -> Result<Json<Value>, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let conversation = reading::conversation(&mut fields)?;
     fields.refuse_rest(&HARMLESS)?;
     let question = Question::of_conversation(host, conversation).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -15,15 +15,13 @@ use metallic::text::{Answer, Message, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::Failure;
+use super::manage::keep_alive;
 use crate::ask::{self, Conversation, Question, Reply, Said, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::Host;
 use crate::service::Service;
 use crate::stream::{self, Writer};
-
-/// Fields that change no answer of ours: for how long a model stays, which here is for good.
-const HARMLESS: [&str; 1] = ["keep_alive"];
 
 /// Options that say how a machine is used, which is this server's to know.
 const OF_THE_MACHINE: [&str; 11] = [
@@ -44,27 +42,40 @@ const OF_THE_MACHINE: [&str; 11] = [
 pub(super) async fn chat(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let turns: Vec<Value> = fields.take("messages")?.unwrap_or_default();
     let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
     let common = Common::read(&mut fields, host)?;
-    fields.refuse_rest(&HARMLESS)?;
+    let stays = keep_alive(&mut fields)?;
+    fields.refuse_rest(&[])?;
     let names = Names { model: host.name().to_owned(), is_chat: true, began: Instant::now() };
     if turns.is_empty() {
+        keep(&service, host, stays);
         return Ok(Json(names.loaded()).into_response());
     }
     let turns = turns.into_iter().enumerate();
     let messages = turns.map(|(i, turn)| message(&format!("messages[{i}]"), turn)).collect::<Result<_>>()?;
     let variables = common.variables.clone();
     let question = Question::of_conversation(host, Conversation { messages, tools, variables }).await?;
-    common.respond(question, names, host).await
+    let response = common.respond(question, names, host).await;
+    keep(&service, host, stays);
+    response
+}
+
+/// Lets a model go when it has been idle for as long as was asked, where those who ask may say so.
+fn keep(service: &Service, host: &Host, stays: Option<Duration>) {
+    if let Some(idle) = stays
+        && service.terms().manages
+    {
+        service.unload_after(host.name(), idle);
+    }
 }
 
 /// What comes after a prompt: an answer to it, or with `raw` how it goes on.
 pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let prompt: String = fields.take("prompt")?.unwrap_or_default();
     let system: Option<String> = fields.take("system")?;
     let is_raw = fields.take("raw")?.unwrap_or(false) || host.template().is_none();
@@ -75,7 +86,8 @@ pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Res
             return Err(Error::field(field, "it is not supported, and would change the answer").into());
         }
     }
-    fields.refuse_rest(&HARMLESS)?;
+    let stays = keep_alive(&mut fields)?;
+    fields.refuse_rest(&[])?;
     let has_system = system.as_deref().is_some_and(|text| !text.is_empty());
     for (field, is_given) in [("system", has_system), ("think", !common.variables.is_empty())] {
         if is_raw && is_given {
@@ -85,6 +97,7 @@ pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Res
     }
     let names = Names { model: host.name().to_owned(), is_chat: false, began: Instant::now() };
     if prompt.is_empty() {
+        keep(&service, host, stays);
         return Ok(Json(names.loaded()).into_response());
     }
     let question = if is_raw {
@@ -95,7 +108,9 @@ pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Res
         let variables = common.variables.clone();
         Question::of_conversation(host, Conversation { messages, tools: Vec::new(), variables }).await?
     };
-    common.respond(question, names, host).await
+    let response = common.respond(question, names, host).await;
+    keep(&service, host, stays);
+    response
 }
 
 /// What both endpoints are asked.

@@ -1,11 +1,12 @@
 //! Ollama's API.
 
 mod answers;
+mod manage;
 mod models;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
@@ -19,6 +20,8 @@ pub(crate) fn routes() -> Router<Service> {
         .route("/api/tags", get(models::tags))
         .route("/api/ps", get(models::running))
         .route("/api/show", post(models::show))
+        .route("/api/pull", post(manage::pull))
+        .route("/api/delete", delete(manage::delete))
         .route("/api/version", get(models::version))
 }
 

@@ -7,26 +7,28 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::fields::Fields;
-use crate::host::Host;
-use crate::service::Service;
+use crate::service::{Known, Service};
 
 pub(super) async fn version() -> Json<Value> {
     Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
 pub(super) async fn tags(State(service): State<Service>) -> Json<Value> {
-    let models: Vec<_> = service.hosts().iter().map(|host| describe(host, &service)).collect();
+    let models: Vec<_> = service.known().iter().map(|known| describe(known, &service)).collect();
     Json(json!({ "models": models }))
 }
 
-/// Those in memory, which are all, for good.
+/// Those in memory, until that is needed.
 pub(super) async fn running(State(service): State<Service>) -> Json<Value> {
-    let models = service.hosts().iter().map(|host| {
-        let mut model = describe(host, &service);
+    let models = service.known().into_iter().filter_map(|known| {
+        let mut model = describe(&known, &service);
+        let (host, outline) = known.loaded?;
+        let vram: u64 = outline.devices.iter().map(|device| device.bytes).sum();
         model["context_length"] = host.n_ctx().into();
-        model["size_vram"] = 0.into();
+        model["size"] = (outline.ram_bytes + vram).into();
+        model["size_vram"] = vram.into();
         model["expires_at"] = "9999-12-31T23:59:59Z".into();
-        model
+        Some(model)
     });
     Json(json!({ "models": models.collect::<Vec<_>>() }))
 }
@@ -35,12 +37,12 @@ pub(super) async fn show(State(service): State<Service>, body: Bytes) -> Result<
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?.or(fields.take("name")?);
     fields.refuse_rest(&["verbose", "system", "template", "options"])?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let architecture = host.architecture();
     let mut capabilities = vec!["completion"];
     capabilities.extend(host.format().has_reasoning().then_some("thinking"));
     Ok(Json(json!({
-        "details": details(host),
+        "details": details(Some(architecture)),
         "model_info": {
             "general.architecture": architecture,
             format!("{architecture}.context_length"): host.n_ctx(),
@@ -50,24 +52,24 @@ pub(super) async fn show(State(service): State<Service>, body: Bytes) -> Result<
     })))
 }
 
-fn describe(host: &Host, service: &Service) -> Value {
+fn describe(known: &Known, service: &Service) -> Value {
     json!({
-        "name": host.name(),
-        "model": host.name(),
+        "name": known.name,
+        "model": known.name,
         "modified_at": service.started().to_string(),
-        "size": host.n_bytes(),
+        "size": known.n_bytes,
         // Not computed; clients cut it short.
         "digest": "0".repeat(64),
-        "details": details(host),
+        "details": details(known.loaded.as_ref().map(|(host, _)| host.architecture())),
     })
 }
 
-fn details(host: &Host) -> Value {
-    let family = host.architecture();
+/// Of an architecture, which is known of models that are loaded.
+fn details(family: Option<&str>) -> Value {
     json!({
         "format": "gguf",
-        "family": family,
-        "families": [family],
+        "family": family.unwrap_or_default(),
+        "families": family.as_slice(),
         "parameter_size": "",
         "quantization_level": "",
         "parent_model": "",

@@ -31,7 +31,7 @@ const MAX_TOP_LOGPROBS: usize = 20;
 pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let asked = Asked::read(&mut fields, host)?;
     fields.refuse_rest(&HARMLESS)?;
     let Asked { conversation, n_choices, streams, includes_usage, grammar, adjust } = asked;

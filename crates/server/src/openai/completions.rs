@@ -24,7 +24,7 @@ use crate::stream::{self, Writer};
 pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(&body)?;
     let name: Option<String> = fields.take("model")?;
-    let host = service.host(name.as_deref())?;
+    let host = &service.host(name.as_deref()).await?;
     let prompts = prompts(fields.value("prompt"))?;
     let limits = Limits::read(&mut fields)?;
     let sampling = sampling(&mut fields, host.tokenizer().n_vocab())?;

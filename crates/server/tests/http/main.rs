@@ -5,6 +5,7 @@
 mod access;
 mod anthropic;
 mod llama;
+mod models;
 mod ollama;
 mod openai;
 

@@ -384,5 +384,5 @@ fn more_threads_than_any_machine_has_are_refused() {
 #[test]
 fn a_context_larger_than_memory_is_refused() {
     let error = run(&sandbox("run-memory"), &["-c", "4000000000", "hi"]).fails(1).to_owned();
-    assert!(error.contains("it takes at least 4.2 TiB") && error.contains("smaller -c"), "{error}");
+    assert!(error.contains("it takes at least 4.3 TiB") && error.contains("smaller -c"), "{error}");
 }

@@ -315,6 +315,10 @@ impl MemoryPlan {
         plan.charge(BOUNDARY, 4 * n_floats, Loading, &reason);
         let candidates = (config.n_vocab as u64).saturating_mul(CANDIDATE_BYTES);
         let candidates = candidates.saturating_mul(n_sequences as u64);
+        // As ids, of those that are answered and once more of those that have ended.
+        let token_bytes = (2 * size_of::<u32>() as u64).saturating_mul(n_ctx as u64);
+        let token_bytes = token_bytes.saturating_mul(n_sequences as u64);
+        plan.charge("tokens", token_bytes, Program, "of prompts and answers, under way and cached");
         plan.charge("sampling", candidates, Program, "candidates of each sequence");
         plan.charge("tokenizer", files.tokenizer, Program, "tables of tokens and merges");
         plan.charge("program", PROGRAM_BYTES, Program, "code and small things");

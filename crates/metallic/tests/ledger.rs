@@ -126,11 +126,12 @@ fn compare(path: &Path, idle: f64, loader: GgufLoader<'_>) {
     assert!(left < 64 << 10, "{left} bytes are left of {}", path.display());
 }
 
-/// Bytes of all lines but the program's, those of maps and those outside the process.
+/// Bytes of all lines but the program's and its engine's, those of maps and those outside the process.
 fn itemised(plan: &MemoryPlan) -> u64 {
+    let is_elsewhere = |what: &str| ["program", "tokens"].contains(&what);
     plan.ledger
         .iter()
-        .filter(|line| ![Holder::Map, Holder::Kernel].contains(&line.holder) && line.what != "program")
+        .filter(|line| ![Holder::Map, Holder::Kernel].contains(&line.holder) && !is_elsewhere(&line.what))
         .map(|line| line.bytes)
         .sum()
 }

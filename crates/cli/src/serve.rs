@@ -7,7 +7,7 @@ use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use metallic_server::{Access, Library as _, Service, Terms, Wish, router};
+use metallic_server::{Access, Library as _, Limits, Service, Terms, Wish, router};
 
 use self::library::Models;
 use crate::args::ServeArgs;
@@ -50,8 +50,9 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
     let drain = Duration::from_secs(args.drain.into());
-    let served =
-        metallic_server::serve(listener, router(service, access), drain, move || interrupt.has_come());
+    let limits = Limits::default();
+    let router = router(service, access);
+    let served = metallic_server::serve(listener, router, &limits, drain, move || interrupt.has_come());
     drop(heed);
     served.map_err(cannot_serve)
 }

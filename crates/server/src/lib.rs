@@ -16,11 +16,13 @@
 
 mod anthropic;
 mod ask;
+mod connection;
 mod error;
 mod fields;
 mod guard;
 mod host;
 mod library;
+mod limits;
 mod llama;
 mod manage;
 mod ollama;
@@ -37,6 +39,7 @@ use axum::middleware;
 pub use guard::Access;
 pub use host::Hosted;
 pub use library::{Device, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish};
+pub use limits::Limits;
 pub use serve::serve;
 pub use service::{Service, Terms};
 

@@ -50,8 +50,8 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
     let drain = Duration::from_secs(args.drain.into());
-    let limits = Limits::default();
-    let router = router(service, access);
+    let limits = limits(args);
+    let router = router(service, access, limits.clone());
     let served = metallic_server::serve(listener, router, &limits, drain, move || interrupt.has_come());
     drop(heed);
     served.map_err(cannot_serve)
@@ -77,6 +77,21 @@ fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
         terminal: fetcher.terminal.clone(),
         rates: Mutex::default(),
     })
+}
+
+/// What the flags say of how much is taken on.
+fn limits(args: &ServeArgs) -> Limits {
+    let seconds = |n: u32| Duration::from_secs(n.into());
+    let unless_0 = |n: u32| (n > 0).then(|| seconds(n));
+    Limits {
+        connections: args.max_connections as usize,
+        idle: seconds(args.idle_timeout),
+        queue: args.max_queue.into(),
+        body_bytes: args.max_body as usize,
+        prompt_tokens: args.max_prompt.map(|n| n as usize),
+        first_token: unless_0(args.first_token_timeout),
+        request: unless_0(args.request_timeout),
+    }
 }
 
 /// What clients call a model: of a file its name alone.

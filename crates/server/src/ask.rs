@@ -10,6 +10,7 @@ use metallic::text::{AnswerSplitter, EncodeOptions, Message, Part, RenderOptions
 use metallic::{Event, FinishReason, Request};
 use serde_json::{Map, Value, json};
 
+use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::{Answers, Host};
@@ -41,6 +42,7 @@ pub(crate) enum Said {
 
 /// An answer as it comes.
 pub(crate) struct Reply {
+    asked: Arc<Asked>,
     answers: Answers,
     splitter: AnswerSplitter,
     ready: VecDeque<Said>,
@@ -121,7 +123,14 @@ impl Question {
         let Self { mut request, splitter } = self;
         // Where the same question is to have the same answer, what is cached of earlier ones must not change it.
         request.exact |= request.sampling.temperature == 0.0;
-        Ok(Reply { answers: host.ask(request).await?, splitter, ready: VecDeque::new(), has_calls: false })
+        let asked = Asked::current();
+        let (n_prompt, limits) = (request.prompt.len(), &asked.shared.limits);
+        if let Some(most) = limits.prompt_tokens.filter(|most| n_prompt > *most) {
+            return Err(Error::PromptTooLong { n_prompt, most });
+        }
+        let answers = host.ask(request, limits.queue).await?;
+        asked.begin_answer(host.name(), n_prompt);
+        Ok(Reply { asked, answers, splitter, ready: VecDeque::new(), has_calls: false })
     }
 }
 
@@ -132,8 +141,11 @@ impl Reply {
             if let Some(said) = self.ready.pop_front() {
                 return Ok(said);
             }
-            match self.answers.next().await? {
-                Event::Token { token, logprobs, .. } => return Ok(Said::Token { token, logprobs }),
+            match self.event().await.inspect_err(|error| self.asked.end_answer(&error.to_string(), true))? {
+                Event::Token { token, logprobs, .. } => {
+                    self.asked.has_token();
+                    return Ok(Said::Token { token, logprobs });
+                }
                 Event::Text { text, .. } => {
                     let parts = self.splitter.push(&text);
                     self.take(parts);
@@ -141,11 +153,21 @@ impl Reply {
                 Event::Finished { reason, stats, .. } => {
                     let parts = self.splitter.finish();
                     self.take(parts);
+                    self.asked.end_answer(word_for(reason), false);
                     let has_calls = self.has_calls;
                     self.ready.push_back(Said::End { reason, has_calls, stats });
                 }
-                Event::Failed { error, .. } => return Err(Error::Engine(error)),
+                // It is an error of `event`.
+                Event::Failed { .. } => {}
             }
+        }
+    }
+
+    /// What the engine says next, where it says it in time.
+    async fn event(&mut self) -> Result<Event> {
+        match self.asked.in_time(self.answers.next()).await?? {
+            Event::Failed { error, .. } => Err(Error::Engine(error)),
+            event => Ok(event),
         }
     }
 
@@ -169,6 +191,17 @@ impl Reply {
     }
 }
 
+/// Why an answer ended, for the log.
+fn word_for(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::StopToken => "stop",
+        FinishReason::StopString => "stop string",
+        FinishReason::MaxTokens => "limit",
+        FinishReason::ContextFull => "context full",
+        FinishReason::Cancelled => "cancelled",
+    }
+}
+
 /// Runs what takes long without keeping other requests waiting.
 pub(crate) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -182,6 +215,9 @@ pub(crate) async fn in_background<T: Send + 'static>(
 /// The form that a grammar gives an answer.
 pub(crate) async fn form(host: &Arc<Host>, grammar: Option<Grammar>) -> Result<Option<Form>> {
     let Some(grammar) = grammar else { return Ok(None) };
+    let asked = Asked::current();
+    // Fails where it is closed, which it never is.
+    let _turn = asked.shared.compiling.acquire().await;
     let host = Arc::clone(host);
     in_background(move || host.compile(&grammar).map(Some).map_err(|error| Error::Engine(Arc::new(error))))
         .await

@@ -6,9 +6,10 @@
 //! router: see `body`.)
 //!
 //! hyper finds out that a client has gone by reading, and stops reading once there is something that it has no use for yet:
-//! a pipelined request, or an odd byte. Then an answer would be made to its end for nobody. So while an answer is being
-//! made and hyper doesn't read, this reads ahead, [`MAX_AHEAD`] bytes at most. A client that closes its side of the
-//! connection for writing counts as gone, as it does for hyper: nothing tells one from the other.
+//! a pipelined request, or an odd byte. Then an answer would be made to its end for nobody. So hyper is told to take no notice
+//! (`half_close`), and while an answer is being made and hyper doesn't read, this reads ahead, [`MAX_AHEAD`] bytes at most. A
+//! client that closes its side of the connection for writing counts as gone, because nothing tells one from the other; but it
+//! gets what is answered at once.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -83,7 +84,7 @@ pub(crate) async fn run(stream: TcpStream, router: Router, times: Times, mut sta
     let fate = Fate::default();
     let service = answering(router, &socket, &fate);
     let mut http = http1::Builder::new();
-    http.max_buf_size(MAX_BUFFER).header_read_timeout(None);
+    http.max_buf_size(MAX_BUFFER).header_read_timeout(None).half_close(true);
     let mut served = pin!(http.serve_connection(TokioIo::new(Half(Arc::clone(&socket))), service));
     let mut timer = pin!(tokio::time::sleep(times.idle));
     let ended = loop {
@@ -475,6 +476,18 @@ mod tests {
             assert_eq!(n_open.load(Ordering::SeqCst), 0);
             drop(stage);
         }
+    }
+
+    #[tokio::test]
+    async fn who_closes_its_side_gets_what_is_answered_at_once() {
+        let pair = pair(times()).await;
+        pair.send(b"GET /now HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        SockRef::from(&pair.client).shutdown(Shutdown::Write).unwrap();
+        pair.client.readable().await.unwrap();
+        let mut bytes = [0; 1024];
+        let n = pair.client.try_read(&mut bytes).unwrap();
+        assert!(bytes[..n].ends_with(b"\r\n\r\nnow"));
+        pair.ends().await;
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What can go wrong with a request. Each API writes it in its vendor's form.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -59,6 +60,20 @@ pub(crate) enum Error {
     #[error("{0}")]
     Engine(Arc<metallic::Error>),
 
+    /// More tokens than the server takes, though the context may hold them.
+    #[error("the prompt has {n_prompt} tokens, and this server takes {most}: shorten it")]
+    PromptTooLong { n_prompt: usize, most: usize },
+
+    /// More requests are there than may wait.
+    #[error("{n_waiting} requests are waiting already: try again later")]
+    QueueFull { n_waiting: usize },
+
+    #[error("no answer began within {} seconds: the server is busy, or the prompt takes longer", time.as_secs_f32())]
+    NoFirstToken { time: Duration },
+
+    #[error("the answer took longer than the {} seconds that a request may take", time.as_secs_f32())]
+    TookTooLong { time: Duration },
+
     /// The thread of the model is gone: a bug.
     #[error("the model has stopped: the server's log says why")]
     Stopped,
@@ -75,13 +90,16 @@ impl Error {
             | Error::Field { .. }
             | Error::Template(_)
             | Error::NoTemplate
+            | Error::PromptTooLong { .. }
             | Error::Tokenizer(_) => StatusCode::BAD_REQUEST,
             Error::UnknownModel { .. } => StatusCode::NOT_FOUND,
-            Error::NoModels => StatusCode::SERVICE_UNAVAILABLE,
             Error::NoLibrary | Error::NotManaged => StatusCode::FORBIDDEN,
             Error::Busy { .. } => StatusCode::CONFLICT,
             Error::Library(refused) if refused.is_unknown => StatusCode::NOT_FOUND,
             Error::Library(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Error::NoModels | Error::NoFirstToken { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::TookTooLong { .. } => StatusCode::GATEWAY_TIMEOUT,
             Error::Engine(error) => match **error {
                 metallic::Error::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
                 metallic::Error::EmptyPrompt
@@ -95,11 +113,20 @@ impl Error {
         }
     }
 
-    /// A response with a body in a vendor's form. One who is told that too many wait hears when to try again.
+    /// A response with a body in a vendor's form. One who is told that too many wait hears when to try again, and one whose
+    /// answer takes too long that it would take as long again: the vendors' clients ask by themselves else.
     pub(crate) fn respond(&self, body: Value) -> Response {
         let mut response = (self.status(), Json(body)).into_response();
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        match self {
+            Error::TookTooLong { .. } => {
+                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            _ if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]
+                .contains(&self.status()) =>
+            {
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            _ => {}
         }
         response
     }

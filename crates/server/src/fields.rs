@@ -1,8 +1,10 @@
 //! Reading a JSON object field by field, so that an error names the field that it is about, and none is left out without a word.
 
+use axum::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::body;
 use crate::error::{Error, Result};
 
 /// Texts that stop an answer, and bytes of one, at most.
@@ -18,12 +20,10 @@ pub(crate) struct Fields {
 
 impl Fields {
     /// Of a request's body.
-    pub(crate) fn of_body(body: &[u8]) -> Result<Self> {
-        let invalid = |reason: String| Error::Body { reason };
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(left)) => Ok(Self { path: String::new(), left }),
-            Ok(_) => Err(invalid("the body must be a JSON object".to_owned())),
-            Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
+    pub(crate) async fn of_body(body: Bytes) -> Result<Self> {
+        match body::json(body).await? {
+            Value::Object(left) => Ok(Self { path: String::new(), left }),
+            _ => Err(Error::Body { reason: "the body must be a JSON object".to_owned() }),
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn fields(value: Value) -> Fields {
-        Fields::of_body(value.to_string().as_bytes()).unwrap()
+        Fields::of("", value).unwrap()
     }
 
     #[test]
@@ -158,13 +158,16 @@ mod tests {
         assert!(body.number("f", 0.0, 2.0).unwrap_err().to_string().contains("from 0 to 2"));
     }
 
-    #[test]
-    fn what_is_left_is_refused_unless_it_is_harmless_or_null() {
+    #[tokio::test]
+    async fn what_is_left_is_refused_unless_it_is_harmless_or_null() {
         assert!(fields(json!({"user": "me", "nothing": null})).refuse_rest(&["user"]).is_ok());
         let error = fields(json!({"user": "me", "magic": 1})).refuse_rest(&["user"]).unwrap_err();
         assert_eq!(error.param(), Some("magic"));
         for body in [&b"[]"[..], b"{", b"\xff", b""] {
-            assert!(matches!(Fields::of_body(body), Err(Error::Body { .. })), "{body:?}");
+            assert!(
+                matches!(Fields::of_body(Bytes::from_static(body)).await, Err(Error::Body { .. })),
+                "{body:?}"
+            );
         }
     }
 }

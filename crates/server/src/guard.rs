@@ -109,6 +109,8 @@ pub(crate) fn refuse(path: &str, status: StatusCode, message: &str) -> Response 
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
+        StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+        StatusCode::REQUEST_TIMEOUT => "timeout_error",
         _ => "invalid_request_error",
     };
     let body = if path.starts_with("/api/") {

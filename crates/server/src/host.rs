@@ -2,6 +2,7 @@
 //! so no asynchronous code waits for arithmetic, and the engine knows nothing of it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -66,6 +67,7 @@ pub(crate) struct Host {
     n_sequences: usize,
     jobs: mpsc::Sender<Job>,
     thread: Option<thread::JoinHandle<()>>,
+    n_asked: Arc<AtomicUsize>,
     counts: Arc<Mutex<Counts>>,
     grammars: OnceLock<Grammars>,
     /// Grammars are compiled one at a time: a hostile one may take long, and a gigabyte.
@@ -75,6 +77,8 @@ pub(crate) struct Host {
 /// What a model was asked so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
+    /// Requests that the engine took.
+    pub(crate) n_begun: u64,
     /// Requests that have ended, and of them those that failed.
     pub(crate) n_ended: u64,
     pub(crate) n_failed: u64,
@@ -124,12 +128,24 @@ struct Job {
 }
 
 /// What comes of a request, in order. A request of which nobody wants to hear more is cancelled.
-pub(crate) struct Answers(asynchronous::Receiver<Event>);
+pub(crate) struct Answers {
+    events: asynchronous::Receiver<Event>,
+    _place: Place,
+}
+
+/// One of the requests that a model has.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Answers {
     /// What is next; an error where the thread has gone without an end.
     pub(crate) async fn next(&mut self) -> Result<Event> {
-        self.0.recv().await.ok_or(Error::Stopped)
+        self.events.recv().await.ok_or(Error::Stopped)
     }
 }
 
@@ -162,6 +178,7 @@ impl Host {
             n_sequences,
             jobs,
             thread: thread.ok(),
+            n_asked: Arc::default(),
             counts,
             grammars: OnceLock::new(),
             compiling: Mutex::new(()),
@@ -230,14 +247,18 @@ impl Host {
         self.n_sequences
     }
 
-    /// Has a request answered, if the engine takes it.
-    pub(crate) async fn ask(&self, request: Request) -> Result<Answers> {
+    /// Has a request answered, if the engine takes it, where no more wait than may. An answer that has not been read counts.
+    pub(crate) async fn ask(&self, request: Request, max_waiting: usize) -> Result<Answers> {
+        let place = Place(Arc::clone(&self.n_asked));
+        if self.n_asked.fetch_add(1, Ordering::Relaxed) >= self.n_sequences + max_waiting {
+            return Err(Error::QueueFull { n_waiting: max_waiting });
+        }
         // As many as an answer can have, so that the engine never waits for a slow reader. They take memory as they come.
         let (events, answers) = asynchronous::channel(2 * self.n_ctx + MORE_EVENTS);
         let (taken, is_taken) = oneshot::channel();
         self.jobs.send(Job { request, taken, events }).map_err(|_| Error::Stopped)?;
         match is_taken.await {
-            Ok(Ok(())) => Ok(Answers(answers)),
+            Ok(Ok(())) => Ok(Answers { events: answers, _place: place }),
             Ok(Err(error)) => Err(Error::Engine(error)),
             Err(_) => Err(Error::Stopped),
         }
@@ -339,6 +360,7 @@ fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners, counts: &Mut
     let submitted = engine.submit(request).map(|id| drop(listeners.insert(id, events)));
     // Before anyone hears of it: a model that answers is not unloaded.
     lock(counts).n_open = listeners.len();
+    lock(counts).n_begun += u64::from(submitted.is_ok());
     // One who has gone meanwhile is found out by the listener.
     let _ = taken.send(submitted.map_err(Arc::new));
 }

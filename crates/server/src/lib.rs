@@ -5,17 +5,19 @@
 //!
 //! ```no_run
 //! # async fn serve(engine: metallic::Engine) -> std::io::Result<()> {
-//! use metallic_server::{Access, Hosted, Service, router};
+//! use metallic_server::{Access, Hosted, Limits, Service, router};
 //!
 //! let service = Service::new([Hosted::new("my-model", engine, None)]);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! axum::serve(listener, router(service, Access::local())).await
+//! axum::serve(listener, router(service, Access::local(), Limits::default())).await
 //! # }
 //! ```
 #![forbid(unsafe_code)]
 
 mod anthropic;
 mod ask;
+mod asked;
+mod body;
 mod connection;
 mod error;
 mod fields;
@@ -31,11 +33,14 @@ mod serve;
 mod service;
 mod stream;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 
+use crate::asked::Shared;
 pub use guard::Access;
 pub use host::Hosted;
 pub use library::{Device, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish};
@@ -43,11 +48,10 @@ pub use limits::Limits;
 pub use serve::serve;
 pub use service::{Service, Terms};
 
-/// Bytes of a request's body at most: a conversation that fills the longest contexts.
-const MAX_BODY_BYTES: usize = 16 << 20;
-
-/// All endpoints over a service, for those who may ask.
-pub fn router(service: Service, access: Access) -> Router {
+/// All endpoints over a service, for those who may ask. Of the limits, those of requests hold here, and those of connections where
+/// they are [served](serve).
+pub fn router(service: Service, access: Access, limits: Limits) -> Router {
+    let shared = Arc::new(Shared::new(limits));
     let routes = Router::new()
         .merge(openai::routes())
         .merge(anthropic::routes())
@@ -61,6 +65,11 @@ pub fn router(service: Service, access: Access) -> Router {
         .method_not_allowed_fallback(|uri: Uri| async move {
             guard::refuse(uri.path(), StatusCode::METHOD_NOT_ALLOWED, "the endpoint has no such method")
         });
-    let limit = DefaultBodyLimit::max(MAX_BODY_BYTES);
-    routes.layer(limit).layer(middleware::from_fn_with_state(access, guard::check)).with_state(service)
+    // Outermost last: each request has its line in the log, and the body of one that may not ask is not read.
+    routes
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), body::receive))
+        .layer(middleware::from_fn_with_state(access, guard::check))
+        .layer(middleware::from_fn_with_state(shared, asked::follow))
+        .with_state(service)
 }

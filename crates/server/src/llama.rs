@@ -17,6 +17,7 @@ use metallic::text::{EncodeOptions, Part};
 use serde_json::{Value, json};
 
 use crate::ask::{self, Conversation, Question, Said, in_background, sampling};
+use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::openai::{Failure, HARMLESS, heartbeat, messages};
@@ -63,6 +64,7 @@ async fn metrics(State(service): State<Service>) -> Response {
             let _ = writeln!(text, "metallic_{name}{{model=\"{model}\"}} {}", value(&host.counts()));
         }
     };
+    write("requests_begun_total", "counter", "Requests that were begun.", |counts| counts.n_begun as f64);
     write("requests_total", "counter", "Requests that have ended.", |counts| counts.n_ended as f64);
     write("requests_failed_total", "counter", "Of them, those that failed.", |counts| counts.n_failed as f64);
     write("requests", "gauge", "Requests that wait or are being answered.", |counts| counts.n_open as f64);
@@ -83,8 +85,8 @@ async fn metrics(State(service): State<Service>) -> Response {
 }
 
 /// The tokens of a text.
-async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
+    let mut fields = Fields::of_body(body).await?;
     let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let content: String = fields.required("content")?;
     let adds_special = fields.take("add_special")?.unwrap_or(false);
@@ -97,20 +99,33 @@ async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Va
     fields.refuse_rest(&[])?;
     let tokenizer = Arc::clone(host.tokenizer());
     let tokens = in_background(move || Ok(tokenizer.encode(&content, options)?)).await?;
+    let most = Asked::current().shared.limits.values();
+    if tokens.len() > most {
+        let reason = format!("it has {} tokens, of which {most} can be told", tokens.len());
+        return Err(Error::field("content", reason).into());
+    }
     let piece = |token: &u32| {
         let piece = host.tokenizer().piece(*token).unwrap_or_default();
         // As a text where it is one, else as its bytes.
         let piece = std::str::from_utf8(piece).map_or_else(|_| json!(piece), |text| json!(text));
         json!({ "id": token, "piece": piece })
     };
-    let tokens: Value =
-        if with_pieces { tokens.iter().map(piece).collect() } else { tokens.into_iter().collect() };
-    Ok(Json(json!({ "tokens": tokens })))
+    // One object at a time: together they would take many times the memory of their text.
+    let mut text = "{\"tokens\":[".to_owned();
+    for (i, token) in tokens.iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        let _ = match with_pieces {
+            true => write!(text, "{comma}{}", piece(token)),
+            false => write!(text, "{comma}{token}"),
+        };
+    }
+    text.push_str("]}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// The text of tokens.
 async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let tokens: Vec<u32> = fields.required("tokens")?;
     fields.refuse_rest(&[])?;
@@ -123,7 +138,7 @@ async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<
 
 /// The text that a conversation is to the model.
 async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let messages = messages::read(fields.required("messages")?)?;
     let tools = fields.take("tools")?.unwrap_or_default();
@@ -137,7 +152,7 @@ async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<J
 
 /// How a text goes on.
 async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
     let prompt = fields.value("prompt").ok_or_else(|| Error::field("prompt", "it is missing"))?;
     // Less than nothing is as many as the context holds.

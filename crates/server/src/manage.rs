@@ -103,8 +103,8 @@ fn describe(known: &Known) -> Value {
 }
 
 /// A model, and what is wished of it.
-fn wish(body: &Bytes, service: &Service) -> Result<(String, Wish)> {
-    let mut fields = Fields::of_body(body)?;
+async fn wish(body: Bytes, service: &Service) -> Result<(String, Wish)> {
+    let mut fields = Fields::of_body(body).await?;
     let name: String = fields.required("model")?;
     let name = service.full_name(Some(&name))?;
     let wish = Wish { ram_bytes: fields.take("ram")?, n_ctx: fields.take("n_ctx")? };
@@ -114,7 +114,7 @@ fn wish(body: &Bytes, service: &Service) -> Result<(String, Wish)> {
 
 /// What a model would hold within so much memory.
 async fn plan(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let (name, wish) = wish(&body, &service)?;
+    let (name, wish) = wish(body, &service).await?;
     let Outline { things, n_ctx, ram_bytes, predicted, .. } = service.outline(&name, &wish, true).await?;
     service.predict_loaded(&name).await;
     Ok(Json(json!({ "things": things, "n_ctx": n_ctx, "ram_bytes": ram_bytes, "predicted": predicted })))
@@ -122,7 +122,7 @@ async fn plan(State(service): State<Service>, body: Bytes) -> Result<Json<Value>
 
 /// Loads a model, anew if it is loaded with another wish.
 async fn load(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let (name, wish) = wish(&body, &service)?;
+    let (name, wish) = wish(body, &service).await?;
     service.allow_managing()?;
     if wish != Wish::default() {
         // Before what runs is given up.
@@ -134,7 +134,7 @@ async fn load(State(service): State<Service>, body: Bytes) -> Result<Json<Value>
 }
 
 async fn unload(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let (name, _) = wish(&body, &service)?;
+    let (name, _) = wish(body, &service).await?;
     service.allow_managing()?;
     service.unload(&name).await?;
     Ok(Json(json!({})))

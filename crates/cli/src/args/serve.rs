@@ -69,10 +69,49 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(crate) drain: u32,
 
+    /// Connections that may be open; more wait
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) max_connections: u32,
+
+    /// Requests that may wait while others are answered; more are told to come back
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub(crate) max_queue: u16,
+
+    /// Size of a request at most
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_body_size)]
+    pub(crate) max_body: u64,
+
+    /// Tokens of a prompt at most [default: as many as the context holds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_prompt: Option<u32>,
+
+    /// Seconds that a request may wait for its first token; 0 for any time
+    #[arg(long, value_name = "N", default_value_t = 600)]
+    pub(crate) first_token_timeout: u32,
+
+    /// Seconds that a request may take in all; 0 for any time
+    #[arg(long, value_name = "N", default_value_t = 3600)]
+    pub(crate) request_timeout: u32,
+
+    /// Seconds that a connection is kept on which nothing is asked
+    #[arg(long, value_name = "N", default_value_t = 75)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) idle_timeout: u32,
+
     /// Use this chat template instead of the model's: a name, or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) chat_template: Option<OsString>,
 
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+/// A size that a body can have: some room for a question, and less than any machine would read into memory.
+fn parse_body_size(text: &str) -> Result<u64, String> {
+    match crate::size::parse_size(text)? {
+        size @ 4096..=0x4000_0000 => Ok(size),
+        _ => Err("it must be from 4KiB to 1GiB".to_owned()),
+    }
 }

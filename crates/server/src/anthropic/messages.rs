@@ -25,7 +25,7 @@ const HARMLESS: [&str; 4] = ["metadata", "service_tier", "cache_control", "conta
 
 /// The next message of a conversation, whole or as it comes.
 pub(super) async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
     let conversation = reading::conversation(&mut fields)?;
@@ -78,7 +78,7 @@ pub(super) async fn count_tokens(
     State(service): State<Service>,
     body: Bytes,
 ) -> Result<Json<Value>, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
     let conversation = reading::conversation(&mut fields)?;

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn read(body: Value) -> Result<Conversation> {
-        conversation(&mut Fields::of_body(body.to_string().as_bytes()).unwrap())
+        conversation(&mut Fields::of("", body).unwrap())
     }
 
     #[test]

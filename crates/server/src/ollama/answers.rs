@@ -40,7 +40,7 @@ const OF_THE_MACHINE: [&str; 11] = [
 
 /// The next message of a conversation.
 pub(super) async fn chat(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
     let turns: Vec<Value> = fields.take("messages")?.unwrap_or_default();
@@ -73,7 +73,7 @@ fn keep(service: &Service, host: &Host, stays: Option<Duration>) {
 
 /// What comes after a prompt: an answer to it, or with `raw` how it goes on.
 pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
     let prompt: String = fields.take("prompt")?.unwrap_or_default();

@@ -30,7 +30,7 @@ const MAX_SECONDS: f64 = 1e9;
 
 /// Brings a model here, and says meanwhile how far it is. It comes also if the client goes.
 pub(super) async fn pull(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name = name(&mut fields)?;
     let streams = fields.take("stream")?.unwrap_or(true);
     fields.refuse_rest(&["insecure", "username", "password"])?;
@@ -75,7 +75,7 @@ pub(super) async fn pull(State(service): State<Service>, body: Bytes) -> Result<
 
 /// Removes a model's files; one that is loaded is unloaded before.
 pub(super) async fn delete(State(service): State<Service>, body: Bytes) -> Result<(), Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name = name(&mut fields)?;
     fields.refuse_rest(&[])?;
     service.allow_managing()?;

@@ -4,10 +4,10 @@ mod answers;
 mod manage;
 mod models;
 
+use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use serde_json::json;
 
 use crate::error::Error;
@@ -36,11 +36,11 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = match self.0.status() {
+        let mut response = self.0.respond(json!({ "error": self.0.to_string() }));
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
             // Ollama's word for too many that wait.
-            StatusCode::TOO_MANY_REQUESTS => StatusCode::SERVICE_UNAVAILABLE,
-            status => status,
-        };
-        (status, Json(json!({ "error": self.0.to_string() }))).into_response()
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn running(State(service): State<Service>) -> Json<Value> {
 }
 
 pub(super) async fn show(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?.or(fields.take("name")?);
     fields.refuse_rest(&["verbose", "system", "template", "options"])?;
     let host = &service.host(name.as_deref()).await?;

@@ -29,7 +29,7 @@ const MAX_TOP_LOGPROBS: usize = 20;
 
 /// The next message of a conversation, whole or as it comes.
 pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
     let asked = Asked::read(&mut fields, host)?;

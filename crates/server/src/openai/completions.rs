@@ -22,7 +22,7 @@ use crate::stream::{self, Writer};
 
 /// How texts go on, whole or as it comes.
 pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(&body)?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
     let prompts = prompts(fields.value("prompt"))?;

@@ -3,6 +3,7 @@
 use metallic::text::Message;
 use serde_json::{Value, json};
 
+use crate::body::json_in_text;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 
@@ -60,9 +61,9 @@ fn call(path: &str, value: Value) -> Result<Value> {
     let arguments = match function.value("arguments") {
         None => json!({}),
         Some(Value::String(text)) if text.trim().is_empty() => json!({}),
-        Some(Value::String(text)) => serde_json::from_str(&text).map_err(|error| {
-            Error::field(function.name("arguments"), format!("they are not JSON: {error}"))
-        })?,
+        Some(Value::String(text)) => {
+            json_in_text(&text).map_err(|reason| Error::field(function.name("arguments"), reason))?
+        }
         Some(arguments) => arguments,
     };
     let mut call = json!({ "type": "function", "function": { "name": name, "arguments": arguments } });

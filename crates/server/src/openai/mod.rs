@@ -66,6 +66,7 @@ impl Failure {
         };
         let code = match error {
             Error::UnknownModel { .. } => Some("model_not_found"),
+            Error::PromptTooLong { .. } => Some("context_length_exceeded"),
             Error::Engine(error) if matches!(**error, metallic::Error::PromptTooLong { .. }) => {
                 Some("context_length_exceeded")
             }

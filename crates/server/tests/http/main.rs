@@ -4,6 +4,7 @@
 
 mod access;
 mod anthropic;
+mod limits;
 mod llama;
 mod models;
 mod ollama;
@@ -18,7 +19,7 @@ use http_body_util::BodyExt;
 use metallic::sampling::SamplingParams;
 use metallic::text::{ChatTemplate, EncodeOptions, Tokenizer};
 use metallic::{Engine, Event, GgufFile, GgufLoader, testing};
-use metallic_server::{Access, Hosted, Service, router};
+use metallic_server::{Access, Hosted, Limits, Service, router};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -40,8 +41,12 @@ fn engine_in(path: &Path, n_sequences: usize) -> Engine {
 
 /// A server of the model `tiny`, which answers so many at a time.
 fn server(n_sequences: usize, access: Access) -> Router {
+    limited(n_sequences, access, Limits::default())
+}
+
+fn limited(n_sequences: usize, access: Access, limits: Limits) -> Router {
     let template = ChatTemplate::built_in("chatml");
-    router(Service::new([Hosted::new("tiny", engine(n_sequences), template)]), access)
+    router(Service::new([Hosted::new("tiny", engine(n_sequences), template)]), access, limits)
 }
 
 fn open_server() -> Router {

@@ -9,6 +9,7 @@ mod llama;
 mod models;
 mod ollama;
 mod openai;
+mod random;
 
 use std::path::Path;
 

@@ -200,11 +200,10 @@ impl Asked {
 pub(crate) async fn follow(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let asked = Arc::new(Asked::new(&shared, &request));
     let fate = request.extensions().get::<Fate>().cloned();
-    let line = Line { asked: Arc::clone(&asked), fate, is_whole: false };
+    let mut line = Line { asked: Arc::clone(&asked), fate, is_whole: false };
     let response = CURRENT.scope(Arc::clone(&asked), next.run(request)).await;
     asked.record().status = Some(response.status());
     response.map(|body| {
-        let mut line = line;
         line.is_whole = body.is_end_stream();
         Body::new(Followed { body, line })
     })

@@ -49,7 +49,7 @@ pub use serve::serve;
 pub use service::{Service, Terms};
 
 /// All endpoints over a service, for those who may ask. Of the limits, those of requests hold here, and those of connections where
-/// they are [served](serve).
+/// they are [served](serve()).
 pub fn router(service: Service, access: Access, limits: Limits) -> Router {
     let shared = Arc::new(Shared::new(limits));
     let routes = Router::new()

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::families::SECTIONS;
 use super::section::Section;
 use super::splitter::{AnswerSplitter, Role, Segment};
-use super::{Answer, AnswerFormat, Part};
+use super::{Answer, AnswerFormat, Part, ToolCall};
 
 /// What Llama 3 is told of calls, where there are tools.
 const LLAMA: &str = "Respond in the format {\"name\": function name, \"parameters\": …}";
@@ -225,6 +225,74 @@ fn calls_are_parsed() {
     }
 }
 
+/// What is told of calls before their ends: the name of each, and its arguments.
+fn told(sign: &str, pieces: &[&str]) -> (Vec<(String, String)>, Vec<ToolCall>) {
+    let mut splitter = AnswerFormat::of_template(sign).splitter(sign);
+    let (mut told, mut calls) = (Vec::<(String, String)>::new(), Vec::new());
+    let parts: Vec<Part> = pieces.iter().flat_map(|piece| splitter.push(piece)).collect();
+    for part in parts.into_iter().chain(splitter.finish()) {
+        match part {
+            Part::CallBegun { name, .. } => told.push((name, String::new())),
+            Part::CallArguments(json) => told.last_mut().unwrap().1.push_str(&json),
+            Part::ToolCall(call) => calls.push(call),
+            _ => {}
+        }
+    }
+    (told, calls)
+}
+
+#[test]
+fn arguments_that_are_json_come_as_they_are_written() {
+    for (sign, text) in [
+        (
+            "<tool_call>",
+            "So:<tool_call>\n{\"name\": \"a\", \"arguments\": {\"t\": \"}</tool_call> \\\"é\", \"n\": [1, {}]}}\n\
+             </tool_call>\n<tool_call>{\"name\": \"b\", \"arguments\": {}}</tool_call>",
+        ),
+        (
+            "[TOOL_CALLS]",
+            "[TOOL_CALLS] [{\"name\": \"a\", \"arguments\": {\"t\": \"[]\"}, \"id\": \"abc\"}, {\"name\": \"b\", \
+             \"arguments\": {\"x\": 1}}]",
+        ),
+        ("[TOOL_CALLS]", "[TOOL_CALLS]a[CALL_ID]abc[ARGS]{\"x\": {\"y\": 1}}[TOOL_CALLS]b[ARGS]{}"),
+        (
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>a\n```json\n{\"x\": 1}\n```<｜tool▁call▁end｜>\n\
+             <｜tool▁call▁begin｜>function<｜tool▁sep｜>b\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        ),
+        (
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.a:0<|tool_call_argument_begin|>{\"x\": 1}\
+             <|tool_call_end|><|tool_call_begin|>functions.b:1<|tool_call_argument_begin|>{}<|tool_call_end|>\
+             <|tool_calls_section_end|>",
+        ),
+        ("<function=", "<function=a>{\"x\": 1}</function><function=b>{}</function>"),
+    ] {
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        let cuts = text.char_indices().map(|(at, _)| vec![&text[..at], &text[at..]]);
+        for pieces in cuts.chain([vec![text], letters]) {
+            let (told, calls) = told(sign, &pieces);
+            let whole: Vec<_> =
+                calls.iter().map(|call| (&*call.name, Value::Object(call.arguments.clone()))).collect();
+            let told: Vec<_> =
+                told.iter().map(|(name, json)| (&**name, serde_json::from_str(json).unwrap())).collect();
+            assert_eq!(whole.iter().map(|call| call.0).collect::<Vec<_>>(), ["a", "b"], "{text}");
+            assert_eq!(told, whole, "{text}");
+        }
+    }
+    // Before its end, what is written so may be no call, or no JSON.
+    for (sign, text) in [
+        (LLAMA, "{\"name\": \"a\", \"parameters\": {\"x\": 1}}"),
+        ("<tool_call>", "<tool_call><function=a><parameter=x>{}</parameter></function></tool_call>"),
+        ("<tool_call>", "<tool_call>{\"arguments\": {\"x\": 1}, \"name\": \"a\"}</tool_call>"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": \"{}\"}</tool_call>"),
+    ] {
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        let (told, calls) = told(sign, &letters);
+        assert_eq!((told.len(), calls.len()), (0, 1), "{text}");
+    }
+}
+
 #[test]
 fn a_call_that_cannot_be_read_stays_as_it_is() {
     for (sign, text) in [
@@ -327,6 +395,9 @@ fn joined(mut splitter: AnswerSplitter, pieces: &[&str]) -> Vec<(String, String)
     segments.extend(splitter.split("", true));
     let mut joined: Vec<(String, String)> = Vec::new();
     for Segment { text, role } in segments {
+        if matches!(role, Role::News(_)) {
+            continue; // when it comes depends on the pieces
+        }
         let is_text = matches!(role, Role::Content | Role::Reasoning | Role::Marker);
         match joined.last_mut() {
             Some((before, last)) if is_text && *last == format!("{role:?}") => before.push_str(&text),
@@ -340,7 +411,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_however_an_answer_is_cut((sections, pieces) in answers()) {
         let prompt: String = sections.iter().map(|section| section.sign).collect();
-        let format = AnswerFormat { sections, others: &[] };
+        let format = AnswerFormat { sections, others: &[], calls: None };
         let text = pieces.concat();
         let whole = joined(format.splitter(&prompt), &[&text]);
         prop_assert_eq!(whole.iter().map(|(text, _)| text.as_str()).collect::<String>(), text.clone());

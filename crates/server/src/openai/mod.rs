@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 pub(crate) mod messages;
 mod models;
+mod tools;
 
 use axum::Router;
 use axum::http::StatusCode;

@@ -7,6 +7,8 @@ mod anthropic;
 mod llama;
 mod ollama;
 mod openai;
+mod responses;
+mod tools;
 
 use std::path::Path;
 

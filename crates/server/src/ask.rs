@@ -167,7 +167,9 @@ impl Question {
                 request.form = Some(form);
             }
             let splitter = host.format().splitter(&text);
-            Ok(Self { request, splitter, only_one_call: calls.only_one })
+            // Where calls are required, the form has room for one.
+            let only_one_call = calls.only_one && calls.required.is_none();
+            Ok(Self { request, splitter, only_one_call })
         })
         .await
     }

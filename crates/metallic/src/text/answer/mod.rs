@@ -18,8 +18,8 @@ mod tests;
 use serde_json::{Map, Value, json};
 
 use super::{Message, Tokenizer};
-use form::CallForm;
 pub use form::CallFormError;
+use form::{Before, CallForm, Controls};
 use section::{Kind, Section};
 pub use splitter::AnswerSplitter;
 
@@ -187,6 +187,22 @@ impl AnswerFormat {
         tools: &[Value],
         only_one: bool,
     ) -> Result<String, CallFormError> {
+        let all = 0..tokenizer.n_vocab() as u32;
+        let controls = all.filter(|id| tokenizer.is_control(*id)).filter_map(|id| {
+            let text = std::str::from_utf8(tokenizer.piece(id)?).ok()?;
+            (!text.is_empty()).then(|| (text.to_owned(), id))
+        });
+        let controls = Controls { texts: controls.collect(), ends: tokenizer.stop_tokens().to_vec() };
+        self.grammar(prompt, controls, tools, only_one)
+    }
+
+    fn grammar(
+        &self,
+        prompt: &str,
+        controls: Controls,
+        tools: &[Value],
+        only_one: bool,
+    ) -> Result<String, CallFormError> {
         let form = self.calls.as_ref().ok_or(CallFormError::NoForm)?;
         let sections = self.sections(prompt);
         let thoughts = || sections.iter().copied().filter(|section| section.is_thought());
@@ -194,14 +210,8 @@ impl AnswerFormat {
         let has_ended =
             thoughts().any(|section| section.close.iter().any(|close| prompt.trim_end().ends_with(close)));
         let own = thoughts().next().filter(|_| !has_ended).map(|section| (section, false));
-        let all = 0..tokenizer.n_vocab() as u32;
-        let controls = all.filter(|id| tokenizer.is_control(*id)).filter_map(|id| {
-            let text = std::str::from_utf8(tokenizer.piece(id)?).ok()?;
-            (!text.is_empty()).then(|| (text.to_owned(), id))
-        });
         let contents = sections.iter().copied().filter(|section| matches!(section.kind, Kind::Content));
-        let before = form::Before { thought: opened.or(own), contents: contents.collect() };
-        let controls = form::Controls { texts: controls.collect(), ends: tokenizer.stop_tokens().to_vec() };
+        let before = Before { thought: opened.or(own), contents: contents.collect() };
         form::grammar(form, &before, controls, tools, only_one)
     }
 

@@ -1,9 +1,15 @@
 //! Answers in pieces of every size.
 
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::families::SECTIONS;
+use super::form::Controls;
 use super::section::Section;
 use super::splitter::{AnswerSplitter, Role, Segment};
 use super::{Answer, AnswerFormat, Part, ToolCall};
@@ -355,6 +361,86 @@ fn an_answer_becomes_a_message() {
         Answer { content: "Hi".into(), ..Answer::default() }.into_message(),
         crate::text::Message::new("assistant", "Hi")
     );
+}
+
+/// Whether a grammar derives these tokens: the texts of control tokens, and every other text byte by byte.
+fn derives(grammar: &str, controls: &[(String, u32)], pieces: &[&str]) -> Result<(), String> {
+    const END: u32 = 256;
+    let mut words: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    // What marks control tokens is no text's byte.
+    words[255] = b"\xfe\xfe\xfe".to_vec();
+    words.push(b"\xff<end>".to_vec());
+    words.extend(controls.iter().map(|(text, _)| [b"\xff", text.as_bytes()].concat()));
+    let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, END), &words);
+    let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let mut factory = ParserFactory::new_simple(&environment).unwrap();
+    factory.quiet();
+    let mut matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar.to_owned())));
+    if let Some(error) = matcher.get_error() {
+        return Err(error);
+    }
+    let tokens = |piece: &&str| -> Vec<u32> {
+        let control = controls.iter().find(|(text, _)| text == piece);
+        control.map_or_else(|| piece.bytes().map(u32::from).collect(), |(_, id)| vec![*id])
+    };
+    let tokens: Vec<u32> = pieces.iter().flat_map(tokens).collect();
+    match matcher.try_consume_tokens(&tokens) {
+        Ok(n) if n == tokens.len() && matcher.is_accepting().unwrap_or(false) => Ok(()),
+        found => Err(format!("{found:?} of {} in {pieces:?}", tokens.len())),
+    }
+}
+
+#[test]
+fn markers_that_are_control_tokens_are_tokens_of_a_form() {
+    let names = ["[TOOL_CALLS]", "[ARGS]", "[THINK]", "[/THINK]"];
+    let names = names.into_iter().chain(["<|channel|>", "<|message|>", "<|end|>", "<|start|>"]);
+    let controls: Vec<(String, u32)> = names.map(str::to_owned).zip(257..).collect();
+    let tools = [json!({"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}})];
+    let mistral = "[TOOL_CALLS][THINK][/THINK]";
+    let newer = "[TOOL_CALLS][ARGS][THINK][/THINK]";
+    let call = "{\"name\": \"a\", \"arguments\": {\"x\": 1}}";
+    let list = &format!("[{call}]")[..];
+    let to_a = "commentary to=functions.a json";
+    for (sign, prompt, pieces, is_one) in [
+        (mistral, "", &["[TOOL_CALLS]", list][..], true),
+        (mistral, "", &["[THINK]", "Why?", "[/THINK]", "[TOOL_CALLS]", list], true),
+        (mistral, "[THINK]", &["Why?", "[/THINK]", "\n", "[TOOL_CALLS]", list], true),
+        (newer, "", &["[TOOL_CALLS]", "a", "[ARGS]", "{}"], true),
+        (newer, "", &["[TOOL_CALLS]", "a", "[ARGS]", "{}", "[TOOL_CALLS]", "a", "[ARGS]", "{}"], false),
+        ("<|channel|>", "<|start|>assistant", &["<|channel|>", to_a, "<|message|>", "{}"], true),
+        (
+            "<|channel|>",
+            "<|start|>assistant",
+            &[
+                "<|channel|>",
+                "analysis",
+                "<|message|>",
+                "Why?",
+                "<|end|>",
+                "<|start|>",
+                "assistant",
+                "<|channel|>",
+                to_a,
+                "<|message|>",
+                "{}",
+            ],
+            true,
+        ),
+    ] {
+        let format = AnswerFormat::of_template(sign);
+        let grammar = |only_one: bool| {
+            let controls = Controls { texts: controls.clone(), ends: Vec::new() };
+            format.grammar(prompt, controls, &tools, only_one).unwrap()
+        };
+        assert_eq!(derives(&grammar(false), &controls, pieces), Ok(()), "{sign}");
+        assert_eq!(derives(&grammar(true), &controls, pieces).is_ok(), is_one, "{pieces:?}");
+        // The same as mere text is none.
+        let text = pieces.concat();
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        assert!(derives(&grammar(false), &controls, &letters).is_err(), "{text}");
+        assert!(derives(&grammar(false), &controls, &["So."]).is_err());
+        assert!(!check(sign, prompt, &text).tool_calls.is_empty(), "{text}");
+    }
 }
 
 /// The sections of some families, and a text made of what their markers are made of.

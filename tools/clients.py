@@ -3,8 +3,9 @@
 
     python3 tools/clients.py MODEL [--metallic PATH]
 
-Needs the packages openai, anthropic, ollama and langchain-openai. Starts `metallic serve`, and checks what each client makes of its answers:
-whole, streamed, cut, stopped, refused and given up. At temperature 0 all must say what `metallic run` says.
+Needs the packages openai, anthropic, ollama and langchain-openai. Starts `metallic serve`, and checks what each client
+makes of its answers: whole, streamed, cut, stopped, refused and given up. At temperature 0 all must say what `metallic run`
+says.
 """
 
 import argparse
@@ -196,10 +197,10 @@ def check_responses(url, answer):
     form = {"format": {"type": "json_schema", "name": "city", "schema": SCHEMA, "strict": True}}
     formed = client.responses.create(**ask, text=form, max_output_tokens=100)
     check_form(formed.output_text)
-    for param, more in [("previous_response_id", {"previous_response_id": "resp_1"}), ("background", {"background": True})]:
+    for param, value in [("previous_response_id", "resp_1"), ("background", True)]:
         try:
-            client.responses.create(**ask, **more)
-            raise SystemExit(f"{more} is taken")
+            client.responses.create(**ask, **{param: value})
+            raise SystemExit(f"{param} is taken")
         except openai.BadRequestError as refused:
             assert refused.param == param, refused
     try:
@@ -234,6 +235,21 @@ def check_calls(url, _):
         {"role": "tool", "tool_call_id": call.id, "content": "12:00"},
     ]
     assert client.chat.completions.create(**{**ask, "messages": answered}, max_tokens=4).choices[0].message
+    # Of its own accord the model does what it has done before, unless one call is to be all.
+    zones = [{"name": "time", "arguments": json.dumps({"zone": zone})} for zone in ["UTC", "CET"]]
+    calls = [{"type": "function", "function": zone, "id": zone["arguments"]} for zone in zones]
+    before = [
+        {"role": "user", "content": "What time is it in UTC and in CET?"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+    ask["messages"] = [*before * 4, before[0]]
+    for is_parallel in [True, False]:
+        ask["parallel_tool_calls"] = is_parallel
+        calls = client.chat.completions.create(**ask, max_tokens=120).choices[0].message.tool_calls
+        assert len(calls) == (2 if is_parallel else 1), calls
+        chunks = list(client.chat.completions.create(**ask, max_tokens=120, stream=True))
+        begun = [delta for chunk in chunks for delta in chunk.choices[0].delta.tool_calls or [] if delta.id]
+        assert len(begun) == len(calls) and chunks[-1].choices[0].finish_reason == "tool_calls", begun
 
     flat = [{"type": "function", "name": n, "parameters": s, "strict": True} for n, s in FUNCTIONS.items()]
     ask = {"model": "served", "input": "What time is it?", "temperature": 0, "tools": flat, "max_output_tokens": 200}
@@ -276,11 +292,13 @@ def check_calls(url, _):
 
 
 def check_langchain(url, _):
-    model = ChatOpenAI(base_url=f"{url}/v1", api_key="none", model="served", temperature=0, max_tokens=200, max_retries=0)
+    ask = {"base_url": f"{url}/v1", "api_key": "none", "model": "served", "temperature": 0, "max_retries": 0}
+    model = ChatOpenAI(**ask, max_tokens=200)
     whole = model.invoke(QUESTION, max_tokens=N_TOKENS)
     pieces = list(model.stream(QUESTION, max_tokens=N_TOKENS))
     assert whole.content and "".join(piece.content for piece in pieces) == whole.content, (whole, pieces)
-    tools = [{"type": "function", "function": {"name": n, "description": n, "parameters": s}} for n, s in FUNCTIONS.items()]
+    described = [{"name": n, "description": n, "parameters": s} for n, s in FUNCTIONS.items()]
+    tools = [{"type": "function", "function": function} for function in described]
     for choice, name in [("any", None), ("time", "time")]:
         bound = model.bind_tools(tools, tool_choice=choice, parallel_tool_calls=False)
         (call,) = bound.invoke("What time is it?").tool_calls
@@ -290,14 +308,13 @@ def check_langchain(url, _):
         for piece in bound.stream("What time is it?"):
             joined = piece if joined is None else joined + piece
         assert [(c["name"], c["args"]) for c in joined.tool_calls] == [(call["name"], call["args"])], joined
-    turns = [HumanMessage("What time is it?"), AIMessage("", tool_calls=[call]), ToolMessage("12:00", tool_call_id=call["id"])]
+    result = ToolMessage("12:00", tool_call_id=call["id"])
+    turns = [HumanMessage("What time is it?"), AIMessage("", tool_calls=[call]), result]
     assert model.invoke(turns, max_tokens=4).content
     for method in ["json_schema", "function_calling"]:
         formed = model.with_structured_output({"title": "city", **SCHEMA}, method=method, strict=True)
         check_form(json.dumps(formed.invoke(QUESTION)))
-    of_responses = ChatOpenAI(
-        base_url=f"{url}/v1", api_key="none", model="served", temperature=0, max_tokens=N_TOKENS, use_responses_api=True
-    )
+    of_responses = ChatOpenAI(**ask, max_tokens=N_TOKENS, use_responses_api=True)
     assert of_responses.invoke(QUESTION).text == whole.content
     assert "".join(piece.text for piece in of_responses.stream(QUESTION)) == whole.content
 

@@ -112,7 +112,6 @@ impl Conversation {
             variables,
             add_generation_prompt: begun.is_none(),
             now: Some(jiff::Timestamp::now().to_zoned_datetime(TimeZone::UTC).datetime()),
-            ..RenderOptions::default()
         };
         let text = template.render(&messages, &options)?;
         if !options.tools.is_empty() {

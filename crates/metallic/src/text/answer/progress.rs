@@ -86,6 +86,10 @@ impl Progress {
     pub(super) fn read(&mut self, section: &'static Section, n_open: usize, text: &str) -> Vec<News> {
         let mut news = Vec::new();
         let Kind::Calls(syntaxes) = &section.kind else { return news };
+        // What has been taken for a part of a call was the end of the section.
+        if self.at > text.len() {
+            self.state = State::Done;
+        }
         loop {
             match &mut self.state {
                 State::Done => return news,

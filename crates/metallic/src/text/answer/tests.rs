@@ -305,6 +305,10 @@ fn a_call_that_cannot_be_read_stays_as_it_is() {
         ("<tool_call>", "a <tool_call>{\"name\": \"a\", \"argu</tool_call> b <tool_call>"),
         ("<tool_call>", "<tool_call>{\"name\": \"a\"}</tool_call>"),
         ("<tool_call>", "<tool_call>[3]</tool_call>"),
+        // They have begun.
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": {\"x\": oops</tool_call> b"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": {}, oops</tool_call> b"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": {\"x\": \"é</tool_call>"),
         ("<tool_call>", "<tool_call>not a name</tool_call>"),
         ("<|tool_call>", "<|tool_call>call:a{city:Paris}<tool_call|>"),
         ("<|tool_call>", "<|tool_call>call:a{city:[[<tool_call|>"),

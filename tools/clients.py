@@ -3,14 +3,16 @@
 
     python3 tools/clients.py MODEL [--metallic PATH]
 
-Needs the packages openai, anthropic and ollama. Starts `metallic serve`, and checks what each client makes of its answers:
-whole, streamed, cut, stopped, refused and given up. At temperature 0 all must say what `metallic run` says.
+Needs the packages openai, anthropic, ollama and langchain-openai. Starts `metallic serve`, and checks what each client
+makes of its answers: whole, streamed, cut, stopped, refused and given up. At temperature 0 all must say what `metallic run`
+says.
 """
 
 import argparse
 import json
 import re
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -18,6 +20,8 @@ from pathlib import Path
 import anthropic
 import ollama
 import openai
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
 
 BINARY = Path(__file__).resolve().parent.parent / "target/release/metallic"
 QUESTION = "What is the capital of France?"
@@ -31,6 +35,34 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORM = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
+
+# The model's own template, with tools as Hermes's has them.
+TEMPLATE = """{% if tools %}<|im_start|>system
+You call functions: {{ tools | tojson }} Write <tool_call>
+{"name": ..., "arguments": ...}
+</tool_call><|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+UNITS = ["celsius", "fahrenheit"]
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": UNITS}},
+    "required": ["city", "unit"],
+    "additionalProperties": False,
+}
+TIME = {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"]}
+TIME["additionalProperties"] = False
+FUNCTIONS = {"weather": WEATHER, "time": TIME}
+
+
+def check_call(name, arguments):
+    """That a call keeps to the schema of a tool."""
+    assert arguments.keys() == FUNCTIONS[name]["properties"].keys(), (name, arguments)
+    assert arguments.get("unit", "celsius") in UNITS and arguments.get("zone", "UTC") in ["UTC", "CET"], arguments
 
 
 def check_form(text):
@@ -126,6 +158,10 @@ def check_anthropic(url, answer):
     assert final.stop_reason == "max_tokens" and final.usage.output_tokens == N_TOKENS, final
     counted = client.messages.count_tokens(model="served", messages=ask["messages"])
     assert counted.input_tokens > 10
+    start = " ".join(answer.split()[:3])
+    begun = [*ask["messages"], {"role": "assistant", "content": start}]
+    rest = client.messages.create(**{**ask, "messages": begun, "max_tokens": 3}).content[0].text
+    assert answer.startswith(start + rest), rest
     first = answer.split()[1]
     stopped = client.messages.create(**ask, stop_sequences=[first])
     assert stopped.stop_reason == "stop_sequence" and stopped.stop_sequence == first, stopped
@@ -139,6 +175,148 @@ def check_anthropic(url, answer):
             raise SystemExit(f"{more} is taken")
         except error:
             pass
+
+
+def check_responses(url, answer):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    ask = {"model": "served", "input": QUESTION, "temperature": 0}
+    whole = client.responses.create(**ask, max_output_tokens=N_TOKENS)
+    assert whole.output_text == answer and whole.status == "incomplete", whole
+    assert whole.usage.output_tokens == N_TOKENS and whole.usage.input_tokens_details.cached_tokens >= 0
+    with client.responses.stream(**ask, max_output_tokens=N_TOKENS) as stream:
+        events = list(stream)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer
+    assert events[-1].type == "response.incomplete" and events[-1].response.output_text == answer
+    turns = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": "And of Italy?"},
+    ]
+    assert client.responses.create(**{**ask, "input": turns}, instructions="Be brief.", max_output_tokens=4).output_text
+    form = {"format": {"type": "json_schema", "name": "city", "schema": SCHEMA, "strict": True}}
+    formed = client.responses.create(**ask, text=form, max_output_tokens=100)
+    check_form(formed.output_text)
+    for param, value in [("previous_response_id", "resp_1"), ("background", True)]:
+        try:
+            client.responses.create(**ask, **{param: value})
+            raise SystemExit(f"{param} is taken")
+        except openai.BadRequestError as refused:
+            assert refused.param == param, refused
+    try:
+        client.embeddings.create(model="served", input="a")
+        raise SystemExit("an embedding is made")
+    except openai.BadRequestError as refused:
+        assert "embeddings" in refused.message
+
+
+def check_calls(url, _):
+    """Calls that have to be made, with each vendor's client."""
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    tools = [{"type": "function", "function": {"name": n, "parameters": s}} for n, s in FUNCTIONS.items()]
+    question = [{"role": "user", "content": "What is the weather in Paris?"}]
+    ask = {"model": "served", "messages": question, "temperature": 0, "tools": tools, "parallel_tool_calls": False}
+    for choice, name in [("required", None), ({"type": "function", "function": {"name": "time"}}, "time")]:
+        whole = client.chat.completions.create(**ask, tool_choice=choice, max_tokens=200)
+        (call,) = whole.choices[0].message.tool_calls
+        check_call(call.function.name, json.loads(call.function.arguments))
+        assert name in (None, call.function.name) and whole.choices[0].finish_reason == "tool_calls", whole
+        chunks = client.chat.completions.create(**ask, tool_choice=choice, max_tokens=200, stream=True)
+        deltas = [delta for chunk in chunks for delta in chunk.choices[0].delta.tool_calls or []]
+        assert deltas[0].id and deltas[0].function.name == call.function.name and deltas[0].function.arguments == ""
+        assert len(deltas) > 2 and not any(delta.id for delta in deltas[1:])
+        assert json.loads("".join(delta.function.arguments for delta in deltas)) == json.loads(call.function.arguments)
+    with client.chat.completions.stream(**ask, tool_choice="required", max_tokens=200) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.tool_calls[0].function.name in FUNCTIONS
+    answered = [
+        *question,
+        whole.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "12:00"},
+    ]
+    assert client.chat.completions.create(**{**ask, "messages": answered}, max_tokens=4).choices[0].message
+    # Of its own accord the model does what it has done before, unless one call is to be all.
+    zones = [{"name": "time", "arguments": json.dumps({"zone": zone})} for zone in ["UTC", "CET"]]
+    calls = [{"type": "function", "function": zone, "id": zone["arguments"]} for zone in zones]
+    before = [
+        {"role": "user", "content": "What time is it in UTC and in CET?"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+    ask["messages"] = [*before * 4, before[0]]
+    for is_parallel in [True, False]:
+        ask["parallel_tool_calls"] = is_parallel
+        calls = client.chat.completions.create(**ask, max_tokens=120).choices[0].message.tool_calls
+        assert len(calls) == (2 if is_parallel else 1), calls
+        chunks = list(client.chat.completions.create(**ask, max_tokens=120, stream=True))
+        begun = [delta for chunk in chunks for delta in chunk.choices[0].delta.tool_calls or [] if delta.id]
+        assert len(begun) == len(calls) and chunks[-1].choices[0].finish_reason == "tool_calls", begun
+
+    flat = [{"type": "function", "name": n, "parameters": s, "strict": True} for n, s in FUNCTIONS.items()]
+    ask = {"model": "served", "input": "What time is it?", "temperature": 0, "tools": flat, "max_output_tokens": 200}
+    ask["parallel_tool_calls"] = False
+    for choice, name in [("required", None), ({"type": "function", "name": "time"}, "time")]:
+        (item,) = client.responses.create(**ask, tool_choice=choice).output
+        check_call(item.name, json.loads(item.arguments))
+        assert item.type == "function_call" and name in (None, item.name), item
+    with client.responses.stream(**ask, tool_choice="required") as stream:
+        events = list(stream)
+    json_text = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
+    (item,) = events[-1].response.output
+    assert events[-1].type == "response.completed" and json_text == item.arguments
+    results = [
+        {"role": "user", "content": "What time is it?"},
+        item.model_dump(exclude={"parsed_arguments"}, exclude_none=True),
+        {"type": "function_call_output", "call_id": item.call_id, "output": "12:00"},
+    ]
+    assert client.responses.create(**{**ask, "input": results, "max_output_tokens": 4}, tool_choice="none").output_text
+
+    client = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+    tools = [{"name": n, "input_schema": s} for n, s in FUNCTIONS.items()]
+    ask = {"model": "served", "messages": question, "max_tokens": 200, "tools": tools, "extra_body": {"temperature": 0}}
+    for choice, name in [({"type": "any"}, None), ({"type": "tool", "name": "time"}, "time")]:
+        choice["disable_parallel_tool_use"] = True
+        (block,) = client.messages.create(**ask, tool_choice=choice).content
+        check_call(block.name, block.input)
+        assert block.type == "tool_use" and name in (None, block.name), block
+        with client.messages.stream(**ask, tool_choice=choice) as stream:
+            pieces = [event.partial_json for event in stream if event.type == "input_json"]
+            final = stream.get_final_message()
+        assert final.stop_reason == "tool_use" and final.content[0].input == block.input and len(pieces) > 1, final
+    failed = [
+        *question,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "time", "input": {"zone": "UTC"}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "none", "is_error": True}]},
+    ]
+    assert client.messages.create(**{**ask, "messages": failed, "max_tokens": 4}).content
+    assert ollama.Client(host=url).show("served").capabilities == ["completion", "tools"]
+
+
+def check_langchain(url, _):
+    ask = {"base_url": f"{url}/v1", "api_key": "none", "model": "served", "temperature": 0, "max_retries": 0}
+    model = ChatOpenAI(**ask, max_tokens=200)
+    whole = model.invoke(QUESTION, max_tokens=N_TOKENS)
+    pieces = list(model.stream(QUESTION, max_tokens=N_TOKENS))
+    assert whole.content and "".join(piece.content for piece in pieces) == whole.content, (whole, pieces)
+    described = [{"name": n, "description": n, "parameters": s} for n, s in FUNCTIONS.items()]
+    tools = [{"type": "function", "function": function} for function in described]
+    for choice, name in [("any", None), ("time", "time")]:
+        bound = model.bind_tools(tools, tool_choice=choice, parallel_tool_calls=False)
+        (call,) = bound.invoke("What time is it?").tool_calls
+        check_call(call["name"], call["args"])
+        assert name in (None, call["name"]), call
+        joined = None
+        for piece in bound.stream("What time is it?"):
+            joined = piece if joined is None else joined + piece
+        assert [(c["name"], c["args"]) for c in joined.tool_calls] == [(call["name"], call["args"])], joined
+    result = ToolMessage("12:00", tool_call_id=call["id"])
+    turns = [HumanMessage("What time is it?"), AIMessage("", tool_calls=[call]), result]
+    assert model.invoke(turns, max_tokens=4).content
+    for method in ["json_schema", "function_calling"]:
+        formed = model.with_structured_output({"title": "city", **SCHEMA}, method=method, strict=True)
+        check_form(json.dumps(formed.invoke(QUESTION)))
+    of_responses = ChatOpenAI(**ask, max_tokens=N_TOKENS, use_responses_api=True)
+    assert of_responses.invoke(QUESTION).text == whole.content
+    assert "".join(piece.text for piece in of_responses.stream(QUESTION)) == whole.content
 
 
 def check_ollama(url, answer):
@@ -172,9 +350,16 @@ def main():
     print(f"the command: {answer!r}")
     with Server(args.metallic, args.model, "--parallel", "4") as server:
         assert json.load(urllib.request.urlopen(f"{server.url}/health"))["status"] == "ok"
-        for check in [check_openai, check_anthropic, check_ollama]:
+        for check in [check_openai, check_responses, check_anthropic, check_ollama]:
             check(server.url, answer)
             print(f"{check.__name__.removeprefix('check_')}: all that its client was asked holds")
+    with tempfile.TemporaryDirectory() as folder:
+        template = Path(folder) / "tools.jinja"
+        template.write_text(TEMPLATE)
+        with Server(args.metallic, args.model, "--chat-template", str(template)) as server:
+            for check in [check_calls, check_langchain]:
+                check(server.url, answer)
+                print(f"{check.__name__.removeprefix('check_')}: all that its client was asked holds")
     with Server(args.metallic, args.model, "--api-key", "secret") as server:
         for key, is_taken in [("secret", True), ("other", False)]:
             try:

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use metallic::engine::{Form, Grammar, Stats};
 use metallic::sampling::{Logprobs, SamplingParams};
-use metallic::text::{AnswerSplitter, EncodeOptions, Message, Part, RenderOptions, ToolCall};
+use metallic::text::{
+    AnswerSplitter, CallFormError, EncodeOptions, MalformedCall, Message, Part, RenderOptions, ToolCall,
+};
 use metallic::{Event, FinishReason, Request};
 use serde_json::{Map, Value, json};
 
@@ -20,22 +22,52 @@ use crate::host::{Answers, Host};
 pub(crate) struct Question {
     pub(crate) request: Request,
     splitter: AnswerSplitter,
+    only_one_call: bool,
 }
 
 /// A conversation whose next message is wanted.
 pub(crate) struct Conversation {
     pub(crate) messages: Vec<Message>,
     pub(crate) tools: Vec<Value>,
+    pub(crate) calls: Calls,
+    /// Whether the last message is the answer's beginning, which is to be gone on with.
+    pub(crate) continues: bool,
     /// What the template is told beside.
     pub(crate) variables: Map<String, Value>,
+}
+
+/// How an answer is to call tools.
+#[derive(Clone, Default)]
+pub(crate) struct Calls {
+    /// That it must, if it must.
+    pub(crate) required: Option<Required>,
+    /// Whether it may have one call at most.
+    pub(crate) only_one: bool,
+}
+
+/// That an answer must call tools.
+#[derive(Clone)]
+pub(crate) struct Required {
+    /// The field that says so.
+    pub(crate) field: String,
+    /// The tool that is to be called; any, if none is named.
+    pub(crate) name: Option<String>,
 }
 
 /// Something that was said.
 pub(crate) enum Said {
     /// A token, before its text.
     Token { token: u32, logprobs: Option<Logprobs> },
-    /// More of the answer.
+    /// More of the answer. Calls come here if nothing was told of them before.
     Part(Part),
+    /// A call has begun.
+    CallBegun { id: String, name: String },
+    /// More of the JSON that its arguments are.
+    CallArguments(String),
+    /// The whole of a call that has begun before, with the same id.
+    CallEnded(ToolCall),
+    /// The text of calls that can't be read, of which some have begun.
+    CallBroken(MalformedCall),
     /// The end, whether tools are to be called, and what it took.
     End { reason: FinishReason, has_calls: bool, stats: Stats },
 }
@@ -47,6 +79,13 @@ pub(crate) struct Reply {
     splitter: AnswerSplitter,
     ready: VecDeque<Said>,
     has_calls: bool,
+    /// The ids of calls that have begun and not ended.
+    begun: VecDeque<String>,
+    only_one_call: bool,
+    /// Whether a call has ended that is to be the only one.
+    is_over: bool,
+    n_prompt: usize,
+    n_generated: usize,
 }
 
 /// An answer that has ended.
@@ -66,14 +105,15 @@ impl Conversation {
             let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
             String::from_utf8_lossy(piece).into_owned()
         };
-        let Self { messages, tools, variables } = self;
+        let Self { mut messages, tools, variables, continues, .. } = self;
+        let begun = continues.then(|| mark_end(&mut messages)).transpose()?;
         let options = RenderOptions {
             bos_token: name_of(tokenizer.bos()),
             eos_token: name_of(tokenizer.eos()),
             tools,
             variables,
+            add_generation_prompt: begun.is_none(),
             now: Some(jiff::Timestamp::now().to_zoned_datetime(TimeZone::UTC).datetime()),
-            ..RenderOptions::default()
         };
         let text = template.render(&messages, &options)?;
         if !options.tools.is_empty() {
@@ -82,7 +122,30 @@ impl Conversation {
                 return Err(Error::field("tools", "the model's chat template has no place for them"));
             }
         }
-        Ok(text)
+        match begun {
+            None => Ok(text),
+            // What comes after is the end of the turn.
+            Some(mark) => match text.split(&mark).collect::<Vec<_>>()[..] {
+                [before, _] => Ok(before.to_owned()),
+                _ => Err(Error::field(
+                    "messages",
+                    "the model's chat template can't have its last one continued",
+                )),
+            },
+        }
+    }
+}
+
+/// Marks where the text of the last message ends, and gives the mark.
+fn mark_end(messages: &mut [Message]) -> Result<String> {
+    let mark = format!("<{}>", uuid::Uuid::new_v4().simple());
+    match messages.last_mut().map(|message| &mut message.content) {
+        Some(Some(Value::String(text))) => {
+            text.truncate(text.trim_end().len());
+            text.push_str(&mark);
+            Ok(mark)
+        }
+        _ => Err(Error::field("messages", "the last one has no text that could be continued")),
     }
 }
 
@@ -91,13 +154,23 @@ impl Question {
     pub(crate) async fn of_conversation(host: &Arc<Host>, conversation: Conversation) -> Result<Self> {
         let host = Arc::clone(host);
         in_background(move || {
+            let Conversation { tools, calls, .. } = &conversation;
+            let (calls, tools) = (calls.clone(), calls.required.is_some().then(|| tools.clone()));
             let text = conversation.render(&host)?;
             let tokenizer = host.tokenizer();
             // Some templates write BOS themselves, others leave it to the tokenizer. What follows is the model's to say.
             let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
             let mut request = Request::new(tokenizer.encode(&text, options)?);
             request.control_tokens = host.format().control_tokens(tokenizer, &text);
-            Ok(Self { request, splitter: host.format().splitter(&text) })
+            if let (Some(required), Some(tools)) = (&calls.required, tools) {
+                let grammar = required.grammar(&host, &text, tools, calls.only_one)?;
+                let form = host.compile(&grammar).map_err(|error| Error::Engine(Arc::new(error)))?;
+                request.form = Some(form);
+            }
+            let splitter = host.format().splitter(&text);
+            // Where calls are required, the form has room for one.
+            let only_one_call = calls.only_one && calls.required.is_none();
+            Ok(Self { request, splitter, only_one_call })
         })
         .await
     }
@@ -108,19 +181,21 @@ impl Question {
         in_background(move || {
             let options = EncodeOptions { add_bos: true, add_eos: false, parse_special: true };
             let request = Request::new(host.tokenizer().encode(&text, options)?);
-            Ok(Self { request, splitter: metallic::text::AnswerFormat::default().splitter(&text) })
+            let splitter = metallic::text::AnswerFormat::default().splitter(&text);
+            Ok(Self { request, splitter, only_one_call: false })
         })
         .await
     }
 
     /// What makes a model go on with these tokens.
     pub(crate) fn of_tokens(tokens: Vec<u32>) -> Self {
-        Self { request: Request::new(tokens), splitter: metallic::text::AnswerFormat::default().splitter("") }
+        let splitter = metallic::text::AnswerFormat::default().splitter("");
+        Self { request: Request::new(tokens), splitter, only_one_call: false }
     }
 
     /// Asks it.
     pub(crate) async fn ask(self, host: &Host) -> Result<Reply> {
-        let Self { mut request, splitter } = self;
+        let Self { mut request, splitter, only_one_call } = self;
         // Where the same question is to have the same answer, what is cached of earlier ones must not change it.
         request.exact |= request.sampling.temperature == 0.0;
         let asked = Asked::current();
@@ -130,7 +205,33 @@ impl Question {
         }
         let answers = host.ask(request, limits.queue).await?;
         asked.begin_answer(host.name(), n_prompt);
-        Ok(Reply { asked, answers, splitter, ready: VecDeque::new(), has_calls: false })
+        Ok(Reply {
+            asked,
+            answers,
+            splitter,
+            ready: VecDeque::new(),
+            has_calls: false,
+            begun: VecDeque::new(),
+            only_one_call,
+            is_over: false,
+            n_prompt,
+            n_generated: 0,
+        })
+    }
+}
+
+impl Required {
+    /// The grammar of answers to a prompt that call tools.
+    fn grammar(&self, host: &Host, prompt: &str, mut tools: Vec<Value>, only_one: bool) -> Result<Grammar> {
+        if let Some(name) = &self.name {
+            tools.retain(|tool| tool["function"]["name"] == **name);
+        }
+        let only_one = only_one || self.name.is_some();
+        let grammar = host.format().calls_grammar(host.tokenizer(), prompt, &tools, only_one);
+        grammar.map(Grammar::Lark).map_err(|error| match error {
+            CallFormError::Name { .. } => Error::field("tools", error.to_string()),
+            _ => Error::field(&self.field, error.to_string()),
+        })
     }
 }
 
@@ -141,9 +242,21 @@ impl Reply {
             if let Some(said) = self.ready.pop_front() {
                 return Ok(said);
             }
+            if self.is_over {
+                // What the model would go on with, nobody asked for: it ends with the one who hears it.
+                let stats = Stats {
+                    n_prompt: self.n_prompt,
+                    n_read: self.n_prompt,
+                    n_generated: self.n_generated,
+                    ..Stats::default()
+                };
+                self.asked.end_answer("one call", false);
+                return Ok(Said::End { reason: FinishReason::StopToken, has_calls: true, stats });
+            }
             match self.event().await.inspect_err(|error| self.asked.end_answer(&error.to_string(), true))? {
                 Event::Token { token, logprobs, .. } => {
                     self.asked.has_token();
+                    self.n_generated += 1;
                     return Ok(Said::Token { token, logprobs });
                 }
                 Event::Text { text, .. } => {
@@ -154,6 +267,7 @@ impl Reply {
                     let parts = self.splitter.finish();
                     self.take(parts);
                     self.asked.end_answer(word_for(reason), false);
+                    self.is_over = false;
                     let has_calls = self.has_calls;
                     self.ready.push_back(Said::End { reason, has_calls, stats });
                 }
@@ -172,8 +286,34 @@ impl Reply {
     }
 
     fn take(&mut self, parts: Vec<Part>) {
-        self.has_calls |= parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
-        self.ready.extend(parts.into_iter().map(Said::Part));
+        for part in parts {
+            if self.is_over {
+                return;
+            }
+            let said = match part {
+                Part::CallBegun { id, name } => {
+                    self.has_calls = true;
+                    let id = id.unwrap_or_else(new_id);
+                    self.begun.push_back(id.clone());
+                    Said::CallBegun { id, name }
+                }
+                Part::CallArguments(json) => Said::CallArguments(json),
+                Part::ToolCall(call) => {
+                    self.has_calls = true;
+                    self.is_over = self.only_one_call;
+                    match self.begun.pop_front() {
+                        Some(id) => Said::CallEnded(ToolCall { id: Some(id), ..call }),
+                        None => Said::Part(Part::ToolCall(call)),
+                    }
+                }
+                Part::Malformed(call) if !self.begun.is_empty() => {
+                    self.begun.clear();
+                    Said::CallBroken(call)
+                }
+                part => Said::Part(part),
+            };
+            self.ready.push_back(said);
+        }
     }
 
     /// All of it.
@@ -183,6 +323,9 @@ impl Reply {
             match self.next().await? {
                 Said::Token { token, logprobs } => tokens.push((token, logprobs)),
                 Said::Part(part) => answer.push(part),
+                Said::CallBegun { .. } | Said::CallArguments(_) => {}
+                Said::CallEnded(call) => answer.push(Part::ToolCall(call)),
+                Said::CallBroken(call) => answer.push(Part::Malformed(call)),
                 Said::End { reason, stats, .. } => {
                     return Ok(Whole { said: answer, tokens, reason, stats });
                 }
@@ -225,7 +368,11 @@ pub(crate) async fn form(host: &Arc<Host>, grammar: Option<Grammar>) -> Result<O
 
 /// The name of a call: the model's own, or a new one.
 pub(crate) fn id_of(call: &ToolCall) -> String {
-    call.id.clone().unwrap_or_else(|| format!("call_{}", uuid::Uuid::new_v4().simple()))
+    call.id.clone().unwrap_or_else(new_id)
+}
+
+fn new_id() -> String {
+    format!("call_{}", uuid::Uuid::new_v4().simple())
 }
 
 /// How tokens are chosen, by the names that OpenAI's API and llama-server have for it.

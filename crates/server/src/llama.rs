@@ -16,7 +16,7 @@ use metallic::engine::{Grammar, Stats};
 use metallic::text::{EncodeOptions, Part};
 use serde_json::{Value, json};
 
-use crate::ask::{self, Conversation, Question, Said, in_background, sampling};
+use crate::ask::{self, Calls, Conversation, Question, Said, in_background, sampling};
 use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
@@ -144,7 +144,8 @@ async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<J
     let tools = fields.take("tools")?.unwrap_or_default();
     let variables = fields.take("chat_template_kwargs")?.unwrap_or_default();
     fields.refuse_rest(&HARMLESS)?;
-    let conversation = Conversation { messages, tools, variables };
+    let calls = Calls::default();
+    let conversation = Conversation { messages, tools, calls, continues: false, variables };
     let (host, prompt) = (Arc::clone(host), conversation);
     let prompt = in_background(move || prompt.render(&host)).await?;
     Ok(Json(json!({ "prompt": prompt })))
@@ -224,7 +225,7 @@ impl Writer for Pieces {
         let object = match said {
             Said::Part(Part::Content(text)) => json!({ "content": text, "stop": false }),
             Said::End { reason, stats, .. } => end("", reason, &stats),
-            Said::Token { .. } | Said::Part(_) => return,
+            _ => return,
         };
         events.push_back(Event::default().data(object.to_string()));
     }

@@ -69,7 +69,7 @@ fn one(choice: usize, reply: Reply) -> BoxStream<'static, (usize, Result<Said>)>
     let said = stream::unfold(Some(reply), move |reply| async move {
         let mut reply = reply?;
         let said = reply.next().await;
-        let goes_on = matches!(said, Ok(Said::Token { .. } | Said::Part(_)));
+        let goes_on = !matches!(said, Ok(Said::End { .. }) | Err(_));
         Some(((choice, said), goes_on.then_some(reply)))
     });
     said.boxed()

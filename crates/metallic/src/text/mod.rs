@@ -51,7 +51,7 @@ mod vocabulary;
 mod wordpiece;
 mod words;
 
-pub use answer::{Answer, AnswerFormat, AnswerSplitter, MalformedCall, Part, ToolCall};
+pub use answer::{Answer, AnswerFormat, AnswerSplitter, CallFormError, MalformedCall, Part, ToolCall};
 pub use chat_template::{
     ChatTemplate, MAX_RECURSION, MAX_TEMPLATE_BYTES, Message, RENDER_FUEL, RenderOptions, TemplateError,
 };

@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use metallic::text::{Answer, ChatTemplate, Message, RenderOptions};
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv};
+use llguidance::{Matcher, ParserFactory};
+use metallic::testing;
+use metallic::text::{Answer, ChatTemplate, Message, RenderOptions, Tokenizer};
+use metallic_gguf::Gguf;
 use serde_json::{Value, json};
 
 use crate::oracles::Oracles;
@@ -208,4 +213,105 @@ fn reasoning_is_found_where_templates_write_it() {
     }
     println!("reasoning of {n_found} templates found");
     assert_eq!(n_found, 27);
+}
+
+/// Templates of which no answer is held to all that they write: how many of three texts, and why.
+const OTHERWISE: [(&str, usize, &str); 10] = [
+    ("ByteDance-Seed-OSS", 1, "lists are JSON, not Python's"),
+    ("GigaChat3-10B-A1.8B", 2, "the end of the section is that of the answer, in the model's own vocabulary"),
+    ("GigaChat3.1-10B-A1.8B", 2, "likewise"),
+    ("LFM2.5-8B-A1B", 1, "it writes quotes within quotes"),
+    ("deepseek-ai-DeepSeek-R1-Distill-Llama-8B", 2, "it leaves out the end after one call"),
+    ("google-gemma-4-31B-it", 1, "arguments come in the order of the schema; lists are JSON"),
+    ("google-gemma-4-31B-it-interleaved", 1, "likewise"),
+    ("muse-glimmer", 3, "there is no grammar for it"),
+    ("openbmb-MiniCPM5-1B", 1, "lists are JSON, not Python's"),
+    ("unsloth-Apriel-1.5", 3, "it tells its model to write other markers than it writes itself"),
+];
+
+/// What templates write after a call though it ends the answer, and before one though it is the prompt's.
+const ENDS: [&str; 9] = [
+    "<|tool_response>",
+    "<|eom_id|>",
+    "<|call|>",
+    "<｜hy_eos:opensource｜>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|START_OF_TURN_TOKEN|>",
+    "<SPECIAL_12>",
+    "<｜end▁of▁sentence｜>",
+    "<|close|>message",
+];
+const TURN: &str = "<|CHATBOT_TOKEN|>";
+
+/// Whether a grammar derives a text, byte by byte.
+fn derives(grammar: &str, text: &str) -> Result<(), String> {
+    let environment: TokEnv = ApproximateTokEnv::single_byte_env();
+    let mut factory = ParserFactory::new_simple(&environment).expect("a factory");
+    factory.quiet();
+    let mut matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar.to_owned())));
+    if let Some(error) = matcher.get_error() {
+        return Err(format!("{error}\n{grammar}"));
+    }
+    let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
+    match matcher.try_consume_tokens(&tokens) {
+        Ok(n) if n < tokens.len() => Err(format!("up to byte {n} of {text:?}")),
+        Ok(_) if matcher.is_accepting().unwrap_or(false) => Ok(()),
+        Ok(_) => Err(format!("{text:?} would go on")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn an_answer_that_has_to_call_is_held_to_what_templates_write() {
+    let Some(oracles) = Oracles::find() else { return };
+    let file = testing::tiny_model().expect("a model");
+    let tokenizer = Tokenizer::from_gguf(&Gguf::parse(&file).expect("a file")).expect("a tokenizer");
+    let plain = json!({"city": "Paris"});
+    let rich =
+        json!({"city": "L'Aquila\n\"<b>\"", "days": 3, "exact": true, "at": [1.5, {"x": ["a", false]}]});
+    let parameters = json!({
+        "type": "object",
+        "properties": {
+            "city": {"type": "string"},
+            "days": {"type": "integer"},
+            "exact": {"type": "boolean"},
+            "at": {"type": "array"},
+        },
+        "required": ["city"],
+    });
+    let tools = [json!({"type": "function", "function": {"name": TOOL, "parameters": parameters}})];
+    let (mut n_derived, mut otherwise) = (0, BTreeMap::<&str, usize>::new());
+    let templates = templates(&oracles);
+    for (name, template) in &templates {
+        let format = template.answer_format();
+        for given in [vec![plain.clone()], vec![rich.clone()], vec![plain.clone(), plain.clone()]] {
+            if read_back(template, &given) != Outcome::Read {
+                continue;
+            }
+            let check = |message: Value| {
+                let said = said(template, &message, TOOL)?;
+                let text = said.text.strip_prefix(TURN).unwrap_or(&said.text);
+                let text =
+                    ENDS.iter().fold(text, |text, end| text.split(end).next().unwrap_or(text)).trim_end();
+                let grammar = format.calls_grammar(&tokenizer, &said.prompt, &tools, given.len() == 1);
+                Some(grammar.map_err(|error| error.to_string()).and_then(|grammar| derives(&grammar, text)))
+            };
+            let results: Vec<_> = calling(&given).filter_map(check).collect();
+            if results.iter().any(Result::is_ok) {
+                n_derived += 1;
+            } else {
+                println!("{name}: {results:?}");
+                *otherwise.entry(name).or_default() += 1;
+            }
+            // One call is one call.
+            if let ([_, _], Some(said)) = (&given[..], calling(&given).find_map(|m| said(template, &m, TOOL)))
+                && let Ok(grammar) = format.calls_grammar(&tokenizer, &said.prompt, &tools, true)
+                && said.text.matches("Paris").count() == 2
+            {
+                assert!(derives(&grammar, said.text.trim_end()).is_err(), "{name}: {}", said.text);
+            }
+        }
+    }
+    println!("{n_derived} texts derived");
+    assert_eq!(otherwise, OTHERWISE.map(|(name, n, _)| (name, n)).into());
 }

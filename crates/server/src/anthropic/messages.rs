@@ -14,21 +14,22 @@ use metallic::text::{Answer, Part, ToolCall};
 use serde_json::{Value, json};
 
 use super::{Failure, reading};
-use crate::ask::{Question, Said, id_of, sampling};
+use crate::ask::{self, Question, Said, id_of, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::service::Service;
 use crate::stream::{self, Writer};
 
 /// Fields that change no answer of ours: for whom it is, and what others would keep or charge.
-const HARMLESS: [&str; 4] = ["metadata", "service_tier", "cache_control", "container"];
+const HARMLESS: [&str; 6] =
+    ["metadata", "service_tier", "cache_control", "container", "inference_geo", "betas"];
 
 /// The next message of a conversation, whole or as it comes.
 pub(super) async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
-    let conversation = reading::conversation(&mut fields)?;
+    let (conversation, grammar) = reading::read(&mut fields)?;
     let max_tokens: usize = fields.required("max_tokens")?;
     if max_tokens == 0 {
         return Err(Error::field("max_tokens", "it must be at least 1").into());
@@ -41,7 +42,9 @@ pub(super) async fn create(State(service): State<Service>, body: Bytes) -> Resul
     let streams = fields.take("stream")?.unwrap_or(false);
     fields.refuse_rest(&HARMLESS)?;
 
+    let form = ask::form(host, grammar).await?;
     let mut question = Question::of_conversation(host, conversation).await?;
+    question.request.form = form.or(question.request.form.take());
     let only_stop = if let [stop] = &stop[..] { Some(stop.clone()) } else { None };
     let request = &mut question.request;
     (request.sampling, request.max_tokens, request.stop) = (sampling, Some(max_tokens), stop);
@@ -81,7 +84,7 @@ pub(super) async fn count_tokens(
     let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
-    let conversation = reading::conversation(&mut fields)?;
+    let (conversation, _) = reading::read(&mut fields)?;
     fields.refuse_rest(&HARMLESS)?;
     let question = Question::of_conversation(host, conversation).await?;
     Ok(Json(json!({ "input_tokens": question.request.prompt.len() })))
@@ -137,6 +140,7 @@ fn event(name: &str, data: &Value) -> Event {
 enum Block {
     Thinking,
     Text,
+    Call,
 }
 
 /// Events of an answer as it comes.
@@ -179,14 +183,14 @@ impl Events {
             self.close(events);
             let empty = match block {
                 Block::Thinking => json!({ "type": "thinking", "thinking": "", "signature": "" }),
-                Block::Text => json!({ "type": "text", "text": "" }),
+                Block::Text | Block::Call => json!({ "type": "text", "text": "" }),
             };
             self.begin_block(&empty, events);
             self.open = Some(block);
         }
         let delta = match block {
             Block::Thinking => json!({ "type": "thinking_delta", "thinking": text }),
-            Block::Text => json!({ "type": "text_delta", "text": text }),
+            Block::Text | Block::Call => json!({ "type": "text_delta", "text": text }),
         };
         self.delta(&delta, events);
     }
@@ -215,6 +219,15 @@ impl Writer for Events {
                 self.delta(&json!({ "type": "input_json_delta", "partial_json": input }), events);
                 self.end_block(events);
             }
+            Said::CallBegun { id, name } => {
+                self.close(events);
+                self.begin_block(&json!({ "type": "tool_use", "id": id, "name": name, "input": {} }), events);
+                self.open = Some(Block::Call);
+            }
+            Said::CallArguments(json) => {
+                self.delta(&json!({ "type": "input_json_delta", "partial_json": json }), events);
+            }
+            Said::CallEnded(_) | Said::CallBroken(_) => self.close(events),
             Said::Part(_) => {}
             Said::End { reason, has_calls, stats } => {
                 self.close(events);

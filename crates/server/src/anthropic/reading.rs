@@ -1,14 +1,15 @@
 //! Conversations as Anthropic's API has them, for templates.
 
+use metallic::engine::Grammar;
 use metallic::text::Message;
 use serde_json::{Map, Value, json};
 
-use crate::ask::Conversation;
+use crate::ask::{Calls, Conversation, Required};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 
-/// The conversation of a request: its system prompt, its messages and its tools.
-pub(super) fn conversation(fields: &mut Fields) -> Result<Conversation> {
+/// The conversation of a request: its system prompt, its messages and its tools; and the form that the answer is to have.
+pub(super) fn read(fields: &mut Fields) -> Result<(Conversation, Option<Grammar>)> {
     let mut messages = Vec::new();
     if let Some(system) = fields.value("system") {
         messages.push(Message::new("system", text_of("system", system)?));
@@ -21,21 +22,35 @@ pub(super) fn conversation(fields: &mut Fields) -> Result<Conversation> {
         read_turn(&format!("messages.{i}"), turn, &mut messages)?;
     }
     let mut tools = tools(fields.take("tools")?.unwrap_or_default())?;
+    let mut calls = Calls::default();
     if let Some(mut choice) = fields.object("tool_choice")? {
-        match choice.required::<String>("type")?.as_str() {
-            "auto" => {}
-            "none" => tools.clear(),
-            _ => {
-                return Err(Error::field(
-                    choice.name("type"),
-                    "it can be auto or none: a call can't be enforced",
-                ));
+        let field = choice.name("type");
+        let name = choice.take::<String>("name")?;
+        let must = match choice.required::<String>("type")?.as_str() {
+            "auto" => false,
+            "none" => {
+                tools.clear();
+                false
             }
+            "any" => true,
+            "tool" => {
+                let is_known = tools.iter().any(|tool| tool["function"]["name"].as_str() == name.as_deref());
+                if name.is_none() || !is_known {
+                    return Err(Error::field(choice.name("name"), "it must name one of the tools"));
+                }
+                true
+            }
+            other => {
+                let reason = format!("{other:?} is none of auto, any, tool and none");
+                return Err(Error::field(field, reason));
+            }
+        };
+        if must && tools.is_empty() {
+            return Err(Error::field(field, "there are no tools to call"));
         }
-        if choice.take("disable_parallel_tool_use")? == Some(true) {
-            let reason = "that there be one call alone can't be enforced";
-            return Err(Error::field(choice.name("disable_parallel_tool_use"), reason));
-        }
+        calls.required = must.then_some(Required { field, name });
+        calls.only_one = choice.take("disable_parallel_tool_use")? == Some(true) && !tools.is_empty();
+        choice.refuse_rest(&[])?;
     }
     let mut variables = Map::new();
     if let Some(mut thinking) = fields.object("thinking")? {
@@ -47,7 +62,54 @@ pub(super) fn conversation(fields: &mut Fields) -> Result<Conversation> {
         };
         variables.insert("enable_thinking".to_owned(), Value::Bool(thinks));
     }
-    Ok(Conversation { messages, tools, variables })
+    pass_context_management(fields)?;
+    let grammar = output(fields, &mut variables)?;
+    if grammar.is_some() && !tools.is_empty() {
+        let reason = "with tools an answer has the form that the model gives it";
+        return Err(Error::field("output_config.format", reason));
+    }
+    // A last message of the assistant's is how the answer begins, unless it is one that only tools can answer.
+    let continues = messages.last().is_some_and(|last| {
+        last.role == "assistant"
+            && last.tool_calls.is_none()
+            && last.content.as_ref().is_some_and(|c| *c != "")
+    });
+    Ok((Conversation { messages, tools, calls, continues, variables }, grammar))
+}
+
+/// What is to be left out of a conversation that has grown long. Here nothing is: the answer is to all of it, or there is an
+/// error that it is too long.
+fn pass_context_management(fields: &mut Fields) -> Result<()> {
+    let Some(mut management) = fields.object("context_management")? else { return Ok(()) };
+    let edits: Vec<Value> = management.take("edits")?.unwrap_or_default();
+    for (i, edit) in edits.into_iter().enumerate() {
+        let kind = edit["type"].as_str().unwrap_or_default();
+        if !["clear_tool_uses_", "clear_thinking_", "compact_"].iter().any(|known| kind.starts_with(known)) {
+            let name = format!("context_management.edits.{i}.type");
+            return Err(Error::field(name, format!("{kind:?} is not known")));
+        }
+    }
+    management.refuse_rest(&[])
+}
+
+/// The form that an answer is to have, and how hard the model is to think, as far as its template takes that.
+fn output(fields: &mut Fields, variables: &mut Map<String, Value>) -> Result<Option<Grammar>> {
+    let mut format = fields.object("output_format")?;
+    if let Some(mut config) = fields.object("output_config")? {
+        if let Some(effort) = config.take::<String>("effort")? {
+            variables.insert("reasoning_effort".to_owned(), Value::String(effort));
+        }
+        format = config.object("format")?.or(format);
+        config.refuse_rest(&[])?;
+    }
+    let Some(mut format) = format else { return Ok(None) };
+    let kind: String = format.required("type")?;
+    if kind != "json_schema" {
+        return Err(Error::field(format.name("type"), format!("{kind:?} is not supported")));
+    }
+    let schema = format.required("schema")?;
+    format.refuse_rest(&["name"])?;
+    Ok(Some(Grammar::JsonSchema(schema)))
 }
 
 /// One turn: a message, or several where the user's has results of tools.
@@ -89,7 +151,12 @@ fn read_turn(path: &str, turn: Value, messages: &mut Vec<Message>) -> Result<()>
                 let content_name = block.name("content");
                 let content =
                     block.value("content").map(|content| text_of(&content_name, content)).transpose()?;
-                let mut message = Message::new("tool", content.unwrap_or_default());
+                let mut content = content.unwrap_or_default();
+                // Templates know no failure but what is said of it.
+                if block.take("is_error")?.unwrap_or(false) {
+                    content.insert_str(0, "Error: ");
+                }
+                let mut message = Message::new("tool", content);
                 message.tool_call_id = Some(id);
                 messages.push(message);
             }
@@ -154,7 +221,16 @@ fn tools(tools: Vec<Value>) -> Result<Vec<Value>> {
         let name: String = tool.required("name")?;
         let description: Option<String> = tool.take("description")?;
         let schema: Value = tool.required("input_schema")?;
-        tool.refuse_rest(&["cache_control"])?;
+        // How strict a call keeps to the schema is for `tool_choice` to say: one that must be made does.
+        let others = [
+            "cache_control",
+            "strict",
+            "defer_loading",
+            "allowed_callers",
+            "input_examples",
+            "eager_input_streaming",
+        ];
+        tool.refuse_rest(&others)?;
         let mut function = json!({ "name": name, "parameters": schema });
         if let Some(description) = description {
             function["description"] = Value::String(description);
@@ -168,8 +244,8 @@ fn tools(tools: Vec<Value>) -> Result<Vec<Value>> {
 mod tests {
     use super::*;
 
-    fn read(body: Value) -> Result<Conversation> {
-        conversation(&mut Fields::of("", body).unwrap())
+    fn read_body(body: Value) -> Result<Conversation> {
+        read(&mut Fields::of("", body).unwrap()).map(|(conversation, _)| conversation)
     }
 
     #[test]
@@ -187,12 +263,12 @@ mod tests {
                     {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "c"}]},
                     {"type": "text", "text": "d"},
                 ]},
-                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_2"}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_2", "is_error": true}]},
             ],
             "tools": [{"name": "f", "input_schema": {"type": "object"}}],
             "thinking": {"type": "disabled"},
         });
-        let Conversation { messages, tools, variables } = read(body).unwrap();
+        let Conversation { messages, tools, variables, .. } = read_body(body).unwrap();
         let said: Vec<_> = messages
             .iter()
             .map(|m| (m.role.as_str(), m.content.as_ref().unwrap().as_str().unwrap()))
@@ -205,7 +281,7 @@ mod tests {
                 ("assistant", "b"),
                 ("tool", "c"),
                 ("user", "d"),
-                ("tool", "")
+                ("tool", "Error: ")
             ]
         );
         assert_eq!(messages[2].more["reasoning_content"], "hm");
@@ -228,7 +304,7 @@ mod tests {
             (with(json!([{"type": "image"}])), "messages.0.content.0.type"),
             (with(json!([{"type": "tool_result", "content": "a"}])), "messages.0.content.0.tool_use_id"),
         ] {
-            let Err(error) = read(body.clone()) else { panic!("{body} is taken") };
+            let Err(error) = read_body(body.clone()) else { panic!("{body} is taken") };
             assert_eq!(error.param(), Some(field), "{body}");
         }
     }

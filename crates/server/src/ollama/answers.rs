@@ -11,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use metallic::FinishReason;
 use metallic::engine::{Grammar, Stats};
 use metallic::sampling::SamplingParams;
-use metallic::text::{Answer, Message, ToolCall};
+use metallic::text::{Answer, Message, Part, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::manage::keep_alive;
-use crate::ask::{self, Conversation, Question, Reply, Said, sampling};
+use crate::ask::{self, Calls, Conversation, Question, Reply, Said, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::Host;
@@ -56,7 +56,8 @@ pub(super) async fn chat(State(service): State<Service>, body: Bytes) -> Result<
     let turns = turns.into_iter().enumerate();
     let messages = turns.map(|(i, turn)| message(&format!("messages[{i}]"), turn)).collect::<Result<_>>()?;
     let variables = common.variables.clone();
-    let question = Question::of_conversation(host, Conversation { messages, tools, variables }).await?;
+    let conversation = Conversation { messages, tools, calls: Calls::default(), continues: false, variables };
+    let question = Question::of_conversation(host, conversation).await?;
     let response = common.respond(question, names, host).await;
     keep(&service, host, stays);
     response
@@ -106,7 +107,9 @@ pub(super) async fn generate(State(service): State<Service>, body: Bytes) -> Res
         let system = system.filter(|text| !text.is_empty()).map(|text| Message::new("system", text));
         let messages = system.into_iter().chain([Message::new("user", prompt)]).collect();
         let variables = common.variables.clone();
-        Question::of_conversation(host, Conversation { messages, tools: Vec::new(), variables }).await?
+        let (tools, calls) = (Vec::new(), Calls::default());
+        let conversation = Conversation { messages, tools, calls, continues: false, variables };
+        Question::of_conversation(host, conversation).await?
     };
     let response = common.respond(question, names, host).await;
     keep(&service, host, stays);
@@ -278,17 +281,20 @@ impl Writer for Names {
     type Item = Bytes;
 
     fn said(&mut self, _: usize, said: Said, lines: &mut VecDeque<Bytes>) {
-        match said {
-            Said::Token { .. } => {}
-            Said::Part(part) => {
-                let mut answer = Answer::default();
-                answer.push(part);
-                lines.push_back(line(&self.object(&answer, false)));
-            }
+        let part = match said {
+            // Here a call is whole.
+            Said::Token { .. } | Said::CallBegun { .. } | Said::CallArguments(_) => return,
+            Said::Part(part) => part,
+            Said::CallEnded(call) => Part::ToolCall(call),
+            Said::CallBroken(call) => Part::Malformed(call),
             Said::End { reason, stats, .. } => {
                 lines.push_back(line(&self.end(&Answer::default(), reason, &stats)));
+                return;
             }
-        }
+        };
+        let mut answer = Answer::default();
+        answer.push(part);
+        lines.push_back(line(&self.object(&answer, false)));
     }
 
     fn ended(&mut self, _: &mut VecDeque<Bytes>) {}

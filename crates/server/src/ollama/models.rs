@@ -40,6 +40,7 @@ pub(super) async fn show(State(service): State<Service>, body: Bytes) -> Result<
     let host = &service.host(name.as_deref()).await?;
     let architecture = host.architecture();
     let mut capabilities = vec!["completion"];
+    capabilities.extend(host.format().has_calls().then_some("tools"));
     capabilities.extend(host.format().has_reasoning().then_some("thinking"));
     Ok(Json(json!({
         "details": details(Some(architecture)),

@@ -15,7 +15,7 @@ use metallic::text::{Answer, Part, Tokenizer, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Failure, HARMLESS, MAX_CHOICES, done, event, finish_reason, heartbeat, messages, streaming, usage,
+    Failure, HARMLESS, MAX_CHOICES, done, event, finish_reason, heartbeat, messages, streaming, tools, usage,
 };
 use crate::ask::{self, Conversation, Question, Reply, Said, Whole, id_of, sampling};
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
     let form = ask::form(host, grammar).await?;
     let mut question = Question::of_conversation(host, conversation).await?;
     adjust(&mut question);
-    question.request.form = form;
+    question.request.form = form.or(question.request.form.take());
     let replies = ask_each(question, n_choices, host).await?;
     let head = Head::new("chatcmpl", host.name());
     if streams {
@@ -71,7 +71,7 @@ struct Asked {
 impl Asked {
     fn read(fields: &mut Fields, host: &Host) -> Result<Self> {
         let messages = messages::read(fields.required("messages")?)?;
-        let tools = tools(fields)?;
+        let (tools, calls) = tools::read(fields)?;
         let variables = variables(fields)?;
         let limits = Limits::read(fields)?;
         let logprobs = logprobs(fields)?;
@@ -103,7 +103,7 @@ impl Asked {
             request.ignore_eos = ignore_eos;
             request.logprobs = logprobs;
         });
-        let conversation = Conversation { messages, tools, variables };
+        let conversation = Conversation { messages, tools, calls, continues: false, variables };
         Ok(Self { conversation, n_choices, streams, includes_usage, grammar, adjust })
     }
 }
@@ -158,27 +158,6 @@ pub(super) async fn ask_each(question: Question, n_choices: usize, host: &Host) 
         question.ask(host)
     });
     try_join_all(asked).await
-}
-
-/// The tools that the model may call.
-fn tools(fields: &mut Fields) -> Result<Vec<Value>> {
-    let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
-    for (i, tool) in tools.iter().enumerate() {
-        let name = tool.get("function").and_then(|function| function.get("name"));
-        if !name.is_some_and(Value::is_string) {
-            return Err(Error::field(format!("tools[{i}].function.name"), "it must be a string"));
-        }
-    }
-    if fields.take("parallel_tool_calls")? == Some(false) && !tools.is_empty() {
-        return Err(Error::field("parallel_tool_calls", "that there be one call alone can't be enforced"));
-    }
-    match fields.value("tool_choice") {
-        None => Ok(tools),
-        Some(_) if tools.is_empty() => Ok(tools),
-        Some(Value::String(choice)) if choice == "auto" => Ok(tools),
-        Some(Value::String(choice)) if choice == "none" => Ok(Vec::new()),
-        Some(_) => Err(Error::field("tool_choice", "it can be auto or none: a call can't be enforced")),
-    }
 }
 
 /// What the template is told beside messages and tools.
@@ -327,6 +306,20 @@ impl Writer for ChatChunks {
                 self.n_calls[choice] += 1;
                 (json!({ "tool_calls": [function(&call, Some(number))] }), None)
             }
+            Said::CallBegun { id, name } => {
+                let number = self.n_calls[choice];
+                self.n_calls[choice] += 1;
+                let function = json!({ "name": name, "arguments": "" });
+                let call = json!({ "index": number, "id": id, "type": "function", "function": function });
+                (json!({ "tool_calls": [call] }), None)
+            }
+            Said::CallArguments(json) => {
+                let number = self.n_calls[choice].saturating_sub(1);
+                let call = json!({ "index": number, "function": { "arguments": json } });
+                (json!({ "tool_calls": [call] }), None)
+            }
+            // All of it has been said.
+            Said::CallEnded(_) | Said::CallBroken(_) => return,
             // What can't be read is said as it is.
             Said::Part(Part::Malformed(call)) => (json!({ "content": call.text }), None),
             Said::Part(_) => return,

@@ -121,7 +121,7 @@ impl Writer for TextChunks {
                 self.stats.push(stats);
                 choice(index, "", Some(finish_reason(reason, false)))
             }
-            Said::Token { .. } | Said::Part(_) => return,
+            _ => return,
         };
         let mut chunk = self.head.object("text_completion", vec![choice]);
         if self.includes_usage {

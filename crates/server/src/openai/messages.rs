@@ -74,7 +74,7 @@ fn call(path: &str, value: Value) -> Result<Value> {
 }
 
 /// The text of a content: itself, or that of its parts.
-fn text_of(path: &str, content: Value) -> Result<String> {
+pub(super) fn text_of(path: &str, content: Value) -> Result<String> {
     match content {
         Value::String(text) => Ok(text),
         Value::Array(parts) => {

@@ -4,6 +4,8 @@ mod chat;
 mod completions;
 pub(crate) mod messages;
 mod models;
+mod responses;
+mod tools;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -41,9 +43,16 @@ pub(crate) fn routes() -> Router<Service> {
         // As llama-server has them, too.
         .route("/chat/completions", post(chat::complete))
         .route("/completions", post(completions::complete))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/embeddings", post(embed))
         .route("/models", get(models::list))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
+}
+
+/// What is not a model's to do here, said in a form that clients show.
+async fn embed() -> Failure {
+    Failure(Error::field("model", "models here make texts, no embeddings"))
 }
 
 /// An error in OpenAI's form.

@@ -79,11 +79,39 @@ async fn what_is_wrong_is_said_in_anthropics_form() {
         (json!({"magic": 1}), 400, "invalid_request_error"),
         (json!({"stop_sequences": [""]}), 400, "invalid_request_error"),
         (json!({"tool_choice": {"type": "any"}}), 400, "invalid_request_error"),
+        (json!({"context_management": {"edits": [{"type": "forget"}]}}), 400, "invalid_request_error"),
+        (json!({"output_config": {"format": {"type": "xml"}}}), 400, "invalid_request_error"),
     ] {
         let status = StatusCode::from_u16(status).unwrap();
         let error = object(send(&server, message(more.clone())).await, status).await;
         assert_eq!((&error["type"], &error["error"]["type"]), (&"error".into(), &kind.into()), "{more}");
     }
-    let harmless = json!({"metadata": {"user_id": "me"}, "thinking": {"type": "disabled"}});
+    let edits = json!({"edits": [{"type": "clear_tool_uses_20250919"}]});
+    let harmless = json!({"metadata": {"user_id": "me"}, "thinking": {"type": "disabled"},
+        "context_management": edits, "output_config": {"effort": "low"}});
     object(send(&server, message(harmless)).await, StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_gone_on_with() {
+    let server = open_server();
+    let begun = json!({"messages": [
+        {"role": "user", "content": "abc"},
+        {"role": "assistant", "content": "The answer is"},
+    ]});
+    let whole = object(send(&server, message(begun)).await, StatusCode::OK).await;
+    let text = format!("{}The answer is", rendered("abc"));
+    assert_eq!(whole["content"][0]["text"], expected(&text, 12));
+}
+
+#[tokio::test]
+async fn an_answer_has_the_form_that_is_asked_for() {
+    let server = open_server();
+    let schema = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"],
+        "additionalProperties": false, "x-guidance": {"whitespace_flexible": false}});
+    let format = json!({"type": "json_schema", "schema": schema});
+    let more = json!({"output_config": {"format": format}});
+    let whole = object(send(&server, message(more)).await, StatusCode::OK).await;
+    let value: Value = serde_json::from_str(whole["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert!(value["on"].is_boolean(), "{whole}");
 }

@@ -10,6 +10,8 @@ mod models;
 mod ollama;
 mod openai;
 mod random;
+mod responses;
+mod tools;
 
 use std::path::Path;
 

@@ -9,6 +9,11 @@ use super::section::{Arguments, Syntax, Tag};
 /// Marks between a call's name and its id: the name before it, or after it.
 pub(super) const ID_MARKS: [&str; 2] = ["[CALL_ID]", "<|tool_call:name|>"];
 
+/// The keys of a call in JSON, in the order in which they count.
+pub(super) const NAMES: [&str; 3] = ["name", "tool_name", "function"];
+pub(super) const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
+pub(super) const IDS: [&str; 2] = ["id", "tool_call_id"];
+
 /// Why a text is not a call.
 #[derive(Debug, PartialEq)]
 pub(super) struct NoCall {
@@ -41,9 +46,9 @@ pub(super) fn parse(syntaxes: &[Syntax], whole: &str, inner: &str) -> Result<Vec
     let mut first_error: Option<NoCall> = None;
     for syntax in syntaxes {
         let calls = match syntax {
-            Syntax::Json => json_calls(inner),
+            Syntax::Json(_) => json_calls(inner),
             Syntax::Tagged { call, arguments } => tagged_calls(whole, call, arguments),
-            Syntax::Literal => literal::calls(inner).map_err(NoCall::from),
+            Syntax::Python | Syntax::Gemma => literal::calls(inner).map_err(NoCall::from),
         };
         match calls {
             Ok(calls) if !calls.is_empty() => return Ok(calls),
@@ -85,9 +90,6 @@ fn first_json(text: &str) -> Result<(Value, &str)> {
 
 /// `{"name": …, "arguments": {…}}` and its kin.
 fn json_call(value: Value) -> Result<ToolCall> {
-    const NAMES: [&str; 3] = ["name", "tool_name", "function"];
-    const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
-    const IDS: [&str; 2] = ["id", "tool_call_id"];
     let Value::Object(mut object) = value else { return Err("a call is not a JSON object".into()) };
     if let Some(function @ Value::Object(_)) = object.get_mut("function") {
         return json_call(function.take());
@@ -119,7 +121,7 @@ fn object_of(value: Value) -> Result<Map<String, Value>> {
 }
 
 /// What tools can be called. Anything else is not a call but text that looks like one.
-fn checked_name(name: &str) -> Result<&str> {
+pub(super) fn checked_name(name: &str) -> Result<&str> {
     let is_fit = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':');
     if !name.is_empty() && name.chars().all(is_fit) { Ok(name) } else { Err("a call has no name".into()) }
 }
@@ -151,13 +153,13 @@ fn tagged_calls(whole: &str, call: &Tag, arguments: &Arguments) -> Result<Vec<To
 }
 
 /// The name of a call or an argument, what is said of its value, and what follows.
-struct Head<'t> {
-    name: &'t str,
+pub(super) struct Head<'t> {
+    pub(super) name: &'t str,
     attributes: &'t str,
-    rest: &'t str,
+    pub(super) rest: &'t str,
 }
 
-fn head<'t>(text: &'t str, tag: &Tag, arguments: &Arguments) -> Result<Head<'t>> {
+pub(super) fn head<'t>(text: &'t str, tag: &Tag, arguments: &Arguments) -> Result<Head<'t>> {
     let name_end = text.find(tag.name_end);
     // A name may be followed by arguments at once, or by nothing.
     let others = match arguments {
@@ -177,7 +179,7 @@ fn head<'t>(text: &'t str, tag: &Tag, arguments: &Arguments) -> Result<Head<'t>>
 }
 
 /// A name as the families write it: `functions.name:0`, `name[CALL_ID]id`, `id<|tool_call:name|>name`.
-fn id_and_name(text: &str) -> Result<(Option<String>, String)> {
+pub(super) fn id_and_name(text: &str) -> Result<(Option<String>, String)> {
     let [name_first, id_first] = ID_MARKS;
     let (id, name) = if let Some((name, id)) = text.split_once(name_first) {
         (Some(id), name)

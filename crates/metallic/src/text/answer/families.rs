@@ -1,6 +1,6 @@
 //! How the published families of models mark the parts of an answer: the one table of their markers.
 
-use super::section::{Arguments, Kind, Section, Syntax, Tag};
+use super::section::{Arguments, Kind, Object, Section, Syntax, Tag};
 
 /// The sections of all families, of which a model has those whose sign is in its chat template.
 pub(super) const SECTIONS: &[Section] = &[
@@ -14,18 +14,18 @@ pub(super) const SECTIONS: &[Section] = &[
     content("<|begin_of_solution|>", &["<|end_of_solution|>"]),
     reasoning("<|think|>", THINK_ENDS).if_there_is("<|/think|>"),
     // Hermes writes JSON, and so do Qwen and Granite. Qwen3-Coder and GLM have tags in the same section.
-    calls("<tool_call>", &["</tool_call>"], &[Syntax::Json, QWEN_CODER, GLM]),
+    calls("<tool_call>", &["</tool_call>"], &[HERMES, QWEN_CODER, GLM]),
     // Functionary, and Qwen3-Coder where it forgets the section.
     calls("<function=", &["</function>"], &[FUNCTIONARY, QWEN_CODER]),
     // Llama 3: a call is all of the answer, but for those of built-in tools.
     section("{\"name\"", &[], Kind::WholeAnswer).if_there_is("{\"name\": function name"),
     section("{\"type\": \"function\"", &[], Kind::WholeAnswer).if_there_is("{\"name\": function name"),
-    calls("<|python_tag|>", &[], &[Syntax::Json, Syntax::Literal]),
+    calls("<|python_tag|>", &[], &[LLAMA, Syntax::Python]),
     // Firefunction.
-    calls("functools", &[], JSON).if_there_is("functools["),
+    calls("functools", &[], JSON_LIST).if_there_is("functools["),
     // Mistral, the older and the newer way.
     reasoning("[THINK]", &["[/THINK]"]),
-    calls("[TOOL_CALLS]", &[], &[Syntax::Json, MISTRAL]),
+    calls("[TOOL_CALLS]", &[], &[MISTRAL_LIST, MISTRAL]),
     // DeepSeek R1 and V3, V3.1, V3.2, V4.
     calls("<｜tool▁calls▁begin｜>", &["<｜tool▁calls▁end｜>"], &[DEEPSEEK_V3, DEEPSEEK_V3_1]),
     calls("<｜DSML｜function_calls>", &["</｜DSML｜function_calls>"], &[DSML]).if_there_is("｜DSML｜"),
@@ -36,16 +36,16 @@ pub(super) const SECTIONS: &[Section] = &[
     section("<|start|>", &["<|message|>"], MUSE).if_there_is("to=self<|message|>"),
     // Gemma 4.
     reasoning("<|channel>thought", &["<channel|>"]).if_there_is("<|channel>"),
-    calls("<|tool_call>", &["<tool_call|>"], &[Syntax::Literal]),
+    calls("<|tool_call>", &["<tool_call|>"], &[Syntax::Gemma]),
     // Granite 3 and Phi 4.
-    calls("<|tool_call|>", &["<|/tool_call|>"], JSON),
+    calls("<|tool_call|>", &["<|/tool_call|>"], JSON_LIST),
     // Cohere, from Command R+ on.
-    calls("Action:\n```json", &["```"], JSON).if_there_is("Action:\\n```json"),
-    calls("Action: ```json", &["```"], JSON).if_there_is("Action:\\n```json"),
+    calls("Action:\n```json", &["```"], COMMAND_R).if_there_is("Action:\\n```json"),
+    calls("Action: ```json", &["```"], COMMAND_R).if_there_is("Action:\\n```json"),
     reasoning("<|START_THINKING|>", &["<|END_THINKING|>"]),
     content("<|START_RESPONSE|>", &["<|END_RESPONSE|>"]),
     content("<|START_TEXT|>", &["<|END_TEXT|>"]),
-    calls("<|START_ACTION|>", &["<|END_ACTION|>"], JSON),
+    calls("<|START_ACTION|>", &["<|END_ACTION|>"], COMMAND_R),
     // Kimi K2 and K3.
     calls("<|tool_calls_section_begin|>", &["<|tool_calls_section_end|>"], &[KIMI_K2]),
     reasoning("<|open|>think<|sep|>", &["<|close|>think<|sep|>"]).if_there_is("'<|open|>'"),
@@ -58,11 +58,11 @@ pub(super) const SECTIONS: &[Section] = &[
     calls("]<]minimax[>[<tool_call>", &["]<]minimax[>[</tool_call>"], &[MINIMAX_M3])
         .if_there_is("]<]minimax[>["),
     // MiniMax M1 and Apriel.
-    calls("<tool_calls>", &["</tool_calls>"], JSON),
+    calls("<tool_calls>", &["</tool_calls>"], JSON_EITHER),
     reasoning("<thinking>", &["</thinking>"]).if_there_is("</thinking>"),
     reasoning("Here are my reasoning steps:", &["[BEGIN FINAL RESPONSE]"]),
     // Nemotron 2.
-    calls("<TOOLCALL>", &["</TOOLCALL>"], JSON),
+    calls("<TOOLCALL>", &["</TOOLCALL>"], JSON_LIST),
     // Seed.
     reasoning("<seed:think>", &["</seed:think>"]),
     calls("<seed:tool_call>", &["</seed:tool_call>"], &[QWEN_CODER]),
@@ -71,7 +71,7 @@ pub(super) const SECTIONS: &[Section] = &[
     calls("<|tool_call_start|>", &["<|tool_call_end|>"], LFM2).if_there_is("<|tool_response_start|>"),
     // Apertus.
     reasoning("<|inner_prefix|>", &["<|inner_suffix|>"]),
-    calls("<|tools_prefix|>", &["<|tools_suffix|>"], JSON),
+    calls("<|tools_prefix|>", &["<|tools_suffix|>"], APERTUS),
     // Hunyuan 3, whose template puts `opensource` into its markers.
     reasoning("<think:opensource>", &["</think:opensource>"]).if_there_is("<think{}>"),
     calls("<tool_calls:opensource>", &["</tool_calls:opensource>"], &[HUNYUAN]).if_there_is("<tool_calls{}>"),
@@ -87,13 +87,32 @@ pub(super) const SECTIONS: &[Section] = &[
     calls("<|tool_calls|>", &["<|calls|>"], &[SOLAR]),
 ];
 
-const JSON: &[Syntax] = &[Syntax::Json];
-const LFM2: &[Syntax] = &[Syntax::Literal, Syntax::Json];
+/// `{"name": …, "arguments": …}`, one to a section, or in a list.
+const OBJECT: Object =
+    Object { name: Some("name"), arguments: "arguments", ids: [None; 2], in_list: Some(false) };
+const HERMES: Syntax = Syntax::Json(OBJECT);
+const JSON: &[Syntax] = &[HERMES];
+const JSON_LIST: &[Syntax] = &[Syntax::Json(Object { in_list: Some(true), ..OBJECT })];
+const JSON_EITHER: &[Syntax] = &[Syntax::Json(Object { in_list: None, ..OBJECT })];
+const LLAMA: Syntax = Syntax::Json(Object { arguments: "parameters", ..OBJECT });
+const MISTRAL_LIST: Syntax = Syntax::Json(Object { ids: [None, Some("id")], in_list: Some(true), ..OBJECT });
+const COMMAND_R: &[Syntax] = &[Syntax::Json(Object {
+    name: Some("tool_name"),
+    arguments: "parameters",
+    ids: [Some("tool_call_id"), None],
+    in_list: Some(true),
+})];
+const APERTUS: &[Syntax] = &[Syntax::Json(Object { name: None, in_list: Some(true), ..OBJECT })];
+const LFM2: &[Syntax] = &[Syntax::Python, HERMES];
 
 const FUNCTIONARY: Syntax = with_json(tag("<function=", ">", "", "</function>"));
 const MISTRAL: Syntax = with_json(tag("[TOOL_CALLS]", "[ARGS]", "", ""));
-const DEEPSEEK_V3: Syntax =
-    with_json(tag("<｜tool▁call▁begin｜>function<｜tool▁sep｜>", "\n", "```json\n", "<｜tool▁call▁end｜>"));
+const DEEPSEEK_V3: Syntax = with_json(tag(
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+    "\n",
+    "```json\n",
+    "\n```<｜tool▁call▁end｜>",
+));
 const DEEPSEEK_V3_1: Syntax =
     with_json(tag("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "", "<｜tool▁call▁end｜>"));
 const KIMI_K2: Syntax =

@@ -7,7 +7,9 @@
 
 mod calls;
 mod families;
+mod form;
 mod literal;
+mod progress;
 mod section;
 mod splitter;
 #[cfg(test)]
@@ -16,6 +18,8 @@ mod tests;
 use serde_json::{Map, Value, json};
 
 use super::{Message, Tokenizer};
+pub use form::CallFormError;
+use form::{Before, CallForm, Controls};
 use section::{Kind, Section};
 pub use splitter::AnswerSplitter;
 
@@ -27,9 +31,19 @@ pub enum Part {
     Reasoning(String),
     /// More of what it says to the user.
     Content(String),
+    /// A call of a tool begins, of which all comes as a [`Part::ToolCall`] at its end. Only of calls that are JSON between
+    /// markers it is told before; those of one section that are told are the first of it.
+    CallBegun {
+        /// What the result is to refer to, where the model has said that already.
+        id: Option<String>,
+        /// Which tool.
+        name: String,
+    },
+    /// More of the text of the JSON that the arguments of the call are that has begun last.
+    CallArguments(String),
     /// A call of a tool.
     ToolCall(ToolCall),
-    /// What should be calls of tools, but can't be read.
+    /// What should be calls of tools, but can't be read; those that have begun are among it.
     Malformed(MalformedCall),
 }
 
@@ -73,6 +87,7 @@ impl Answer {
         match part {
             Part::Reasoning(text) => self.reasoning.push_str(&text),
             Part::Content(text) => self.content.push_str(&text),
+            Part::CallBegun { .. } | Part::CallArguments(_) => {}
             Part::ToolCall(call) => self.tool_calls.push(call),
             Part::Malformed(call) => self.content.push_str(&call.text),
         }
@@ -117,8 +132,12 @@ impl Answer {
 /// assert_eq!(splitter.push("k.\n</th"), [Part::Reasoning("k.".into())]);
 /// assert_eq!(splitter.push("ink>\n\nA moment."), [Part::Content("A moment.".into())]);
 /// assert_eq!(splitter.push("<tool_call>{\"name\": \"weather\", \"argum"), []);
-/// let parts = splitter.push("ents\": {\"city\": \"Paris\"}}</tool_call>");
-/// let [Part::ToolCall(call)] = &parts[..] else { panic!("{parts:?}") };
+/// let parts = splitter.push("ents\": {\"city\": \"Pa");
+/// let begun = Part::CallBegun { id: None, name: "weather".into() };
+/// assert_eq!(parts, [begun, Part::CallArguments("{\"city\": \"Pa".into())]);
+/// let parts = splitter.push("ris\"}}</tool_call>");
+/// let [Part::CallArguments(rest), Part::ToolCall(call)] = &parts[..] else { panic!("{parts:?}") };
+/// assert_eq!(rest, "ris\"}");
 /// assert_eq!((call.name.as_str(), &call.arguments["city"]), ("weather", &"Paris".into()));
 /// assert_eq!(splitter.finish(), []);
 /// # Ok(()) }
@@ -129,19 +148,71 @@ pub struct AnswerFormat {
     /// Sections of other families, which count where the prompt opens one: some templates open a thought and
     /// never name its end.
     others: &'static [Section],
+    /// How calls are written, where that is known.
+    calls: Option<CallForm>,
 }
 
 impl AnswerFormat {
     /// The format of the model that a chat template is for. One without any marker makes all of an answer
     /// content, unless the prompt opens a thought.
     pub fn of_template(source: &str) -> Self {
-        let sections = families::SECTIONS.iter().filter(|s| source.contains(s.sign)).collect();
-        AnswerFormat { sections, others: families::SECTIONS }
+        let sections: Vec<_> = families::SECTIONS.iter().filter(|s| source.contains(s.sign)).collect();
+        let calls = CallForm::of_template(source, &sections);
+        AnswerFormat { sections, others: families::SECTIONS, calls }
     }
 
     /// Whether an answer may have a part that the model says to itself.
     pub fn has_reasoning(&self) -> bool {
         self.sections.iter().any(|section| matches!(section.kind, Kind::Reasoning | Kind::Header { .. }))
+    }
+
+    /// Whether an answer may call tools.
+    pub fn has_calls(&self) -> bool {
+        let is_call = |section: &&Section| {
+            matches!(section.kind, Kind::Calls(_) | Kind::WholeAnswer | Kind::Header { .. })
+        };
+        self.sections.iter().copied().any(|section| is_call(&section))
+    }
+
+    /// The grammar, in Lark's notation as llguidance reads it, of answers to a prompt that call one of these tools or, unless
+    /// `only_one`, several, in the model's own way of writing calls and with arguments that keep to the tools' schemas. The
+    /// tools are described as in OpenAI's API. A thought may come before: it must, where the prompt opens one.
+    ///
+    /// # Errors
+    /// That there is no such form, or a tool has a name that can't be called.
+    pub fn calls_grammar(
+        &self,
+        tokenizer: &Tokenizer,
+        prompt: &str,
+        tools: &[Value],
+        only_one: bool,
+    ) -> Result<String, CallFormError> {
+        let all = 0..tokenizer.n_vocab() as u32;
+        let controls = all.filter(|id| tokenizer.is_control(*id)).filter_map(|id| {
+            let text = std::str::from_utf8(tokenizer.piece(id)?).ok()?;
+            (!text.is_empty()).then(|| (text.to_owned(), id))
+        });
+        let controls = Controls { texts: controls.collect(), ends: tokenizer.stop_tokens().to_vec() };
+        self.grammar(prompt, controls, tools, only_one)
+    }
+
+    fn grammar(
+        &self,
+        prompt: &str,
+        controls: Controls,
+        tools: &[Value],
+        only_one: bool,
+    ) -> Result<String, CallFormError> {
+        let form = self.calls.as_ref().ok_or(CallFormError::NoForm)?;
+        let sections = self.sections(prompt);
+        let thoughts = || sections.iter().copied().filter(|section| section.is_thought());
+        let opened = thoughts().find(|section| section.is_open(prompt)).map(|section| (section, true));
+        let has_ended =
+            thoughts().any(|section| section.close.iter().any(|close| prompt.trim_end().ends_with(close)));
+        let own = thoughts().next().filter(|_| !has_ended).map(|section| (section, false));
+        let contents = sections.iter().copied().filter(|section| matches!(section.kind, Kind::Content));
+        let before = Before { thought: opened.or(own), contents: contents.collect() };
+        form::grammar(form, &before, controls, tools, only_one)
     }
 
     /// A splitter for the answer to a prompt, whose end may already have opened a part of it. Where calls

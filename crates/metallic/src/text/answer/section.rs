@@ -35,12 +35,28 @@ pub(super) enum Kind {
 /// How a call of a tool is written.
 #[derive(Debug)]
 pub(super) enum Syntax {
-    /// JSON: an object with a name and arguments, several of them, or a list of them.
-    Json,
+    /// JSON: an object with a name and arguments, several of them, or a list of them. Whatever a family's own way, all are
+    /// read.
+    Json(Object),
     /// The name between tags, then arguments.
     Tagged { call: Tag, arguments: Arguments },
-    /// Python's, `name(key=value)`, or Gemma's, `call:name{key:value}`.
-    Literal,
+    /// Python's, `name(key=value)`.
+    Python,
+    /// Gemma's, `call:name{key:value}`.
+    Gemma,
+}
+
+/// How a family writes a call in JSON.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// The key of the tool's name; none where the name is itself the key of the arguments.
+    pub(super) name: Option<&'static str>,
+    /// The key of the arguments.
+    pub(super) arguments: &'static str,
+    /// The key of an id before the name, and of one after the arguments, where there may be one.
+    pub(super) ids: [Option<&'static str>; 2],
+    /// Whether calls are items of a list; `None` for both, which some families share a marker for.
+    pub(super) in_list: Option<bool>,
 }
 
 /// How a call's arguments are written.
@@ -89,8 +105,8 @@ impl Section {
             [tag.open, tag.name_end, tag.value_after, tag.close].iter().any(|text| text.contains(token))
         };
         let in_syntax = |syntax: &Syntax| match syntax {
-            Syntax::Json => false,
-            Syntax::Literal => GEMMA_QUOTE.contains(token),
+            Syntax::Json(_) | Syntax::Python => false,
+            Syntax::Gemma => GEMMA_QUOTE.contains(token),
             Syntax::Tagged { call, arguments } => {
                 in_tag(call)
                     || ID_MARKS.iter().any(|mark| mark.contains(token))

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::calls;
+use super::progress::{News, Progress};
 use super::section::{Kind, Section};
 use super::{MalformedCall, Part, ToolCall};
 use crate::text::stop_matcher::undecided_from;
@@ -13,7 +14,7 @@ const MAX_HEADER_BYTES: usize = 512;
 /// Takes an answer in pieces of any size and gives its parts, as soon as it is certain what they are.
 ///
 /// What may be the beginning of a marker waits, and so does whitespace that may precede one, and a call until
-/// it is complete.
+/// it is complete; but of one that is JSON between markers it is told as it comes that it has begun, and its arguments.
 #[derive(Clone, Debug)]
 pub struct AnswerSplitter {
     sections: Vec<&'static Section>,
@@ -23,6 +24,8 @@ pub struct AnswerSplitter {
     held: String,
     /// Of a header or calls: how much of what is held can't be the end.
     n_searched: usize,
+    /// Of calls: how much of them has been told.
+    progress: Progress,
     /// Whether all that has come is whitespace.
     at_start: bool,
     /// Whether whitespace belongs to the marker before it.
@@ -45,6 +48,8 @@ pub(super) enum Role {
     Marker,
     Reasoning,
     Content,
+    /// No text of its own: what is known of a call before its end.
+    News(News),
     Calls(Result<Vec<ToolCall>, String>),
 }
 
@@ -59,6 +64,7 @@ impl AnswerSplitter {
             within,
             held: String::new(),
             n_searched: 0,
+            progress: Progress::default(),
             at_start: true,
             after_marker: within.is_some(),
         }
@@ -192,7 +198,10 @@ impl AnswerSplitter {
                 (end, section.close.iter().find(|c| self.held[..end].ends_with(**c)).map_or(0, |c| c.len()))
             }
             None if is_end => (self.held.len(), 0),
-            None => return false,
+            None => {
+                self.tell(section, self.held.len(), out);
+                return false;
+            }
         };
         let whole = &self.held[..end];
         let calls = match &section.kind {
@@ -203,12 +212,21 @@ impl AnswerSplitter {
             self.n_searched = end;
             return true;
         }
+        self.tell(section, end - n_close, out);
+        self.progress = Progress::default();
         self.within = None;
         self.after_marker = calls.is_ok();
         let is_content = calls.is_err() && matches!(section.kind, Kind::WholeAnswer);
         let role = if is_content { Role::Content } else { Role::Calls(calls.map_err(|error| error.reason)) };
         self.give(end, role, out);
         true
+    }
+
+    /// Tells what has come of calls that have not ended.
+    fn tell(&mut self, section: &'static Section, end: usize, out: &mut Vec<Segment>) {
+        let n_open = self.n_open(section);
+        let news = self.progress.read(section, n_open, &self.held[..end]);
+        out.extend(news.into_iter().map(|news| Segment { text: String::new(), role: Role::News(news) }));
     }
 
     /// The length of a section's opening marker, unless it was in the prompt.
@@ -246,6 +264,8 @@ fn parts(segments: Vec<Segment>) -> Vec<Part> {
             Role::Marker => {}
             Role::Reasoning => parts.push(Part::Reasoning(text)),
             Role::Content => parts.push(Part::Content(text)),
+            Role::News(News::Begun { id, name }) => parts.push(Part::CallBegun { id, name }),
+            Role::News(News::Arguments(json)) => parts.push(Part::CallArguments(json)),
             Role::Calls(Ok(calls)) => parts.extend(calls.into_iter().map(Part::ToolCall)),
             Role::Calls(Err(reason)) => parts.push(Part::Malformed(MalformedCall { text, reason })),
         }

@@ -1,12 +1,18 @@
 //! Answers in pieces of every size.
 
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::families::SECTIONS;
+use super::form::Controls;
 use super::section::Section;
 use super::splitter::{AnswerSplitter, Role, Segment};
-use super::{Answer, AnswerFormat, Part};
+use super::{Answer, AnswerFormat, Part, ToolCall};
 
 /// What Llama 3 is told of calls, where there are tools.
 const LLAMA: &str = "Respond in the format {\"name\": function name, \"parameters\": …}";
@@ -225,12 +231,84 @@ fn calls_are_parsed() {
     }
 }
 
+/// What is told of calls before their ends: the name of each, and its arguments.
+fn told(sign: &str, pieces: &[&str]) -> (Vec<(String, String)>, Vec<ToolCall>) {
+    let mut splitter = AnswerFormat::of_template(sign).splitter(sign);
+    let (mut told, mut calls) = (Vec::<(String, String)>::new(), Vec::new());
+    let parts: Vec<Part> = pieces.iter().flat_map(|piece| splitter.push(piece)).collect();
+    for part in parts.into_iter().chain(splitter.finish()) {
+        match part {
+            Part::CallBegun { name, .. } => told.push((name, String::new())),
+            Part::CallArguments(json) => told.last_mut().unwrap().1.push_str(&json),
+            Part::ToolCall(call) => calls.push(call),
+            _ => {}
+        }
+    }
+    (told, calls)
+}
+
+#[test]
+fn arguments_that_are_json_come_as_they_are_written() {
+    for (sign, text) in [
+        (
+            "<tool_call>",
+            "So:<tool_call>\n{\"name\": \"a\", \"arguments\": {\"t\": \"}</tool_call> \\\"é\", \"n\": [1, {}]}}\n\
+             </tool_call>\n<tool_call>{\"name\": \"b\", \"arguments\": {}}</tool_call>",
+        ),
+        (
+            "[TOOL_CALLS]",
+            "[TOOL_CALLS] [{\"name\": \"a\", \"arguments\": {\"t\": \"[]\"}, \"id\": \"abc\"}, {\"name\": \"b\", \
+             \"arguments\": {\"x\": 1}}]",
+        ),
+        ("[TOOL_CALLS]", "[TOOL_CALLS]a[CALL_ID]abc[ARGS]{\"x\": {\"y\": 1}}[TOOL_CALLS]b[ARGS]{}"),
+        (
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>a\n```json\n{\"x\": 1}\n```<｜tool▁call▁end｜>\n\
+             <｜tool▁call▁begin｜>function<｜tool▁sep｜>b\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        ),
+        (
+            "<|tool_calls_section_begin|>",
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.a:0<|tool_call_argument_begin|>{\"x\": 1}\
+             <|tool_call_end|><|tool_call_begin|>functions.b:1<|tool_call_argument_begin|>{}<|tool_call_end|>\
+             <|tool_calls_section_end|>",
+        ),
+        ("<function=", "<function=a>{\"x\": 1}</function><function=b>{}</function>"),
+    ] {
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        let cuts = text.char_indices().map(|(at, _)| vec![&text[..at], &text[at..]]);
+        for pieces in cuts.chain([vec![text], letters]) {
+            let (told, calls) = told(sign, &pieces);
+            let whole: Vec<_> =
+                calls.iter().map(|call| (&*call.name, Value::Object(call.arguments.clone()))).collect();
+            let told: Vec<_> =
+                told.iter().map(|(name, json)| (&**name, serde_json::from_str(json).unwrap())).collect();
+            assert_eq!(whole.iter().map(|call| call.0).collect::<Vec<_>>(), ["a", "b"], "{text}");
+            assert_eq!(told, whole, "{text}");
+        }
+    }
+    // Before its end, what is written so may be no call, or no JSON.
+    for (sign, text) in [
+        (LLAMA, "{\"name\": \"a\", \"parameters\": {\"x\": 1}}"),
+        ("<tool_call>", "<tool_call><function=a><parameter=x>{}</parameter></function></tool_call>"),
+        ("<tool_call>", "<tool_call>{\"arguments\": {\"x\": 1}, \"name\": \"a\"}</tool_call>"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": \"{}\"}</tool_call>"),
+    ] {
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        let (told, calls) = told(sign, &letters);
+        assert_eq!((told.len(), calls.len()), (0, 1), "{text}");
+    }
+}
+
 #[test]
 fn a_call_that_cannot_be_read_stays_as_it_is() {
     for (sign, text) in [
         ("<tool_call>", "a <tool_call>{\"name\": \"a\", \"argu</tool_call> b <tool_call>"),
         ("<tool_call>", "<tool_call>{\"name\": \"a\"}</tool_call>"),
         ("<tool_call>", "<tool_call>[3]</tool_call>"),
+        // They have begun.
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": {\"x\": oops</tool_call> b"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": {}, oops</tool_call> b"),
+        ("<tool_call>", "<tool_call>{\"name\": \"a\", \"arguments\": {\"x\": \"é</tool_call>"),
         ("<tool_call>", "<tool_call>not a name</tool_call>"),
         ("<|tool_call>", "<|tool_call>call:a{city:Paris}<tool_call|>"),
         ("<|tool_call>", "<|tool_call>call:a{city:[[<tool_call|>"),
@@ -289,6 +367,86 @@ fn an_answer_becomes_a_message() {
     );
 }
 
+/// Whether a grammar derives these tokens: the texts of control tokens, and every other text byte by byte.
+fn derives(grammar: &str, controls: &[(String, u32)], pieces: &[&str]) -> Result<(), String> {
+    const END: u32 = 256;
+    let mut words: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    // What marks control tokens is no text's byte.
+    words[255] = b"\xfe\xfe\xfe".to_vec();
+    words.push(b"\xff<end>".to_vec());
+    words.extend(controls.iter().map(|(text, _)| [b"\xff", text.as_bytes()].concat()));
+    let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, END), &words);
+    let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+    let mut factory = ParserFactory::new_simple(&environment).unwrap();
+    factory.quiet();
+    let mut matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar.to_owned())));
+    if let Some(error) = matcher.get_error() {
+        return Err(error);
+    }
+    let tokens = |piece: &&str| -> Vec<u32> {
+        let control = controls.iter().find(|(text, _)| text == piece);
+        control.map_or_else(|| piece.bytes().map(u32::from).collect(), |(_, id)| vec![*id])
+    };
+    let tokens: Vec<u32> = pieces.iter().flat_map(tokens).collect();
+    match matcher.try_consume_tokens(&tokens) {
+        Ok(n) if n == tokens.len() && matcher.is_accepting().unwrap_or(false) => Ok(()),
+        found => Err(format!("{found:?} of {} in {pieces:?}", tokens.len())),
+    }
+}
+
+#[test]
+fn markers_that_are_control_tokens_are_tokens_of_a_form() {
+    let names = ["[TOOL_CALLS]", "[ARGS]", "[THINK]", "[/THINK]"];
+    let names = names.into_iter().chain(["<|channel|>", "<|message|>", "<|end|>", "<|start|>"]);
+    let controls: Vec<(String, u32)> = names.map(str::to_owned).zip(257..).collect();
+    let tools = [json!({"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}})];
+    let mistral = "[TOOL_CALLS][THINK][/THINK]";
+    let newer = "[TOOL_CALLS][ARGS][THINK][/THINK]";
+    let call = "{\"name\": \"a\", \"arguments\": {\"x\": 1}}";
+    let list = &format!("[{call}]")[..];
+    let to_a = "commentary to=functions.a json";
+    for (sign, prompt, pieces, is_one) in [
+        (mistral, "", &["[TOOL_CALLS]", list][..], true),
+        (mistral, "", &["[THINK]", "Why?", "[/THINK]", "[TOOL_CALLS]", list], true),
+        (mistral, "[THINK]", &["Why?", "[/THINK]", "\n", "[TOOL_CALLS]", list], true),
+        (newer, "", &["[TOOL_CALLS]", "a", "[ARGS]", "{}"], true),
+        (newer, "", &["[TOOL_CALLS]", "a", "[ARGS]", "{}", "[TOOL_CALLS]", "a", "[ARGS]", "{}"], false),
+        ("<|channel|>", "<|start|>assistant", &["<|channel|>", to_a, "<|message|>", "{}"], true),
+        (
+            "<|channel|>",
+            "<|start|>assistant",
+            &[
+                "<|channel|>",
+                "analysis",
+                "<|message|>",
+                "Why?",
+                "<|end|>",
+                "<|start|>",
+                "assistant",
+                "<|channel|>",
+                to_a,
+                "<|message|>",
+                "{}",
+            ],
+            true,
+        ),
+    ] {
+        let format = AnswerFormat::of_template(sign);
+        let grammar = |only_one: bool| {
+            let controls = Controls { texts: controls.clone(), ends: Vec::new() };
+            format.grammar(prompt, controls, &tools, only_one).unwrap()
+        };
+        assert_eq!(derives(&grammar(false), &controls, pieces), Ok(()), "{sign}");
+        assert_eq!(derives(&grammar(true), &controls, pieces).is_ok(), is_one, "{pieces:?}");
+        // The same as mere text is none.
+        let text = pieces.concat();
+        let letters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+        assert!(derives(&grammar(false), &controls, &letters).is_err(), "{text}");
+        assert!(derives(&grammar(false), &controls, &["So."]).is_err());
+        assert!(!check(sign, prompt, &text).tool_calls.is_empty(), "{text}");
+    }
+}
+
 /// The sections of some families, and a text made of what their markers are made of.
 fn answers() -> impl Strategy<Value = (Vec<&'static Section>, Vec<String>)> {
     let section = (0..SECTIONS.len()).prop_map(|at| &SECTIONS[at]);
@@ -327,6 +485,9 @@ fn joined(mut splitter: AnswerSplitter, pieces: &[&str]) -> Vec<(String, String)
     segments.extend(splitter.split("", true));
     let mut joined: Vec<(String, String)> = Vec::new();
     for Segment { text, role } in segments {
+        if matches!(role, Role::News(_)) {
+            continue; // when it comes depends on the pieces
+        }
         let is_text = matches!(role, Role::Content | Role::Reasoning | Role::Marker);
         match joined.last_mut() {
             Some((before, last)) if is_text && *last == format!("{role:?}") => before.push_str(&text),
@@ -340,7 +501,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_however_an_answer_is_cut((sections, pieces) in answers()) {
         let prompt: String = sections.iter().map(|section| section.sign).collect();
-        let format = AnswerFormat { sections, others: &[] };
+        let format = AnswerFormat { sections, others: &[], calls: None };
         let text = pieces.concat();
         let whole = joined(format.splitter(&prompt), &[&text]);
         prop_assert_eq!(whole.iter().map(|(text, _)| text.as_str()).collect::<String>(), text.clone());

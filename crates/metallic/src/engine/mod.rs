@@ -4,6 +4,7 @@
 //! ends with exactly one [`Event::Finished`] or [`Event::Failed`]. A finished sequence stays cached until its
 //! slot is needed, so that the next turn of a conversation reads only what is new.
 
+mod gbnf;
 mod grammar;
 mod request;
 mod scheduler;

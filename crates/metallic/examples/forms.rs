@@ -35,7 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "properties": {"name": {"type": "string"}, "food": {"type": "array", "items": {"type": "string"}}}});
     let mut forms = vec![
         ("none".to_owned(), None),
-        ("schema".to_owned(), Some(Grammar::JsonSchema(json!({"type": "array", "items": animal, "minItems": 99})))),
+        (
+            "schema".to_owned(),
+            Some(Grammar::JsonSchema(json!({"type": "array", "items": animal, "minItems": 99}))),
+        ),
         ("regex".to_owned(), Some(Grammar::Regex(r"([A-Z][a-z]+( [a-z]+){3,12}[.!?] ){99}".to_owned()))),
         ("gbnf".to_owned(), Some(Grammar::Gbnf(LISTS.to_owned()))),
     ];
@@ -52,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             said[index].clear();
             engine.generate(Request { max_tokens: Some(N_TOKENS), ..request }, |event| match event {
                 Event::Text { text, .. } => said[index].push_str(&text),
-                Event::Finished { stats, .. } => rates[index].push(stats.decode_rate()),
+                Event::Finished { stats, .. } => rates[index].extend(stats.decode_rate()),
                 Event::Failed { error, .. } => eprintln!("{error}"),
                 Event::Token { .. } => {}
             })?;
@@ -64,7 +67,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let none = median.next().unwrap_or_default();
     println!("none: {none:.1} tokens/s");
-    for ((name, _), (rate, said)) in forms.iter().zip(std::iter::once(none).chain(median).zip(&said)).skip(1) {
+    for ((name, _), (rate, said)) in forms.iter().zip(std::iter::once(none).chain(median).zip(&said)).skip(1)
+    {
         let start: String = said.chars().take(60).collect();
         println!("{name}: {rate:.1} tokens/s, {:+.1} % time a token; {start:?}", 100.0 * (none / rate - 1.0));
     }

@@ -350,11 +350,18 @@ fn an_answer_may_have_to_keep_to_a_form() {
     for given in [schema, "schema.json"] {
         assert_eq!(answer(&["--json-schema", given]).succeeds().stdout, "{\"x\":7}\n");
     }
-    sandbox.write("answer.gbnf", "# Either\nroot ::= (\"no\" | \"yes\") more\nmore ::= \"!\" | \"(\" more \")\"\n");
+    sandbox.write(
+        "answer.gbnf",
+        "# Either\nroot ::= (\"no\" | \"yes\") more\nmore ::= \"!\" | \"(\" more \")\"\n",
+    );
     sandbox.write("wrong.gbnf", "# Or\nroot ::= x\n");
     let answered = answer(&["--grammar", "answer.gbnf"]).succeeds().stdout;
-    let inner = answered.trim_end().trim_start_matches("no").trim_start_matches("yes").trim_start_matches('(');
-    assert!(inner.starts_with('!') && answered.matches('(').count() == inner.matches(')').count(), "{answered}");
+    let inner =
+        answered.trim_end().trim_start_matches("no").trim_start_matches("yes").trim_start_matches('(');
+    assert!(
+        inner.starts_with('!') && answered.matches('(').count() == inner.matches(')').count(),
+        "{answered}"
+    );
     for (form, said) in [
         (["--json-schema", "{"], "--json-schema is not JSON"),
         (["--json-schema", "no-such-file.json"], "no-such-file.json"),

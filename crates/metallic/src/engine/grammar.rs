@@ -121,7 +121,8 @@ impl Grammars {
         let grammar = gbnf::compile(text, vocabulary)?;
         let limits = ParserLimits { step_max_items: MAX_ITEMS, ..self.factory.limits().clone() };
         let capabilities = InferenceCapabilities::default();
-        let parser = self.factory.create_parser_from_init_ext(grammar, Logger::new(0, 0), capabilities, limits);
+        let parser =
+            self.factory.create_parser_from_init_ext(grammar, Logger::new(0, 0), capabilities, limits);
         form(Matcher::new(parser))
     }
 }

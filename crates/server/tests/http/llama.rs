@@ -70,7 +70,8 @@ async fn an_answer_is_what_a_grammar_derives() {
         ("/v1/chat/completions", "/choices/0/message/content"),
     ] {
         // What llama-server calls the limit.
-        let limit = if path == "/completion" { json!({"max_tokens": null, "n_predict": 100}) } else { json!({}) };
+        let limit =
+            if path == "/completion" { json!({"max_tokens": null, "n_predict": 100}) } else { json!({}) };
         let answer = object(send(&server, asked(path, limit.clone())).await, StatusCode::OK).await;
         let content = answer.pointer(content).and_then(Value::as_str).unwrap_or_else(|| panic!("{answer}"));
         let inner = content.trim_start_matches('(');

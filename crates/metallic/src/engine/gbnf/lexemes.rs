@@ -54,7 +54,10 @@ impl Cuts {
 /// What a sequence or a choice has beside each other.
 pub(super) enum Part<'a> {
     /// One lexeme, of some parts; which of all is the first.
-    Lexeme { nodes: &'a [usize], first: usize },
+    Lexeme {
+        nodes: &'a [usize],
+        first: usize,
+    },
     Other(usize),
 }
 
@@ -99,10 +102,15 @@ pub(super) fn divide(syntax: &Syntax<'_>, vocabulary: Vocabulary<'_>) -> Result<
             check_tokens_alone(syntax, &order, &lexemes)?;
             return Ok(lexemes);
         }
-        let found = Readings::of(syntax, &order, &lexemes, vocabulary).map(Readings::differences).transpose()?.flatten();
+        let found = Readings::of(syntax, &order, &lexemes, vocabulary)
+            .map(Readings::differences)
+            .transpose()?
+            .flatten();
         cuts = lexemes.cuts;
         match found {
-            Some(places) if places.is_empty() => return Ok(Lexemes { whole: order.whole(syntax, &cuts), cuts }),
+            Some(places) if places.is_empty() => {
+                return Ok(Lexemes { whole: order.whole(syntax, &cuts), cuts });
+            }
             Some(places) => cuts.places.extend(places),
             None => cuts.everywhere = true,
         }
@@ -228,7 +236,8 @@ impl Order {
             for index in syntax.rules[rule].nodes.clone() {
                 let all = |nodes: &[usize]| {
                     let sizes = nodes.iter().map(|node| sizes[*node]);
-                    let size = sizes.fold((0, 0), |(n, depth), size| (size.0.saturating_add(n), depth.max(size.1)));
+                    let size =
+                        sizes.fold((0, 0), |(n, depth), size| (size.0.saturating_add(n), depth.max(size.1)));
                     (nodes.iter().all(|node| whole[*node]), size)
                 };
                 let (is_whole, size) = match &syntax.nodes[index] {
@@ -290,7 +299,10 @@ struct Position {
 enum What {
     /// A class.
     Char(usize),
-    Token { tokens: TokenSet, at: usize },
+    Token {
+        tokens: TokenSet,
+        at: usize,
+    },
 }
 
 #[derive(Default)]
@@ -325,7 +337,11 @@ impl<'a, 's> Readings<'a, 's> {
                 if x.0 <= y.1 && y.0 <= x.1 {
                     return true;
                 }
-                if x.1 < y.1 { a.next() } else { b.next() };
+                if x.1 < y.1 {
+                    a.next()
+                } else {
+                    b.next()
+                };
             }
             false
         };
@@ -343,7 +359,8 @@ impl<'a, 's> Readings<'a, 's> {
         };
         // A rule's first and last state.
         let mut states: HashMap<usize, (usize, usize)> = HashMap::new();
-        let rules: Vec<_> = order.all().filter(|rule| !lexemes.is_whole(syntax.rules[*rule].body())).collect();
+        let rules: Vec<_> =
+            order.all().filter(|rule| !lexemes.is_whole(syntax.rules[*rule].body())).collect();
         for rule in &rules {
             states.insert(*rule, (readings.state(), readings.state()));
         }
@@ -378,7 +395,8 @@ impl<'a, 's> Readings<'a, 's> {
                 }
             }
             let ends = [a, b].map(|p| self.positions[p].end.map_or(none, |end| &starts[&end]));
-            let nexts: [Vec<usize>; 2] = [a, b].map(|p| self.positions[p].next.iter().map(|(to, _)| *to).collect());
+            let nexts: [Vec<usize>; 2] =
+                [a, b].map(|p| self.positions[p].next.iter().map(|(to, _)| *to).collect());
             let within = self.pair(&nexts[0], &nexts[1], &mut pairs, &mut todo)?;
             let across = self.pair(ends[0], ends[1], &mut pairs, &mut todo)?;
             if within.is_none() || across.is_none() {
@@ -429,18 +447,33 @@ impl<'a, 's> Readings<'a, 's> {
     /// Whether the same character, or token, can be at both positions.
     fn meet(&self, a: usize, b: usize) -> Result<bool> {
         let unclear = |at: usize| {
-            Err(wrong(self.syntax.text, at, "what this token stands for may come here in another way as well"))
+            Err(wrong(
+                self.syntax.text,
+                at,
+                "what this token stands for may come here in another way as well",
+            ))
         };
         match (self.positions[a].what, self.positions[b].what) {
             (What::Char(a), What::Char(b)) => Ok(self.classes_meet[a][b]),
-            (What::Token { tokens, at }, What::Char(class)) | (What::Char(class), What::Token { tokens, at }) => {
-                if self.may_be_text(tokens, class) { unclear(at) } else { Ok(false) }
+            (What::Token { tokens, at }, What::Char(class))
+            | (What::Char(class), What::Token { tokens, at }) => {
+                if self.may_be_text(tokens, class) {
+                    unclear(at)
+                } else {
+                    Ok(false)
+                }
             }
             (What::Token { tokens: a, at }, What::Token { tokens: b, .. }) => match (a.negated, b.negated) {
                 _ if a == b => Ok(true),
                 (false, false) => Ok(false),
                 (true, true) => unclear(at),
-                (true, false) | (false, true) => if a.id == b.id { Ok(false) } else { unclear(at) },
+                (true, false) | (false, true) => {
+                    if a.id == b.id {
+                        Ok(false)
+                    } else {
+                        unclear(at)
+                    }
+                }
             },
         }
     }
@@ -457,7 +490,9 @@ impl<'a, 's> Readings<'a, 's> {
         }
         let first = trie.token(tokens.id).utf8_chunks().next();
         let first = first.and_then(|chunk| chunk.valid().chars().next());
-        first.is_none_or(|c| self.syntax.classes[class].iter().any(|(low, high)| (*low..=*high).contains(&c.into())))
+        first.is_none_or(|c| {
+            self.syntax.classes[class].iter().any(|(low, high)| (*low..=*high).contains(&c.into()))
+        })
     }
 
     fn state(&mut self) -> usize {
@@ -576,7 +611,11 @@ impl<'a, 's> Readings<'a, 's> {
         };
         let position = self.positions.len();
         self.positions.push(Position { what, next: Vec::new(), end: None });
-        (position < MAX_POSITIONS).then(|| Ends { first: vec![position], last: vec![position], may_be_empty: false })
+        (position < MAX_POSITIONS).then(|| Ends {
+            first: vec![position],
+            last: vec![position],
+            may_be_empty: false,
+        })
     }
 
     /// The same of some parts of a sequence, the first of which has a number.

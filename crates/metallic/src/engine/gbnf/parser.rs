@@ -217,7 +217,8 @@ impl<'a> Parser<'a, '_> {
         if !self.takes("<") {
             return Err(self.expected("a token, as `<text>` or `<[id]>`"));
         }
-        let Some(n_bytes) = self.rest().find(['>', '\n']).filter(|end| self.rest()[*end..].starts_with('>')) else {
+        let Some(n_bytes) = self.rest().find(['>', '\n']).filter(|end| self.rest()[*end..].starts_with('>'))
+        else {
             return Err(self.wrong(start, "the token has no end"));
         };
         self.at += n_bytes + 1;
@@ -226,10 +227,13 @@ impl<'a> Parser<'a, '_> {
         let id = match written.strip_prefix("<[").and_then(|rest| rest.strip_suffix("]>")) {
             Some(id) => {
                 let id = id.parse().ok().filter(|id| (*id as usize) < trie.vocab_size());
-                id.ok_or_else(|| self.wrong(start, format!("{written}: the vocabulary has {}", trie.vocab_size())))?
+                id.ok_or_else(|| {
+                    self.wrong(start, format!("{written}: the vocabulary has {}", trie.vocab_size()))
+                })?
             }
             None => {
-                let id = trie.get_special_token(written).or_else(|| trie.token_id_at_bytes(written.as_bytes()));
+                let id =
+                    trie.get_special_token(written).or_else(|| trie.token_id_at_bytes(written.as_bytes()));
                 id.ok_or_else(|| self.wrong(start, format!("the vocabulary has no token `{written}`")))?
             }
         };
@@ -300,7 +304,8 @@ impl<'a> Parser<'a, '_> {
             'U' => 8,
             _ => return Err(self.wrong(at, format!("`\\{escaped}` is no escape"))),
         };
-        let digits = self.rest().get(..n_digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits =
+            self.rest().get(..n_digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         let Some(code) = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) else {
             return Err(self.wrong(at, format!("`\\{escaped}` needs {n_digits} hexadecimal digits")));
         };
@@ -391,7 +396,9 @@ impl<'a> Parser<'a, '_> {
             let missing = || wrong(text, named_at, format!("there is no rule `{name}`"));
             rules.push(rule.ok_or_else(missing)?);
         }
-        let root = *names.get("root").ok_or_else(|| unusable("there is no rule `root`, which a grammar begins with"))?;
+        let root = *names
+            .get("root")
+            .ok_or_else(|| unusable("there is no rule `root`, which a grammar begins with"))?;
         let mut classes: Vec<_> = classes.into_iter().collect();
         classes.sort_unstable_by_key(|(_, index)| *index);
         let classes = classes.into_iter().map(|(class, _)| class).collect();
@@ -433,6 +440,8 @@ fn characters(ranges: &[(u32, u32)]) -> Class {
         }
     }
     let (low, high) = SURROGATES;
-    let parts = joined.into_iter().flat_map(|(first, last)| [(first, last.min(low - 1)), (first.max(high + 1), last)]);
+    let parts = joined
+        .into_iter()
+        .flat_map(|(first, last)| [(first, last.min(low - 1)), (first.max(high + 1), last)]);
     parts.filter(|(first, last)| first <= last).collect()
 }

@@ -28,6 +28,9 @@ const MAX_POSITIONS: usize = 1 << 14;
 const MAX_CLASSES: usize = 1 << 11;
 const MAX_STEPS: usize = 1 << 24;
 
+/// Times that readings are followed anew, after cuts. All that are found at a time are made, so a few are enough.
+const MAX_ROUNDS: usize = 32;
+
 /// How lexemes and what is between them are found again.
 pub(super) struct Lexemes {
     /// Of each node, whether it is a lexeme or part of one.
@@ -95,7 +98,10 @@ pub(super) fn divide(syntax: &Syntax<'_>, vocabulary: Vocabulary<'_>) -> Result<
     let order = Order::of(syntax);
     order.check_texts(syntax)?;
     let mut cuts = Cuts::default();
+    let mut n_rounds = 0;
     loop {
+        cuts.everywhere |= n_rounds == MAX_ROUNDS;
+        n_rounds += 1;
         let whole = order.whole(syntax, &cuts);
         let lexemes = Lexemes { whole, cuts };
         if lexemes.whole[syntax.rules[syntax.root].body()] || lexemes.cuts.everywhere {

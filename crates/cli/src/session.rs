@@ -388,6 +388,9 @@ fn grammar(args: &AnswerArgs) -> Result<Option<Grammar>> {
     if let Some(regex) = &args.regex {
         return Ok(Some(Grammar::Regex(regex.clone())));
     }
+    if let Some(path) = &args.grammar {
+        return Ok(Some(Grammar::Gbnf(input::file(path, Limit::TEXT)?)));
+    }
     let Some(given) = &args.json_schema else { return Ok(None) };
     // An object or a truth value can be no file's name that anyone has.
     let is_schema = given.trim_start().starts_with('{') || ["true", "false"].contains(&given.trim());

@@ -355,6 +355,16 @@ pub(crate) async fn in_background<T: Send + 'static>(
     })
 }
 
+/// The form that an answer is to have, which may be a grammar in GBNF; with another at once, it is refused.
+pub(crate) fn grammar(fields: &mut Fields, other: Option<Grammar>) -> Result<Option<Grammar>> {
+    // Some clients send an empty one where there is none.
+    match fields.take::<String>("grammar")?.filter(|text| !text.is_empty()) {
+        None => Ok(other),
+        Some(_) if other.is_some() => Err(Error::field("grammar", "the answer has another form already")),
+        Some(text) => Ok(Some(Grammar::Gbnf(text))),
+    }
+}
+
 /// The form that a grammar gives an answer.
 pub(crate) async fn form(host: &Arc<Host>, grammar: Option<Grammar>) -> Result<Option<Form>> {
     let Some(grammar) = grammar else { return Ok(None) };

@@ -161,12 +161,13 @@ async fn complete(State(service): State<Service>, body: Bytes) -> Result<Respons
     if max_tokens == Some(0) {
         return Err(Error::field("n_predict", "it must be at least 1").into());
     }
-    fields.pass_defaults(&[("grammar", json!("")), ("id_slot", json!(-1))]);
+    fields.pass_defaults(&[("id_slot", json!(-1))]);
     let stop: Vec<String> = fields.texts("stop")?.into_iter().filter(|stop| !stop.is_empty()).collect();
     let ignore_eos = fields.take("ignore_eos")?.unwrap_or(false);
     let sampling = sampling(&mut fields, host.tokenizer().n_vocab())?;
     let streams = fields.take("stream")?.unwrap_or(false);
-    let grammar = fields.value("json_schema").map(Grammar::JsonSchema);
+    let schema = fields.value("json_schema").map(Grammar::JsonSchema);
+    let grammar = ask::grammar(&mut fields, schema)?;
     fields.refuse_rest(&HARMLESS)?;
     let form = ask::form(host, grammar).await?;
     let mut question = match prompt {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::IntErrorKind;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -337,6 +338,10 @@ pub(crate) struct AnswerArgs {
     /// Answer with a text that all of a regular expression matches
     #[arg(long, value_name = "REGEX")]
     pub(crate) regex: Option<String>,
+
+    /// Answer with what a grammar in GBNF derives, the notation of llama.cpp: a file
+    #[arg(long, value_name = "FILE", alias = "grammar-file", conflicts_with_all = ["json_schema", "regex"])]
+    pub(crate) grammar: Option<PathBuf>,
 
     /// Read anew with each turn what was computed in another way than it would be now, such as earlier answers: the same
     /// conversation then has the same answer, to the last bit, as if it were read at once

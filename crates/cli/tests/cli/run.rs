@@ -350,11 +350,25 @@ fn an_answer_may_have_to_keep_to_a_form() {
     for given in [schema, "schema.json"] {
         assert_eq!(answer(&["--json-schema", given]).succeeds().stdout, "{\"x\":7}\n");
     }
+    sandbox.write(
+        "answer.gbnf",
+        "# Either\nroot ::= (\"no\" | \"yes\") more\nmore ::= \"!\" | \"(\" more \")\"\n",
+    );
+    sandbox.write("wrong.gbnf", "# Or\nroot ::= x\n");
+    let answered = answer(&["--grammar", "answer.gbnf"]).succeeds().stdout;
+    let inner =
+        answered.trim_end().trim_start_matches("no").trim_start_matches("yes").trim_start_matches('(');
+    assert!(
+        inner.starts_with('!') && answered.matches('(').count() == inner.matches(')').count(),
+        "{answered}"
+    );
     for (form, said) in [
         (["--json-schema", "{"], "--json-schema is not JSON"),
         (["--json-schema", "no-such-file.json"], "no-such-file.json"),
         (["--json-schema", r#"{"type": "shape"}"#], "the form of the answer can't be kept to"),
         (["--regex", "("], "the form of the answer can't be kept to"),
+        (["--grammar", "no-such-file.gbnf"], "no-such-file.gbnf"),
+        (["--grammar", "wrong.gbnf"], "line 2, column 10: there is no rule `x`"),
     ] {
         let refused = answer(&form);
         assert!(
@@ -362,8 +376,10 @@ fn an_answer_may_have_to_keep_to_a_form() {
             "{refused:?}"
         );
     }
-    let both = run(&sandbox, &["--regex", "a", "--json-schema", "{}", "hi"]);
-    assert!(both.code == Some(2) && both.stderr.contains("cannot be used with"), "{both:?}");
+    for other in [["--json-schema", "{}"], ["--grammar", "answer.gbnf"]] {
+        let both = run(&sandbox, &[&["--regex", "a"], &other[..], &["hi"]].concat());
+        assert!(both.code == Some(2) && both.stderr.contains("cannot be used with"), "{both:?}");
+    }
 }
 
 #[test]

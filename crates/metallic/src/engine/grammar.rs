@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::Value;
 
+use super::gbnf::{self, Vocabulary};
 use crate::error::{Error, Result};
 use crate::text::Tokenizer;
 
@@ -21,6 +22,8 @@ pub enum Grammar {
     Regex(String),
     /// What a grammar in Lark's notation derives, as llguidance reads it.
     Lark(String),
+    /// What a grammar in GBNF derives, the notation of llama.cpp, from its rule `root` on.
+    Gbnf(String),
 }
 
 impl Grammar {
@@ -36,11 +39,18 @@ const MAX_REASON_CHARS: usize = 300;
 /// Bytes of a grammar's text at most: those that people write have a few thousand.
 pub const MAX_GRAMMAR_BYTES: usize = 128 << 10;
 
+/// Items of Earley's algorithm for one mask of a grammar in GBNF, ten times the library's: where lexemes can be no longer than a
+/// character, the texts of a large vocabulary have so many.
+const MAX_ITEMS: usize = 500_000;
+
 /// Compiling a grammar goes as deep as its parts refer to each other, which may be as often as its text has room for.
 const STACK_BYTES: usize = 256 << 20;
 
 /// Makes forms of grammars, for one vocabulary.
-pub struct Grammars(ParserFactory);
+pub struct Grammars {
+    factory: ParserFactory,
+    stop_tokens: Vec<u32>,
+}
 
 impl Grammars {
     /// Takes some tenths of a second for a large vocabulary.
@@ -48,9 +58,6 @@ impl Grammars {
     /// # Errors
     /// [`Error::Grammar`], of a vocabulary without an end of answers.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
-        let Some(&end) = tokenizer.stop_tokens().first() else {
-            return Err(unusable("the vocabulary has no token that ends an answer"));
-        };
         let n_vocab = tokenizer.n_vocab() as u32;
         let word = |id: u32| {
             let piece = tokenizer.piece(id).unwrap_or_default();
@@ -59,11 +66,19 @@ impl Grammars {
             marker.into_iter().chain(piece.iter().copied()).collect::<Vec<u8>>()
         };
         let words: Vec<Vec<u8>> = (0..n_vocab).map(word).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(n_vocab, end), &words);
+        Self::of_words(&words, tokenizer.stop_tokens())
+    }
+
+    /// The same of the bytes of tokens, after a marker for control tokens.
+    pub(super) fn of_words(words: &[Vec<u8>], stop_tokens: &[u32]) -> Result<Self> {
+        let Some(&end) = stop_tokens.first() else {
+            return Err(unusable("the vocabulary has no token that ends an answer"));
+        };
+        let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end), words);
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
         factory.quiet();
-        Ok(Self(factory))
+        Ok(Self { factory, stop_tokens: stop_tokens.to_vec() })
     }
 
     /// The form that a grammar gives answers. May take seconds for a hostile one: on a thread that may wait.
@@ -73,7 +88,7 @@ impl Grammars {
     pub fn compile(&self, grammar: &Grammar) -> Result<Form> {
         let n_bytes = match grammar {
             Grammar::JsonSchema(schema) => schema.to_string().len(),
-            Grammar::Regex(text) | Grammar::Lark(text) => text.len(),
+            Grammar::Regex(text) | Grammar::Lark(text) | Grammar::Gbnf(text) => text.len(),
         };
         if n_bytes > MAX_GRAMMAR_BYTES {
             return Err(unusable(format!("it has {n_bytes} bytes, and may have {MAX_GRAMMAR_BYTES}")));
@@ -83,18 +98,40 @@ impl Grammars {
                 Grammar::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema),
                 Grammar::Regex(regex) => TopLevelGrammar::from_regex(&regex),
                 Grammar::Lark(lark) => TopLevelGrammar::from_lark(lark),
+                Grammar::Gbnf(text) => return self.compile_gbnf(&text),
             };
-            let matcher = Matcher::new(self.0.create_parser(grammar));
-            match matcher.get_error() {
-                None => Ok(Form(matcher)),
-                Some(reason) => Err(unusable(reason)),
-            }
+            let matcher = Matcher::new(self.factory.create_parser(grammar));
+            form(matcher)
         };
         thread::scope(|scope| {
             let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, compile);
             let thread = thread.map_err(|source| Error::Threads { n_threads: 1, source })?;
             thread.join().unwrap_or_else(|_| Err(unusable("the library that compiles it failed")))
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn trie(&self) -> &TokTrie {
+        self.factory.tok_env().tok_trie()
+    }
+
+    fn compile_gbnf(&self, text: &str) -> Result<Form> {
+        let environment = self.factory.tok_env();
+        let vocabulary = Vocabulary { trie: environment.tok_trie(), stop_tokens: &self.stop_tokens };
+        let grammar = gbnf::compile(text, vocabulary)?;
+        let limits = ParserLimits { step_max_items: MAX_ITEMS, ..self.factory.limits().clone() };
+        let capabilities = InferenceCapabilities::default();
+        let parser =
+            self.factory.create_parser_from_init_ext(grammar, Logger::new(0, 0), capabilities, limits);
+        form(Matcher::new(parser))
+    }
+}
+
+/// The form of a grammar that was compiled.
+fn form(matcher: Matcher) -> Result<Form> {
+    match matcher.get_error() {
+        None => Ok(Form(matcher)),
+        Some(reason) => Err(unusable(reason)),
     }
 }
 
@@ -143,7 +180,7 @@ impl Form {
 }
 
 /// What is wrong, in a line: more that the library says is of its own state.
-fn unusable(reason: impl ToString) -> Error {
+pub(super) fn unusable(reason: impl ToString) -> Error {
     let reason = reason.to_string();
     let line = reason.lines().next().unwrap_or_default();
     let end = line.char_indices().nth(MAX_REASON_CHARS).map_or(line.len(), |(at, _)| at);

@@ -6,6 +6,7 @@
 //! read once.
 
 mod cached;
+mod gbnf;
 mod grammar;
 mod request;
 mod scheduler;

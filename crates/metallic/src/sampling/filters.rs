@@ -11,10 +11,13 @@ fn likelier(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
 /// selection, so that only the survivors are sorted.
 pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
     candidates.clear();
-    candidates.extend(logits.iter().enumerate().map(|(id, &logit)| Candidate {
-        id: id as u32,
-        logit: if logit.is_nan() { f32::NEG_INFINITY } else { logit },
-    }));
+    // What can't be chosen need not be sorted: where an answer has a form, nearly all.
+    let possible = |(_, logit): &(usize, &f32)| **logit > f32::NEG_INFINITY;
+    let candidate = |(id, &logit): (usize, &f32)| Candidate { id: id as u32, logit };
+    candidates.extend(logits.iter().enumerate().filter(possible).map(candidate));
+    if candidates.is_empty() {
+        candidates.extend((0..logits.len() as u32).map(|id| Candidate { id, logit: f32::NEG_INFINITY }));
+    }
     if (1..candidates.len()).contains(&k) {
         candidates.select_nth_unstable_by(k - 1, likelier);
         candidates.truncate(k);

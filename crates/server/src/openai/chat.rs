@@ -80,17 +80,15 @@ impl Asked {
         if !(1..=MAX_CHOICES).contains(&n_choices) {
             return Err(Error::field("n", format!("it must be from 1 to {MAX_CHOICES}")));
         }
-        let grammar = response_format(fields)?;
+        let format = response_format(fields)?;
+        let field = if format.is_some() { "response_format" } else { "grammar" };
+        let grammar = ask::grammar(fields, format)?;
         if grammar.is_some() && !tools.is_empty() {
-            return Err(Error::field(
-                "response_format",
-                "with tools an answer has the form that the model gives it",
-            ));
+            return Err(Error::field(field, "with tools an answer has the form that the model gives it"));
         }
         fields.pass_defaults(&[
             ("functions", json!([])),
             ("modalities", json!(["text"])),
-            ("grammar", json!("")),
             ("id_slot", json!(-1)),
         ]);
         let (streams, includes_usage) = streaming(fields)?;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::chat::{Head, Limits, ask_each};
 use super::{Failure, HARMLESS, MAX_CHOICES, done, event, finish_reason, heartbeat, streaming, usage};
-use crate::ask::{Question, Reply, Said, sampling};
+use crate::ask::{self, Question, Reply, Said, sampling};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::service::Service;
@@ -35,11 +35,13 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
         return Err(Error::field("n", reason).into());
     }
     let (streams, includes_usage) = streaming(&mut fields)?;
-    fields.pass_defaults(&[("best_of", json!(1)), ("suffix", json!("")), ("grammar", json!(""))]);
+    fields.pass_defaults(&[("best_of", json!(1)), ("suffix", json!(""))]);
+    let grammar = ask::grammar(&mut fields, None)?;
     if fields.take("echo")? == Some(true) {
         return Err(Error::field("echo", "prompts are not repeated").into());
     }
     fields.refuse_rest(&HARMLESS)?;
+    let form = ask::form(host, grammar).await?;
 
     let mut replies = Vec::new();
     for prompt in prompts {
@@ -51,6 +53,7 @@ pub(super) async fn complete(State(service): State<Service>, body: Bytes) -> Res
         let request = &mut question.request;
         (request.sampling, request.max_tokens) = (sampling.clone(), max_tokens);
         (request.stop, request.ignore_eos) = (stop, ignore_eos);
+        request.form.clone_from(&form);
         replies.extend(ask_each(question, n_choices, host).await?);
     }
     let head = Head::new("cmpl", host.name());

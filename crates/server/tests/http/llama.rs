@@ -49,9 +49,55 @@ async fn a_text_goes_on_whole_and_in_pieces() {
         events(&streamed).iter().map(|data| serde_json::from_str(data).unwrap()).collect();
     assert!(pieces.iter().enumerate().all(|(i, piece)| piece["stop"] == (i + 1 == pieces.len())));
     assert_eq!(pieces.iter().map(|piece| piece["content"].as_str().unwrap()).collect::<String>(), answer);
-    let error =
-        object(send(&server, asked(json!({"grammar": "root ::= x"}))).await, StatusCode::BAD_REQUEST).await;
-    assert_eq!(error["error"]["param"], "grammar");
+}
+
+#[tokio::test]
+async fn an_answer_is_what_a_grammar_derives() {
+    let server = open_server();
+    let grammar = "root ::= \"(\" root \")\" | [0-9]{3} \"!\"";
+    let form = json!({"grammar": grammar, "temperature": 1, "seed": 5, "max_tokens": 100});
+    let asked = |path: &str, more: Value| {
+        let mut body = json!({"prompt": "abc", "messages": [{"role": "user", "content": "abc"}]});
+        let other = if path == "/v1/chat/completions" { "prompt" } else { "messages" };
+        body.as_object_mut().unwrap().remove(other);
+        body.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        post(path, body)
+    };
+    for (path, content) in [
+        ("/completion", "/content"),
+        ("/v1/completions", "/choices/0/text"),
+        ("/v1/chat/completions", "/choices/0/message/content"),
+    ] {
+        // What llama-server calls the limit.
+        let limit =
+            if path == "/completion" { json!({"max_tokens": null, "n_predict": 100}) } else { json!({}) };
+        let answer = object(send(&server, asked(path, limit.clone())).await, StatusCode::OK).await;
+        let content = answer.pointer(content).and_then(Value::as_str).unwrap_or_else(|| panic!("{answer}"));
+        let inner = content.trim_start_matches('(');
+        let (number, close) = inner.split_once('!').unwrap_or_else(|| panic!("{content}"));
+        assert!(number.len() == 3 && number.bytes().all(|b| b.is_ascii_digit()), "{content}");
+        assert_eq!(close, ")".repeat(content.len() - inner.len()));
+
+        // An empty one is none.
+        let none = json!({"grammar": "", "max_tokens": 5, "n_predict": 5});
+        object(send(&server, asked(path, none)).await, StatusCode::OK).await;
+        for (more, said) in [
+            (json!({"grammar": "root ::= x"}), "line 1, column 10: there is no rule `x`"),
+            (json!({"grammar": 1}), "grammar"),
+        ] {
+            let error = object(send(&server, asked(path, more)).await, StatusCode::BAD_REQUEST).await;
+            assert!(error["error"]["message"].as_str().unwrap().contains(said), "{error}");
+        }
+    }
+    for (path, other) in [
+        ("/completion", json!({"json_schema": {}})),
+        ("/v1/chat/completions", json!({"response_format": {"type": "json_object"}})),
+        ("/v1/chat/completions", json!({"tools": [{"type": "function", "function": {"name": "f"}}]})),
+    ] {
+        let error = object(send(&server, asked(path, other)).await, StatusCode::BAD_REQUEST).await;
+        assert_eq!(error["error"]["param"], "grammar", "{error}");
+    }
 }
 
 #[tokio::test]

@@ -148,19 +148,21 @@ async fn a_busy_model_is_waited_for_or_another_is_smaller() {
     for shrinks in [false, true] {
         let shelf = Shelf::new(&["a", "b"]);
         let server = shelf.server(Terms { ram_bytes: Some(BYTES + BYTES / 2), shrinks, ..Terms::default() });
-        let mut endless =
-            json!({ "model": "a", "prompt": "x", "stream": true, "ignore_eos": true, "n_predict": 200 });
-        endless["temperature"] = json!(0);
-        let stream = send(&server, post("/completion", endless)).await;
-        let mut body = stream.into_body();
-        body.frame().await.unwrap().unwrap();
+        // So many that they take longer than it takes to ask another.
+        let endless = json!({ "model": "a", "prompt": "x", "stream": true, "ignore_eos": true });
+        let mut bodies = Vec::new();
+        for _ in 0..60 {
+            bodies.push(send(&server, post("/completion", &endless)).await.into_body());
+        }
         let other = object(send(&server, question("b", 2)).await, StatusCode::OK).await;
         assert_eq!(other["choices"][0]["finish_reason"], "length");
         let after = states(&server).await;
         assert_eq!(after, if shrinks { ["loaded", "loaded"] } else { ["unloaded", "loaded"] });
-        // Whatever was done for it, the first answer is whole.
-        let rest = body.collect().await.unwrap().to_bytes();
-        assert!(String::from_utf8(rest.to_vec()).unwrap().contains("\"stop\":true"));
+        // Whatever was done for it, the answers are whole.
+        for body in bodies {
+            let whole = body.collect().await.unwrap().to_bytes();
+            assert!(String::from_utf8(whole.to_vec()).unwrap().contains("\"stop\":true"));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
 use metallic::Engine;
-use metallic_server::{Access, Hosted, Service, router};
+use metallic_server::{Access, Hosted, Options, Service, router};
 
 use crate::args::{RateArgs, ServeArgs};
 use crate::budget;
@@ -42,12 +42,15 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         );
 
     terminal.note(format_args!("serving {name} at http://{address}/v1; Ctrl-C ends it"));
+    if !args.no_web {
+        terminal.note(format_args!("a page to talk with it: http://{address}/"));
+    }
     let interrupt = fetcher.interrupt.clone();
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
     let drain = Duration::from_secs(args.drain.into());
-    let served =
-        metallic_server::serve(listener, router(service, access), drain, move || interrupt.has_come());
+    let router = router(service, Options { access, page: !args.no_web });
+    let served = metallic_server::serve(listener, router, drain, move || interrupt.has_come());
     drop(heed);
     served.map_err(cannot_serve)
 }

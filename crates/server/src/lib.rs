@@ -23,6 +23,7 @@ mod host;
 mod llama;
 mod ollama;
 mod openai;
+mod page;
 mod serve;
 mod service;
 mod stream;
@@ -40,9 +41,26 @@ pub use service::Service;
 /// Bytes of a request's body at most: a conversation that fills the longest contexts.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
+/// What a [`router`] has and for whom; from an [`Access`] alone, everything.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who may ask.
+    pub access: Access,
+    /// Whether browsers get a page at `/`.
+    pub page: bool,
+}
+
+impl From<Access> for Options {
+    fn from(access: Access) -> Self {
+        Self { access, page: true }
+    }
+}
+
 /// All endpoints over a service, for those who may ask.
-pub fn router(service: Service, access: Access) -> Router {
+pub fn router(service: Service, options: impl Into<Options>) -> Router {
+    let Options { access, page } = options.into();
     let routes = Router::new()
+        .merge(page::routes(page))
         .merge(openai::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())

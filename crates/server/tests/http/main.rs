@@ -7,6 +7,7 @@ mod anthropic;
 mod llama;
 mod ollama;
 mod openai;
+mod page;
 
 use std::path::Path;
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use metallic_server::{Access, Library as _, Limits, Service, Terms, Wish, router};
+use metallic_server::{Access, Library as _, Limits, Options, Service, Terms, Wish, router};
 
 use self::library::Models;
 use crate::args::ServeArgs;
@@ -46,12 +46,15 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     }
 
     terminal.note(format_args!("serving {what} at http://{address}/v1; Ctrl-C ends it"));
+    if !args.no_web {
+        terminal.note(format_args!("a page to talk and to see where the memory goes: http://{address}/"));
+    }
     let interrupt = fetcher.interrupt.clone();
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
     let drain = Duration::from_secs(args.drain.into());
     let limits = limits(args);
-    let router = router(service, access, limits.clone());
+    let router = router(service, Options { access, limits: limits.clone(), page: !args.no_web });
     let served = metallic_server::serve(listener, router, &limits, drain, move || interrupt.has_come());
     drop(heed);
     served.map_err(cannot_serve)

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
+use crate::page;
+
 /// Who may ask a server.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
@@ -82,7 +84,7 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
     let refuse = |status, message| refuse(&path, status, message);
     let mut response = if request.method() == Method::OPTIONS && allowed.is_some() {
         StatusCode::NO_CONTENT.into_response()
-    } else if request.uri().path() != "/health" && !access.has_key(headers) {
+    } else if !needs_no_key(request.uri().path()) && !access.has_key(headers) {
         refuse(StatusCode::UNAUTHORIZED, "the request brings no key of this server")
     } else {
         next.run(request).await
@@ -101,6 +103,11 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
         );
     }
     response
+}
+
+/// What tells nothing of the models, for who watches over the server and for who is yet to give a key.
+fn needs_no_key(path: &str) -> bool {
+    path == "/health" || page::is_file(path)
 }
 
 /// In the form of the API that the path is of.

@@ -9,7 +9,7 @@
 //!
 //! let service = Service::new([Hosted::new("my-model", engine, None)]);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! axum::serve(listener, router(service, Access::local(), Limits::default())).await
+//! axum::serve(listener, router(service, Access::local())).await
 //! # }
 //! ```
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod llama;
 mod manage;
 mod ollama;
 mod openai;
+mod page;
 mod serve;
 mod service;
 mod stream;
@@ -48,11 +49,31 @@ pub use limits::Limits;
 pub use serve::serve;
 pub use service::{Service, Terms};
 
+/// What a [`router`] has and for whom.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who may ask.
+    pub access: Access,
+    /// What requests may take.
+    pub limits: Limits,
+    /// Whether browsers get a page at `/`.
+    pub page: bool,
+}
+
+impl From<Access> for Options {
+    /// Everything, within the usual limits.
+    fn from(access: Access) -> Self {
+        Self { access, limits: Limits::default(), page: true }
+    }
+}
+
 /// All endpoints over a service, for those who may ask. Of the limits, those of requests hold here, and those of connections where
 /// they are [served](serve()).
-pub fn router(service: Service, access: Access, limits: Limits) -> Router {
+pub fn router(service: Service, options: impl Into<Options>) -> Router {
+    let Options { access, limits, page } = options.into();
     let shared = Arc::new(Shared::new(limits));
     let routes = Router::new()
+        .merge(page::routes(page))
         .merge(openai::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())

@@ -26,7 +26,6 @@ use crate::stream::{self, Writer};
 
 pub(crate) fn routes() -> Router<Service> {
     Router::new()
-        .route("/", get(|| async { "Metallic is running" }))
         .route("/health", get(health))
         .route("/v1/health", get(health))
         .route("/props", get(props))

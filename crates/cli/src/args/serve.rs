@@ -65,6 +65,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,
 
+    /// Serve no page for browsers
+    #[arg(long)]
+    pub(crate) no_web: bool,
+
     /// Seconds that answers have to end once Ctrl-C or SIGTERM says to stop; a second one stops at once
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(crate) drain: u32,

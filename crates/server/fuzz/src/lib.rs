@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use metallic::text::{ChatTemplate, Tokenizer};
 use metallic::{Engine, GgufFile, GgufLoader, testing};
-use metallic_server::{Access, Hosted, Limits, Service, router};
+use metallic_server::{Access, Hosted, Limits, Options, Service, router};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
@@ -43,7 +43,13 @@ impl Server {
         let engine = Engine::new(loader.load().expect("it loads"), tokenizer);
         let template = ChatTemplate::built_in("chatml");
         let service = Service::new([Hosted::new("tiny", engine, template)]);
-        let router = router(service, Access::default(), Limits { body_bytes: 1 << 20, ..Limits::default() });
+        let router = router(
+            service,
+            Options {
+                limits: Limits { body_bytes: 1 << 20, ..Limits::default() },
+                ..Options::from(Access::default())
+            },
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { router, runtime }
     }

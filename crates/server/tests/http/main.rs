@@ -9,6 +9,7 @@ mod llama;
 mod models;
 mod ollama;
 mod openai;
+mod page;
 mod random;
 mod responses;
 mod tools;
@@ -22,7 +23,7 @@ use http_body_util::BodyExt;
 use metallic::sampling::SamplingParams;
 use metallic::text::{ChatTemplate, EncodeOptions, Tokenizer};
 use metallic::{Engine, Event, GgufFile, GgufLoader, testing};
-use metallic_server::{Access, Hosted, Limits, Service, router};
+use metallic_server::{Access, Hosted, Limits, Options, Service, router};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -49,7 +50,10 @@ fn server(n_sequences: usize, access: Access) -> Router {
 
 fn limited(n_sequences: usize, access: Access, limits: Limits) -> Router {
     let template = ChatTemplate::built_in("chatml");
-    router(Service::new([Hosted::new("tiny", engine(n_sequences), template)]), access, limits)
+    router(
+        Service::new([Hosted::new("tiny", engine(n_sequences), template)]),
+        Options { limits, ..Options::from(access) },
+    )
 }
 
 fn open_server() -> Router {

@@ -36,7 +36,7 @@ impl Shelf {
     }
 
     fn server(&self, terms: Terms) -> Router {
-        router(Service::of_library(self.clone(), terms).unwrap(), Access::default(), Limits::default())
+        router(Service::of_library(self.clone(), terms).unwrap(), Access::default())
     }
 }
 

@@ -209,11 +209,7 @@ async fn nobody_waits_for_a_model_that_can_not_go_on() {
     let path = folder.path().join("tiny.gguf");
     let engine = engine_in(&path, 3);
     let template = ChatTemplate::built_in("chatml");
-    let server = router(
-        Service::new([Hosted::new("tiny", engine, template)]),
-        Access::default(),
-        metallic_server::Limits::default(),
-    );
+    let server = router(Service::new([Hosted::new("tiny", engine, template)]), Access::default());
     let endless = || chat(json!({"max_tokens": 230, "stream": true, "ignore_eos": true}));
     let mut bodies = Vec::new();
     for _ in 0..3 {

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::http::StatusCode;
 use metallic::text::ChatTemplate;
-use metallic_server::{Access, Hosted, Limits, Service, router};
+use metallic_server::{Access, Hosted, Service, router};
 use serde_json::{Value, json};
 
 use crate::{engine, events, object, post, send, text};
@@ -15,11 +15,7 @@ const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.co
 
 fn tool_server() -> Router {
     let template = ChatTemplate::new(TEMPLATE).unwrap();
-    router(
-        Service::new([Hosted::new("tiny", engine(2), Some(template))]),
-        Access::default(),
-        Limits::default(),
-    )
+    router(Service::new([Hosted::new("tiny", engine(2), Some(template))]), Access::default())
 }
 
 /// Whose form has no room for what a model of random weights would write for long.

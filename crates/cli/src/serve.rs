@@ -7,6 +7,7 @@ use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use metallic::loader::DEFAULT_MAX_CONTEXT;
 use metallic_server::{Access, Library as _, Limits, Options, Service, Terms, Wish, router};
 
 use self::library::Models;
@@ -24,6 +25,10 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let library = library(args, fetcher)?;
     let terminal = fetcher.terminal;
     let ram_bytes = budget::to_run_in(&args.engine.compute).map(|budget| budget.ram_bytes);
+    let n_ctx = args.engine.ctx_size.map_or(DEFAULT_MAX_CONTEXT, |n_ctx| n_ctx as usize);
+    let limits = limits(args, ram_bytes, n_ctx);
+    let own_bytes = limits.bytes() + limits.bytes_of_model(n_ctx, args.parallel.into());
+    let ram_bytes = ram_bytes.map(|bytes| bytes.saturating_sub(own_bytes));
     let first = match library.list().map_err(|refused| Failure::new(Kind::General, refused.message))?.first()
     {
         None if args.manage => None,
@@ -34,7 +39,7 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         Some(_) if args.models.is_empty() => None,
         Some(first) => Some(library.load_first(&first.name, &Wish { ram_bytes, n_ctx: None })?),
     };
-    let terms = Terms { ram_bytes, shrinks: args.shrink, manages: args.manage };
+    let terms = Terms { ram_bytes, own_bytes, shrinks: args.shrink, manages: args.manage };
     let service = Service::of_library(library, terms)
         .map_err(|refused| Failure::new(Kind::General, refused.message))?;
     let what = match &first {
@@ -53,7 +58,6 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     // For as long as it serves, a signal is heeded.
     let heed = fetcher.interrupt.heed();
     let drain = Duration::from_secs(args.drain.into());
-    let limits = limits(args);
     let router = router(service, Options { access, limits: limits.clone(), page: !args.no_web });
     let served = metallic_server::serve(listener, router, &limits, drain, move || interrupt.has_come());
     drop(heed);
@@ -82,15 +86,20 @@ fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
     })
 }
 
-/// What the flags say of how much is taken on.
-fn limits(args: &ServeArgs) -> Limits {
+/// Of the memory, one part in this many is for clients, where the flags say nothing else.
+const CLIENTS_SHARE: u64 = 8;
+
+/// What the flags say of how much is taken on, within the memory there is.
+fn limits(args: &ServeArgs, ram_bytes: Option<u64>, n_ctx: usize) -> Limits {
     let seconds = |n: u32| Duration::from_secs(n.into());
     let unless_0 = |n: u32| (n > 0).then(|| seconds(n));
+    let share = ram_bytes.map_or(u64::MAX, |bytes| bytes / CLIENTS_SHARE);
+    let usual = Limits::default().within(share, n_ctx, args.parallel.into());
     Limits {
-        connections: args.max_connections as usize,
+        connections: args.max_connections.map_or(usual.connections, |n| n as usize),
         idle: seconds(args.idle_timeout),
-        queue: args.max_queue.into(),
-        body_bytes: args.max_body as usize,
+        queue: args.max_queue.map_or(usual.queue, usize::from),
+        body_bytes: args.max_body.map_or(usual.body_bytes, |n| n as usize),
         prompt_tokens: args.max_prompt.map(|n| n as usize),
         first_token: unless_0(args.first_token_timeout),
         request: unless_0(args.request_timeout),

@@ -35,6 +35,11 @@ const BYTES_OF_EVENTS: usize = 512;
 /// Memory of a connection beside its buffers: tasks, and what its request is written with.
 const BYTES_OF_TASK: usize = 64 << 10;
 
+/// What there is however little memory: a body with a conversation, and some requests at a time.
+const MIN_BODY: usize = 256 << 10;
+const MIN_QUEUE: usize = 4;
+const MIN_CONNECTIONS: usize = 16;
+
 /// What a server takes on at most, whoever asks.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -88,6 +93,21 @@ impl Limits {
         ((self.queue + n_parallel) * n_ctx * BYTES_OF_EVENTS) as u64
     }
 
+    /// The same with smaller bodies, fewer requests that wait and fewer connections, as far as that is needed for all of it to
+    /// stay within so many bytes: half as much each time, down to what a client needs.
+    #[must_use]
+    pub fn within(mut self, n_bytes: u64, n_ctx: usize, n_parallel: usize) -> Self {
+        let mut is_smaller = true;
+        while is_smaller && self.bytes() + self.bytes_of_model(n_ctx, n_parallel) > n_bytes {
+            let before = (self.body_bytes, self.queue, self.connections);
+            self.body_bytes = self.body_bytes.min((self.body_bytes / 2).max(MIN_BODY));
+            self.queue = self.queue.min((self.queue / 2).max(MIN_QUEUE));
+            self.connections = self.connections.min((self.connections / 2).max(MIN_CONNECTIONS));
+            is_smaller = (self.body_bytes, self.queue, self.connections) != before;
+        }
+        self
+    }
+
     /// Values of a request's JSON at most.
     pub(crate) fn values(&self) -> usize {
         (self.body_bytes / BYTES_PER_VALUE).max(MIN_VALUES)
@@ -107,4 +127,27 @@ impl Limits {
 /// KiB that reading a body of so many bytes and values may take.
 pub(crate) fn reading_kib(n_bytes: usize, n_values: usize) -> usize {
     (n_bytes * BYTES_OF_BYTE + n_values * BYTES_OF_VALUE).div_ceil(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_may_take_goes_with_the_memory_there_is() {
+        let taken = |limits: &Limits| limits.bytes() + limits.bytes_of_model(4096, 4);
+        let all = Limits::default();
+        for n_bytes in [1 << 30, 512 << 20, 128 << 20, 64 << 20] {
+            let limits = all.clone().within(n_bytes, 4096, 4);
+            assert!(taken(&limits) <= n_bytes, "{limits:?} takes {} of {n_bytes}", taken(&limits));
+            assert_eq!(limits.body_bytes == all.body_bytes, taken(&all) <= n_bytes);
+        }
+        let least = all.within(0, 4096, 4);
+        assert_eq!(
+            (least.body_bytes, least.queue, least.connections),
+            (MIN_BODY, MIN_QUEUE, MIN_CONNECTIONS)
+        );
+        let few = Limits { body_bytes: 1000, queue: 0, connections: 2, ..least };
+        assert_eq!(few.clone().within(0, 4096, 4).body_bytes, few.body_bytes, "never more");
+    }
 }

@@ -39,7 +39,8 @@ impl IntoResponse for Failure {
 async fn state(State(service): State<Service>) -> Json<Value> {
     let known = service.known();
     let outlines = || known.iter().filter_map(|known| known.loaded.as_ref()).map(|(_, outline)| outline);
-    let used: u64 = outlines().map(|outline| outline.ram_bytes).sum();
+    let own_bytes = service.terms().own_bytes;
+    let used = outlines().map(|outline| outline.ram_bytes).sum::<u64>() + own_bytes;
     let mut vram: Vec<(String, u64, u64)> = Vec::new();
     for device in outlines().flat_map(|outline| &outline.devices) {
         match vram.iter_mut().find(|(name, ..)| *name == device.name) {
@@ -52,7 +53,12 @@ async fn state(State(service): State<Service>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "can_manage": service.terms().manages,
-        "ram": { "bytes": service.terms().ram_bytes.unwrap_or(used), "used": used },
+        "ram": {
+            "bytes": service.terms().ram_bytes.map_or(used, |bytes| bytes + own_bytes),
+            "used": used,
+            // Of that, for connections and requests.
+            "server": own_bytes,
+        },
         "vram": vram.collect::<Vec<_>>(),
         "models": known.iter().map(describe).collect::<Vec<_>>(),
     }))

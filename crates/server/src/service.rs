@@ -34,6 +34,8 @@ struct Inner {
 pub struct Terms {
     /// Bytes of main memory that all of them may hold together; `None` for no limit.
     pub ram_bytes: Option<u64>,
+    /// Bytes beside them that clients may make the server take; see [`Limits::bytes`](crate::Limits::bytes).
+    pub own_bytes: u64,
     /// Whether a model is loaded with less than it would take, where others are busy with the rest.
     pub shrinks: bool,
     /// Whether requests may load, unload, bring and remove models.

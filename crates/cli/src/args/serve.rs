@@ -73,19 +73,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(crate) drain: u32,
 
-    /// Connections that may be open; more wait
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(crate) max_connections: u32,
+    /// Connections that may be open; more wait [default: 128; like the next two less where --ram is small]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) max_connections: Option<u32>,
 
-    /// Requests that may wait while others are answered; more are told to come back
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
-    pub(crate) max_queue: u16,
+    /// Requests that may wait while others are answered; more are told to come back [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub(crate) max_queue: Option<u16>,
 
-    /// Size of a request at most
-    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = parse_body_size)]
-    pub(crate) max_body: u64,
+    /// Size of a request at most [default: 4MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_body_size)]
+    pub(crate) max_body: Option<u64>,
 
     /// Tokens of a prompt at most [default: as many as the context holds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -217,7 +217,7 @@ impl Builder<'_, '_> {
             _ => {
                 let pair = self.joined(vec![symbol, symbol])?;
                 let pairs = self.exactly(pair, n / 2)?;
-                self.joined(if n % 2 == 0 { vec![pairs] } else { vec![pairs, symbol] })
+                self.joined(if n.is_multiple_of(2) { vec![pairs] } else { vec![pairs, symbol] })
             }
         }
     }
@@ -237,7 +237,7 @@ impl Builder<'_, '_> {
         let fewer = self.at_most(pair, (n - 1) / 2)?;
         let result = self.fresh();
         self.derives(result, vec![fewer, one])?;
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let all = self.exactly(pair, n / 2)?;
             self.derives(result, vec![all])?;
         }

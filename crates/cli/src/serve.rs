@@ -147,7 +147,12 @@ fn access(args: &ServeArgs, address: IpAddr) -> Result<Access> {
     if !address.is_loopback() && keys.is_empty() {
         tracing::warn!("everyone who reaches {} may ask: --api-key lets in those who have a key", args.host);
     }
-    let mut access = Access { keys, origins: args.cors_origin.clone(), ..Access::default() };
+    let mut access = Access {
+        keys,
+        separate_keys: args.separate_keys,
+        origins: args.cors_origin.clone(),
+        ..Access::default()
+    };
     if address.is_loopback() {
         // By whatever name it was bound, and by those that it has anyway.
         let bound = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };

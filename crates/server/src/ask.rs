@@ -199,6 +199,7 @@ impl Question {
         // Where the same question is to have the same answer, what is cached of earlier ones must not change it.
         request.exact |= request.sampling.temperature == 0.0;
         let asked = Asked::current();
+        request.group = asked.group();
         let (n_prompt, limits) = (request.prompt.len(), &asked.shared.limits);
         if let Some(most) = limits.prompt_tokens.filter(|most| n_prompt > *most) {
             return Err(Error::PromptTooLong { n_prompt, most });

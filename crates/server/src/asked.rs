@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub(crate) struct Asked {
     method: Method,
     path: String,
     n_values: AtomicUsize,
+    /// Whose prompts it may use what was computed of.
+    group: AtomicU64,
     record: Mutex<Record>,
 }
 
@@ -83,6 +85,7 @@ impl Asked {
             method: request.method().clone(),
             path: request.uri().path().chars().take(MAX_PATH).collect(),
             n_values: AtomicUsize::new(0),
+            group: AtomicU64::new(0),
             record: Mutex::default(),
         }
     }
@@ -93,6 +96,15 @@ impl Asked {
             let shared = Arc::new(Shared::new(Limits::default()));
             Arc::new(Self::new(&shared, &Request::new(Body::empty())))
         })
+    }
+
+    /// Lets it use what was computed of prompts of the same number alone.
+    pub(crate) fn share_within(&self, group: u64) {
+        self.group.store(group, Ordering::Relaxed);
+    }
+
+    pub(crate) fn group(&self) -> u64 {
+        self.group.load(Ordering::Relaxed)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use subtle::ConstantTimeEq;
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
+use crate::asked::Asked;
 use crate::page;
 
 /// Who may ask a server.
@@ -18,6 +19,9 @@ pub struct Access {
     pub keys: Vec<String>,
     /// Names that a request may ask for, with any port; `None` for all.
     pub hosts: Option<Vec<String>>,
+    /// Whether what was computed of prompts is used again for the same key alone: how soon an answer comes tells what others
+    /// have asked.
+    pub separate_keys: bool,
     /// Origins of web pages that may ask beside those that this server is itself, such as `https://chat.example`; `*` for
     /// all.
     pub origins: Vec<String>,
@@ -38,16 +42,19 @@ impl Access {
         (is_own || is_listed).then_some(origin)
     }
 
-    fn has_key(&self, headers: &HeaderMap) -> bool {
+    /// The number of the key that a request brings, from 1; 0 if none are needed, `None` if it brings none that is right.
+    fn key_number(&self, headers: &HeaderMap) -> Option<u64> {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let bearer = text("authorization").and_then(|value| value.split_once(' '));
         let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key);
         // Some clients bring both, one of them for somebody else.
         let given = [bearer, text("x-api-key")].into_iter().flatten();
         // All are looked at, so that the time tells nothing.
-        let found =
-            given.flat_map(|key| self.keys.iter().map(move |known| known.as_bytes().ct_eq(key.as_bytes())));
-        self.keys.is_empty() || found.fold(0, |found, same| found | same.unwrap_u8()) == 1
+        let found = given.flat_map(|key| {
+            (1..).zip(&self.keys).map(move |(number, known)| (number, known.as_bytes().ct_eq(key.as_bytes())))
+        });
+        let number = found.fold(0, |found, (number, same)| u64::conditional_select(&found, &number, same));
+        (self.keys.is_empty() || number > 0).then_some(number)
     }
 }
 
@@ -82,11 +89,15 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let path = request.uri().path().to_owned();
     let refuse = |status, message| refuse(&path, status, message);
+    let key_number = access.key_number(headers);
     let mut response = if request.method() == Method::OPTIONS && allowed.is_some() {
         StatusCode::NO_CONTENT.into_response()
-    } else if !needs_no_key(request.uri().path()) && !access.has_key(headers) {
+    } else if !needs_no_key(request.uri().path()) && key_number.is_none() {
         refuse(StatusCode::UNAUTHORIZED, "the request brings no key of this server")
     } else {
+        if let Some(number) = key_number.filter(|_| access.separate_keys) {
+            Asked::current().share_within(number);
+        }
         next.run(request).await
     };
     if let Some(origin) = allowed {

@@ -442,6 +442,10 @@ impl Entry {
 async fn stop(host: Arc<Host>) {
     if let Ok(host) = Arc::try_unwrap(host) {
         // It fails as others do, in the log.
-        let _ = in_background(move || Ok(host.stop())).await;
+        let stop = move || {
+            host.stop();
+            Ok(())
+        };
+        let _ = in_background(stop).await;
     }
 }

@@ -61,6 +61,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
 
+    /// Use what was read of one key's prompts for no other's: how soon an answer comes tells what others have asked
+    #[arg(long)]
+    pub(crate) separate_keys: bool,
+
     /// Origin of web pages that may ask, such as https://chat.example, or *; may be given more than once
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,

@@ -1,5 +1,6 @@
 //! Who may ask.
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use metallic_server::Access;
@@ -73,4 +74,28 @@ async fn a_page_that_is_allowed_may_read_answers() {
     let response = send(&server, request(&from)).await;
     assert_eq!(response.headers()["access-control-allow-origin"], "https://chat.example");
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{}", text(response).await);
+}
+
+/// Tokens of a prompt that were cached, as an answer to this key says.
+async fn cached(server: &Router, key: &str) -> u64 {
+    let messages =
+        serde_json::json!([{ "role": "user", "content": "A question that is long enough. ".repeat(4) }]);
+    let body = serde_json::json!({ "messages": messages, "max_tokens": 1, "temperature": 1 });
+    let request = Request::post("/v1/chat/completions").header("authorization", format!("Bearer {key}"));
+    let response = send(server, request.body(Body::from(body.to_string())).unwrap()).await;
+    object(response, StatusCode::OK).await["usage"]["prompt_tokens_details"]["cached_tokens"]
+        .as_u64()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn keys_share_what_was_read_unless_they_are_separate() {
+    for separate_keys in [false, true] {
+        let keys = vec!["one".to_owned(), "two".to_owned()];
+        let server = server(2, Access { keys, separate_keys, ..Access::default() });
+        assert_eq!(cached(&server, "one").await, 0);
+        assert!(cached(&server, "one").await > 100);
+        assert_eq!(cached(&server, "two").await > 0, !separate_keys);
+        assert!(cached(&server, "two").await > 100);
+    }
 }

@@ -53,6 +53,11 @@ pub(crate) enum Error {
     #[error("the model has no chat template: it continues texts, at /v1/completions")]
     NoTemplate,
 
+    #[error(
+        "the model was not trained to fill in: its vocabulary has no tokens for what is before and after a gap"
+    )]
+    NoInfill,
+
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 
@@ -90,6 +95,7 @@ impl Error {
             | Error::Field { .. }
             | Error::Template(_)
             | Error::NoTemplate
+            | Error::NoInfill
             | Error::PromptTooLong { .. }
             | Error::Tokenizer(_) => StatusCode::BAD_REQUEST,
             Error::UnknownModel { .. } => StatusCode::NOT_FOUND,

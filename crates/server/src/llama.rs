@@ -20,6 +20,7 @@ use crate::ask::{self, Calls, Conversation, Question, Said, in_background, sampl
 use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
+use crate::host::Host;
 use crate::openai::{Failure, HARMLESS, heartbeat, messages};
 use crate::service::Service;
 use crate::stream::{self, Writer};
@@ -33,23 +34,41 @@ pub(crate) fn routes() -> Router<Service> {
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/apply-template", post(apply_template))
+        .route("/slots", get(slots))
         .route("/completion", post(complete))
+        .route("/infill", post(fill_in))
 }
 
-/// Models are loaded before anything is served.
 async fn health(State(service): State<Service>) -> Json<Value> {
     let n_slots: usize = service.hosts().iter().map(|host| host.n_sequences()).sum();
     Json(json!({ "status": "ok", "slots": n_slots }))
 }
 
+/// What the first model was loaded with, if it is.
 async fn props(State(service): State<Service>) -> Result<Json<Value>, Failure> {
-    let host = &service.host(None).await?;
+    let known = service.known().into_iter().next().ok_or(Error::NoModels)?;
+    let host = known.loaded.as_ref().map(|(host, _)| host);
     Ok(Json(json!({
-        "default_generation_settings": { "n_ctx": host.n_ctx() },
-        "total_slots": host.n_sequences(),
-        "model_alias": host.name(),
+        "default_generation_settings": { "n_ctx": host.map(|host| host.n_ctx()) },
+        "total_slots": host.map(|host| host.n_sequences()),
+        "model_alias": known.name,
         "build_info": concat!("metallic ", env!("CARGO_PKG_VERSION")),
     })))
+}
+
+/// The places of all loaded models, and whether somebody is being answered in each.
+async fn slots(State(service): State<Service>) -> Json<Value> {
+    let places = service.hosts().into_iter().flat_map(|host| {
+        let n_open = host.counts().n_open;
+        (0..host.n_sequences()).map(move |place| {
+            json!({ "model": host.name(), "n_ctx": host.n_ctx(), "is_processing": place < n_open })
+        })
+    });
+    let numbered = places.enumerate().map(|(id, mut place)| {
+        place["id"] = id.into();
+        place
+    });
+    Json(numbered.collect())
 }
 
 /// For Prometheus, of each model.
@@ -154,7 +173,45 @@ async fn apply_template(State(service): State<Service>, body: Bytes) -> Result<J
 async fn complete(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
     let mut fields = Fields::of_body(body).await?;
     let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
-    let prompt = fields.value("prompt").ok_or_else(|| Error::field("prompt", "it is missing"))?;
+    let question = match fields.value("prompt").ok_or_else(|| Error::field("prompt", "it is missing"))? {
+        Value::String(text) => Question::of_text(host, text).await?,
+        tokens => Question::of_tokens(
+            serde_json::from_value(tokens)
+                .map_err(|_| Error::field("prompt", "it must be a text or an array of tokens"))?,
+        ),
+    };
+    go_on(host, fields, question).await
+}
+
+/// What comes between two texts, by a model that was trained to say it.
+async fn fill_in(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
+    let mut fields = Fields::of_body(body).await?;
+    let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
+    let before: String = fields.required("input_prefix")?;
+    let after: String = fields.required("input_suffix")?;
+    // What the gap begins with.
+    let begun: String = fields.take("prompt")?.unwrap_or_default();
+    if fields.value("input_extra").is_some_and(|files| files != json!([])) {
+        let reason = "other files are not supported, and would change the answer";
+        return Err(Error::field("input_extra", reason).into());
+    }
+    let marks = host.tokenizer().infill_tokens().ok_or(Error::NoInfill)?;
+    let tokenizer = Arc::clone(host.tokenizer());
+    let tokens = in_background(move || {
+        let plain = EncodeOptions { add_bos: false, add_eos: false, parse_special: false };
+        let mut tokens = tokenizer.encode("", EncodeOptions { add_bos: true, ..plain })?;
+        tokens.push(marks.prefix);
+        tokens.extend(tokenizer.encode(&(before + &begun), plain)?);
+        tokens.push(marks.suffix);
+        tokens.extend(tokenizer.encode(&after, plain)?);
+        tokens.push(marks.middle);
+        Ok(tokens)
+    });
+    go_on(host, fields, Question::of_tokens(tokens.await?)).await
+}
+
+/// What comes of a question whose other fields say how.
+async fn go_on(host: &Arc<Host>, mut fields: Fields, mut question: Question) -> Result<Response, Failure> {
     // Less than nothing is as many as the context holds.
     let max_tokens = fields.count("n_predict")?;
     if max_tokens == Some(0) {
@@ -168,18 +225,10 @@ async fn complete(State(service): State<Service>, body: Bytes) -> Result<Respons
     let schema = fields.value("json_schema").map(Grammar::JsonSchema);
     let grammar = ask::grammar(&mut fields, schema)?;
     fields.refuse_rest(&HARMLESS)?;
-    let form = ask::form(host, grammar).await?;
-    let mut question = match prompt {
-        Value::String(text) => Question::of_text(host, text).await?,
-        tokens => Question::of_tokens(
-            serde_json::from_value(tokens)
-                .map_err(|_| Error::field("prompt", "it must be a text or an array of tokens"))?,
-        ),
-    };
     let request = &mut question.request;
     request.max_tokens = max_tokens;
     (request.sampling, request.stop, request.ignore_eos) = (sampling, stop, ignore_eos);
-    request.form = form;
+    request.form = ask::form(host, grammar).await?;
     let reply = question.ask(host).await?;
     if streams {
         return Ok(stream::server_sent(vec![reply], Pieces, heartbeat()));

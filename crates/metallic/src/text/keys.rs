@@ -15,24 +15,18 @@ use super::error::TokenizerError;
 /// What the keys begin with.
 const PREFIX: &str = "tokenizer.ggml.";
 
-/// Keys that change neither tokens nor ends: marks that only training and infilling put into texts, what other kinds of
+/// Keys that change neither tokens nor ends: marks that only training puts into texts, what other kinds of
 /// tokenizers would read, and what the model itself needs.
 const HARMLESS: &[&str] = &[
     "add_sep_token",
     "added_tokens",
     "cls_token_id",
-    "fim_mid_token_id",
-    "fim_pre_token_id",
-    "fim_suf_token_id",
     "mask_token_id",
     "merges",
-    "middle_token_id",
     "padding_token_id",
     "pre",
-    "prefix_token_id",
     "scores",
     "seperator_token_id",
-    "suffix_token_id",
     "token_type_count",
 ];
 

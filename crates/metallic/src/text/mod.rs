@@ -31,6 +31,7 @@ mod charsmap;
 mod chat_template;
 mod error;
 mod footprint;
+mod infill;
 mod keys;
 mod least_tokens;
 mod longest;
@@ -56,6 +57,7 @@ pub use chat_template::{
     ChatTemplate, MAX_RECURSION, MAX_TEMPLATE_BYTES, Message, RENDER_FUEL, RenderOptions, TemplateError,
 };
 pub use error::TokenizerError;
+pub use infill::InfillTokens;
 pub use stop_matcher::StopMatcher;
 pub use stream_decoder::StreamDecoder;
 pub use tokenizer::{EncodeOptions, MAX_TEXT_BYTES, Tokenizer};

@@ -5,6 +5,7 @@ use metallic_gguf::{Gguf, Metadata};
 use super::bpe::Bpe;
 use super::error::TokenizerError;
 use super::footprint;
+use super::infill::{self, InfillTokens};
 use super::keys::Keys;
 use super::least_tokens;
 use super::pretokenize::PreTokenizer;
@@ -36,6 +37,7 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     stop_tokens: Vec<u32>,
+    infill: Option<InfillTokens>,
 }
 
 enum Model {
@@ -169,6 +171,7 @@ impl Tokenizer {
         let tokenizer = Tokenizer {
             special: SpecialTokens::read(metadata, &vocabulary)?,
             stop_tokens: stop_tokens::read(keys, &vocabulary, eos)?,
+            infill: infill::read(keys, &vocabulary)?,
             model,
             bos,
             eos,
@@ -285,6 +288,11 @@ impl Tokenizer {
     /// end of a message.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
+    }
+
+    /// The tokens around the parts of a text with a gap, where the model was trained to fill one in.
+    pub fn infill_tokens(&self) -> Option<InfillTokens> {
+        self.infill
     }
 
     /// Whether a text is encoded as if it began with a space, which decoding takes away again.

@@ -103,3 +103,42 @@ fn stop_tokens_are_the_publishers() {
         assert_eq!(found, expected, "{name}");
     }
 }
+
+/// What the parts of a text with a gap are marked with in the published vocabularies.
+#[test]
+fn infill_tokens_are_the_publishers() {
+    let Some(oracles) = Oracles::find() else { return };
+    for (name, expected) in [
+        ("refact", Some(["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])),
+        ("starcoder", Some(["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])),
+        ("deepseek-coder", Some(["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"])),
+        ("llama-bpe", None),
+        ("qwen2", None),
+    ] {
+        let bytes = oracles.read(&format!("tokenizers/ggml-vocab-{name}.gguf"));
+        let tokenizer =
+            Tokenizer::from_gguf(&Gguf::parse(&bytes).expect("a valid file")).expect("a tokenizer");
+        let found = tokenizer.infill_tokens().map(|tokens| {
+            [tokens.prefix, tokens.suffix, tokens.middle]
+                .map(|id| String::from_utf8_lossy(tokenizer.piece(id).expect("a token")).into_owned())
+        });
+        assert_eq!(found, expected.map(|names| names.map(str::to_owned)), "{name}");
+    }
+}
+
+/// By their keys, of today and of before, whatever they are called.
+#[test]
+fn infill_tokens_have_keys() {
+    for keys in
+        [[("fim_pre", 5), ("fim_suf", 6), ("fim_mid", 7)], [("prefix", 5), ("suffix", 6), ("middle", 7)]]
+    {
+        let mut bpe = Parts::bpe(&[]);
+        bpe.ids.extend(keys);
+        let (tokenizer, warnings) = warnings_of(|| bpe.tokenizer());
+        let tokens = tokenizer.expect("a vocabulary").infill_tokens().expect("all three");
+        assert_eq!([tokens.prefix, tokens.suffix, tokens.middle], [5, 6, 7]);
+        assert_eq!(warnings, [""; 0]);
+        bpe.ids.pop();
+        assert_eq!(bpe.tokenizer().expect("a vocabulary").infill_tokens(), None, "one is missing");
+    }
+}

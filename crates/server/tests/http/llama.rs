@@ -126,3 +126,24 @@ async fn what_was_asked_is_counted() {
     assert!(value("prompt_tokens_total") > 0.0 && value("cached_tokens_total") > 0.0, "{metrics}");
     assert!(value("generation_seconds_total") > 0.0, "{metrics}");
 }
+
+#[tokio::test]
+async fn places_are_told_and_a_model_without_tokens_for_gaps_fills_none() {
+    let server = open_server();
+    let slots = object(send(&server, get("/slots")).await, StatusCode::OK).await;
+    let place = |id| json!({"id": id, "model": "tiny", "n_ctx": N_CTX, "is_processing": false});
+    assert_eq!(slots, json!([place(0), place(1)]));
+    let gap = |more: Value| {
+        let mut body = json!({"input_prefix": "a", "input_suffix": "b"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        post("/infill", body)
+    };
+    for (more, said) in [
+        (json!({}), "not trained to fill in"),
+        (json!({"input_suffix": null}), "input_suffix: it is missing"),
+        (json!({"input_extra": [{"text": "x"}]}), "input_extra"),
+    ] {
+        let error = object(send(&server, gap(more)).await, StatusCode::BAD_REQUEST).await;
+        assert!(error["error"]["message"].as_str().unwrap().contains(said), "{error}");
+    }
+}

@@ -50,7 +50,8 @@ export interface Model {
 export interface State {
   version: string;
   can_manage: boolean;
-  ram: Tier;
+  /** `server` is for connections and requests. */
+  ram: Tier & { server?: number };
   vram: (Tier & { name: string })[];
   models: Model[];
 }

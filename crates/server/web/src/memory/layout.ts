@@ -33,13 +33,22 @@ export interface Instead {
   things: Plan["things"];
 }
 
+/** What the server keeps for whoever asks. */
+const CLIENTS = "Clients";
+
 /** Every memory with what is in it, now or with another plan for a model. */
 export function layout({ ram, vram, models }: State, instead: Instead | null = null): TierLayout[] {
+  const main: TierLayout = { key: "ram", name: "RAM", capacity: ram.bytes, used: 0, shares: [] };
   const tiers: TierLayout[] = [
-    { key: "ram", name: "RAM", capacity: ram.bytes, used: 0, shares: [] },
+    main,
     ...vram.map(({ name, bytes }, i) => ({ key: `vram${i}`, name, capacity: bytes, used: 0, shares: [] })),
     { key: "disk", name: "Disk", capacity: null, used: 0, shares: [] },
   ];
+  if (ram.server) {
+    const own: Thing = { name: CLIENTS, kind: "other", tier: "ram", bytes: ram.server };
+    main.shares.push({ model: CLIENTS, things: [own], bytes: ram.server });
+    main.used += ram.server;
+  }
   for (const tier of tiers) {
     for (const { name, things } of models) {
       const planned = name === instead?.model ? instead.things : things;

@@ -142,9 +142,9 @@ function Figure(props: { name: string; value: number | null; unit: string; child
 /** A slider for how much RAM a model may have, with what that would make of it. */
 function Budget({ model, state }: { model: Model; state: State }) {
   const [slider, field, hint] = [useId(), useId(), useId()];
-  const present = model.ram_bytes ?? state.ram.bytes;
+  const present = model.ram_bytes ?? state.ram.bytes - (state.ram.server ?? 0);
   const wanted = wish.value?.model === model.name ? wish.value.ram : present;
-  const most = Math.max(state.ram.bytes, present);
+  const most = Math.max(state.ram.bytes - (state.ram.server ?? 0), present);
   const step = Math.max(MIB, 2 ** Math.floor(Math.log2(most / N_STEPS)));
   const want = (ram: number) => {
     wish.value = ram === present ? null : { model: model.name, ram };

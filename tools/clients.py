@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anthropic
@@ -341,6 +342,42 @@ def check_ollama(url, answer):
         assert refused.status_code == 404
 
 
+def check_company(url, answer):
+    """Among fifteen others, some of whom ask the same and some of whom go, an answer is what it is alone."""
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+    def other(number):
+        question = QUESTION if number % 3 == 0 else f"Tell me {number} things about the number {number}."
+        messages = [{"role": "user", "content": question}]
+        stream = client.chat.completions.create(
+            model="served", messages=messages, temperature=number % 3 / 2, max_tokens=60, stream=True
+        )
+        for i, _ in enumerate(stream):
+            if number % 5 == 0 and i == 10:
+                return stream.close()
+
+    ask = {"model": "served", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+    with ThreadPoolExecutor(15) as pool:
+        others = [pool.submit(other, number) for number in range(30)]
+        for _ in range(4):
+            found = client.chat.completions.create(**ask, max_tokens=N_TOKENS).choices[0].message.content
+            assert found == answer, (found, answer)
+        for one in others:
+            one.result()
+
+
+def check_curl(url, _):
+    """The lines of the README and of docs/server.md, as they stand there."""
+    root = Path(__file__).resolve().parent.parent
+    text = "".join((root / name).read_text() for name in ["README.md", "docs/server.md"])
+    lines = re.findall(r"^curl (?:.*\\\n)*.*", text, flags=re.M)
+    assert len(lines) >= 2, lines
+    for line in lines:
+        command = line.replace("http://127.0.0.1:8080", url).replace("curl ", "curl --silent --fail ", 1)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["choices"][0]["message"]["content"], done.stdout
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -350,9 +387,12 @@ def main():
     print(f"the command: {answer!r}")
     with Server(args.metallic, args.model, "--parallel", "4") as server:
         assert json.load(urllib.request.urlopen(f"{server.url}/health"))["status"] == "ok"
-        for check in [check_openai, check_responses, check_anthropic, check_ollama]:
+        for check in [check_openai, check_responses, check_anthropic, check_ollama, check_curl]:
             check(server.url, answer)
             print(f"{check.__name__.removeprefix('check_')}: all that its client was asked holds")
+    with Server(args.metallic, args.model, "--parallel", "16") as server:
+        check_company(server.url, answer)
+        print("company: among fifteen others an answer is what it is alone")
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "tools.jinja"
         template.write_text(TEMPLATE)

@@ -46,6 +46,11 @@ impl Fields {
         self.left.remove(field).filter(|value| !value.is_null())
     }
 
+    /// A field that stays to be read.
+    pub(crate) fn given(&self, field: &str) -> Option<&Value> {
+        self.left.get(field)
+    }
+
     /// The same as a type that it must be.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>> {
         let value = self.value(field).map(serde_json::from_value).transpose();

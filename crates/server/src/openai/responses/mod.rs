@@ -42,11 +42,11 @@ const INCLUDED: [&str; 6] = [
 
 /// What a model says to an input, whole or as it comes.
 pub(super) async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, Failure> {
-    let mut fields = Fields::of_body(body.clone()).await?;
+    let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?;
     let host = &service.host(name.as_deref()).await?;
+    let mut response = repeated(&fields, host.name());
     refuse_what_needs_a_memory(&mut fields)?;
-    let mut response = repeated(&body, host.name());
     let messages = items::read(fields.take("instructions")?, fields.value("input"))?;
     let (tools, calls) = tools::read_flat(&mut fields)?;
     let variables = reasoning(&mut fields)?;
@@ -106,9 +106,8 @@ fn refuse_what_needs_a_memory(fields: &mut Fields) -> Result<()> {
     Ok(())
 }
 
-/// A response that has not begun.
-fn repeated(body: &[u8], model: &str) -> Value {
-    let given: Value = serde_json::from_slice(body).unwrap_or_default();
+/// A response that has not begun, to a request of which no field has been read.
+fn repeated(fields: &Fields, model: &str) -> Value {
     let mut response = json!({
         "id": format!("resp_{}", uuid::Uuid::new_v4().simple()),
         "object": "response",
@@ -125,9 +124,10 @@ fn repeated(body: &[u8], model: &str) -> Value {
         "usage": null,
     });
     for field in REPEATED {
-        response[field] = given[field].clone();
+        response[field] = fields.given(field).cloned().unwrap_or_default();
     }
-    response["tools"] = given.get("tools").filter(|tools| tools.is_array()).cloned().unwrap_or(json!([]));
+    let tools = fields.given("tools").filter(|tools| tools.is_array());
+    response["tools"] = tools.cloned().unwrap_or(json!([]));
     let defaults = [
         ("metadata", json!({})),
         ("text", json!({ "format": { "type": "text" } })),

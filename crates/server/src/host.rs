@@ -15,6 +15,7 @@ use tokio::sync::{mpsc as asynchronous, oneshot};
 
 use crate::error::{Error, Result};
 use crate::library::Outline;
+use crate::metrics::Histogram;
 
 /// Events of a request beside two for each token: its end, and text that was held back.
 const MORE_EVENTS: usize = 8;
@@ -91,6 +92,12 @@ pub(crate) struct Counts {
     /// Time in passes that read prompts, and that made answers.
     pub(crate) prefill: Duration,
     pub(crate) decode: Duration,
+    /// Bytes of weights that were swapped in, and how long computing waited for them.
+    pub(crate) disk_bytes: u64,
+    pub(crate) disk_wait: Duration,
+    /// From requests to first tokens, and between the tokens of answers.
+    pub(crate) first_token: Histogram,
+    pub(crate) between_tokens: Histogram,
     /// What was done lately.
     pub(crate) lately: Lately,
 }
@@ -122,6 +129,7 @@ impl Counts {
 /// A request on its way to the engine.
 struct Job {
     request: Request,
+    asked: Instant,
     /// Whether the engine takes it.
     taken: oneshot::Sender<Result<(), Arc<metallic::Error>>>,
     events: asynchronous::Sender<Event>,
@@ -256,7 +264,7 @@ impl Host {
         // As many as an answer can have, so that the engine never waits for a slow reader. They take memory as they come.
         let (events, answers) = asynchronous::channel(2 * self.n_ctx + MORE_EVENTS);
         let (taken, is_taken) = oneshot::channel();
-        self.jobs.send(Job { request, taken, events }).map_err(|_| Error::Stopped)?;
+        self.jobs.send(Job { request, asked: Instant::now(), taken, events }).map_err(|_| Error::Stopped)?;
         match is_taken.await {
             Ok(Ok(())) => Ok(Answers { events: answers, _place: place }),
             Ok(Err(error)) => Err(Error::Engine(error)),
@@ -266,7 +274,28 @@ impl Host {
 }
 
 /// Who wants to hear of each request.
-type Listeners = HashMap<RequestId, asynchronous::Sender<Event>>;
+type Listeners = HashMap<RequestId, Listener>;
+
+struct Listener {
+    events: asynchronous::Sender<Event>,
+    /// When the last token came; before the first, the request.
+    last: Instant,
+    has_token: bool,
+}
+
+impl Listener {
+    fn is_gone(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Counts the time to a token.
+    fn token(&mut self, counts: &mut Counts) {
+        let now = Instant::now();
+        let times = if self.has_token { &mut counts.between_tokens } else { &mut counts.first_token };
+        times.add(now - self.last);
+        (self.last, self.has_token) = (now, true);
+    }
+}
 
 /// Answers requests until there can be no more.
 fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
@@ -284,23 +313,26 @@ fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
             submit(&mut engine, job, &mut listeners, counts);
         }
         let gone: Vec<RequestId> =
-            listeners.iter().filter(|(_, events)| events.is_closed()).map(|(id, _)| *id).collect();
+            listeners.iter().filter(|(_, listener)| listener.is_gone()).map(|(id, _)| *id).collect();
         let mut events = Vec::new();
         for id in gone {
             // Where the model can't go on that ends others, too.
             engine.cancel(id, &mut |event| events.push(event));
         }
         // A pass that nobody waits for is given up.
-        let is_unwanted = |ids: &[RequestId]| {
-            ids.iter().all(|id| listeners.get(id).is_none_or(asynchronous::Sender::is_closed))
-        };
+        let is_unwanted =
+            |ids: &[RequestId]| ids.iter().all(|id| listeners.get(id).is_none_or(Listener::is_gone));
         let goes_on = engine.step_unless(&is_unwanted, &mut |event| events.push(event));
         window.n_tokens += events.iter().filter(|event| matches!(event, Event::Token { .. })).count();
         if let Some(lately) = window.ends(&engine) {
             lock(counts).lately = lately;
         }
+        if let Some(stats) = engine.model().stream_stats() {
+            let mut counts = lock(counts);
+            (counts.disk_bytes, counts.disk_wait) = (stats.read_bytes, stats.waited);
+        }
         for event in events {
-            count(&event, counts);
+            count(&event, counts, &mut listeners);
             tell(event, &mut listeners);
         }
         if !goes_on && !listeners.is_empty() {
@@ -310,12 +342,17 @@ fn run(mut engine: Engine, jobs: &mpsc::Receiver<Job>, counts: &Mutex<Counts>) {
     }
 }
 
-/// Counts the end of a request.
-fn count(event: &Event, counts: &Mutex<Counts>) {
+/// Counts a token, or the end of a request.
+fn count(event: &Event, counts: &Mutex<Counts>, listeners: &mut Listeners) {
     match event {
         Event::Finished { stats, .. } => lock(counts).ended(Some(stats)),
         Event::Failed { .. } => lock(counts).ended(None),
-        Event::Token { .. } | Event::Text { .. } => {}
+        Event::Token { request, .. } => {
+            if let Some(listener) = listeners.get_mut(request) {
+                listener.token(&mut lock(counts));
+            }
+        }
+        Event::Text { .. } => {}
     }
 }
 
@@ -353,11 +390,12 @@ impl Window {
 }
 
 fn submit(engine: &mut Engine, job: Job, listeners: &mut Listeners, counts: &Mutex<Counts>) {
-    let Job { request, taken, events } = job;
+    let Job { request, asked, taken, events } = job;
     if taken.is_closed() {
         return;
     }
-    let submitted = engine.submit(request).map(|id| drop(listeners.insert(id, events)));
+    let listener = Listener { events, last: asked, has_token: false };
+    let submitted = engine.submit(request).map(|id| drop(listeners.insert(id, listener)));
     // Before anyone hears of it: a model that answers is not unloaded.
     lock(counts).n_open = listeners.len();
     lock(counts).n_begun += u64::from(submitted.is_ok());
@@ -370,8 +408,8 @@ fn tell(event: Event, listeners: &mut Listeners) {
         Event::Token { request, .. } | Event::Text { request, .. } => (*request, false),
         Event::Finished { request, .. } | Event::Failed { request, .. } => (*request, true),
     };
-    let Some(events) = listeners.get(&id) else { return };
-    if let Err(asynchronous::error::TrySendError::Full(_)) = events.try_send(event) {
+    let Some(listener) = listeners.get(&id) else { return };
+    if let Err(asynchronous::error::TrySendError::Full(_)) = listener.events.try_send(event) {
         tracing::error!("an answer has more events than tokens: a bug in metallic-server");
     }
     if is_last {

@@ -27,6 +27,7 @@ mod library;
 mod limits;
 mod llama;
 mod manage;
+mod metrics;
 mod ollama;
 mod openai;
 mod page;

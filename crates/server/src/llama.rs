@@ -21,6 +21,7 @@ use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::host::Host;
+use crate::metrics;
 use crate::openai::{Failure, HARMLESS, heartbeat, messages};
 use crate::service::Service;
 use crate::stream::{self, Writer};
@@ -30,7 +31,7 @@ pub(crate) fn routes() -> Router<Service> {
         .route("/health", get(health))
         .route("/v1/health", get(health))
         .route("/props", get(props))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::all))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/apply-template", post(apply_template))
@@ -69,37 +70,6 @@ async fn slots(State(service): State<Service>) -> Json<Value> {
         place
     });
     Json(numbered.collect())
-}
-
-/// For Prometheus, of each model.
-async fn metrics(State(service): State<Service>) -> Response {
-    let mut text = String::new();
-    let mut write = |name: &str, kind: &str, help: &str, value: fn(&crate::host::Counts) -> f64| {
-        let _ = writeln!(text, "# HELP metallic_{name} {help}\n# TYPE metallic_{name} {kind}");
-        for host in service.hosts() {
-            // As the text format has it, a label's value is quoted like this.
-            let model = host.name().replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-            let _ = writeln!(text, "metallic_{name}{{model=\"{model}\"}} {}", value(&host.counts()));
-        }
-    };
-    write("requests_begun_total", "counter", "Requests that were begun.", |counts| counts.n_begun as f64);
-    write("requests_total", "counter", "Requests that have ended.", |counts| counts.n_ended as f64);
-    write("requests_failed_total", "counter", "Of them, those that failed.", |counts| counts.n_failed as f64);
-    write("requests", "gauge", "Requests that wait or are being answered.", |counts| counts.n_open as f64);
-    write("prompt_tokens_total", "counter", "Tokens of prompts that were read.", |counts| {
-        counts.n_read as f64
-    });
-    write("cached_tokens_total", "counter", "Tokens of prompts that were cached.", |counts| {
-        counts.n_cached as f64
-    });
-    write("generated_tokens_total", "counter", "Tokens of answers.", |counts| counts.n_generated as f64);
-    write("prompt_seconds_total", "counter", "Time in passes that read prompts.", |counts| {
-        counts.prefill.as_secs_f64()
-    });
-    write("generation_seconds_total", "counter", "Time in passes that made answers.", |counts| {
-        counts.decode.as_secs_f64()
-    });
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// The tokens of a text.

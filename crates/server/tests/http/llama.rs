@@ -125,6 +125,11 @@ async fn what_was_asked_is_counted() {
     assert_eq!(value("generated_tokens_total"), 10.0);
     assert!(value("prompt_tokens_total") > 0.0 && value("cached_tokens_total") > 0.0, "{metrics}");
     assert!(value("generation_seconds_total") > 0.0, "{metrics}");
+    // Of each answer one token is the first, and the others come after one.
+    let n_answers = value("requests_total");
+    assert_eq!(value("first_token_seconds_count"), n_answers, "{metrics}");
+    assert_eq!(value("token_seconds_count"), value("generated_tokens_total") - n_answers, "{metrics}");
+    assert_eq!(value("queue"), 0.0);
 }
 
 #[tokio::test]

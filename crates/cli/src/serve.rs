@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let ram_bytes = ram_bytes.map(|bytes| bytes.saturating_sub(own_bytes));
     let first = match library.list().map_err(|refused| Failure::new(Kind::General, refused.message))?.first()
     {
-        None if args.manage => None,
+        None if is_managed(args) => None,
         None => {
             return Err(Failure::new(Kind::NoModel, "there is no model to serve")
                 .advice("name one, or with --manage let clients download them"));
@@ -64,6 +64,11 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     served.map_err(cannot_serve)
 }
 
+/// Whether models may come and go.
+fn is_managed(args: &ServeArgs) -> bool {
+    args.manage || !args.manage_key.is_empty()
+}
+
 /// The models that were named, downloaded if need be, and what else there is.
 fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
     if args.alias.is_some() && args.models.len() != 1 {
@@ -78,7 +83,7 @@ fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
     Ok(Models {
         named: named.collect::<Result<_>>()?,
         folder: args.models_dir.clone(),
-        has_store: args.manage || (args.models.is_empty() && args.models_dir.is_none()),
+        has_store: is_managed(args) || (args.models.is_empty() && args.models_dir.is_none()),
         engine,
         chat_template: args.chat_template.clone(),
         terminal: fetcher.terminal.clone(),
@@ -129,8 +134,11 @@ fn listen(args: &ServeArgs) -> Result<TcpListener> {
 /// Who may ask: programs and pages of this machine, or whoever has a key.
 fn access(args: &ServeArgs, address: IpAddr) -> Result<Access> {
     let mut keys = args.api_key.clone();
-    if keys.iter().any(|key| key.trim().is_empty()) {
-        return Err(Failure::new(Kind::Usage, "--api-key has an empty key, which everyone has"));
+    if keys.iter().chain(&args.manage_key).any(|key| key.trim().is_empty()) {
+        return Err(Failure::new(
+            Kind::Usage,
+            "--api-key or --manage-key has an empty key, which everyone has",
+        ));
     }
     if let Some(path) = &args.api_key_file {
         let text = fs::read_to_string(path).map_err(|error| {
@@ -144,11 +152,12 @@ fn access(args: &ServeArgs, address: IpAddr) -> Result<Access> {
         let what = "--api-key-file has no key: one stands on each line that does not begin with #";
         return Err(Failure::new(Kind::Usage, what));
     }
-    if !address.is_loopback() && keys.is_empty() {
+    if !address.is_loopback() && keys.is_empty() && args.manage_key.is_empty() {
         tracing::warn!("everyone who reaches {} may ask: --api-key lets in those who have a key", args.host);
     }
     let mut access = Access {
         keys,
+        manage_keys: args.manage_key.clone(),
         separate_keys: args.separate_keys,
         origins: args.cors_origin.clone(),
         ..Access::default()

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -55,6 +55,7 @@ pub(crate) struct Asked {
     n_values: AtomicUsize,
     /// Whose prompts it may use what was computed of.
     group: AtomicU64,
+    may_manage: AtomicBool,
     record: Mutex<Record>,
 }
 
@@ -86,6 +87,7 @@ impl Asked {
             path: request.uri().path().chars().take(MAX_PATH).collect(),
             n_values: AtomicUsize::new(0),
             group: AtomicU64::new(0),
+            may_manage: AtomicBool::new(false),
             record: Mutex::default(),
         }
     }
@@ -105,6 +107,15 @@ impl Asked {
 
     pub(crate) fn group(&self) -> u64 {
         self.group.load(Ordering::Relaxed)
+    }
+
+    /// Lets it load, unload, bring and remove models, whatever others may.
+    pub(crate) fn let_manage(&self) {
+        self.may_manage.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_manage(&self) -> bool {
+        self.may_manage.load(Ordering::Relaxed)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

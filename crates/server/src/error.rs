@@ -36,7 +36,9 @@ pub(crate) enum Error {
     #[error("this server has the models that it was started with")]
     NoLibrary,
 
-    #[error("requests may not load, unload, bring or remove models: the server was started without --manage")]
+    #[error(
+        "requests may not load, unload, bring or remove models: the server was started without --manage, or they bring no key for it"
+    )]
     NotManaged,
 
     #[error("{name} is in use: try again when it has answered")]

@@ -17,6 +17,8 @@ use crate::page;
 pub struct Access {
     /// Keys, of which a request must bring one; none are needed if there are none.
     pub keys: Vec<String>,
+    /// Keys that let in as well, and with which requests may load, unload, bring and remove models.
+    pub manage_keys: Vec<String>,
     /// Names that a request may ask for, with any port; `None` for all.
     pub hosts: Option<Vec<String>>,
     /// Whether what was computed of prompts is used again for the same key alone: how soon an answer comes tells what others
@@ -51,10 +53,13 @@ impl Access {
         let given = [bearer, text("x-api-key")].into_iter().flatten();
         // All are looked at, so that the time tells nothing.
         let found = given.flat_map(|key| {
-            (1..).zip(&self.keys).map(move |(number, known)| (number, known.as_bytes().ct_eq(key.as_bytes())))
+            (1..)
+                .zip(self.keys.iter().chain(&self.manage_keys))
+                .map(move |(number, known)| (number, known.as_bytes().ct_eq(key.as_bytes())))
         });
         let number = found.fold(0, |found, (number, same)| u64::conditional_select(&found, &number, same));
-        (self.keys.is_empty() || number > 0).then_some(number)
+        let needs_none = self.keys.is_empty() && self.manage_keys.is_empty();
+        (needs_none || number > 0).then_some(number)
     }
 }
 
@@ -95,8 +100,12 @@ pub(crate) async fn check(State(access): State<Access>, request: Request, next: 
     } else if !needs_no_key(request.uri().path()) && key_number.is_none() {
         refuse(StatusCode::UNAUTHORIZED, "the request brings no key of this server")
     } else {
-        if let Some(number) = key_number.filter(|_| access.separate_keys) {
-            Asked::current().share_within(number);
+        let (asked, number) = (Asked::current(), key_number.unwrap_or(0));
+        if access.separate_keys {
+            asked.share_within(number);
+        }
+        if number > access.keys.len() as u64 {
+            asked.let_manage();
         }
         next.run(request).await
     };

@@ -52,7 +52,7 @@ async fn state(State(service): State<Service>) -> Json<Value> {
         vram.into_iter().map(|(name, bytes, used)| json!({ "name": name, "bytes": bytes, "used": used }));
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "can_manage": service.terms().manages,
+        "can_manage": service.is_managed(),
         "ram": {
             "bytes": service.terms().ram_bytes.map_or(used, |bytes| bytes + own_bytes),
             "used": used,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ask::in_background;
+use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::host::{Host, Hosted};
 use crate::library::{Device, Library, Listed, Outline, Progress, Refused, Wish};
@@ -38,7 +39,7 @@ pub struct Terms {
     pub own_bytes: u64,
     /// Whether a model is loaded with less than it would take, where others are busy with the rest.
     pub shrinks: bool,
-    /// Whether requests may load, unload, bring and remove models.
+    /// Whether all requests may load, unload, bring and remove models, and not those alone that bring a key for it.
     pub manages: bool,
 }
 
@@ -114,10 +115,15 @@ impl Service {
         self.0.terms
     }
 
+    /// Whether the request that is being answered may load, unload, bring and remove models.
+    pub(crate) fn is_managed(&self) -> bool {
+        self.0.library.is_some() && (self.0.terms.manages || Asked::current().may_manage())
+    }
+
     /// # Errors
-    /// Requests may not load, unload, bring or remove models.
+    /// It may not.
     pub(crate) fn allow_managing(&self) -> Result<()> {
-        if self.0.terms.manages { Ok(()) } else { Err(Error::NotManaged) }
+        if self.is_managed() { Ok(()) } else { Err(Error::NotManaged) }
     }
 
     /// When it was started.

@@ -32,6 +32,10 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) manage: bool,
 
+    /// The same for requests alone that bring this key; may be given more than once
+    #[arg(long, value_name = "KEY")]
+    pub(crate) manage_key: Vec<String>,
+
     /// Load a model with less memory than it would take, where the others are busy with the rest, instead of waiting for them
     #[arg(long)]
     pub(crate) shrink: bool,

@@ -66,7 +66,7 @@ pub(super) async fn chat(State(service): State<Service>, body: Bytes) -> Result<
 /// Lets a model go when it has been idle for as long as was asked, where those who ask may say so.
 fn keep(service: &Service, host: &Host, stays: Option<Duration>) {
     if let Some(idle) = stays
-        && service.terms().manages
+        && service.is_managed()
     {
         service.unload_after(host.name(), idle);
     }

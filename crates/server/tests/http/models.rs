@@ -225,6 +225,27 @@ async fn only_a_managed_server_loads_unloads_brings_and_removes() {
 }
 
 #[tokio::test]
+async fn a_key_may_be_needed_to_manage() {
+    let shelf = Shelf::new(&["a"]);
+    let access =
+        Access { keys: vec!["ask".to_owned()], manage_keys: vec!["all".to_owned()], ..Access::default() };
+    let server = router(Service::of_library(shelf, Terms::default()).unwrap(), access);
+    let with = |mut request: Request<Body>, key: &str| {
+        request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+    };
+    for (key, status, may) in [("ask", StatusCode::FORBIDDEN, false), ("all", StatusCode::OK, true)] {
+        object(send(&server, with(post("/metallic/load", json!({ "model": "a" })), key)).await, status).await;
+        let state = Request::get("/metallic/state").body(Body::empty()).unwrap();
+        let state = object(send(&server, with(state, key)).await, StatusCode::OK).await;
+        assert_eq!(state["can_manage"], may);
+        object(send(&server, with(question("a", 1), key)).await, StatusCode::OK).await;
+    }
+    object(send(&server, with(question("a", 1), "other")).await, StatusCode::UNAUTHORIZED).await;
+    object(send(&server, question("a", 1)).await, StatusCode::UNAUTHORIZED).await;
+}
+
+#[tokio::test]
 async fn a_model_in_use_is_neither_unloaded_nor_removed() {
     let shelf = Shelf::new(&["a"]);
     let server = shelf.server(Terms { manages: true, ..Terms::default() });

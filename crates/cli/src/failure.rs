@@ -126,6 +126,12 @@ impl Failure {
         Failure::new(Kind::Interrupted, "interrupted")
     }
 
+    /// Why it failed, if that is of this type.
+    #[cfg(feature = "serve")]
+    pub(crate) fn cause<E: Error + 'static>(&self) -> Option<&E> {
+        self.cause.as_ref()?.downcast_ref()
+    }
+
     /// What kind of failure this is.
     pub(crate) fn kind(&self) -> Kind {
         self.kind

@@ -1,5 +1,6 @@
 //! Model files, opened and loaded with errors and progress fit for a terminal.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -132,6 +133,22 @@ impl Planned {
     }
 }
 
+/// Less memory than a model takes at least.
+#[derive(Debug)]
+pub(crate) struct TooLittle {
+    reason: String,
+    #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "clients of the server are told it alone"))]
+    pub(crate) least_bytes: u64,
+}
+
+impl fmt::Display for TooLittle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for TooLittle {}
+
 /// A failure to plan.
 fn cannot_plan(
     error: Error,
@@ -147,11 +164,14 @@ fn cannot_plan(
                 budget.map_or(String::new(), |budget| format!("within {}", budget::described(budget)));
             let what = format!("can't run {} {budget}", path.display());
             Failure::new(Kind::General, what)
-                .because(format!(
-                    "with a context of {n_ctx}, batches of {n_batch}, {n_threads} threads and keys and values as \
-                     {kv_type} it takes at least {} ({floor_bytes} bytes)",
-                    human_bytes(floor_bytes)
-                ))
+                .because(TooLittle {
+                    least_bytes: floor_bytes,
+                    reason: format!(
+                        "with a context of {n_ctx}, batches of {n_batch}, {n_threads} threads and keys and values as \
+                         {kv_type} it takes at least {} ({floor_bytes} bytes)",
+                        human_bytes(floor_bytes)
+                    ),
+                })
                 .advice(format!(
                     "allow more with --ram, or choose {shorter}, a smaller -b or -t or another --kv-type"
                 ))

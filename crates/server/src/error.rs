@@ -104,6 +104,7 @@ impl Error {
             Error::NoLibrary | Error::NotManaged => StatusCode::FORBIDDEN,
             Error::Busy { .. } => StatusCode::CONFLICT,
             Error::Library(refused) if refused.is_unknown => StatusCode::NOT_FOUND,
+            Error::Library(refused) if refused.floor_bytes.is_some() => StatusCode::INSUFFICIENT_STORAGE,
             Error::Library(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Error::NoModels | Error::NoFirstToken { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Error::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,

@@ -135,12 +135,14 @@ pub struct Refused {
     pub message: String,
     /// Whether the model is not here.
     pub is_unknown: bool,
+    /// Bytes of main memory that it takes at least, where there are fewer.
+    pub floor_bytes: Option<u64>,
 }
 
 impl Refused {
     /// For a reason.
     pub fn because(message: impl Into<String>) -> Self {
-        Self { message: message.into(), is_unknown: false }
+        Self { message: message.into(), is_unknown: false, floor_bytes: None }
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn routes() -> Router<Service> {
         .route("/metallic/unload", post(unload))
 }
 
-/// An error in a form of its own.
+/// An error, with what it takes at least where there is too little memory.
 struct Failure(Error);
 
 impl From<Error> for Failure {
@@ -31,7 +31,13 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.0.status(), Json(json!({ "error": { "message": self.0.to_string() } }))).into_response()
+        let mut error = json!({ "message": self.0.to_string() });
+        if let Error::Library(refused) = &self.0
+            && let Some(floor_bytes) = refused.floor_bytes
+        {
+            error["floor_bytes"] = floor_bytes.into();
+        }
+        (self.0.status(), Json(json!({ "error": error }))).into_response()
     }
 }
 

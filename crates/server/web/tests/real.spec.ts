@@ -117,3 +117,30 @@ test("--no-web leaves the page out", async ({ page }) => {
     expect(await response?.text()).toBe("Metallic is running");
   });
 });
+
+test("memory at two budgets, the second of which is applied", async ({ page }) => {
+  await served(["--manage", "--ram", "600MiB"], async () => {
+    await page.goto(`${server.url}#/memory`);
+    const now = page.getByRole("region", { name: "Now" });
+    const then = page.getByRole("region", { name: /^With/ });
+    // All of it fits.
+    await expect(now.getByRole("img")).toHaveCount(1);
+    await page.screenshot({ path: `${ROOT}/target/page/real-memory.png`, fullPage: true });
+    const amount = page.getByLabel("RAM, as a number with its unit");
+    await amount.fill("1 MiB");
+    await amount.press("Enter");
+    await expect(page.getByRole("button", { name: /^Take the least/ })).toBeVisible({ timeout: 20_000 });
+    await amount.fill("120 MiB");
+    await amount.press("Enter");
+    await expect(then.getByRole("heading")).toHaveText("With 120 MiB", { timeout: 20_000 });
+    // The rest is read from the disk.
+    await expect(then.getByRole("img")).toHaveCount(2);
+    await expect(page.getByText(/tokens\/s predicted/)).toBeVisible();
+    await button(page, "Apply").click();
+    await expect(then).toBeHidden({ timeout: 20_000 });
+    await expect(now.getByRole("img")).toHaveCount(2);
+    await page.screenshot({ path: `${ROOT}/target/page/real-memory-less.png`, fullPage: true });
+    const state = (await (await fetch(`${server.url}metallic/state`)).json()) as { models: { ram_bytes: number }[] };
+    expect(state.models[0]?.ram_bytes).toBeLessThanOrEqual(120 * 2 ** 20);
+  });
+});

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
-use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::Value;
@@ -44,10 +43,6 @@ pub const MAX_GRAMMAR_BYTES: usize = 128 << 10;
 /// character, the texts of a large vocabulary have so many.
 const MAX_ITEMS: usize = 500_000;
 
-/// Texts of which a mask is made at once where a form has room for all: words, beside the library's texts of JSON. Otherwise each
-/// token of the vocabulary is looked at.
-const WORDS: [&str; 2] = ["[a-z]{1,10}", " [a-z]{1,10}"];
-
 /// Compiling a grammar goes as deep as its parts refer to each other, which may be as often as its text has room for.
 const STACK_BYTES: usize = 256 << 20;
 
@@ -81,10 +76,7 @@ impl Grammars {
         };
         let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end), words);
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let slices: Vec<String> = WORDS.iter().map(|words| (*words).to_owned()).collect();
-        let slices = [slices, SlicedBiasComputer::general_slices()].concat();
-        let capabilities = InferenceCapabilities::default();
-        let mut factory = ParserFactory::new(&environment, capabilities, &slices).map_err(unusable)?;
+        let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
         factory.quiet();
         Ok(Self { factory, stop_tokens: stop_tokens.to_vec() })
     }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use metallic::loader::DEFAULT_MAX_CONTEXT;
-use metallic_server::{Access, Library as _, Limits, Options, Service, Terms, Wish, router};
+use metallic_server::{Access, Limits, Options, Service, Terms, Wish, router};
 
 use self::library::Models;
 use crate::args::ServeArgs;
@@ -29,16 +29,9 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let limits = limits(args, ram_bytes, n_ctx);
     let own_bytes = limits.bytes() + limits.bytes_of_model(n_ctx, args.parallel.into());
     let ram_bytes = ram_bytes.map(|bytes| bytes.saturating_sub(own_bytes));
-    let first = match library.list().map_err(|refused| Failure::new(Kind::General, refused.message))?.first()
-    {
-        None if is_managed(args) => None,
-        None => {
-            return Err(Failure::new(Kind::NoModel, "there is no model to serve")
-                .advice("name one, or with --manage let clients download them"));
-        }
-        Some(_) if args.models.is_empty() => None,
-        Some(first) => Some(library.load_first(&first.name, &Wish { ram_bytes, n_ctx: None })?),
-    };
+    let first = library.named.first().map(|(name, _)| name.clone());
+    let wish = Wish { ram_bytes, n_ctx: None };
+    let first = first.map(|name| library.load_first(&name, &wish)).transpose()?;
     let terms = Terms { ram_bytes, own_bytes, shrinks: args.shrink, manages: args.manage };
     let service = Service::of_library(library, terms)
         .map_err(|refused| Failure::new(Kind::General, refused.message))?;
@@ -46,6 +39,10 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         Some((name, _)) if args.models.len() == 1 => name.clone(),
         _ => "the models".to_owned(),
     };
+    if !service.has_models() && !is_managed(args) {
+        return Err(Failure::new(Kind::NoModel, "there is no model to serve")
+            .advice("name one, or with --manage let clients download them"));
+    }
     if let Some((_, hosted)) = first {
         service.add(hosted);
     }

@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Service(Arc<Inner>);
 
 struct Inner {
-    library: Option<Arc<dyn Library>>,
+    source: Option<Arc<dyn Library>>,
     terms: Terms,
     entries: Mutex<Vec<Entry>>,
     /// Held by who loads: one at a time.
@@ -88,9 +88,9 @@ impl Service {
         Ok(service)
     }
 
-    fn with(library: Option<Arc<dyn Library>>, terms: Terms) -> Self {
+    fn with(source: Option<Arc<dyn Library>>, terms: Terms) -> Self {
         Self(Arc::new(Inner {
-            library,
+            source,
             terms,
             entries: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
@@ -111,13 +111,18 @@ impl Service {
         }
     }
 
+    /// Whether there is any model.
+    pub fn has_models(&self) -> bool {
+        !self.entries().is_empty()
+    }
+
     pub(crate) fn terms(&self) -> Terms {
         self.0.terms
     }
 
     /// Whether the request that is being answered may load, unload, bring and remove models.
     pub(crate) fn is_managed(&self) -> bool {
-        self.0.library.is_some() && (self.0.terms.manages || Asked::current().may_manage())
+        self.0.source.is_some() && (self.0.terms.manages || Asked::current().may_manage())
     }
 
     /// # Errors
@@ -196,7 +201,7 @@ impl Service {
         let (service, name, wish) = (self.clone(), name.to_owned(), *wish);
         // It goes on when whoever asked has gone: memory is not another's before it is free.
         let loading = tokio::spawn(async move {
-            let library = service.library()?;
+            let library = service.source()?;
             let _turn = service.0.loading.lock().await;
             if let Some(host) = service.loaded(&name) {
                 return Ok(host);
@@ -257,7 +262,7 @@ impl Service {
 
     /// What a model would hold; see [`Library::outline`].
     pub(crate) async fn outline(&self, name: &str, wish: &Wish, is_measured: bool) -> Result<Outline> {
-        let (library, name, wish) = (self.library()?, name.to_owned(), self.within_budget(wish));
+        let (library, name, wish) = (self.source()?, name.to_owned(), self.within_budget(wish));
         in_background(move || library.outline(&name, &wish, is_measured).map_err(Error::Library)).await
     }
 
@@ -373,7 +378,7 @@ impl Service {
     /// # Errors
     /// [`Error::Busy`], while it is loaded; what the library says.
     pub(crate) async fn remove(&self, name: &str) -> Result<()> {
-        let library = self.library()?;
+        let library = self.source()?;
         self.unload(name).await?;
         let _turn = self.0.loading.lock().await;
         let owned = name.to_owned();
@@ -383,14 +388,14 @@ impl Service {
 
     /// Brings a model here.
     pub(crate) async fn pull(&self, name: &str, progress: Arc<Progress>) -> Result<()> {
-        let (library, name) = (self.library()?, name.to_owned());
+        let (library, name) = (self.source()?, name.to_owned());
         in_background(move || library.pull(&name, &progress).map_err(Error::Library)).await?;
         self.refresh().await
     }
 
     /// Looks which models are here now.
     async fn refresh(&self) -> Result<()> {
-        let library = self.library()?;
+        let library = self.source()?;
         let listed = in_background(move || library.list().map_err(Error::Library)).await?;
         self.update(listed);
         Ok(())
@@ -410,8 +415,8 @@ impl Service {
         }
     }
 
-    fn library(&self) -> Result<Arc<dyn Library>> {
-        self.0.library.clone().ok_or(Error::NoLibrary)
+    fn source(&self) -> Result<Arc<dyn Library>> {
+        self.0.source.clone().ok_or(Error::NoLibrary)
     }
 
     fn set(&self, name: &str, state: State) {

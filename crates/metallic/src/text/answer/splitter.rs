@@ -127,7 +127,7 @@ impl AnswerSplitter {
         true
     }
 
-    /// Where text ends, for now or because of a marker, and that marker.
+    /// Where the text ends that is certain, and the marker if one ends it.
     fn next_marker(&self, within: Option<&'static Section>, is_end: bool) -> (usize, Option<Marker>) {
         let markers: Vec<Marker> = match within {
             Some(section) => section.close.iter().map(|&close| (close, None)).collect(),

@@ -22,13 +22,13 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let listener = listen(args)?;
     let address = listener.local_addr().map_err(cannot_serve)?;
     let access = access(args, address.ip())?;
-    let library = library(args, fetcher)?;
     let terminal = fetcher.terminal;
     let ram_bytes = budget::to_run_in(&args.engine.compute).map(|budget| budget.ram_bytes);
     let n_ctx = args.engine.ctx_size.map_or(DEFAULT_MAX_CONTEXT, |n_ctx| n_ctx as usize);
     let limits = limits(args, ram_bytes, n_ctx);
-    let own_bytes = limits.bytes() + limits.bytes_of_model(n_ctx, args.parallel.into());
+    let own_bytes = limits.bytes();
     let ram_bytes = ram_bytes.map(|bytes| bytes.saturating_sub(own_bytes));
+    let library = library(args, limits.bytes_of_model(n_ctx, args.parallel.into()), fetcher)?;
     let first = library.named.first().map(|(name, _)| name.clone());
     let wish = Wish { ram_bytes, n_ctx: None };
     let first = first.map(|name| library.load_first(&name, &wish)).transpose()?;
@@ -67,7 +67,7 @@ fn is_managed(args: &ServeArgs) -> bool {
 }
 
 /// The models that were named, downloaded if need be, and what else there is.
-fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
+fn library(args: &ServeArgs, request_bytes: u64, fetcher: &Fetcher<'_>) -> Result<Models> {
     if args.alias.is_some() && args.models.len() != 1 {
         return Err(Failure::new(Kind::Usage, "--alias names one model, and there must be one"));
     }
@@ -82,6 +82,7 @@ fn library(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<Models> {
         folder: args.models_dir.clone(),
         has_store: is_managed(args) || (args.models.is_empty() && args.models_dir.is_none()),
         engine,
+        request_bytes,
         chat_template: args.chat_template.clone(),
         terminal: fetcher.terminal.clone(),
         rates: Mutex::default(),

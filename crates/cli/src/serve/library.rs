@@ -39,6 +39,8 @@ pub(super) struct Models {
     /// Whether those of the store are served.
     pub(super) has_store: bool,
     pub(super) engine: EngineArgs,
+    /// What the requests of each may take beside its plan.
+    pub(super) request_bytes: u64,
     pub(super) chat_template: Option<OsString>,
     pub(super) terminal: Terminal,
     /// What this machine does with each, as far as that was measured.
@@ -86,7 +88,8 @@ impl Models {
     fn plan(&self, path: &Path, wish: &Wish) -> Result<Planned> {
         let file = model_file::open(path)?;
         // As it was found when the server started; what is loaded since takes part of it.
-        let budget = wish.ram_bytes.map(MemoryBudget::given);
+        let budget =
+            wish.ram_bytes.map(|bytes| MemoryBudget::given(bytes.saturating_sub(self.request_bytes)));
         Planned::new(file, &self.args(wish), budget, SMALLER_CONTEXT, &RateArgs::default(), &self.terminal)
     }
 
@@ -151,10 +154,13 @@ impl Models {
             budget_bytes: device.budget_bytes,
             bytes: plan.device_bytes(device.number),
         };
+        let mut things = things(plan);
+        let (name, tier, bytes) = ("requests".to_owned(), "ram".to_owned(), self.request_bytes);
+        things.push(Thing { name, kind: Kind::Other, tier, bytes });
         Outline {
-            things: things(plan),
+            things,
             n_ctx: plan.request.capacity.n_ctx,
-            ram_bytes: plan.total_bytes(),
+            ram_bytes: plan.total_bytes() + self.request_bytes,
             devices: plan.devices.iter().map(device).collect(),
             bytes_per_token: token_bytes(planned.file()),
             predicted,
@@ -171,7 +177,10 @@ impl Library for Models {
 
     fn outline(&self, name: &str, wish: &Wish, measures: bool) -> Result<Outline, Refused> {
         let planned = self.path_of(name).and_then(|path| self.plan(&path, wish));
-        let planned = planned.map_err(|failure| refused(&failure))?;
+        let planned = planned.map_err(|failure| {
+            let Refused { message, is_unknown, floor_bytes } = refused(&failure);
+            Refused { message, is_unknown, floor_bytes: floor_bytes.map(|bytes| bytes + self.request_bytes) }
+        })?;
         Ok(self.outlined(name, &planned, wish, measures))
     }
 

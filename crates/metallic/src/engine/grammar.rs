@@ -8,9 +8,11 @@ use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Logger, Matcher, ParserFactory};
 use serde_json::Value;
+use smallvec::SmallVec;
 
 use super::gbnf::{self, Vocabulary};
 use crate::error::{Error, Result};
+use crate::sampling::likeliest;
 use crate::text::Tokenizer;
 
 /// A form that an answer is to have, from its first token on.
@@ -42,6 +44,10 @@ pub const MAX_GRAMMAR_BYTES: usize = 128 << 10;
 /// Items of Earley's algorithm for one mask of a grammar in GBNF, ten times the library's: where lexemes can be no longer than a
 /// character, the texts of a large vocabulary have so many.
 const MAX_ITEMS: usize = 500_000;
+
+/// Tokens that a choice may depend on, at most, for them to be tried one by one; and how many more are tried to find so many.
+const MAX_TRIED: usize = 64;
+const MORE_TRIED: usize = 6;
 
 /// Compiling a grammar goes as deep as its parts refer to each other, which may be as often as its text has room for.
 const STACK_BYTES: usize = 256 << 20;
@@ -151,8 +157,19 @@ impl fmt::Debug for Form {
 }
 
 impl Form {
-    /// Rules out what may not come next. Where the answer may end, all tokens that end one may come.
-    pub(super) fn mask(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<()> {
+    /// Rules out what may not come next. Where the answer may end, all tokens that end one may come. If the choice depends on the
+    /// `n_best` largest logits of those that may come alone, these may be all that is left.
+    pub(super) fn mask(
+        &mut self,
+        logits: &mut [f32],
+        n_best: Option<usize>,
+        stop_tokens: &[u32],
+    ) -> Result<()> {
+        if let Some(n_best) = n_best.filter(|n| *n <= MAX_TRIED)
+            && self.mask_all_but(n_best, logits, stop_tokens)?
+        {
+            return Ok(());
+        }
         let allowed = self.0.compute_mask_or_eos().map_err(unusable)?;
         let may_end = stop_tokens.first().is_some_and(|end| allowed.is_allowed(*end));
         let ends: Vec<(u32, f32)> = stop_tokens.iter().map(|id| (*id, logits[*id as usize])).collect();
@@ -168,6 +185,24 @@ impl Form {
             ends.into_iter().for_each(|(id, logit)| logits[id as usize] = logit);
         }
         Ok(())
+    }
+
+    /// Leaves the `n_best` that may come if they are found among few of the largest logits: a form that leaves a text much freedom
+    /// takes long to ask of every token, and no time of these.
+    fn mask_all_but(&mut self, n_best: usize, logits: &mut [f32], stop_tokens: &[u32]) -> Result<bool> {
+        let mut left: SmallVec<[(u32, f32); 64]> = SmallVec::new();
+        for (id, logit) in likeliest(logits, 2 * n_best + MORE_TRIED) {
+            let id_of_end = stop_tokens.contains(&id).then(|| stop_tokens[0]);
+            if self.0.validate_tokens(&[id_of_end.unwrap_or(id)]).map_err(unusable)? == 1 {
+                left.push((id, logit));
+                if left.len() == n_best {
+                    logits.fill(f32::NEG_INFINITY);
+                    left.into_iter().for_each(|(id, logit)| logits[id as usize] = logit);
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Goes on after a token that was allowed.

@@ -136,10 +136,11 @@ impl Active {
     pub(super) fn choose(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<Choice> {
         // Sampling changes the logits, and so does what the form rules out.
         let asked = self.logprobs.map(|n_top| (n_top, logits.to_vec()));
+        self.sampler.adjust(logits);
         if let Some(form) = &mut self.form {
-            form.mask(logits, stop_tokens)?;
+            form.mask(logits, self.sampler.n_drawn_from(), stop_tokens)?;
         }
-        let token = self.sampler.sample(logits);
+        let token = self.sampler.draw_from(logits);
         self.sampler.accept(token);
         if let Some(form) = &mut self.form {
             form.accept(token, stop_tokens)?;

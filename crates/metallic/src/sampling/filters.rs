@@ -1,29 +1,59 @@
 //! Filters: which tokens stay, likeliest first.
 
-use super::Candidate;
+use super::{Candidate, largest};
 
 fn likelier(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     // Ties go to the lower id, so that the order never depends on the sort.
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
-/// Collects the `k` likeliest tokens, or all for 0; never none. One pass over the vocabulary, then a partial
-/// selection, so that only the survivors are sorted.
+/// Collects the `k` likeliest tokens, or all for 0, likeliest first; never none.
 pub(super) fn top_k(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
     candidates.clear();
-    // What can't be chosen need not be sorted: where an answer has a form, nearly all.
-    let possible = |(_, logit): &(usize, &f32)| **logit > f32::NEG_INFINITY;
-    let candidate = |(id, &logit): (usize, &f32)| Candidate { id: id as u32, logit };
-    candidates.extend(logits.iter().enumerate().filter(possible).map(candidate));
+    if (1..=MAX_INSERTED).contains(&k) {
+        insert_likeliest(logits, k, candidates);
+    } else {
+        // What can't be chosen need not be sorted: where an answer has a form, nearly all.
+        let possible = |(_, logit): &(usize, &f32)| **logit > f32::NEG_INFINITY;
+        let candidate = |(id, &logit): (usize, &f32)| Candidate { id: id as u32, logit };
+        candidates.extend(logits.iter().enumerate().filter(possible).map(candidate));
+        if (1..candidates.len()).contains(&k) {
+            candidates.select_nth_unstable_by(k - 1, likelier);
+            candidates.truncate(k);
+        }
+        candidates.sort_unstable_by(likelier);
+    }
     if candidates.is_empty() {
-        candidates.extend((0..logits.len() as u32).map(|id| Candidate { id, logit: f32::NEG_INFINITY }));
+        let n = if k == 0 { logits.len() } else { k.min(logits.len()) };
+        candidates.extend((0..n as u32).map(|id| Candidate { id, logit: f32::NEG_INFINITY }));
     }
-    if (1..candidates.len()).contains(&k) {
-        candidates.select_nth_unstable_by(k - 1, likelier);
-        candidates.truncate(k);
-    }
-    candidates.sort_unstable_by(likelier);
 }
+
+/// More than so many are sorted together rather than put in their places one by one.
+const MAX_INSERTED: usize = 128;
+
+/// Keeps the `k` likeliest so far in order. Hardly any of a vocabulary's parts has one that is likelier than the last of these.
+fn insert_likeliest(logits: &[f32], k: usize, candidates: &mut Vec<Candidate>) {
+    let mut last = f32::NEG_INFINITY;
+    for (first, part) in (0..).step_by(INSERTED_PART).zip(logits.chunks(INSERTED_PART)) {
+        if largest(part) <= last {
+            continue;
+        }
+        for (id, &logit) in (first..).zip(part) {
+            if logit > last {
+                candidates.truncate(k - 1);
+                let place = candidates.partition_point(|before| before.logit >= logit);
+                candidates.insert(place, Candidate { id, logit });
+                if candidates.len() == k {
+                    last = candidates[k - 1].logit;
+                }
+            }
+        }
+    }
+}
+
+/// Logits whose largest says whether any is to be inserted.
+const INSERTED_PART: usize = 64;
 
 /// Probabilities of `candidates`, which come likeliest first.
 pub(super) fn softmax(candidates: &[Candidate], temperature: f32, probabilities: &mut Vec<f32>) {
@@ -108,6 +138,32 @@ fn n_to_reach(p: f32, probabilities: impl Iterator<Item = f32>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_likeliest_are_those_that_sorting_all_finds() {
+        let mut random = 1u32;
+        for n in [1, 5, 63, 64, 65, 1000] {
+            for n_values in [2, 30, 100_000] {
+                let logits: Vec<f32> = (0..n)
+                    .map(|_| {
+                        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        match random >> 24 {
+                            0..6 => f32::NAN,
+                            6..20 => f32::NEG_INFINITY,
+                            20 => f32::INFINITY,
+                            _ => (random % n_values) as f32,
+                        }
+                    })
+                    .collect();
+                let (mut all, mut found) = (Vec::new(), Vec::new());
+                top_k(&logits, 0, &mut all);
+                for k in [1, 2, 40, MAX_INSERTED, MAX_INSERTED + 1, 5000] {
+                    top_k(&logits, k, &mut found);
+                    assert_eq!(found, all[..k.min(all.len())], "{n} {n_values} {k}");
+                }
+            }
+        }
+    }
 
     /// Candidates whose softmax gives these probabilities, likeliest first.
     fn of(probabilities: &[f32]) -> Vec<Candidate> {

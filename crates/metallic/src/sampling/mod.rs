@@ -81,14 +81,18 @@ impl Sampler {
 
     /// How many of the largest logits a choice depends on, and of equals on those before; `None` if on all.
     pub fn n_best(&self) -> Option<usize> {
-        let SamplingParams { temperature, top_n_sigma, top_k, mirostat, dry, logit_bias, .. } = &self.params;
+        let SamplingParams { mirostat, dry, logit_bias, .. } = &self.params;
         let changes_some = !logit_bias.is_empty() || dry.is_some() || penalties::apply_to_some(&self.params);
-        if changes_some || mirostat.is_some() {
-            None
-        } else if *temperature <= 0.0 {
+        if changes_some || mirostat.is_some() { None } else { self.n_drawn_from() }
+    }
+
+    /// The same of logits that [`Sampler::adjust`] has changed.
+    pub fn n_drawn_from(&self) -> Option<usize> {
+        let SamplingParams { temperature, top_n_sigma, top_k, mirostat, .. } = &self.params;
+        if *temperature <= 0.0 {
             Some(1)
         } else {
-            Some(*top_k).filter(|k| *k > 0 && *top_n_sigma <= 0.0)
+            Some(*top_k).filter(|k| *k > 0 && *top_n_sigma <= 0.0 && mirostat.is_none())
         }
     }
 
@@ -98,19 +102,35 @@ impl Sampler {
     /// # Panics
     /// If `logits` is empty.
     pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
-        assert!(!logits.is_empty(), "a vocabulary has at least one token");
+        self.adjust(logits);
+        self.draw_from(logits)
+    }
+
+    /// The first half of [`Sampler::sample`]: adds what is asked for to single tokens' logits, and takes penalties off.
+    pub fn adjust(&mut self, logits: &mut [f32]) {
         for (id, bias) in &self.params.logit_bias {
             if let Some(logit) = logits.get_mut(*id as usize) {
                 *logit += bias;
             }
         }
+        if self.mirostat.is_none() {
+            let recent = self.recent.make_contiguous();
+            penalties::apply(&self.params, recent, logits);
+            if let Some(dry) = &self.params.dry {
+                dry::apply(dry, recent, logits);
+            }
+        }
+    }
+
+    /// The second half: chooses a token by logits that have been adjusted. Between the two others may be ruled out, as negative
+    /// infinity.
+    ///
+    /// # Panics
+    /// If `logits` is empty.
+    pub fn draw_from(&mut self, logits: &[f32]) -> u32 {
+        assert!(!logits.is_empty(), "a vocabulary has at least one token");
         if let Some(mirostat) = self.mirostat.take() {
             return self.draw_with(mirostat, logits);
-        }
-        let recent = self.recent.make_contiguous();
-        penalties::apply(&self.params, recent, logits);
-        if let Some(dry) = &self.params.dry {
-            dry::apply(dry, recent, logits);
         }
         if self.params.temperature <= 0.0 {
             return greedy(logits);
@@ -182,6 +202,13 @@ fn greedy(logits: &[f32]) -> u32 {
     let (first, largest) = best;
     let within = logits[first..].iter().position(|logit| *logit == largest).unwrap_or(0);
     (first + within) as u32
+}
+
+/// The `n` largest logits with their tokens, the largest first, of equals the lowest token.
+pub(crate) fn likeliest(logits: &[f32], n: usize) -> impl Iterator<Item = (u32, f32)> + use<> {
+    let mut candidates = Vec::new();
+    filters::top_k(logits, n, &mut candidates);
+    candidates.into_iter().map(|Candidate { id, logit }| (id, logit))
 }
 
 /// Logits whose largest is found before its place is looked for: a comparison that also keeps the place can't be made of

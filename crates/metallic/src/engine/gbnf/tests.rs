@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::{Node, Syntax, Vocabulary, parser};
 use crate::engine::grammar::{Form, Grammar, Grammars, MAX_GRAMMAR_BYTES};
 use crate::error::Error;
+use crate::sampling::likeliest;
 
 /// Tokens of more than a byte: 256 and on.
 const TEXTS: [&str; 12] = ["ab", "ba", "aa", "bb", "a(", "()", "))", "b)", "((", ") ", "aab", "abb"];
@@ -23,8 +24,23 @@ fn grammars() -> Grammars {
 
 fn allowed(form: &mut Form) -> HashSet<u32> {
     let mut logits = vec![0.0; N_VOCAB];
-    form.mask(&mut logits, &STOP).unwrap();
-    (0..).zip(logits).filter(|(_, logit)| *logit == 0.0).map(|(id, _)| id).collect()
+    form.mask(&mut logits, None, &STOP).unwrap();
+    let allowed = (0..).zip(logits).filter(|(_, logit)| *logit == 0.0).map(|(id, _)| id).collect();
+    check_best(form, &allowed);
+    allowed
+}
+
+/// That the best of what is allowed are the same where not all of it is asked for.
+fn check_best(form: &mut Form, allowed: &HashSet<u32>) {
+    let logit = |id: usize| (id * 101 % 257) as f32;
+    let mut best: Vec<u32> = allowed.iter().copied().collect();
+    best.sort_by(|a, b| logit(*b as usize).total_cmp(&logit(*a as usize)).then(a.cmp(b)));
+    for n_best in [1, 3, 40] {
+        let mut logits: Vec<f32> = (0..N_VOCAB).map(logit).collect();
+        form.mask(&mut logits, Some(n_best), &STOP).unwrap();
+        let found: Vec<u32> = likeliest(&logits, n_best).map(|(id, _)| id).collect();
+        assert_eq!(found, best[..n_best.min(best.len())]);
+    }
 }
 
 /// Whether a form has room for tokens, and for an end after them.
@@ -373,7 +389,7 @@ fn a_hostile_grammar_ends_no_process() {
             Ok(mut form) => {
                 // The library may find it too much only once it is used, which ends an answer and nothing else.
                 let mut logits = vec![0.0; N_VOCAB];
-                match form.mask(&mut logits, &STOP) {
+                match form.mask(&mut logits, None, &STOP) {
                     Ok(()) => "a form".to_owned(),
                     Err(error) => format!("a form, but {error}"),
                 }

@@ -41,6 +41,7 @@ mod session;
 mod settings;
 mod show;
 mod size;
+mod speculation;
 mod speech;
 mod table;
 mod terminal;

@@ -219,7 +219,7 @@ fn loader(file: GgufFile, args: &EngineArgs, budget: Option<MemoryBudget>) -> Re
     if let Some(n_ctx) = args.ctx_size {
         loader = loader.context_length(n_ctx as usize);
     }
-    Ok(loader.threads(n_threads(args)).sequences(args.n_sequences))
+    Ok(loader.threads(n_threads(args)).sequences(args.n_sequences).guesses(args.guesses))
 }
 
 /// Makes an opened model ready to run within what memory there is.

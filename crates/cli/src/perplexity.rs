@@ -58,6 +58,7 @@ pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         ctx_size: Some(args.ctx_size),
         threads: args.threads,
         n_sequences: 1,
+        guesses: false,
         compute: args.compute.clone(),
     };
     let (given, terminal) = (RateArgs::default(), fetcher.terminal);

@@ -15,6 +15,7 @@ use crate::args::ServeArgs;
 use crate::budget;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, ModelName};
+use crate::speculation;
 
 /// Loads the first model and serves all until a signal says to stop.
 pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
@@ -82,6 +83,8 @@ fn library(args: &ServeArgs, request_bytes: u64, fetcher: &Fetcher<'_>) -> Resul
         folder: args.models_dir.clone(),
         has_store: is_managed(args) || (args.models.is_empty() && args.models_dir.is_none()),
         engine,
+        draft: speculation::draft_file(&args.speculation, fetcher)?,
+        speculation: args.speculation.clone(),
         request_bytes,
         chat_template: args.chat_template.clone(),
         terminal: fetcher.terminal.clone(),

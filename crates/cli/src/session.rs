@@ -8,7 +8,7 @@ use metallic::sampling::SamplingParams;
 use metallic::text::{AnswerFormat, AnswerSplitter, EncodeOptions, Message, RenderOptions, Tokenizer};
 use metallic::{Engine, Event, FinishReason, GgufFile, Request};
 
-use crate::args::{AnswerArgs, RateArgs, SessionArgs};
+use crate::args::{AnswerArgs, EngineArgs, RateArgs, SessionArgs};
 use crate::budget;
 use crate::chat_template;
 use crate::cost::{Cost, Meter};
@@ -20,6 +20,7 @@ use crate::input::{self, Limit};
 use crate::interrupt::Heed;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, VOID, kind_of};
 use crate::settings::Settings;
+use crate::speculation::{self, Guessing};
 use crate::speech::{Form, Speech};
 use crate::terminal::{Style, human_bytes};
 
@@ -121,16 +122,27 @@ impl<'a> Opened<'a> {
         let form = form(&settings.answer, &tokenizer)?;
         let budget = budget::to_run_in(&args.engine.compute);
         let (given, terminal) = (RateArgs::default(), setup.fetcher.terminal);
-        let planned = Planned::new(file, &args.engine, budget, SMALLER_CONTEXT, &given, terminal)?;
+        let draft = speculation::draft_file(&args.speculation, setup.fetcher)?;
+        let guessing = Guessing::plan(
+            &args.speculation,
+            draft.as_deref(),
+            &args.engine,
+            budget,
+            setup.fetcher.terminal,
+        )?;
+        let engine_args = EngineArgs { guesses: guessing.looks_up(), ..args.engine.clone() };
+        let budget = guessing.leaves(budget);
+        let planned = Planned::new(file, &engine_args, budget, SMALLER_CONTEXT, &given, terminal)?;
         model_file::refuse_too_long(&tokenizer, first, planned.plan.request.capacity.n_ctx)?;
         let gpu_counters = planned.gpu_counters.clone();
-        let model = planned.load(&args.engine, terminal)?;
+        let mut engine = Engine::new(planned.load(&args.engine, terminal)?, tokenizer);
+        guessing.begin(&mut engine, terminal)?;
         if let Some(Entry { name, temperature, system, .. }) = setup.entry {
             tracing::info!(
                 "{name} has its own defaults: temperature {temperature}, system message {system:?}"
             );
         }
-        Ok(Session { engine: Engine::new(model, tokenizer), gpu_counters, setup, settings, sampling, form })
+        Ok(Session { engine, gpu_counters, setup, settings, sampling, form })
     }
 }
 
@@ -353,6 +365,7 @@ impl<'a> Session<'a> {
         let mut details = Vec::new();
         if self.settings.answer.stats {
             details.push(format!("computed by: {}", self.engine.model().description()));
+            details.extend(speculation::line(&answer.stats));
             details.extend(answer.cost.lines());
         }
         for line in std::iter::once(line).chain(details) {

@@ -221,6 +221,23 @@ pub enum Error {
     #[error("the prompt has no tokens: the model needs at least one to begin with")]
     EmptyPrompt,
 
+    /// Guesses for a model that can't take one back.
+    #[error("the model's layers have states, which can't be cut back to before a guess that was wrong")]
+    NoSpeculation,
+
+    /// A model that can't guess for another.
+    #[error(
+        "the draft model has another vocabulary: token {id} is {own:?} there, and {other:?} in the model it is to guess for"
+    )]
+    DraftVocabulary {
+        /// The first token that differs.
+        id: u32,
+        /// Its text in the draft model.
+        own: String,
+        /// Its text in the other.
+        other: String,
+    },
+
     /// An answer's form that can't be kept to.
     #[error("the form of the answer can't be kept to: {reason}")]
     Grammar {

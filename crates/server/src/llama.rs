@@ -230,6 +230,8 @@ fn end(content: &str, reason: FinishReason, stats: &Stats) -> Value {
             "predicted_n": stats.n_generated,
             "predicted_ms": 1e3 * stats.decode.as_secs_f64(),
             "predicted_per_second": stats.decode_rate(),
+            "draft_n": stats.n_guessed,
+            "draft_n_accepted": stats.n_accepted,
         },
     })
 }

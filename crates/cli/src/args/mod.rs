@@ -20,7 +20,7 @@ pub(crate) use self::serve::ServeArgs;
 #[cfg(feature = "gpu")]
 pub(crate) use self::shared::DeviceName;
 pub(crate) use self::shared::{
-    AnswerArgs, ComputeArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs,
+    AnswerArgs, ComputeArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs, Spec, SpecArgs,
 };
 pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;

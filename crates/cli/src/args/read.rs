@@ -32,8 +32,11 @@ const HABITS: [(&str, &str); 3] = [
     ("-cnv", "`metallic chat` is the conversation"),
 ];
 
-/// `-ngl`, which people know, is written with one dash and would be read as several flags. After a flag that takes a value it
-/// is that value.
+/// Flags of llama.cpp's that people know with one dash, which would be read as several flags.
+const ONE_DASH: [(&str, &str); 3] =
+    [("-ngl", "--gpu-layers"), ("-md", "--model-draft"), ("-np", "--parallel")];
+
+/// Writes those with two. After a flag that takes a value one is that value.
 fn spelled_out(args: &[OsString]) -> Vec<OsString> {
     let command = Cli::command();
     let takes_value = |flag: &str| {
@@ -50,8 +53,8 @@ fn spelled_out(args: &[OsString]) -> Vec<OsString> {
     let n_flags = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let spelled = |i: usize| {
         let before = i.checked_sub(1).and_then(|before| args[before].to_str()).unwrap_or_default();
-        let is_flag = i < n_flags && args[i] == "-ngl" && !takes_value(before);
-        if is_flag { "--gpu-layers".into() } else { args[i].clone() }
+        let flag = ONE_DASH.iter().find(|(flag, _)| i < n_flags && args[i] == *flag && !takes_value(before));
+        flag.map_or_else(|| args[i].clone(), |(_, long)| long.into())
     };
     (0..args.len()).map(spelled).collect()
 }

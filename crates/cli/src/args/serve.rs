@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::EngineArgs;
+use super::{EngineArgs, SpecArgs};
 use crate::fetch::ModelName;
 
 #[derive(Debug, Args)]
@@ -114,6 +114,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) chat_template: Option<OsString>,
 
+    #[command(flatten)]
+    pub(crate) speculation: SpecArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }

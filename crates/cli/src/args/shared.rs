@@ -31,6 +31,8 @@ pub(crate) struct SessionArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
+    pub(crate) speculation: SpecArgs,
+    #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
 
@@ -58,8 +60,58 @@ pub(crate) struct EngineArgs {
     #[arg(skip = 1_usize)]
     pub(crate) n_sequences: usize,
 
+    /// Whether there is to be room for looking up guesses.
+    #[arg(skip)]
+    pub(crate) guesses: bool,
+
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+/// What is guessed of answers before they are computed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Speculation")]
+pub(crate) struct SpecArgs {
+    /// Guess what comes next, so that one pass over the weights may give several tokens of an answer, which stays the very same:
+    /// by what came before (lookup) or by a smaller model (draft); auto takes the model if --model-draft names one
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) spec: Spec,
+
+    /// The smaller model, of the same vocabulary; it takes its part of --ram
+    #[arg(long, visible_alias = "md", value_name = "MODEL")]
+    pub(crate) model_draft: Option<ModelName>,
+
+    /// Guesses for a pass, at most; there are fewer while few are right
+    #[arg(long, aliases = ["draft", "draft-n"], value_name = "N", default_value_t = 16)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) draft_max: u8,
+
+    /// Guesses that are tried at least: fewer are dropped
+    #[arg(long, alias = "draft-n-min", value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub(crate) draft_min: u8,
+
+    /// What the smaller model finds less likely than this is no guess
+    #[arg(long, value_name = "P", default_value_t = metallic::engine::DEFAULT_MIN_CHANCE, value_parser = probability)]
+    pub(crate) draft_p_min: f32,
+}
+
+/// What guesses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Spec {
+    /// The smaller model if there is one, else look-up
+    #[default]
+    Auto,
+    /// What followed the same few tokens before, in the prompt or the answer
+    Lookup,
+    /// A smaller model
+    Draft,
+    /// Nothing
+    Off,
+}
+
+fn probability(text: &str) -> Result<f32, &'static str> {
+    text.parse().ok().filter(|p| (0.0..=1.0).contains(p)).ok_or("it must be a number from 0 to 1")
 }
 
 /// How a model is computed.

@@ -70,6 +70,7 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
             ctx_size: n_ctx,
             threads: Some(n_threads),
             n_sequences: args.parallel.into(),
+            guesses: false,
             compute: args.compute.clone(),
         };
         let (file, given) = (model_file::open(&path)?, RateArgs::default());

@@ -17,7 +17,7 @@ use metallic_server::{
     Device, Hosted, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish,
 };
 
-use crate::args::{EngineArgs, RateArgs};
+use crate::args::{EngineArgs, RateArgs, SpecArgs};
 use crate::chat_template;
 use crate::failure::{Failure, Kind as FailureKind, Result, one_line};
 use crate::fetch::store::Store;
@@ -25,6 +25,7 @@ use crate::fetch::{Fetcher, ModelName};
 use crate::interrupt::Interrupt;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, TooLittle};
 use crate::rates::{self, MachineRates};
+use crate::speculation::Guessing;
 use crate::terminal::{Terminal, Watched};
 
 /// How often one who waits is told how far the work is.
@@ -39,6 +40,9 @@ pub(super) struct Models {
     /// Whether those of the store are served.
     pub(super) has_store: bool,
     pub(super) engine: EngineArgs,
+    pub(super) speculation: SpecArgs,
+    /// The draft model that guesses for all, if any.
+    pub(super) draft: Option<PathBuf>,
     /// What the requests of each may take beside its plan.
     pub(super) request_bytes: u64,
     pub(super) chat_template: Option<OsString>,
@@ -85,18 +89,23 @@ impl Models {
         args
     }
 
-    fn plan(&self, path: &Path, wish: &Wish) -> Result<Planned> {
+    fn plan(&self, path: &Path, wish: &Wish) -> Result<(Planned, Guessing<'_>)> {
         let file = model_file::open(path)?;
         // As it was found when the server started; what is loaded since takes part of it.
         let budget =
             wish.ram_bytes.map(|bytes| MemoryBudget::given(bytes.saturating_sub(self.request_bytes)));
-        Planned::new(file, &self.args(wish), budget, SMALLER_CONTEXT, &RateArgs::default(), &self.terminal)
+        let (args, spec, given) = (self.args(wish), &self.speculation, RateArgs::default());
+        let guessing = Guessing::plan(spec, self.draft.as_deref(), &args, budget, &self.terminal)?;
+        let args = EngineArgs { guesses: guessing.looks_up(), ..args };
+        let budget = guessing.leaves(budget);
+        let planned = Planned::new(file, &args, budget, SMALLER_CONTEXT, &given, &self.terminal)?;
+        Ok((planned, guessing))
     }
 
     fn loaded(&self, name: &str, wish: &Wish, terminal: &Terminal) -> Result<Hosted> {
         let path = self.path_of(name)?;
-        let planned = self.plan(&path, wish)?;
-        let outline = self.outlined(name, &planned, wish, false);
+        let (planned, guessing) = self.plan(&path, wish)?;
+        let outline = self.outlined(name, &planned, guessing.bytes(), wish, false);
         let n_bytes = planned.file().n_bytes();
         let tokenizer = model_file::tokenizer(planned.file())?;
         let template = chat_template::choose(planned.file(), &path, self.chat_template.as_deref())?;
@@ -106,7 +115,9 @@ impl Models {
                 .note(format_args!("{name} has no chat template: it continues texts, at /v1/completions"));
         }
         let template = template.map(chat_template::Chosen::into_template);
-        let hosted = Hosted::new(name, Engine::new(model, tokenizer), template);
+        let mut engine = Engine::new(model, tokenizer);
+        guessing.begin(&mut engine, terminal)?;
+        let hosted = Hosted::new(name, engine, template);
         // So that no other process removes it.
         let in_use = fs::File::open(&path).ok().filter(|file| file.try_lock_shared().is_ok());
         Ok(hosted.file_bytes(n_bytes).outline(outline).keeping(in_use))
@@ -141,7 +152,15 @@ impl Models {
         }
     }
 
-    fn outlined(&self, name: &str, planned: &Planned, wish: &Wish, measures: bool) -> Outline {
+    /// Of a plan, with a draft model beside that takes so much.
+    fn outlined(
+        &self,
+        name: &str,
+        planned: &Planned,
+        draft_bytes: u64,
+        wish: &Wish,
+        measures: bool,
+    ) -> Outline {
         let plan = &planned.plan;
         let rates = self.rates(name, planned, wish, measures).and_then(|rates| rates.for_plan(plan));
         let predicted = rates.map(|rates| {
@@ -155,12 +174,14 @@ impl Models {
             bytes: plan.device_bytes(device.number),
         };
         let mut things = things(plan);
-        let (name, tier, bytes) = ("requests".to_owned(), "ram".to_owned(), self.request_bytes);
-        things.push(Thing { name, kind: Kind::Other, tier, bytes });
+        for (name, bytes) in [("requests", self.request_bytes), ("draft model", draft_bytes)] {
+            let (name, tier) = (name.to_owned(), "ram".to_owned());
+            things.extend((bytes > 0).then_some(Thing { name, kind: Kind::Other, tier, bytes }));
+        }
         Outline {
             things,
             n_ctx: plan.request.capacity.n_ctx,
-            ram_bytes: plan.total_bytes() + self.request_bytes,
+            ram_bytes: plan.total_bytes() + self.request_bytes + draft_bytes,
             devices: plan.devices.iter().map(device).collect(),
             bytes_per_token: token_bytes(planned.file()),
             predicted,
@@ -177,11 +198,11 @@ impl Library for Models {
 
     fn outline(&self, name: &str, wish: &Wish, measures: bool) -> Result<Outline, Refused> {
         let planned = self.path_of(name).and_then(|path| self.plan(&path, wish));
-        let planned = planned.map_err(|failure| {
+        let (planned, guessing) = planned.map_err(|failure| {
             let Refused { message, is_unknown, floor_bytes } = refused(&failure);
             Refused { message, is_unknown, floor_bytes: floor_bytes.map(|bytes| bytes + self.request_bytes) }
         })?;
-        Ok(self.outlined(name, &planned, wish, measures))
+        Ok(self.outlined(name, &planned, guessing.bytes(), wish, measures))
     }
 
     fn load(&self, name: &str, wish: &Wish, progress: &Progress) -> Result<Hosted, Refused> {

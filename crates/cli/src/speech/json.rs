@@ -59,6 +59,12 @@ struct End<'a> {
     n_cached: usize,
     n_read: usize,
     n_generated: usize,
+    /// Guesses of what comes next, and those that were right.
+    n_guessed: usize,
+    n_accepted: usize,
+    /// Tokens a pass over the weights, and the rows that it computed for them, guesses included; not of the prompt's passes.
+    tokens_per_pass: Option<f64>,
+    rows_per_pass: Option<f64>,
     prefill_s: f64,
     decode_s: f64,
     prefill_tokens_s: Option<f64>,
@@ -102,7 +108,9 @@ impl<'a> Lines<'a> {
     }
 
     pub(super) fn end(&mut self, reason: FinishReason, stats: &Stats) -> io::Result<()> {
-        let &Stats { n_prompt, n_cached, n_read, n_generated, prefill, decode } = stats;
+        let &Stats {
+            n_prompt, n_cached, n_read, n_generated, n_guessed, n_accepted, prefill, decode, ..
+        } = stats;
         let [prefill_s, decode_s] = [prefill, decode].map(|time: Duration| time.as_secs_f64());
         self.write(&Line::End(End {
             reason: name(reason),
@@ -110,6 +118,10 @@ impl<'a> Lines<'a> {
             n_cached,
             n_read,
             n_generated,
+            n_guessed,
+            n_accepted,
+            tokens_per_pass: stats.tokens_per_pass(),
+            rows_per_pass: stats.rows_per_pass(),
             prefill_s,
             decode_s,
             prefill_tokens_s: stats.prefill_rate(),

@@ -11,24 +11,29 @@ mod grammar;
 mod request;
 mod scheduler;
 mod sequence;
+mod speculation;
 mod stats;
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use grammar::{Form, Grammar, Grammars, MAX_GRAMMAR_BYTES};
 pub use request::{Event, FinishReason, Request, RequestId};
+pub use speculation::{
+    DEFAULT_MAX_GUESSES, DEFAULT_MIN_CHANCE, Draft, Lookup, MAX_KINDS, Proposer, Speculation, Unfinished,
+};
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
-use crate::model::{Model, Piece, Role, check_logits};
+use crate::model::{LogitsOf, Model, Piece, Role};
 use crate::text::Tokenizer;
 use cached::{Cached, Found, Parked, Wanted, common_prefix};
 use scheduler::{Pace, PerSlot, Share};
-use sequence::{Active, Choice, Follows, Limits, Slot};
+use sequence::{Active, Choices, Follows, Limits, Slot};
+use speculation::Speculating;
 
 /// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
 pub const MAX_WAITING: usize = 256;
@@ -43,6 +48,7 @@ pub struct Engine {
     slots: Vec<Slot>,
     parked: Parked,
     pace: Pace,
+    speculation: Option<Speculating>,
     waiting: VecDeque<(RequestId, Request)>,
     next_id: u64,
 }
@@ -51,10 +57,23 @@ impl Engine {
     /// An engine without requests. It runs as many at a time as the model was loaded for.
     pub fn new(mut model: Model, tokenizer: impl Into<Arc<Tokenizer>>) -> Self {
         let n_slots = model.capacity().n_sequences;
-        let slot = |_| Slot { cached: Cached::new(&mut model), active: None, last_used: 0 };
+        let slot = |_| Slot { cached: Cached::new(&mut model), active: None, last_used: 0, n_guesses: 0 };
         let slots = (0..n_slots).map(slot).collect();
-        let (parked, pace) = (Parked::default(), Pace::new(n_slots));
-        Self { model, tokenizer: tokenizer.into(), slots, parked, pace, waiting: VecDeque::new(), next_id: 0 }
+        let (parked, pace) = (Parked::default(), Pace::new(model.n_batch()));
+        let (tokenizer, waiting) = (tokenizer.into(), VecDeque::new());
+        Self { model, tokenizer, slots, parked, pace, speculation: None, waiting, next_id: 0 }
+    }
+
+    /// Guesses what comes next from now on, so that a pass may give more than a token. Answers stay the same.
+    ///
+    /// # Errors
+    /// [`Error::NoSpeculation`], of a model whose sequences can't be cut back.
+    pub fn speculate(&mut self, speculation: Speculation) -> Result<()> {
+        if !self.model.can_share() {
+            return Err(Error::NoSpeculation);
+        }
+        self.speculation = Some(Speculating::new(speculation));
+        Ok(())
     }
 
     /// The model.
@@ -171,10 +190,42 @@ impl Engine {
     ) -> bool {
         self.admit(on_event);
         self.catch_up();
+        let guessing = match self.guess() {
+            Ok(time) => time,
+            Err(error) => {
+                self.fail_all(error, on_event);
+                return !self.waiting.is_empty();
+            }
+        };
+        let result = self.pass(is_interrupted, guessing, on_event);
+        self.slots.iter_mut().for_each(Slot::drop_guesses);
+        match result {
+            Ok(()) => {}
+            Err(Error::Interrupted) => return true,
+            Err(error) => self.fail_all(error, on_event),
+        }
+        !self.waiting.is_empty() || self.slots.iter().any(|slot| slot.active.is_some())
+    }
+
+    /// Adds guesses to the tokens of answers. How long that took.
+    fn guess(&mut self) -> Result<Duration> {
+        let Self { model, slots, pace, speculation: Some(speculating), .. } = self else {
+            return Ok(Duration::ZERO);
+        };
+        speculating.guess(slots, model, pace)
+    }
+
+    /// Runs one forward pass, if there is anything to run.
+    fn pass(
+        &mut self,
+        is_interrupted: &dyn Fn(&[RequestId]) -> bool,
+        guessing: Duration,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<()> {
         let pending: PerSlot<_> = self.slots.iter().map(Slot::pending).collect();
         let shares = self.pace.divide_batch(&pending, self.model.n_batch());
         if shares.is_empty() {
-            return false;
+            return Ok(());
         }
         let needs = |share: &Share| {
             let Cached { sequence, n_cached, .. } = self.slots[share.slot].cached;
@@ -189,63 +240,73 @@ impl Engine {
             let Some(share) = shares.iter().find(|share| share.slot == index) else { continue };
             let Slot { cached, active: Some(active), .. } = slot else { continue };
             let end = cached.n_cached + share.n_tokens;
-            let last = share.n_tokens - usize::from(end == cached.tokens.len());
+            let n_logits = if end == cached.tokens.len() { 1 + share.n_guesses } else { 0 };
             pieces.push(Piece {
                 sequence: cached.sequence,
                 start: cached.n_cached,
                 tokens: &cached.tokens[cached.n_cached..end],
                 role: share.role,
-                logits: last..share.n_tokens,
+                logits: share.n_tokens - n_logits..share.n_tokens,
             });
             ids.push(active.id);
             actives.push(active);
         }
         let stop_tokens = self.tokenizer.stop_tokens();
         let started = Instant::now();
-        let mut choices: PerSlot<Option<Result<Choice>>> = pieces.iter().map(|_| None).collect();
+        let mut choices: PerSlot<Choices> = pieces.iter().map(|_| Choices::default()).collect();
         let n_best = actives.iter().map(|active| active.n_best()).try_fold(0, |most, n| Some(most.max(n?)));
-        let result =
-            self.model.forward_unless(&|| is_interrupted(&ids), n_best, &pieces, &mut |of, logits| {
-                let checked = check_logits(of.position, logits);
-                choices[of.piece] =
-                    Some(checked.and_then(|()| actives[of.piece].choose(logits, stop_tokens)));
-            });
+        let mut choose = |of: LogitsOf, logits: &mut [f32]| {
+            let (active, piece) = (&mut *actives[of.piece], &pieces[of.piece]);
+            choices[of.piece].add(active, piece, of.position, logits, stop_tokens);
+        };
+        let result = self.model.forward_unless(&|| is_interrupted(&ids), n_best, &pieces, &mut choose);
         let time = started.elapsed();
         drop(pieces);
         if matches!(result, Err(Error::Interrupted)) {
-            return true;
+            return result;
         }
         self.pace.passed(&shares, time);
-        actives.into_iter().zip(&shares).for_each(|(active, share)| active.charge(share.n_tokens, time));
-
-        if let Err(error) = result {
-            self.fail_all(error, on_event);
-            return !self.waiting.is_empty();
+        for (active, share) in actives.into_iter().zip(&shares) {
+            active.charge(share.n_tokens, time + guessing);
         }
+        result?;
+
         let limits = Limits { stop_tokens: self.tokenizer.stop_tokens(), n_ctx: self.model.n_ctx() };
         let mut ended = PerSlot::new();
-        for (share, choice) in shares.iter().zip(choices) {
+        for (share, choices) in shares.iter().zip(choices) {
             let slot = &mut self.slots[share.slot];
-            slot.cached.has_read(share.n_tokens, share.role);
-            let (Some(choice), Some(active)) = (choice, &mut slot.active) else { continue };
-            let choice = match choice {
-                Ok(choice) => choice,
+            slot.drop_guesses();
+            slot.cached.has_read(share.n_tokens - share.n_guesses, share.role);
+            let chosen = match choices.finish() {
+                Ok(chosen) => chosen,
                 Err(error) => {
                     let error = Arc::new(self.model.explained(error));
                     fail(&mut self.model, slot, error, on_event);
                     continue;
                 }
             };
-            slot.cached.tokens.push(choice.token);
-            let n_tokens = slot.cached.tokens.len();
-            if let Some(reason) = active.push(choice, n_tokens, &limits, &self.tokenizer, on_event) {
-                ended.push((share.slot, reason));
+            let Slot { cached, active: Some(active), .. } = slot else { continue };
+            active.learn(share.n_guesses, chosen.len().saturating_sub(1));
+            for (i, choice) in chosen.into_iter().enumerate() {
+                if i > 0 {
+                    cached.has_read(1, share.role);
+                    active.stats.n_accepted += 1;
+                }
+                cached.tokens.push(choice.token);
+                let n_tokens = cached.tokens.len();
+                if let Some(reason) = active.push(choice, n_tokens, &limits, &self.tokenizer, on_event) {
+                    ended.push((share.slot, reason));
+                    break;
+                }
+            }
+            if share.n_guesses > 0 {
+                self.model.truncate_sequence(cached.sequence, cached.n_cached);
             }
         }
         for (slot, reason) in ended {
             self.end(slot, reason, on_event);
         }
-        !self.waiting.is_empty() || self.slots.iter().any(|slot| slot.active.is_some())
+        Ok(())
     }
 
     /// Runs a request to its end.

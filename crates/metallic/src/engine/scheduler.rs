@@ -12,7 +12,9 @@ pub(super) type PerSlot<T> = SmallVec<[T; 8]>;
 /// What a slot has to run next: tokens of one role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pending {
+    /// Guesses included.
     pub(super) n_tokens: usize,
+    pub(super) n_guesses: usize,
     pub(super) role: Role,
 }
 
@@ -20,14 +22,23 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) slot: usize,
+    /// Guesses included.
     pub(super) n_tokens: usize,
+    pub(super) n_guesses: usize,
     pub(super) role: Role,
 }
 
 impl Pending {
     /// Whether it is an answer that waits for its next token.
+    pub(super) fn is_next(&self) -> bool {
+        self.role == Role::Generated && self.n_tokens == 1 + self.n_guesses
+    }
+}
+
+impl Share {
+    /// The same.
     fn is_next(&self) -> bool {
-        self.role == Role::Generated && self.n_tokens == 1
+        self.role == Role::Generated && self.n_tokens == 1 + self.n_guesses
     }
 }
 
@@ -43,6 +54,9 @@ const ADDED: f64 = 0.8;
 /// The same on average: where the fewest rows add more, they wait for passes of answers alone.
 const ADDED_ON_AVERAGE: f64 = 0.9;
 
+/// What a further row of answers is taken to add to the time of the first, before that is measured.
+const ROW_SHARE: f64 = 0.2;
+
 /// Passes with prompts after which the time of answers is measured anew, in a pass of answers alone.
 const MAX_MIXED: usize = 64;
 
@@ -52,7 +66,7 @@ const MAX_MIXED_UNKNOWN: usize = 4;
 /// Divides batches between answers and prompts, by what was measured of passes: so that reading prompts at most doubles the time
 /// between an answer's tokens, on average where even few rows take long, and no prompt waits for another to be read to its end.
 pub(super) struct Pace {
-    /// Seconds of a pass of answers alone, by how many.
+    /// Seconds of a pass of answers alone, by how many rows they have.
     alone: Vec<Option<f64>>,
     /// Rows of prompts that take as long as they may.
     rows: f64,
@@ -65,31 +79,37 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(n_slots: usize) -> Self {
-        Self { alone: vec![None; n_slots + 1], rows: FIRST_ROWS, n_mixed: 0, debt: 0.0, turn: 0 }
+    /// For answers of at most so many rows together.
+    pub(super) fn new(n_rows: usize) -> Self {
+        Self { alone: vec![None; n_rows + 1], rows: FIRST_ROWS, n_mixed: 0, debt: 0.0, turn: 0 }
     }
 
     /// Divides a batch of `n_batch` rows among slots with tokens to run.
     ///
-    /// Answers that wait for one token come first. What may be added goes to prompts, and to answers that are read again, in turns.
+    /// Answers that wait for one token come first; with their guesses they have to fit. What may be added goes to prompts, and to
+    /// answers that are read again, in turns.
     pub(super) fn divide_batch(&mut self, pending: &[Option<Pending>], n_batch: usize) -> PerSlot<Share> {
-        let is_next = |pending: &Option<Pending>| pending.is_some_and(|pending| pending.is_next());
-        let n_answers = pending.iter().filter(|pending| is_next(pending)).count();
-        let n_prompts = pending.iter().flatten().count() - n_answers;
-        let n_answers = n_answers.min(n_batch);
-        let mut left = self.prompt_rows(n_answers).min(n_batch - n_answers);
-        let mut shares = PerSlot::new();
         let slots = || (0..pending.len()).filter_map(|slot| Some((slot, pending[slot]?)));
-        let share = |(slot, Pending { n_tokens, role })| Share { slot, n_tokens, role };
-        shares.extend(slots().filter(|(_, pending)| pending.is_next()).take(n_answers).map(share));
+        let n_prompts = slots().filter(|(_, pending)| !pending.is_next()).count();
+        let share = |(slot, Pending { n_tokens, n_guesses, role })| Share { slot, n_tokens, n_guesses, role };
+        let mut n_rows = 0;
+        let mut shares = PerSlot::new();
+        for (slot, pending) in slots().filter(|(_, pending)| pending.is_next()) {
+            if n_rows + pending.n_tokens > n_batch {
+                break;
+            }
+            n_rows += pending.n_tokens;
+            shares.push(share((slot, pending)));
+        }
+        let mut left = self.prompt_rows(n_rows).min(n_batch - n_rows);
         let turn = self.turn % pending.len().max(1);
         let in_turn =
             slots().skip_while(|(slot, _)| *slot < turn).chain(slots().take_while(|(slot, _)| *slot < turn));
-        for (slot, Pending { n_tokens, role }) in in_turn.filter(|(_, pending)| !pending.is_next()) {
-            let n_tokens = n_tokens.min(left);
+        for (slot, pending) in in_turn.filter(|(_, pending)| !pending.is_next()) {
+            let n_tokens = pending.n_tokens.min(left);
             if n_tokens > 0 {
                 left -= n_tokens;
-                shares.push(Share { slot, n_tokens, role });
+                shares.push(share((slot, Pending { n_tokens, ..pending })));
                 // With one prompt alone there are no turns.
                 self.turn = if n_prompts > 1 { slot + 1 } else { slot };
             }
@@ -98,30 +118,52 @@ impl Pace {
         shares
     }
 
-    /// Rows of prompts that may go beside so many answers.
-    fn prompt_rows(&self, n_answers: usize) -> usize {
-        if n_answers == 0 {
+    /// Rows of prompts that may go beside so many rows of answers.
+    fn prompt_rows(&self, n_rows: usize) -> usize {
+        if n_rows == 0 {
             return usize::MAX;
         }
-        let most = if self.time_alone(n_answers).is_some() { MAX_MIXED } else { MAX_MIXED_UNKNOWN };
+        let most = if self.time_alone(n_rows).is_some() { MAX_MIXED } else { MAX_MIXED_UNKNOWN };
         if self.n_mixed >= most || self.debt > 0.0 { 0 } else { (self.rows as usize).max(MIN_ROWS) }
     }
 
-    /// Seconds of a pass of so many answers alone, or of fewer: rather too little.
-    fn time_alone(&self, n_answers: usize) -> Option<f64> {
-        let fewer = self.alone[..=n_answers].iter().rev().find_map(|time| *time);
+    /// Seconds of a pass of so many rows of answers alone, or of fewer: rather too little.
+    fn time_alone(&self, n_rows: usize) -> Option<f64> {
+        let fewer = self.alone[..=n_rows].iter().rev().find_map(|time| *time);
         let more = || {
-            let mut more = self.alone.iter().enumerate().skip(n_answers + 1);
-            more.find_map(|(n, time)| Some((*time)? * n_answers as f64 / n as f64))
+            let mut more = self.measured().skip_while(|(n, _)| *n <= n_rows);
+            more.next().map(|(n, time)| time * n_rows as f64 / n as f64)
         };
         fewer.or_else(more)
     }
 
+    /// The same as near as can be told, where it is known of any: between two that were measured, or beyond them.
+    pub(super) fn expected(&self, n_rows: usize) -> Option<f64> {
+        let measured: SmallVec<[(usize, f64); 32]> = self.measured().collect();
+        let above = measured.partition_point(|(n, _)| *n <= n_rows);
+        let (a, b) = match (above.checked_sub(1).map(|below| measured[below]), measured.get(above)) {
+            (Some(below), Some(above)) => (below, *above),
+            (None, Some(_)) => return self.time_alone(n_rows),
+            (Some((n, time)), None) if above == 1 => {
+                ((n, time), (n + 1, time * (1.0 + ROW_SHARE / n as f64)))
+            }
+            (Some(below), None) => (measured[above - 2], below),
+            (None, None) => return None,
+        };
+        let row = ((b.1 - a.1) / (b.0 - a.0) as f64).max(0.0);
+        Some(a.1 + row * (n_rows as f64 - a.0 as f64))
+    }
+
+    fn measured(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.alone.iter().enumerate().filter_map(|(n, time)| Some((n, (*time)?)))
+    }
+
     /// Learns from how long a pass took.
     pub(super) fn passed(&mut self, shares: &[Share], time: Duration) {
-        let is_next = |share: &&Share| share.role == Role::Generated && share.n_tokens == 1;
-        let n_answers = shares.iter().filter(is_next).count();
-        let n_rows: usize = shares.iter().filter(|share| !is_next(share)).map(|share| share.n_tokens).sum();
+        let rows = |of_answers: bool| -> usize {
+            shares.iter().filter(|share| share.is_next() == of_answers).map(|share| share.n_tokens).sum()
+        };
+        let (n_answers, n_rows) = (rows(true), rows(false));
         let time = time.as_secs_f64();
         if n_rows == 0 {
             let alone = &mut self.alone[n_answers];
@@ -154,11 +196,11 @@ mod tests {
     }
 
     fn pending(n_tokens: usize, role: Role) -> Option<Pending> {
-        Some(Pending { n_tokens, role })
+        Some(Pending { n_tokens, n_guesses: 0, role })
     }
 
     fn share(slot: usize, n_tokens: usize, role: Role) -> Share {
-        Share { slot, n_tokens, role }
+        Share { slot, n_tokens, n_guesses: 0, role }
     }
 
     #[test]
@@ -187,7 +229,7 @@ mod tests {
         let mut left = [100, 20, 90];
         let mut order = Vec::new();
         while left.iter().any(|n| *n > 0) {
-            let waiting = left.map(|n| (n > 0).then_some(Pending { n_tokens: n, role: prompt(100) }));
+            let waiting = left.map(|n| pending(n, prompt(100)).filter(|_| n > 0));
             let shares = pace.divide_batch(&waiting, 32);
             assert!(shares.iter().map(|share| share.n_tokens).sum::<usize>() <= 32);
             for Share { slot, n_tokens, .. } in shares {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::cached::{Cached, Wanted};
 use super::grammar::Form;
 use super::scheduler::Pending;
+use super::speculation::Acceptance;
 use super::{Event, FinishReason, Request, RequestId, Stats};
-use crate::error::Result;
-use crate::model::Role;
+use crate::error::{Error, Result};
+use crate::model::{Piece, Role, check_logits};
 use crate::sampling::{Logprobs, Sampler};
 use crate::text::{StopMatcher, StreamDecoder, Tokenizer};
 
@@ -17,6 +20,8 @@ pub(super) struct Slot {
     pub(super) active: Option<Active>,
     /// How many requests had come when it was last given one.
     pub(super) last_used: u64,
+    /// Tokens at the end of the cached ones that are but guesses: only within a step.
+    pub(super) n_guesses: usize,
 }
 
 impl Slot {
@@ -33,7 +38,22 @@ impl Slot {
         } else {
             (tokens.len(), Role::Generated)
         };
-        Some(Pending { n_tokens: end - n_cached, role })
+        Some(Pending { n_tokens: end - n_cached, n_guesses: self.n_guesses, role })
+    }
+
+    /// How many guesses there may be of what comes next: 0 unless an answer waits for just that.
+    pub(super) fn max_guesses(&self, n_ctx: usize) -> usize {
+        let Some(Active { n_prompt, follows: None, stats, max_tokens, .. }) = &self.active else { return 0 };
+        let n_tokens = self.cached.tokens.len();
+        let waits = self.cached.n_cached >= *n_prompt && n_tokens == self.cached.n_cached + 1;
+        let to_come = max_tokens.saturating_sub(stats.n_generated + 1);
+        if waits { to_come.min(n_ctx.saturating_sub(n_tokens)) } else { 0 }
+    }
+
+    /// Forgets what was guessed.
+    pub(super) fn drop_guesses(&mut self) {
+        let n_tokens = self.cached.tokens.len() - std::mem::take(&mut self.n_guesses);
+        self.cached.tokens.truncate(n_tokens);
     }
 
     /// Whether it runs this request.
@@ -79,12 +99,50 @@ pub(super) struct Active {
     logprobs: Option<usize>,
     pub(super) exact: bool,
     pub(super) follows: Option<Follows>,
+    pub(super) acceptance: Acceptance,
+    pub(super) kind_of_guesses: usize,
 }
 
 /// A token that was chosen.
 pub(super) struct Choice {
     pub(super) token: u32,
     logprobs: Option<Logprobs>,
+}
+
+/// The tokens that were chosen by the logits of a pass, one after another.
+#[derive(Default)]
+pub(super) struct Choices {
+    /// One, and one more for each guess that was right.
+    pub(super) chosen: SmallVec<[Choice; 2]>,
+    error: Option<Error>,
+}
+
+impl Choices {
+    /// Chooses the token that follows one of a piece, by its logits, if that is the one that was chosen after those before.
+    pub(super) fn add(
+        &mut self,
+        active: &mut Active,
+        piece: &Piece<'_>,
+        position: usize,
+        logits: &mut [f32],
+        stop_tokens: &[u32],
+    ) {
+        let row = position - piece.start;
+        let is_next = row == piece.logits.start + self.chosen.len();
+        let is_right = self.chosen.last().is_none_or(|choice| choice.token == piece.tokens[row]);
+        if self.error.is_some() || !is_next || !is_right {
+            return;
+        }
+        match check_logits(position, logits).and_then(|()| active.choose(logits, stop_tokens)) {
+            Ok(choice) => self.chosen.push(choice),
+            Err(error) => self.error = Some(error),
+        }
+    }
+
+    /// Them, or what went wrong with one.
+    pub(super) fn finish(self) -> Result<SmallVec<[Choice; 2]>> {
+        self.error.map_or(Ok(self.chosen), Err)
+    }
 }
 
 /// The limits that end an answer.
@@ -124,7 +182,14 @@ impl Active {
             logprobs: request.logprobs,
             exact: request.exact,
             follows: None,
+            acceptance: Acceptance::default(),
+            kind_of_guesses: 0,
         })
+    }
+
+    /// What chooses its tokens.
+    pub(super) fn sampler(&self) -> &Sampler {
+        &self.sampler
     }
 
     /// How many of the largest logits the choice depends on; `None` if on all.
@@ -133,7 +198,7 @@ impl Active {
     }
 
     /// Chooses the next token.
-    pub(super) fn choose(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<Choice> {
+    fn choose(&mut self, logits: &mut [f32], stop_tokens: &[u32]) -> Result<Choice> {
         // Sampling changes the logits, and so does what the form rules out.
         let asked = self.logprobs.map(|n_top| (n_top, logits.to_vec()));
         self.sampler.adjust(logits);
@@ -148,12 +213,22 @@ impl Active {
         Ok(Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) })
     }
 
+    /// Learns how many of its guesses were right, before the first that was not.
+    pub(super) fn learn(&mut self, n_guesses: usize, n_right: usize) {
+        if n_guesses > 0 {
+            self.stats.n_guessed += n_guesses;
+            self.acceptance.learn(self.kind_of_guesses, n_guesses, n_right);
+        }
+    }
+
     /// Adds the time of a forward pass over some tokens to what it was for.
     pub(super) fn charge(&mut self, n_tokens: usize, time: Duration) {
         if self.stats.n_generated == 0 {
             self.stats.n_read += n_tokens;
             self.stats.prefill += time;
         } else {
+            self.stats.n_rows += n_tokens;
+            self.stats.n_passes += 1;
             self.stats.decode += time;
         }
     }

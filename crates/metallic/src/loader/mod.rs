@@ -57,6 +57,7 @@ pub struct GgufLoader<'p> {
     n_ctx: Option<usize>,
     n_sequences: usize,
     n_batch: Option<usize>,
+    guesses: bool,
     n_threads: usize,
     kv_type: Option<KvType>,
     isa: Isa,
@@ -96,6 +97,7 @@ impl<'p> GgufLoader<'p> {
             n_ctx: None,
             n_sequences: 1,
             n_batch: None,
+            guesses: false,
             n_threads: default_threads(),
             kv_type: None,
             isa: Isa::best(),
@@ -131,6 +133,13 @@ impl<'p> GgufLoader<'p> {
     #[must_use]
     pub fn batch(mut self, n_batch: usize) -> Self {
         self.n_batch = Some(n_batch.max(1));
+        self
+    }
+
+    /// Whether the plan has room for [looking up guesses](crate::engine::Lookup) of what comes next.
+    #[must_use]
+    pub fn guesses(mut self, guesses: bool) -> Self {
+        self.guesses = guesses;
         self
     }
 
@@ -289,6 +298,7 @@ impl<'p> GgufLoader<'p> {
             n_slots: self.n_slots,
             chunk_bytes: self.chunk_bytes,
             in_slab: self.mode == LoadMode::Slab,
+            guesses: self.guesses && config.can_be_cut_back(),
         };
         // A small budget makes the defaults smaller, but nothing that was asked for.
         let planning = |request| Planning { config: &config, files, request };

@@ -19,6 +19,7 @@ mod latent;
 mod mamba2;
 pub(crate) mod moe;
 pub(crate) mod part;
+pub(crate) mod repeats;
 mod residual;
 mod role;
 pub(crate) mod route;
@@ -36,6 +37,7 @@ pub use capacity::Capacity;
 pub use census::{Usage, WeightMatrix};
 pub use config::ModelConfig;
 pub use kv_cache::SequenceId;
+pub(crate) use repeats::{MIN_MATCH, Repeats};
 pub(crate) use role::ReadAs;
 pub use role::Role;
 pub use unused::{unread_keys, unused_tensors};
@@ -180,6 +182,11 @@ impl Model {
     /// The account that everything the model holds is charged to.
     pub fn ram(&self) -> &Tier {
         &self.ram
+    }
+
+    /// Room for finding what came before in its sequences.
+    pub(crate) fn repeats(&self) -> Result<Repeats> {
+        Repeats::new(self.capacity, &self.ram)
     }
 
     /// Positions that a sequence may hold.

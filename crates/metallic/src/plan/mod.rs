@@ -25,6 +25,7 @@ use crate::model::config::ModelConfig;
 use crate::model::history::{HISTORY, History};
 use crate::model::kv_cache::PAGE_LEN;
 use crate::model::part::{Parts, mixer_of, network_of};
+use crate::model::repeats::{REPEATS, Repeats};
 use crate::model::route::Routes;
 use crate::model::scratch::{LOGITS_OF_A_ROW, ScratchSizes};
 use crate::model::weights::MatrixRole;
@@ -42,6 +43,8 @@ pub struct PlanRequest {
     pub chunk_bytes: Option<usize>,
     /// Whether the files are read into memory instead of being used in their maps; in a plan, if there is room for them.
     pub in_slab: bool,
+    /// Whether there is room for looking up guesses of what comes next.
+    pub guesses: bool,
 }
 
 /// Code, the stack of the thread that asks, and what the allocator and small things take: `metallic run` was measured to take 7 to 9 MB beside the
@@ -319,6 +322,10 @@ impl MemoryPlan {
         let token_bytes = (2 * size_of::<u32>() as u64).saturating_mul(n_ctx as u64);
         let token_bytes = token_bytes.saturating_mul(n_sequences as u64);
         plan.charge("tokens", token_bytes, Program, "of prompts and answers, under way and cached");
+        if request.guesses {
+            let reason = "where each pair of tokens came before";
+            plan.charge(REPEATS, Repeats::bytes(n_ctx, n_sequences), Loading, reason);
+        }
         plan.charge("sampling", candidates, Program, "candidates of each sequence");
         plan.charge("tokenizer", files.tokenizer, Program, "tables of tokens and merges");
         plan.charge("program", PROGRAM_BYTES, Program, "code and small things");

@@ -44,6 +44,7 @@ fn request() -> impl Strategy<Value = PlanRequest> {
             n_slots,
             chunk_bytes,
             in_slab,
+            guesses: in_slab,
         },
     )
 }

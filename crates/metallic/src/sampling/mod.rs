@@ -64,6 +64,21 @@ impl Sampler {
         })
     }
 
+    /// One that goes on as this would.
+    pub(crate) fn fork(&self) -> Self {
+        let Self { params, seed, rng, mirostat, recent, n_recent, .. } = self;
+        Self {
+            params: params.clone(),
+            seed: *seed,
+            rng: rng.clone(),
+            mirostat: mirostat.clone(),
+            recent: recent.clone(),
+            n_recent: *n_recent,
+            candidates: Vec::new(),
+            probabilities: Vec::new(),
+        }
+    }
+
     /// The seed in use: the one asked for, or the one drawn.
     pub fn seed(&self) -> u64 {
         self.seed

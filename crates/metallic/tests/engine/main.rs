@@ -6,6 +6,7 @@ mod files;
 mod grammar;
 mod interrupts;
 mod sharing;
+mod speculation;
 
 use std::collections::BTreeMap;
 use std::slice;

@@ -26,6 +26,7 @@ fn plan(matrices: &[(u64, u64, Usage, Placement)], n_slots: usize, prompt: Promp
         n_slots,
         chunk_bytes: None,
         in_slab: false,
+        guesses: false,
     };
     let matrix = |&(bytes, n_rows, usage, placement): &_| {
         let (name, role) = (String::new(), MatrixRole::Head);

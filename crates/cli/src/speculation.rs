@@ -26,7 +26,7 @@ struct DraftModel {
 
 /// The file of the draft model, if one is to guess, downloaded if need be.
 pub(crate) fn draft_file(args: &SpecArgs, fetcher: &Fetcher<'_>) -> Result<Option<PathBuf>> {
-    match (args.spec, &args.model_draft) {
+    match (args.spec, &args.draft.model_draft) {
         (Spec::Auto | Spec::Draft, Some(name)) => Ok(Some(fetcher.locate(name)?.path)),
         (Spec::Auto | Spec::Lookup | Spec::Off, None) => Ok(None),
         (Spec::Draft, None) => {
@@ -97,7 +97,7 @@ impl<'a> Guessing<'a> {
             Some(DraftModel { engine: args, planned }) => {
                 let tokenizer = model_file::tokenizer(planned.file())?;
                 let model = planned.load(&args, terminal)?;
-                let draft = Draft::new(model, &tokenizer, engine.tokenizer(), self.args.draft_p_min);
+                let draft = Draft::new(model, &tokenizer, engine.tokenizer(), self.args.draft.draft_p_min);
                 Box::new(draft.map_err(|error| cannot(error).advice("choose one of the same family"))?)
             }
             None => {
@@ -105,7 +105,7 @@ impl<'a> Guessing<'a> {
                 Box::new(Lookup::new(model).map_err(cannot)?)
             }
         };
-        let (n_max, n_min) = (self.args.draft_max.into(), self.args.draft_min.into());
+        let (n_max, n_min) = (self.args.draft.draft_max.into(), self.args.draft.draft_min.into());
         engine.speculate(Speculation { proposer, n_max, n_min }).map_err(cannot)
     }
 }

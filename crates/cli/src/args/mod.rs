@@ -9,7 +9,7 @@ mod store;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use metallic_gguf::MAX_ALIGNMENT;
 
@@ -20,7 +20,7 @@ pub(crate) use self::serve::ServeArgs;
 #[cfg(feature = "gpu")]
 pub(crate) use self::shared::DeviceName;
 pub(crate) use self::shared::{
-    AnswerArgs, ComputeArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs, Spec, SpecArgs,
+    AnswerArgs, ComputeArgs, DraftArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs, Spec, SpecArgs,
 };
 pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;
@@ -250,6 +250,7 @@ just read plain memory. GOP/S counts two operations for each multiply-add of a m
 Examples:
   metallic bench smollm2
   metallic bench model.gguf -p 128,512 -n 0 -t 1,2,4
+  metallic bench model.gguf -p 0 -n 64 --parallel 1,4,16 --spec off,replay --ram 1GiB
   metallic bench model.gguf -p 0 -n 32 -d 0,4096 --json | jq '.[].avg_ts'")]
 pub(crate) struct BenchArgs {
     /// The model: a file, a short name, hf:… or pypi:…
@@ -272,9 +273,17 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'd', long, value_name = "N,N,…", value_delimiter = ',', default_value = "0")]
     pub(crate) n_depth: Vec<u32>,
 
-    /// Sequences that generate at the same time; rates count the tokens of all
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) parallel: u16,
+    /// Numbers of sequences that generate at the same time; rates count the tokens of all
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: Vec<u16>,
+
+    /// Generate as `run` does, too, tokens chosen and guessed in each of these ways
+    #[arg(long, value_name = "HOW,…", value_delimiter = ',', value_enum)]
+    pub(crate) spec: Vec<BenchSpec>,
+
+    #[command(flatten)]
+    pub(crate) draft: DraftArgs,
 
     /// Numbers of threads to compute with [default: one a physical core]
     #[arg(short, long, value_name = "N,N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS))]
@@ -290,6 +299,34 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+/// What guesses, in a benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchSpec {
+    /// Nothing
+    Off,
+    /// What followed the same few tokens before
+    Lookup,
+    /// A smaller model
+    Draft,
+    /// What is known to be right: the most that guesses can do
+    Replay,
+    /// What is known to be wrong: the least
+    Wrong,
+}
+
+impl BenchSpec {
+    /// Lower-case name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            BenchSpec::Off => "off",
+            BenchSpec::Lookup => "lookup",
+            BenchSpec::Draft => "draft",
+            BenchSpec::Replay => "replay",
+            BenchSpec::Wrong => "wrong",
+        }
+    }
 }
 
 /// Two numbers of tokens.

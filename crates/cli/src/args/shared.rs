@@ -77,6 +77,14 @@ pub(crate) struct SpecArgs {
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub(crate) spec: Spec,
 
+    #[command(flatten)]
+    pub(crate) draft: DraftArgs,
+}
+
+/// How many guesses there are, and by which model.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Speculation")]
+pub(crate) struct DraftArgs {
     /// The smaller model, of the same vocabulary; it takes its part of --ram
     #[arg(long, visible_alias = "md", value_name = "MODEL")]
     pub(crate) model_draft: Option<ModelName>,

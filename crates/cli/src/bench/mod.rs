@@ -5,6 +5,7 @@
 //! may begin at a depth, after so many tokens that are not timed. Nothing is sampled.
 
 pub(crate) mod bandwidth;
+mod guessed;
 mod report;
 
 use std::io::{self, BufWriter, Write};
@@ -12,17 +13,20 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use metallic::Model;
+use metallic::engine::Stats;
 use metallic::model::{Piece, Role, SequenceId};
+use metallic::{Engine, Model};
 
-use crate::args::{BenchArgs, ComputeArgs, EngineArgs, RateArgs};
+use crate::args::{BenchArgs, BenchSpec, ComputeArgs, DraftArgs, EngineArgs, RateArgs, Spec, SpecArgs};
 use crate::budget;
 use crate::cost::{Cost, Meter};
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::Fetcher;
 use crate::model_file::{self, Planned, kind_of};
 use crate::rates::{self, GpuRates};
+use crate::speculation::{self, Guessing};
 use crate::terminal::Terminal;
+use guessed::Guessed;
 use report::{Row, Subject};
 
 /// A repetition takes at least this, whatever a coarse clock says: its time is divided by.
@@ -37,6 +41,8 @@ struct Test {
     n_depth: usize,
     /// Sequences that do so at the same time.
     n_parallel: usize,
+    /// What guesses, where an engine generates.
+    spec: Option<BenchSpec>,
 }
 
 impl Test {
@@ -48,7 +54,16 @@ impl Test {
             (n_prompt, n_gen) => format!("pp{n_prompt}+tg{n_gen}"),
         };
         let name = if self.n_parallel == 1 { name } else { format!("{name} x{}", self.n_parallel) };
+        let name = self.spec.map_or(name.clone(), |how| format!("{name} spec {}", how.name()));
         if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
+    }
+}
+
+impl Test {
+    /// Tokens of each sequence.
+    fn n_tokens(self) -> usize {
+        let own = if self.spec.is_some() { guessed::N_PROMPT + 1 } else { 0 };
+        own + self.n_depth + self.n_prompt + self.n_gen
     }
 }
 
@@ -58,38 +73,74 @@ pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let isa = args.compute.isa();
     let subject = Subject::new(&model_file::open(&path)?, isa)?;
-    let n_ctx = tests.iter().map(|test| test.n_depth + test.n_prompt + test.n_gen).max();
+    let n_ctx = tests.iter().map(|test| test.n_tokens()).max();
     let n_ctx = n_ctx.and_then(|n| u32::try_from(n).ok());
     let default_threads = [metallic::default_threads().min(u16::MAX.into()) as u16];
     let threads = if args.threads.is_empty() { &default_threads[..] } else { &args.threads };
 
     let budget = budget::to_run_in(&args.compute);
+    let n_sequences = args.parallel.iter().copied().max().unwrap_or(1).into();
+    let [by_lookup, by_draft] = speculations(args);
+    let draft = match args.spec.contains(&BenchSpec::Draft) {
+        true => speculation::draft_file(&by_draft, fetcher)?,
+        false => None,
+    };
     let mut rows = Vec::new();
     for &n_threads in threads {
         let engine = EngineArgs {
             ctx_size: n_ctx,
             threads: Some(n_threads),
-            n_sequences: args.parallel.into(),
-            guesses: false,
+            n_sequences,
+            guesses: args.spec.contains(&BenchSpec::Lookup),
             compute: args.compute.clone(),
         };
         let (file, given) = (model_file::open(&path)?, RateArgs::default());
         let shorter = "shorter tests (-p, -n, -d)";
-        let planned = Planned::new(file, &engine, budget, shorter, &given, fetcher.terminal)?;
+        let guessing = Guessing::plan(&by_draft, draft.as_deref(), &engine, budget, fetcher.terminal)?;
+        let left = guessing.leaves(budget);
+        let planned = Planned::new(file, &engine, left, shorter, &given, fetcher.terminal)?;
+        let tokenizer = model_file::tokenizer(planned.file());
         // Before the model, which may be meant to fill what memory there is.
         let rates = Rates::measure(&args.compute, &planned, n_threads.into(), fetcher.terminal)?;
         let mut model = planned.load(&engine, fetcher.terminal)?;
         let n_runs = tests.len() as u64 * u64::from(args.repetitions);
         let bar = fetcher.terminal.step_bar("measuring", n_runs);
-        let sequences = (0..args.parallel).map(|_| model.create_sequence()).collect();
-        let mut bench = Bench { sequences, model: &mut model, bar: &bar };
-        for &test in &tests {
+        let sequences: Vec<SequenceId> = (0..n_sequences).map(|_| model.create_sequence()).collect();
+        let cannot = |e| Failure::new(kind_of(&e), "can't run the model").because(e);
+        let capacity = model.capacity();
+        let mut push = |test: Test, began, measured| {
+            rows.push(Row::new(&subject, test, n_threads, capacity, rates, began, measured));
+        };
+        for &test in tests.iter().filter(|test| test.spec.is_none()) {
+            let sequences = sequences[..test.n_parallel].to_vec();
             let began = jiff::Timestamp::now();
             bar.set_message(format!("{} -t {n_threads}", test.name()));
-            let samples = bench.run(test, args.repetitions);
-            let samples = samples.map_err(|e| Failure::new(kind_of(&e), "can't run the model").because(e))?;
-            let capacity = bench.model.capacity();
-            rows.push(Row::new(&subject, test, n_threads, capacity, rates, began, samples));
+            let mut bench = Bench { sequences, model: &mut model, bar: &bar };
+            push(test, began, bench.run(test, args.repetitions).map_err(cannot)?);
+        }
+        if !args.spec.is_empty() {
+            sequences.into_iter().for_each(|sequence| model.release_sequence(sequence));
+            let n_max = args.draft.draft_max.into();
+            let mut guessed = Guessed::new(Engine::new(model, tokenizer?), n_max, &tests).map_err(cannot)?;
+            let mut draft = Some(guessing);
+            for &how in &args.spec {
+                let guessing = match how {
+                    BenchSpec::Lookup => {
+                        Some(Guessing::plan(&by_lookup, None, &engine, budget, fetcher.terminal)?)
+                    }
+                    BenchSpec::Draft => draft.take(),
+                    BenchSpec::Off | BenchSpec::Replay | BenchSpec::Wrong => None,
+                };
+                match guessing {
+                    Some(guessing) => guessing.begin(&mut guessed.engine, fetcher.terminal)?,
+                    None => guessed.replay(how).map_err(cannot)?,
+                }
+                for &test in tests.iter().filter(|test| test.spec == Some(how)) {
+                    let began = jiff::Timestamp::now();
+                    bar.set_message(format!("{} -t {n_threads}", test.name()));
+                    push(test, began, guessed.run(test, args.repetitions, &bar).map_err(cannot)?);
+                }
+            }
         }
         bar.finish_and_clear();
     }
@@ -134,10 +185,17 @@ impl Rates {
     }
 }
 
-/// Every prompt length, every number to generate and every pair of both, at every depth.
+/// What guesses by look-up and by a model are to be like.
+fn speculations(args: &BenchArgs) -> [SpecArgs; 2] {
+    let lookup = DraftArgs { model_draft: None, ..args.draft.clone() };
+    [(Spec::Lookup, lookup), (Spec::Draft, args.draft.clone())].map(|(spec, draft)| SpecArgs { spec, draft })
+}
+
+/// Every prompt length, every number to generate and every pair of both, at every depth, by as many sequences at a time as were
+/// asked for; and every number to generate with guesses.
 fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
-    for &n_depth in &args.n_depth {
+    for (&n_depth, &n_parallel) in args.n_depth.iter().flat_map(|d| args.parallel.iter().map(move |p| (d, p))) {
         let lengths = args.n_prompt.iter().map(|&n| (n, 0)).chain(args.n_gen.iter().map(|&n| (0, n)));
         for (n_prompt, n_gen) in lengths.chain(args.pg.iter().copied()).filter(|lengths| *lengths != (0, 0)) {
             let n_tokens = n_prompt.checked_add(n_gen).and_then(|n| n.checked_add(n_depth));
@@ -148,9 +206,11 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
                 ));
             }
             let [n_prompt, n_gen, n_depth] = [n_prompt, n_gen, n_depth].map(|n| n as usize);
-            tests.push(Test { n_prompt, n_gen, n_depth, n_parallel: args.parallel.into() });
+            tests.push(Test { n_prompt, n_gen, n_depth, n_parallel: n_parallel.into(), spec: None });
         }
     }
+    let generated: Vec<Test> = tests.iter().filter(|test| test.n_prompt + test.n_depth == 0).copied().collect();
+    tests.extend(args.spec.iter().flat_map(|how| generated.iter().map(|test| Test { spec: Some(*how), ..*test })));
     if tests.is_empty() {
         return Err(Failure::new(Kind::Usage, "there is nothing to measure: -p and -n are 0"));
     }
@@ -164,6 +224,8 @@ struct Measured {
     cost: Cost,
     /// What computed beside the CPU.
     devices: Vec<String>,
+    /// Of tokens that were guessed, in all repetitions.
+    guesses: Option<Stats>,
 }
 
 /// A model and the sequences that tests run in.
@@ -192,7 +254,7 @@ impl Bench<'_> {
             self.model.check_files()?;
             self.bar.inc(1);
         }
-        Ok(Measured { samples, cost: meter.stop(self.model), devices: self.model.devices() })
+        Ok(Measured { samples, cost: meter.stop(self.model), devices: self.model.devices(), guesses: None })
     }
 
     /// Reads what comes before a test again where the model can't be cut back, so that the test does not.

@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use metallic::engine::Stats;
 use metallic::model::{Capacity, TokenWork};
 use metallic::{GgufFile, Isa};
 use serde::Serialize;
 
 use super::{Measured, Rates, Test};
+use crate::args::BenchSpec;
 use crate::failure::{Result, one_line};
 use crate::model_file;
 use crate::table::{Align, Table};
@@ -65,6 +67,13 @@ pub(super) struct Row {
     n_gen: usize,
     n_depth: usize,
     n_parallel: usize,
+    /// What guessed, where an engine generated.
+    spec: Option<&'static str>,
+    n_guessed: Option<usize>,
+    n_accepted: Option<usize>,
+    /// Tokens a pass over the weights, and rows that it computed, guesses included; of a sequence.
+    tokens_per_pass: Option<f64>,
+    rows_per_pass: Option<f64>,
     test_time: String,
     avg_ns: u64,
     stddev_ns: u64,
@@ -121,7 +130,11 @@ impl Row {
         began: jiff::Timestamp,
         measured: Measured,
     ) -> Self {
-        let Measured { samples, cost, devices } = measured;
+        let Measured { samples, cost, devices, guesses } = measured;
+        // Passes count once for each sequence, and no first token of an answer is among those generated.
+        let per_pass = |n: fn(&Stats) -> usize| {
+            guesses.filter(|stats| stats.n_passes > 0).map(|stats| n(&stats) as f64 / stats.n_passes as f64)
+        };
         let stream = cost.stream;
         let Capacity { n_batch, kv_type, .. } = capacity;
         let n_parallel = test.n_parallel as f64;
@@ -156,6 +169,11 @@ impl Row {
             n_gen: test.n_gen,
             n_depth: test.n_depth,
             n_parallel: test.n_parallel,
+            spec: test.spec.map(BenchSpec::name),
+            n_guessed: guesses.map(|stats| stats.n_guessed),
+            n_accepted: guesses.map(|stats| stats.n_accepted),
+            tokens_per_pass: per_pass(|stats| stats.n_generated),
+            rows_per_pass: per_pass(|stats| stats.n_rows),
             test_time: began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             avg_ns: avg_ns as u64,
             stddev_ns: stddev_ns as u64,

@@ -1,19 +1,14 @@
-//! Which parts of a grammar are one lexeme each.
+//! Divides a grammar into lexemes that are as long as they can be.
 //!
-//! A reader by lexemes gives each all characters that it has room for, and never takes one back. That is what the grammar
-//! derives where no text has two readings, in one of which a lexeme goes on with a character, and in the other ends before
-//! it. So at first all that refers to no rule in a circle is as long a lexeme as it can be. Then all pairs of readings of
-//! the same text are followed, as far as they can be told apart: where two differ like that, the lexeme that goes on is cut
-//! in two there, and it begins anew. Lexemes of one character each differ nowhere.
-//!
-//! Readings are followed through a regular approximation, which may go on after a rule wherever any mention of it does and
-//! repeats what is repeated at all without end: it has all readings, and a few more, which may cost a lexeme and change no
-//! answer.
+//! A reader by lexemes gives each all characters that it has room for, and never takes one back. So at first each part of the
+//! grammar that refers to no rule in a circle is one lexeme, or part of a longer one. Then `readings` finds where a lexeme
+//! that takes all it can would take what belongs to the next: there it is cut in two. That is done again until nothing is
+//! found. It comes to an end, because lexemes of one character each are always right.
 
 use std::collections::{HashMap, HashSet};
 
 use super::parser::wrong;
-use super::{Node, Syntax, TokenSet, Vocabulary};
+use super::{Node, Syntax, Vocabulary, readings};
 use crate::error::Result;
 
 /// Characters of a lexeme at most, once all that it refers to is written out: as many as a text may have.
@@ -22,31 +17,26 @@ const MAX_CHARS: u32 = 1 << 17;
 /// Repetitions inside each other in a lexeme: each is looked at for each of its characters.
 const MAX_REPETITIONS: u32 = 64;
 
-/// Characters of lexemes that are followed, classes of them, and how often one after another is looked at. Beyond,
-/// characters are lexemes by themselves: right, but slow.
-const MAX_POSITIONS: usize = 1 << 14;
-const MAX_CLASSES: usize = 1 << 11;
-const MAX_STEPS: usize = 1 << 24;
-
-/// Times that readings are followed anew, after cuts. All that are found at a time are made, so a few are enough.
+/// Times that differing readings are looked for, each time after the cuts that the last found. A few are enough, because all
+/// cuts that are found at a time are made. After so many, characters are lexemes by themselves.
 const MAX_ROUNDS: usize = 32;
 
-/// How lexemes and what is between them are found again.
+/// Which parts of a grammar are lexemes.
 pub(super) struct Lexemes {
-    /// Of each node, whether it is a lexeme or part of one.
+    /// Whether each node is a lexeme or part of one.
     whole: Vec<bool>,
     cuts: Cuts,
 }
 
-/// Where lexemes end that need not: at which part of a sequence, or before each time of a repetition.
+/// Where lexemes end although they could go on.
 #[derive(Default)]
 struct Cuts {
     everywhere: bool,
     places: HashSet<Place>,
 }
 
-/// A node, and before which part of it.
-type Place = (usize, usize);
+/// Where a lexeme can be cut: a sequence, and before which of its parts; or a repetition and 0, before each of its times.
+pub(super) type Place = (usize, usize);
 
 impl Cuts {
     fn has(&self, place: Place) -> bool {
@@ -54,9 +44,9 @@ impl Cuts {
     }
 }
 
-/// What a sequence or a choice has beside each other.
+/// What a sequence consists of, one after the other.
 pub(super) enum Part<'a> {
-    /// One lexeme, of some parts; which of all is the first.
+    /// Nodes that are one lexeme together, and where in the sequence the first of them is.
     Lexeme {
         nodes: &'a [usize],
         first: usize,
@@ -69,7 +59,7 @@ impl Lexemes {
         self.whole[node]
     }
 
-    /// Lexemes of a sequence, and what is between them.
+    /// The lexemes of a sequence and what is between them.
     pub(super) fn parts<'a>(&self, sequence: usize, nodes: &'a [usize]) -> Vec<Part<'a>> {
         let mut parts = Vec::new();
         let mut at = 0;
@@ -92,8 +82,8 @@ impl Lexemes {
 /// Divides a grammar into lexemes.
 ///
 /// # Errors
-/// [`Error::Grammar`](crate::Error::Grammar), of a rule that derives no text that ends, of a grammar that derives none but the
-/// empty one, and of a token where a text could come that reads the same.
+/// [`Error::Grammar`](crate::Error::Grammar), of a rule all of whose texts are endless, of a grammar that derives nothing but
+/// the empty text, and of a token where a text could come that reads the same.
 pub(super) fn divide(syntax: &Syntax<'_>, vocabulary: Vocabulary<'_>) -> Result<Lexemes> {
     let order = Order::of(syntax);
     order.check_texts(syntax)?;
@@ -108,10 +98,8 @@ pub(super) fn divide(syntax: &Syntax<'_>, vocabulary: Vocabulary<'_>) -> Result<
             check_tokens_alone(syntax, &order, &lexemes)?;
             return Ok(lexemes);
         }
-        let found = Readings::of(syntax, &order, &lexemes, vocabulary)
-            .map(Readings::differences)
-            .transpose()?
-            .flatten();
+        let rules: Vec<usize> = order.all().collect();
+        let found = readings::differences(syntax, &rules, &lexemes, vocabulary)?;
         cuts = lexemes.cuts;
         match found {
             Some(places) if places.is_empty() => {
@@ -123,7 +111,7 @@ pub(super) fn divide(syntax: &Syntax<'_>, vocabulary: Vocabulary<'_>) -> Result<
     }
 }
 
-/// Of a grammar whose readings were too many to follow.
+/// Refuses tokens in a grammar whose readings were too many to follow: nobody knows what else could come in their places.
 fn check_tokens_alone(syntax: &Syntax<'_>, order: &Order, lexemes: &Lexemes) -> Result<()> {
     if !lexemes.cuts.everywhere {
         return Ok(());
@@ -180,7 +168,7 @@ impl Order {
         self.straight.iter().chain(&self.circular).copied()
     }
 
-    /// Each rule derives some text that ends, and that of an answer is not always empty: for which there is no answer.
+    /// Makes sure that each rule derives a text that ends, and that an answer need not be empty.
     fn check_texts(&self, syntax: &Syntax<'_>) -> Result<()> {
         let ends = self.settled(syntax, |node, ends| match node {
             Node::Char(_) | Node::Token { .. } => true,
@@ -208,7 +196,7 @@ impl Order {
         }
     }
 
-    /// What holds of nodes, given what is known to hold of others, until nothing more is found.
+    /// Of which nodes something holds that follows from its holding of others.
     fn settled(&self, syntax: &Syntax<'_>, holds: impl Fn(&Node, &[bool]) -> bool) -> Vec<bool> {
         let mut found = vec![false; syntax.nodes.len()];
         let mut users: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -233,7 +221,7 @@ impl Order {
         found
     }
 
-    /// Of each node, whether it is a lexeme or part of one.
+    /// Whether each node is a lexeme or part of one.
     fn whole(&self, syntax: &Syntax<'_>, cuts: &Cuts) -> Vec<bool> {
         let mut whole = vec![false; syntax.nodes.len()];
         // Characters of each, and repetitions inside each other.
@@ -275,382 +263,4 @@ fn mentions(syntax: &Syntax<'_>, rule: usize) -> impl Iterator<Item = usize> {
         Node::Rule(other) => Some(*other),
         _ => None,
     })
-}
-
-/// How texts can be read: which characters of which lexemes may follow each other.
-struct Readings<'a, 's> {
-    syntax: &'a Syntax<'s>,
-    lexemes: &'a Lexemes,
-    vocabulary: Vocabulary<'a>,
-    /// Which classes have a character in common.
-    classes_meet: Vec<Vec<bool>>,
-    positions: Vec<Position>,
-    /// Places between lexemes.
-    states: Vec<State>,
-    /// The state that an answer begins in.
-    begin: usize,
-    n_steps: usize,
-}
-
-/// A character or token of a lexeme, as often as it is written out.
-struct Position {
-    what: What,
-    /// What may follow in the same lexeme, and where that would be cut.
-    next: Vec<(usize, Place)>,
-    /// The state after the lexeme, where it may end here.
-    end: Option<usize>,
-}
-
-#[derive(Clone, Copy)]
-enum What {
-    /// A class.
-    Char(usize),
-    Token {
-        tokens: TokenSet,
-        at: usize,
-    },
-}
-
-#[derive(Default)]
-struct State {
-    /// First positions of lexemes that may begin here.
-    starts: Vec<usize>,
-    /// States that are reached without a character.
-    same: Vec<usize>,
-}
-
-/// Where a part of a lexeme may begin and end.
-struct Ends {
-    first: Vec<usize>,
-    last: Vec<usize>,
-    may_be_empty: bool,
-}
-
-impl<'a, 's> Readings<'a, 's> {
-    /// `None` if they are too many to follow.
-    fn of(
-        syntax: &'a Syntax<'s>,
-        order: &Order,
-        lexemes: &'a Lexemes,
-        vocabulary: Vocabulary<'a>,
-    ) -> Option<Self> {
-        if syntax.classes.len() > MAX_CLASSES {
-            return None;
-        }
-        let meets = |a: &super::Class, b: &super::Class| {
-            let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
-            while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
-                if x.0 <= y.1 && y.0 <= x.1 {
-                    return true;
-                }
-                if x.1 < y.1 {
-                    a.next()
-                } else {
-                    b.next()
-                };
-            }
-            false
-        };
-        let classes = &syntax.classes;
-        let classes_meet = classes.iter().map(|a| classes.iter().map(|b| meets(a, b)).collect()).collect();
-        let mut readings = Self {
-            syntax,
-            lexemes,
-            vocabulary,
-            classes_meet,
-            positions: Vec::new(),
-            states: Vec::new(),
-            begin: 0,
-            n_steps: 0,
-        };
-        // A rule's first and last state.
-        let mut states: HashMap<usize, (usize, usize)> = HashMap::new();
-        let rules: Vec<_> =
-            order.all().filter(|rule| !lexemes.is_whole(syntax.rules[*rule].body())).collect();
-        for rule in &rules {
-            states.insert(*rule, (readings.state(), readings.state()));
-        }
-        for rule in rules {
-            let (start, end) = states[&rule];
-            let last = readings.add(syntax.rules[rule].body(), start, &states)?;
-            readings.states[last].same.push(end);
-        }
-        readings.begin = states[&syntax.root].0;
-        Some(readings)
-    }
-
-    /// The places at which a lexeme is to be cut; `None` if there is too much to look at.
-    ///
-    /// # Errors
-    /// [`Error::Grammar`](crate::Error::Grammar), of a token that a text can't be told from.
-    fn differences(mut self) -> Result<Option<Vec<Place>>> {
-        let mut cuts = HashSet::new();
-        // Pairs of positions at which two readings of one text may be, whose lexemes began at the same character.
-        let mut pairs = HashSet::new();
-        let mut todo = Vec::new();
-        let mut starts: HashMap<usize, Vec<usize>> = HashMap::new();
-        let begin = self.reached(self.begin);
-        let none: &[usize] = &[];
-        if self.pair(&begin, &begin, &mut pairs, &mut todo)?.is_none() {
-            return Ok(None);
-        }
-        while let Some((a, b)) = todo.pop() {
-            for position in [a, b] {
-                if let Some(end) = self.positions[position].end {
-                    starts.entry(end).or_insert_with(|| self.reached(end));
-                }
-            }
-            let ends = [a, b].map(|p| self.positions[p].end.map_or(none, |end| &starts[&end]));
-            let nexts: [Vec<usize>; 2] =
-                [a, b].map(|p| self.positions[p].next.iter().map(|(to, _)| *to).collect());
-            let within = self.pair(&nexts[0], &nexts[1], &mut pairs, &mut todo)?;
-            let across = self.pair(ends[0], ends[1], &mut pairs, &mut todo)?;
-            if within.is_none() || across.is_none() {
-                return Ok(None);
-            }
-            for (goes_on, ends) in [(a, ends[1]), (b, ends[0])] {
-                for (to, place) in &self.positions[goes_on].next {
-                    self.n_steps += ends.len();
-                    for start in ends {
-                        if self.meet(*to, *start)? {
-                            cuts.insert(*place);
-                            break;
-                        }
-                    }
-                }
-            }
-            if self.n_steps > MAX_STEPS {
-                return Ok(None);
-            }
-        }
-        Ok(Some(cuts.into_iter().collect()))
-    }
-
-    /// Takes note of all pairs of positions that the same character can be at; `None` if there are too many.
-    fn pair(
-        &mut self,
-        some: &[usize],
-        others: &[usize],
-        pairs: &mut HashSet<(usize, usize)>,
-        todo: &mut Vec<(usize, usize)>,
-    ) -> Result<Option<()>> {
-        self.n_steps = self.n_steps.saturating_add(some.len().saturating_mul(others.len()));
-        if self.n_steps > MAX_STEPS {
-            return Ok(None);
-        }
-        for a in some {
-            for b in others {
-                let pair = (*a.min(b), *a.max(b));
-                if !pairs.contains(&pair) && self.meet(*a, *b)? {
-                    pairs.insert(pair);
-                    todo.push(pair);
-                }
-            }
-        }
-        Ok(Some(()))
-    }
-
-    /// Whether the same character, or token, can be at both positions.
-    fn meet(&self, a: usize, b: usize) -> Result<bool> {
-        let unclear = |at: usize| {
-            Err(wrong(
-                self.syntax.text,
-                at,
-                "what this token stands for may come here in another way as well",
-            ))
-        };
-        match (self.positions[a].what, self.positions[b].what) {
-            (What::Char(a), What::Char(b)) => Ok(self.classes_meet[a][b]),
-            (What::Token { tokens, at }, What::Char(class))
-            | (What::Char(class), What::Token { tokens, at }) => {
-                if self.may_be_text(tokens, class) {
-                    unclear(at)
-                } else {
-                    Ok(false)
-                }
-            }
-            (What::Token { tokens: a, at }, What::Token { tokens: b, .. }) => match (a.negated, b.negated) {
-                _ if a == b => Ok(true),
-                (false, false) => Ok(false),
-                (true, true) => unclear(at),
-                (true, false) | (false, true) => {
-                    if a.id == b.id {
-                        Ok(false)
-                    } else {
-                        unclear(at)
-                    }
-                }
-            },
-        }
-    }
-
-    /// Whether a text that begins with a character of the class may begin with one of the tokens, or they with it.
-    fn may_be_text(&self, tokens: TokenSet, class: usize) -> bool {
-        let trie = self.vocabulary.trie;
-        if tokens.negated {
-            return true;
-        }
-        // The bytes of a control token are none of any text.
-        if trie.is_special_token(tokens.id) {
-            return false;
-        }
-        let first = trie.token(tokens.id).utf8_chunks().next();
-        let first = first.and_then(|chunk| chunk.valid().chars().next());
-        first.is_none_or(|c| {
-            self.syntax.classes[class].iter().any(|(low, high)| (*low..=*high).contains(&c.into()))
-        })
-    }
-
-    fn state(&mut self) -> usize {
-        self.states.push(State::default());
-        self.states.len() - 1
-    }
-
-    /// All positions that may come first after a state.
-    fn reached(&self, state: usize) -> Vec<usize> {
-        let mut seen = HashSet::from([state]);
-        let mut todo = vec![state];
-        let mut found = Vec::new();
-        while let Some(state) = todo.pop() {
-            found.extend(&self.states[state].starts);
-            todo.extend(self.states[state].same.iter().filter(|same| seen.insert(**same)));
-        }
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
-
-    /// Adds a part after a state; the state after it.
-    fn add(&mut self, node: usize, start: usize, rules: &HashMap<usize, (usize, usize)>) -> Option<usize> {
-        if self.lexemes.is_whole(node) {
-            let ends = self.written_out(node)?;
-            return Some(self.lexeme(ends, start));
-        }
-        let syntax = self.syntax;
-        Some(match &syntax.nodes[node] {
-            Node::Char(_) | Node::Token { .. } => {
-                let ends = self.written_out(node)?;
-                self.lexeme(ends, start)
-            }
-            Node::Sequence(nodes) => {
-                let mut state = start;
-                for part in self.lexemes.parts(node, nodes) {
-                    state = match part {
-                        Part::Other(node) => self.add(node, state, rules)?,
-                        Part::Lexeme { nodes, first } => {
-                            let ends = self.sequence(node, nodes, first)?;
-                            self.lexeme(ends, state)
-                        }
-                    };
-                }
-                state
-            }
-            Node::Choice(options) => {
-                let end = self.state();
-                for option in options {
-                    let last = self.add(*option, start, rules)?;
-                    self.states[last].same.push(end);
-                }
-                end
-            }
-            Node::Repeat { node, min, max } => {
-                let (first, end) = (self.state(), self.state());
-                self.states[start].same.push(first);
-                let last = self.add(*node, first, rules)?;
-                self.states[last].same.push(end);
-                if *max != Some(1) {
-                    self.states[last].same.push(first);
-                }
-                if *min == 0 {
-                    self.states[start].same.push(end);
-                }
-                end
-            }
-            Node::Rule(rule) => {
-                let (first, last) = rules[rule];
-                self.states[start].same.push(first);
-                let end = self.state();
-                self.states[last].same.push(end);
-                end
-            }
-        })
-    }
-
-    fn lexeme(&mut self, ends: Ends, start: usize) -> usize {
-        let end = self.state();
-        self.states[start].starts.extend(ends.first);
-        for last in ends.last {
-            self.positions[last].end = Some(end);
-        }
-        if ends.may_be_empty {
-            self.states[start].same.push(end);
-        }
-        end
-    }
-
-    /// Positions of a part of a lexeme; `None` if there are too many.
-    fn written_out(&mut self, node: usize) -> Option<Ends> {
-        let syntax = self.syntax;
-        let what = match &syntax.nodes[node] {
-            Node::Char(class) => What::Char(*class),
-            Node::Token { tokens, at } => What::Token { tokens: *tokens, at: *at },
-            Node::Sequence(nodes) => return self.sequence(node, nodes, 0),
-            Node::Choice(options) => {
-                let mut all = Ends { first: Vec::new(), last: Vec::new(), may_be_empty: false };
-                for option in options {
-                    let ends = self.written_out(*option)?;
-                    all.first.extend(ends.first);
-                    all.last.extend(ends.last);
-                    all.may_be_empty |= ends.may_be_empty;
-                }
-                return Some(all);
-            }
-            Node::Repeat { node: repeated, min, max } => {
-                let mut ends = self.written_out(*repeated)?;
-                if *max != Some(1) {
-                    self.connect(&ends.last, &ends.first, (node, 0))?;
-                }
-                ends.may_be_empty |= *min == 0;
-                return Some(ends);
-            }
-            Node::Rule(rule) => return self.written_out(syntax.rules[*rule].body()),
-        };
-        let position = self.positions.len();
-        self.positions.push(Position { what, next: Vec::new(), end: None });
-        (position < MAX_POSITIONS).then(|| Ends {
-            first: vec![position],
-            last: vec![position],
-            may_be_empty: false,
-        })
-    }
-
-    /// The same of some parts of a sequence, the first of which has a number.
-    fn sequence(&mut self, sequence: usize, nodes: &[usize], first: usize) -> Option<Ends> {
-        let mut all = Ends { first: Vec::new(), last: Vec::new(), may_be_empty: true };
-        for (at, node) in (first..).zip(nodes) {
-            let ends = self.written_out(*node)?;
-            self.connect(&all.last, &ends.first, (sequence, at))?;
-            if all.may_be_empty {
-                all.first.extend(ends.first);
-            }
-            if !ends.may_be_empty {
-                all.last.clear();
-            }
-            all.last.extend(ends.last);
-            all.may_be_empty &= ends.may_be_empty;
-            self.n_steps += all.first.len() + all.last.len();
-        }
-        Some(all)
-    }
-
-    fn connect(&mut self, from: &[usize], to: &[usize], place: Place) -> Option<()> {
-        self.n_steps = self.n_steps.saturating_add(from.len().saturating_mul(to.len()));
-        if self.n_steps > MAX_STEPS {
-            return None;
-        }
-        for position in from {
-            self.positions[*position].next.extend(to.iter().map(|to| (*to, place)));
-        }
-        Some(())
-    }
 }

@@ -3,7 +3,8 @@
 //! GBNF derives an answer character by character. llguidance reads one by *lexemes*, each of which takes as many characters
 //! as it can, and parses those with Earley's algorithm. Were each character a lexeme, both would derive the same, but a mask
 //! would parse the text of every token of the vocabulary. So as much of a grammar as can be is one lexeme, where that
-//! provably changes nothing: `lexemes` divides a grammar, `builder` writes down what it found.
+//! provably changes nothing: `lexemes` divides a grammar, `readings` finds where that would change something, and `builder` writes
+//! down what was found.
 //!
 //! Not done: answers with characters that end in another token's middle, of which llama.cpp allows some by mistake; rules
 //! that end only with the limit of tokens, which it takes.
@@ -11,6 +12,7 @@
 mod builder;
 mod lexemes;
 mod parser;
+mod readings;
 
 use std::ops::RangeInclusive;
 

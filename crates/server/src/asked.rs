@@ -4,13 +4,11 @@
 //! A handler's task knows its request ([`Asked::current`]), so that no endpoint hands it down.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -19,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::connection::Fate;
+use crate::ending::{Answer, UntilEnd};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -223,52 +222,28 @@ impl Asked {
 pub(crate) async fn follow(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let asked = Arc::new(Asked::new(&shared, &request));
     let fate = request.extensions().get::<Fate>().cloned();
-    let mut line = Line { asked: Arc::clone(&asked), fate, is_whole: false };
+    let line = Line { asked: Arc::clone(&asked), fate, is_whole: false };
     let response = CURRENT.scope(Arc::clone(&asked), next.run(request)).await;
     asked.record().status = Some(response.status());
-    response.map(|body| {
-        line.is_whole = body.is_end_stream();
-        Body::new(Followed { body, line })
-    })
+    response.map(|body| Body::new(Answer::new(body, line)))
 }
 
 /// Logs a request when nothing more can come of it.
 struct Line {
     asked: Arc<Asked>,
     fate: Option<Fate>,
+    /// Whether the client was handed all of the answer.
     is_whole: bool,
+}
+
+impl UntilEnd for Line {
+    fn body_has_ended(&mut self) {
+        self.is_whole = true;
+    }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         self.asked.log(self.fate.as_ref(), self.is_whole);
-    }
-}
-
-/// The body of an answer until it has been read or given up.
-struct Followed {
-    body: Body,
-    line: Line,
-}
-
-impl HttpBody for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.line.is_whole = self.body.is_end_stream() || matches!(polled, Poll::Ready(None));
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

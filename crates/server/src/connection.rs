@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -32,6 +32,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::ending::{Answer, UntilEnd};
 
 /// Bytes that hyper keeps of what it reads, which a head must fit, and of what it writes.
 pub(crate) const MAX_BUFFER: usize = 64 << 10;
@@ -122,8 +124,12 @@ fn answering(
     router: Router,
     socket: &Arc<Socket>,
     fate: &Fate,
-) -> impl Service<hyper::Request<Incoming>, Response = hyper::Response<Answer>, Error = Infallible, Future: Send>
-{
+) -> impl Service<
+    hyper::Request<Incoming>,
+    Response = hyper::Response<Answer<Open>>,
+    Error = Infallible,
+    Future: Send,
+> {
     let (socket, fate) = (Arc::clone(socket), fate.clone());
     let router = TowerToHyperService::new(router);
     service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -131,7 +137,7 @@ fn answering(
         let open = Open(Arc::clone(&socket));
         request.extensions_mut().insert(fate.clone());
         let response = router.call(request.map(Body::new));
-        async move { Ok(response.await?.map(|body| Answer { body, _open: open })) }
+        async move { Ok(response.await?.map(|body| Answer::new(body, open))) }
     })
 }
 
@@ -310,35 +316,11 @@ impl AsyncWrite for Half {
 /// For as long as a request is being answered.
 struct Open(Arc<Socket>);
 
+impl UntilEnd for Open {}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.lock().enter(Phase::Idle);
-    }
-}
-
-/// The body of an answer, with which the request ends.
-struct Answer {
-    body: Body,
-    _open: Open,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -346,6 +328,7 @@ impl HttpBody for Answer {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use axum::body::Bytes;
     use axum::routing::get;
     use tokio::net::TcpListener;
 

@@ -19,6 +19,7 @@ mod ask;
 mod asked;
 mod body;
 mod connection;
+mod ending;
 mod error;
 mod fields;
 mod guard;

@@ -20,7 +20,8 @@ pub(crate) use self::serve::ServeArgs;
 #[cfg(feature = "gpu")]
 pub(crate) use self::shared::DeviceName;
 pub(crate) use self::shared::{
-    AnswerArgs, ComputeArgs, DraftArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs, Spec, SpecArgs,
+    AnswerArgs, ComputeArgs, DraftArgs, EngineArgs, GpuLayers, Load, OpOffload, Reasoning, SessionArgs, Spec,
+    SpecArgs,
 };
 pub(crate) use self::store::{ModelsArgs, PullArgs, RmArgs, ShowArgs};
 use crate::failure::EXIT_CODES;

@@ -28,14 +28,19 @@ pub(super) struct Guessed {
 impl Guessed {
     /// For tests, of which some may replay what is answered now.
     pub(super) fn new(mut engine: Engine, n_max: usize, tests: &[Test]) -> metallic::Result<Self> {
-        let replays = tests.iter().filter(|test| matches!(test.spec, Some(BenchSpec::Replay | BenchSpec::Wrong)));
+        let replays =
+            tests.iter().filter(|test| matches!(test.spec, Some(BenchSpec::Replay | BenchSpec::Wrong)));
         let longest = replays.copied().reduce(|a, b| Test {
             n_gen: a.n_gen.max(b.n_gen),
             n_parallel: a.n_parallel.max(b.n_parallel),
             ..a
         });
         let recorded = longest.map(|test| answer(&mut engine, test, || ())).transpose()?;
-        Ok(Self { engine, n_max, recorded: Arc::new(recorded.map_or_else(Vec::new, |answered| answered.all)) })
+        Ok(Self {
+            engine,
+            n_max,
+            recorded: Arc::new(recorded.map_or_else(Vec::new, |answered| answered.all)),
+        })
     }
 
     /// Has it guess what was recorded, if anything.
@@ -46,7 +51,12 @@ impl Guessed {
     }
 
     /// The time of each repetition of a test, after one to warm up.
-    pub(super) fn run(&mut self, test: Test, n_repetitions: u32, bar: &ProgressBar) -> metallic::Result<Measured> {
+    pub(super) fn run(
+        &mut self,
+        test: Test,
+        n_repetitions: u32,
+        bar: &ProgressBar,
+    ) -> metallic::Result<Measured> {
         answer(&mut self.engine, test, || bar.tick())?;
         let meter = Meter::start(self.engine.model());
         let (mut samples, mut guesses) = (Vec::new(), Stats::default());

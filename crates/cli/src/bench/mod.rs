@@ -195,7 +195,8 @@ fn speculations(args: &BenchArgs) -> [SpecArgs; 2] {
 /// asked for; and every number to generate with guesses.
 fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
-    for (&n_depth, &n_parallel) in args.n_depth.iter().flat_map(|d| args.parallel.iter().map(move |p| (d, p))) {
+    for (&n_depth, &n_parallel) in args.n_depth.iter().flat_map(|d| args.parallel.iter().map(move |p| (d, p)))
+    {
         let lengths = args.n_prompt.iter().map(|&n| (n, 0)).chain(args.n_gen.iter().map(|&n| (0, n)));
         for (n_prompt, n_gen) in lengths.chain(args.pg.iter().copied()).filter(|lengths| *lengths != (0, 0)) {
             let n_tokens = n_prompt.checked_add(n_gen).and_then(|n| n.checked_add(n_depth));
@@ -209,8 +210,11 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
             tests.push(Test { n_prompt, n_gen, n_depth, n_parallel: n_parallel.into(), spec: None });
         }
     }
-    let generated: Vec<Test> = tests.iter().filter(|test| test.n_prompt + test.n_depth == 0).copied().collect();
-    tests.extend(args.spec.iter().flat_map(|how| generated.iter().map(|test| Test { spec: Some(*how), ..*test })));
+    let generated: Vec<Test> =
+        tests.iter().filter(|test| test.n_prompt + test.n_depth == 0).copied().collect();
+    tests.extend(
+        args.spec.iter().flat_map(|how| generated.iter().map(|test| Test { spec: Some(*how), ..*test })),
+    );
     if tests.is_empty() {
         return Err(Failure::new(Kind::Usage, "there is nothing to measure: -p and -n are 0"));
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use smallvec::SmallVec;
 
 use super::gbnf::{self, Vocabulary};
+use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::sampling::likeliest;
 use crate::text::Tokenizer;
@@ -49,6 +51,13 @@ const MAX_ITEMS: usize = 500_000;
 const MAX_TRIED: usize = 64;
 const MORE_TRIED: usize = 6;
 
+/// How long an answer's form may take for a token, on average, and how much of that it may have saved for one that takes longer.
+/// All answers of an engine wait for it. Those that people ask for take some milliseconds: a large schema's first token takes
+/// fifty. The library's own limits count items of Earley's algorithm, of which a hostile grammar makes each cost more, so that
+/// a token can take ten seconds within them.
+const TIME_A_TOKEN: Duration = Duration::from_millis(50);
+const MAX_TIME_SAVED: Duration = Duration::from_millis(500);
+
 /// Compiling a grammar goes as deep as its parts refer to each other, which may be as often as its text has room for.
 const STACK_BYTES: usize = 256 << 20;
 
@@ -56,13 +65,14 @@ const STACK_BYTES: usize = 256 << 20;
 pub struct Grammars {
     factory: ParserFactory,
     stop_tokens: Vec<u32>,
+    watch: Arc<Watch>,
 }
 
 impl Grammars {
     /// Takes some tenths of a second for a large vocabulary.
     ///
     /// # Errors
-    /// [`Error::Grammar`], of a vocabulary without an end of answers.
+    /// [`Error::Grammar`], of a vocabulary without an end of answers; [`Error::Threads`], if the system gives no thread.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
         let n_vocab = tokenizer.n_vocab() as u32;
         let word = |id: u32| {
@@ -84,7 +94,7 @@ impl Grammars {
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&environment).map_err(unusable)?;
         factory.quiet();
-        Ok(Self { factory, stop_tokens: stop_tokens.to_vec() })
+        Ok(Self { factory, stop_tokens: stop_tokens.to_vec(), watch: Arc::new(Watch::new()?) })
     }
 
     /// The form that a grammar gives answers. May take seconds for a hostile one: on a thread that may wait.
@@ -107,7 +117,7 @@ impl Grammars {
                 Grammar::Gbnf(text) => return self.compile_gbnf(&text),
             };
             let matcher = Matcher::new(self.factory.create_parser(grammar));
-            form(matcher)
+            self.form(matcher)
         };
         thread::scope(|scope| {
             let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, compile);
@@ -129,24 +139,34 @@ impl Grammars {
         let capabilities = InferenceCapabilities::default();
         let parser =
             self.factory.create_parser_from_init_ext(grammar, Logger::new(0, 0), capabilities, limits);
-        form(Matcher::new(parser))
+        self.form(Matcher::new(parser))
     }
-}
 
-/// The form of a grammar that was compiled.
-fn form(matcher: Matcher) -> Result<Form> {
-    match matcher.get_error() {
-        None => Ok(Form(matcher)),
-        Some(reason) => Err(unusable(reason)),
+    /// The form of a grammar that was compiled.
+    fn form(&self, matcher: Matcher) -> Result<Form> {
+        match matcher.get_error() {
+            None => Ok(Form {
+                matcher: matcher.into_cancellable(),
+                watch: Arc::clone(&self.watch),
+                time_saved: MAX_TIME_SAVED,
+            }),
+            Some(reason) => Err(unusable(reason)),
+        }
     }
 }
 
 /// A form that an answer has, and where in it the answer is.
-pub struct Form(Matcher);
+pub struct Form {
+    matcher: Matcher,
+    watch: Arc<Watch>,
+    /// How long it may take now.
+    time_saved: Duration,
+}
 
 impl Clone for Form {
     fn clone(&self) -> Self {
-        Self(self.0.deep_clone())
+        let Self { matcher, watch, time_saved } = self;
+        Self { matcher: matcher.deep_clone(), watch: Arc::clone(watch), time_saved: *time_saved }
     }
 }
 
@@ -165,12 +185,22 @@ impl Form {
         n_best: Option<usize>,
         stop_tokens: &[u32],
     ) -> Result<()> {
+        self.in_time(|form| form.mask_at_leisure(logits, n_best, stop_tokens))
+    }
+
+    /// The same, in whatever time it takes.
+    fn mask_at_leisure(
+        &mut self,
+        logits: &mut [f32],
+        n_best: Option<usize>,
+        stop_tokens: &[u32],
+    ) -> Result<()> {
         if let Some(n_best) = n_best.filter(|n| *n <= MAX_TRIED)
             && self.mask_all_but(n_best, logits, stop_tokens)?
         {
             return Ok(());
         }
-        let allowed = self.0.compute_mask_or_eos().map_err(unusable)?;
+        let allowed = self.matcher.compute_mask_or_eos().map_err(unusable)?;
         let may_end = stop_tokens.first().is_some_and(|end| allowed.is_allowed(*end));
         let ends: Vec<(u32, f32)> = stop_tokens.iter().map(|id| (*id, logits[*id as usize])).collect();
         // A model may have more logits than the vocabulary has tokens.
@@ -193,7 +223,7 @@ impl Form {
         let mut left: SmallVec<[(u32, f32); 64]> = SmallVec::new();
         for (id, logit) in likeliest(logits, 2 * n_best + MORE_TRIED) {
             let id_of_end = stop_tokens.contains(&id).then(|| stop_tokens[0]);
-            if self.0.validate_tokens(&[id_of_end.unwrap_or(id)]).map_err(unusable)? == 1 {
+            if self.matcher.validate_tokens(&[id_of_end.unwrap_or(id)]).map_err(unusable)? == 1 {
                 left.push((id, logit));
                 if left.len() == n_best {
                     logits.fill(f32::NEG_INFINITY);
@@ -210,7 +240,24 @@ impl Form {
         if stop_tokens.contains(&token) {
             return Ok(());
         }
-        self.0.consume_token(token).map_err(unusable)
+        self.time_saved = MAX_TIME_SAVED.min(self.time_saved + TIME_A_TOKEN);
+        self.in_time(|form| form.matcher.consume_token(token).map_err(unusable))
+    }
+
+    /// Does something within the time that is saved.
+    fn in_time(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let cancel = self.matcher.cancellation_handle().unwrap_or_default();
+        let watch = Arc::clone(&self.watch);
+        let began = Instant::now();
+        let done = watch.run(cancel, self.time_saved, || work(self));
+        self.time_saved = self.time_saved.saturating_sub(began.elapsed());
+        if self.matcher.is_cancelled() {
+            return Err(unusable(
+                "it takes too long to find out which tokens may come next: the fewer ways there are to read a text by it, \
+                 the less it takes",
+            ));
+        }
+        done
     }
 }
 

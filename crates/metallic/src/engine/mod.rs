@@ -13,6 +13,7 @@ mod scheduler;
 mod sequence;
 mod speculation;
 mod stats;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;

@@ -1,8 +1,10 @@
 //! Answers of a given form.
 
+use std::time::{Duration, Instant};
+
 use metallic::engine::{FinishReason, Grammar, Grammars, MAX_GRAMMAR_BYTES};
 use metallic::sampling::SamplingParams;
-use metallic::{Error, Request};
+use metallic::{Error, Event, Request};
 use serde_json::{Value, json};
 
 use crate::{Heard, engine, request};
@@ -111,4 +113,37 @@ fn a_deep_schema_ends_no_process() {
         // Whether it is taken is the library's to say.
         let _ = grammars.compile(&Grammar::JsonSchema(schema)).map(|form| drop(form.clone()));
     }
+}
+
+/// A hostile grammar may make each token's choice take seconds, for which all answers would wait.
+#[test]
+fn a_form_that_takes_too_long_fails_its_own_request_alone() {
+    let mut engine = engine(256, 2);
+    let grammars = Grammars::new(engine.tokenizer()).unwrap();
+    let slow = "root ::= x+\nx ::= [^b]{0,500} | \"(\" x \")\" | x x".to_owned();
+    let asked = Request {
+        sampling: SamplingParams { temperature: 1.0, seed: Some(1), ..SamplingParams::default() },
+        form: Some(grammars.compile(&Grammar::Gbnf(slow)).unwrap()),
+        ignore_eos: true,
+        ..request(&engine, "abc", 200)
+    };
+    let (hostile, other) = (engine.submit(asked).unwrap(), request(&engine, "abc", 20));
+    let other = engine.submit(other).unwrap();
+    let (mut heard, mut reason) = (Heard::default(), None);
+    loop {
+        let began = Instant::now();
+        let goes_on = engine.step(&mut |event| match event {
+            Event::Failed { request, error } => {
+                assert_eq!(request, hostile);
+                reason = Some(error.to_string());
+            }
+            event => heard.take(event),
+        });
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        if !goes_on {
+            break;
+        }
+    }
+    assert!(reason.as_ref().is_some_and(|reason| reason.contains("too long")), "{reason:?}");
+    assert_eq!(heard.of(other).1, FinishReason::MaxTokens);
 }

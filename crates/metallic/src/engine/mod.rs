@@ -34,7 +34,7 @@ use crate::text::Tokenizer;
 use cached::{Cached, Found, Parked, Wanted, common_prefix};
 use scheduler::{Pace, PerSlot, Share};
 use sequence::{Active, Choices, Follows, Limits, Slot};
-use speculation::Speculating;
+use speculation::{Acceptance, Speculating};
 
 /// Requests that may wait: enough for a burst, few enough that a client learns that we are behind.
 pub const MAX_WAITING: usize = 256;
@@ -50,6 +50,8 @@ pub struct Engine {
     parked: Parked,
     pace: Pace,
     speculation: Option<Speculating>,
+    /// How often guesses were right, of all answers.
+    acceptance: Acceptance,
     waiting: VecDeque<(RequestId, Request)>,
     next_id: u64,
 }
@@ -61,8 +63,8 @@ impl Engine {
         let slot = |_| Slot { cached: Cached::new(&mut model), active: None, last_used: 0, n_guesses: 0 };
         let slots = (0..n_slots).map(slot).collect();
         let (parked, pace) = (Parked::default(), Pace::new(model.n_batch()));
-        let (tokenizer, waiting) = (tokenizer.into(), VecDeque::new());
-        Self { model, tokenizer, slots, parked, pace, speculation: None, waiting, next_id: 0 }
+        let (tokenizer, acceptance, waiting) = (tokenizer.into(), Acceptance::default(), VecDeque::new());
+        Self { model, tokenizer, slots, parked, pace, speculation: None, acceptance, waiting, next_id: 0 }
     }
 
     /// Guesses what comes next from now on, so that a pass may give more than a token. Answers stay the same.
@@ -73,7 +75,7 @@ impl Engine {
         if !self.model.can_share() {
             return Err(Error::NoSpeculation);
         }
-        self.speculation = Some(Speculating::new(speculation));
+        (self.speculation, self.acceptance) = (Some(Speculating::new(speculation)), Acceptance::default());
         Ok(())
     }
 
@@ -287,7 +289,7 @@ impl Engine {
                 }
             };
             let Slot { cached, active: Some(active), .. } = slot else { continue };
-            active.learn(share.n_guesses, chosen.len().saturating_sub(1));
+            active.learn(share.n_guesses, chosen.len().saturating_sub(1), &mut self.acceptance);
             for (i, choice) in chosen.into_iter().enumerate() {
                 if i > 0 {
                     cached.has_read(1, share.role);
@@ -339,8 +341,9 @@ impl Engine {
             let slot = &mut self.slots[index];
             slot.last_used = self.next_id;
             let n_cached = slot.cached.n_cached;
+            let acceptance = self.acceptance.next();
             let active = self.model.check_files();
-            match active.and_then(|()| Active::new(id, request, n_cached, &self.tokenizer)) {
+            match active.and_then(|()| Active::new(id, request, n_cached, acceptance, &self.tokenizer)) {
                 Ok(mut active) => {
                     active.follows = follows.filter(|follows| follows.n_common > n_cached + FEW);
                     slot.active = Some(active);

@@ -156,6 +156,7 @@ impl Active {
         id: RequestId,
         request: Request,
         n_cached: usize,
+        acceptance: Acceptance,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let mut sampling = request.sampling;
@@ -182,7 +183,7 @@ impl Active {
             logprobs: request.logprobs,
             exact: request.exact,
             follows: None,
-            acceptance: Acceptance::default(),
+            acceptance,
             kind_of_guesses: 0,
         })
     }
@@ -213,11 +214,13 @@ impl Active {
         Ok(Choice { token, logprobs: asked.map(|(n_top, logits)| Logprobs::new(&logits, token, n_top)) })
     }
 
-    /// Learns how many of its guesses were right, before the first that was not.
-    pub(super) fn learn(&mut self, n_guesses: usize, n_right: usize) {
+    /// Learns how many of its guesses were right, before the first that was not; so do all answers together.
+    pub(super) fn learn(&mut self, n_guesses: usize, n_right: usize, of_all: &mut Acceptance) {
         if n_guesses > 0 {
             self.stats.n_guessed += n_guesses;
-            self.acceptance.learn(self.kind_of_guesses, n_guesses, n_right);
+            for acceptance in [&mut self.acceptance, of_all] {
+                acceptance.learn(self.kind_of_guesses, n_guesses, n_right);
+            }
         }
     }
 

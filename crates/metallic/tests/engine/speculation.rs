@@ -56,6 +56,11 @@ fn requests(engine: &Engine) -> Vec<Request> {
     all.chain([formed, stopped]).collect()
 }
 
+/// However long a pass takes here.
+fn always(proposer: impl Proposer + 'static) -> Speculation {
+    Speculation { n_max: 8, adapts: false, ..Speculation::new(Box::new(proposer)) }
+}
+
 fn answers(engine: &mut Engine, requests: &[Request]) -> Vec<Answer> {
     let mut heard = Heard::default();
     let ids: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
@@ -84,15 +89,17 @@ fn an_answer_is_the_same_with_guesses() {
         for wrong in [None, Some(1), Some(2), Some(5)] {
             for n_slots in [1, 3] {
                 let mut engine = engine_of(&bytes, 128, n_slots);
-                engine.speculate(Speculation::new(Box::new(Told { all: all(), wrong }))).unwrap();
+                engine.speculate(always(Told { all: all(), wrong })).unwrap();
                 let found = answers(&mut engine, &requests);
                 check(&found, &expected);
                 let stats: Vec<Stats> = found.iter().map(|answer| answer.end.unwrap().1).collect();
                 let sum = |of: fn(&Stats) -> usize| stats.iter().map(of).sum::<usize>();
-                assert!(sum(|stats| stats.n_guessed) > 20, "{wrong:?}");
+                assert!(sum(|stats| stats.n_guessed) > 100, "{wrong:?}");
                 match wrong {
                     // Only those after an end were for nothing.
-                    None => assert!(sum(|stats| stats.n_guessed) < sum(|stats| stats.n_accepted) + 30),
+                    None => assert!(
+                        sum(|stats| stats.n_guessed) < sum(|stats| stats.n_accepted) + 8 * found.len()
+                    ),
                     Some(1) => assert_eq!(sum(|stats| stats.n_accepted), 0),
                     Some(_) => assert!(sum(|stats| stats.n_accepted) > 10),
                 }
@@ -116,7 +123,7 @@ fn look_up_finds_what_came_before() {
     let expected = heard(&mut plain, request.clone());
     let mut engine = engine(256, 1);
     let lookup = Lookup::new(engine.model()).unwrap();
-    engine.speculate(Speculation::new(Box::new(lookup))).unwrap();
+    engine.speculate(always(lookup)).unwrap();
     let found = heard(&mut engine, request.clone());
     check(slice::from_ref(&found), slice::from_ref(&expected));
     // The next answer, of which there is no more than the prompt to look in.
@@ -135,7 +142,7 @@ fn a_draft_of_the_same_model_is_always_right() {
         let mut engine = engine_of(&bytes, 128, n_slots);
         let (model, tokenizer) = load(&bytes, 128, n_slots);
         let draft = Draft::new(model, &tokenizer, engine.tokenizer(), 0.0).unwrap();
-        engine.speculate(Speculation::new(Box::new(draft))).unwrap();
+        engine.speculate(always(draft)).unwrap();
         let found = answers(&mut engine, &requests);
         check(&found, &expected);
         let stats = found.iter().map(|answer| answer.end.unwrap().1);
@@ -165,7 +172,7 @@ fn a_pass_with_guesses_that_is_given_up_has_never_been() {
     let expected = heard(&mut plain, request.clone());
     let mut engine = engine(128, 1);
     let all = vec![[&request.prompt[..], &expected.tokens].concat()];
-    engine.speculate(Speculation::new(Box::new(Told { all, wrong: Some(3) }))).unwrap();
+    engine.speculate(always(Told { all, wrong: Some(3) })).unwrap();
     let mut heard = Heard::default();
     let id = engine.submit(request).unwrap();
     for i in 0.. {

@@ -7,7 +7,10 @@ use super::MAX_KINDS;
 const DECAY: f64 = 0.9;
 
 /// Before any guess, so many are taken to have been tried, and this share of them to have been right.
-const FIRST: Share = Share { right: 1.2, tried: 2.0 };
+const FIRST: Share = Share { right: 1.0, tried: 2.0 };
+
+/// What an answer's first guesses are taken to be worth of those of the answers before.
+const N_BEFORE: f64 = 2.0;
 
 /// Passes without a guess before one is tried again where guesses have not been worth their time: doubled up to the most each
 /// time that it is wrong.
@@ -39,6 +42,16 @@ impl Default for Acceptance {
 }
 
 impl Acceptance {
+    /// For the next sequence: what was right in those before is taken to be about as often right in it.
+    pub(crate) fn next(&self) -> Self {
+        let of = |kind: &Kind| {
+            let Share { right, tried } = kind.share;
+            let share = Share { right: N_BEFORE * right / tried, tried: N_BEFORE };
+            Kind { share, n_without: 0, pause: MIN_PAUSE }
+        };
+        Self(self.0.each_ref().map(of))
+    }
+
     /// The chance that a guess of a kind is right where those before it are.
     pub(crate) fn chance(&self, kind: usize) -> f64 {
         let Share { right, tried } = self.0[kind].share;
@@ -143,6 +156,7 @@ mod tests {
             n_guesses += n;
         }
         assert!((10..40).contains(&n_guesses), "{n_guesses}");
+        assert!(acceptance.next().chance(0) < 0.1, "nor in the next answer");
         // Once it is right, it is tried again.
         (0..6).for_each(|_| acceptance.learn(0, 1, 1));
         assert!(acceptance.chance(0) > 0.4);

@@ -66,18 +66,21 @@ pub struct Speculation {
     pub n_max: usize,
     /// Fewer are not tried.
     pub n_min: usize,
+    /// Whether there are only as many as are worth their time; else there are always `n_max`, where the proposer has them.
+    pub adapts: bool,
 }
 
 impl Speculation {
-    /// At most 16 guesses for a pass, and as few as one.
+    /// At most 16 guesses for a pass, and as few as are worth it.
     pub fn new(proposer: Box<dyn Proposer>) -> Self {
-        Self { proposer, n_max: DEFAULT_MAX_GUESSES, n_min: 0 }
+        Self { proposer, n_max: DEFAULT_MAX_GUESSES, n_min: 0, adapts: true }
     }
 }
 
 impl fmt::Debug for Speculation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { proposer, n_max, n_min } = self;
+        let Self { proposer, n_max, n_min, adapts } = self;
+        let n_min = if *adapts { n_min } else { n_max };
         write!(f, "Speculation {{ {}, {n_min} to {n_max} guesses }}", proposer.description())
     }
 }

@@ -74,6 +74,9 @@ impl Speculating {
         let n_max = self.speculation.n_max;
         let limits: PerSlot<usize> =
             slots.iter().map(|slot| slot.max_guesses(model.n_ctx()).min(n_max)).collect();
+        if !self.speculation.adapts {
+            return limits.iter().map(|limit| [*limit; MAX_KINDS]).collect();
+        }
         let mut wanted: PerSlot<_> = slots.iter().map(|_| [0; MAX_KINDS]).collect();
         let n_answers = n_answers(slots);
         let room = limits.iter().sum::<usize>().min(model.n_batch() - n_answers.min(model.n_batch()));

@@ -191,7 +191,7 @@ fn text(metadata: &Metadata<'_>, key: &str) -> Option<String> {
 }
 
 /// The mixture of types that a file says it has, or else the type that most of its bytes have.
-fn quantization(gguf: &Gguf<'_>) -> String {
+pub(crate) fn quantization(gguf: &Gguf<'_>) -> String {
     let number = gguf.metadata().optional::<u64>("general.file_type").ok().flatten();
     let name = number
         .and_then(|number| FILE_TYPES.get(usize::try_from(number).ok()?))

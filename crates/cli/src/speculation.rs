@@ -106,7 +106,7 @@ impl<'a> Guessing<'a> {
             }
         };
         let (n_max, n_min) = (self.args.draft.draft_max.into(), self.args.draft.draft_min.into());
-        engine.speculate(Speculation { proposer, n_max, n_min }).map_err(cannot)
+        engine.speculate(Speculation { n_max, n_min, ..Speculation::new(proposer) }).map_err(cannot)
     }
 }
 

@@ -66,6 +66,8 @@ struct Record {
     n_prompt: usize,
     n_generated: usize,
     first_token: Option<Duration>,
+    /// How long it has waited for a model to be loaded.
+    loading: Duration,
     end: Option<String>,
     /// Answers that are being made.
     n_open: usize,
@@ -148,6 +150,11 @@ impl Asked {
         record.place = None;
     }
 
+    /// Notes that a model had to be loaded, which is no part of the time that an answer may take to begin.
+    pub(crate) fn has_loaded(&self, time: Duration) {
+        self.record().loading += time;
+    }
+
     /// Notes a token of an answer.
     pub(crate) fn has_token(&self) {
         let mut record = self.record();
@@ -170,7 +177,12 @@ impl Asked {
     /// That it is late.
     pub(crate) async fn in_time<T>(&self, next: impl Future<Output = T>) -> Result<T> {
         let Limits { first_token, request, .. } = self.shared.limits;
-        let first_token = first_token.filter(|_| self.record().first_token.is_none());
+        let first_token = {
+            let record = self.record();
+            first_token
+                .filter(|_| record.first_token.is_none())
+                .map(|time| time.saturating_add(record.loading))
+        };
         let (time, is_first) = match (first_token, request) {
             (None, None) => return Ok(next.await),
             (Some(first), None) => (first, true),

@@ -46,7 +46,9 @@ use axum::middleware;
 use crate::asked::Shared;
 pub use guard::Access;
 pub use host::Hosted;
-pub use library::{Device, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish};
+pub use library::{
+    Description, Device, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish,
+};
 pub use limits::Limits;
 pub use serve::serve;
 pub use service::{Service, Terms};

@@ -14,6 +14,12 @@ pub trait Library: Send + Sync + 'static {
     /// Why that can't be said.
     fn list(&self) -> Result<Vec<Listed>, Refused>;
 
+    /// What a model is, without loading it.
+    ///
+    /// # Errors
+    /// Why that can't be said.
+    fn describe(&self, name: &str) -> Result<Description, Refused>;
+
     /// What a model would hold, and how fast it would be: if need be, what this machine does with it `is_measured`, which takes a
     /// second.
     ///
@@ -47,6 +53,23 @@ pub struct Listed {
     pub name: String,
     /// Bytes of its files.
     pub n_bytes: u64,
+}
+
+/// What a model is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// As the file has it, such as `llama`.
+    pub architecture: String,
+    /// Positions that it was trained for.
+    pub context_length: usize,
+    /// Weights that it has; 0 where that is not known.
+    pub n_params: u64,
+    /// What most weights are kept as, such as `Q4_K_M`; empty where that is not known.
+    pub quantization: String,
+    /// Whether it calls tools in a way that is known.
+    pub has_calls: bool,
+    /// Whether it thinks in a way that is known.
+    pub has_reasoning: bool,
 }
 
 /// What is asked of a model that is to be loaded.

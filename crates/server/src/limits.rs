@@ -54,7 +54,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Tokens of a prompt: as many as the context holds.
     pub prompt_tokens: Option<usize>,
-    /// How long a request may wait for the first token of its answer, from when it came: ten minutes.
+    /// How long a request may wait for the first token of its answer, from when it came, not counting what
+    /// loading the model takes: ten minutes.
     pub first_token: Option<Duration>,
     /// How long a request may take in all: an hour. Then its answer ends with an error.
     pub request: Option<Duration>,

@@ -5,13 +5,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ask::in_background;
 use crate::asked::Asked;
 use crate::error::{Error, Result};
 use crate::host::{Host, Hosted};
-use crate::library::{Device, Library, Listed, Outline, Progress, Refused, Wish};
+use crate::library::{Description, Device, Library, Listed, Outline, Progress, Refused, Wish};
 
 /// How often one who waits for room looks whether there is some.
 const POLL: Duration = Duration::from_millis(50);
@@ -163,7 +163,12 @@ impl Service {
         let name = self.full_name(name)?;
         match self.loaded(&name) {
             Some(host) => Ok(host),
-            None => self.load(&name, &Wish::default()).await,
+            None => {
+                let began = Instant::now();
+                let loaded = self.load(&name, &Wish::default()).await;
+                Asked::current().has_loaded(began.elapsed());
+                loaded
+            }
         }
     }
 
@@ -258,6 +263,22 @@ impl Service {
 
     fn within_budget(&self, wish: &Wish) -> Wish {
         Wish { ram_bytes: wish.ram_bytes.into_iter().chain(self.0.terms.ram_bytes).min(), ..*wish }
+    }
+
+    /// What a model is; see [`Library::describe`]. Of one that no library has, as far as is known where it is loaded.
+    pub(crate) async fn describe(&self, name: &str) -> Result<Description> {
+        if let Ok(library) = self.source() {
+            let name = name.to_owned();
+            return in_background(move || library.describe(&name).map_err(Error::Library)).await;
+        }
+        let host = self.host(Some(name)).await?;
+        Ok(Description {
+            architecture: host.architecture().to_owned(),
+            context_length: host.n_ctx(),
+            has_calls: host.format().has_calls(),
+            has_reasoning: host.format().has_reasoning(),
+            ..Description::default()
+        })
     }
 
     /// What a model would hold; see [`Library::outline`].

@@ -14,7 +14,7 @@ use metallic::plan::{DevicePlan, Holder, MemoryPlan};
 use metallic::{Engine, GgufFile, MemoryBudget};
 use metallic_gguf::split::parse_shard_name;
 use metallic_server::{
-    Device, Hosted, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish,
+    Description, Device, Hosted, Kind, Library, Listed, Outline, Predicted, Progress, Refused, Thing, Wish,
 };
 
 use crate::args::{EngineArgs, RateArgs, SpecArgs};
@@ -25,6 +25,7 @@ use crate::fetch::{Fetcher, ModelName};
 use crate::interrupt::Interrupt;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT, TooLittle};
 use crate::rates::{self, MachineRates};
+use crate::show::quantization;
 use crate::speculation::Guessing;
 use crate::terminal::{Terminal, Watched};
 
@@ -194,6 +195,28 @@ impl Library for Models {
         let found = self.found().map_err(|failure| refused(&failure))?;
         let n_bytes = |path: &Path| GgufFile::open(path).map_or(0, |file| file.n_bytes());
         Ok(found.into_iter().map(|Found { name, path }| Listed { n_bytes: n_bytes(&path), name }).collect())
+    }
+
+    fn describe(&self, name: &str) -> Result<Description, Refused> {
+        let described = self.path_of(name).and_then(|path| {
+            let file = model_file::open(&path)?;
+            let gguf = file.gguf();
+            let metadata = gguf.metadata();
+            let architecture: &str =
+                metadata.optional("general.architecture").ok().flatten().unwrap_or_default();
+            let length = metadata.optional(&format!("{architecture}.context_length")).ok().flatten();
+            let template = chat_template::choose(&file, &path, self.chat_template.as_deref())?;
+            let format = template.as_ref().map(chat_template::Chosen::answer_format);
+            Ok(Description {
+                context_length: length.unwrap_or_default(),
+                n_params: gguf.tensors().map(|tensor| tensor.n_elements()).sum(),
+                quantization: quantization(&gguf),
+                has_calls: format.as_ref().is_some_and(|format| format.has_calls()),
+                has_reasoning: format.as_ref().is_some_and(|format| format.has_reasoning()),
+                architecture: architecture.to_owned(),
+            })
+        });
+        described.map_err(|failure| refused(&failure))
     }
 
     fn outline(&self, name: &str, wish: &Wish, measures: bool) -> Result<Outline, Refused> {

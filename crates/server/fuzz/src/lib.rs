@@ -75,7 +75,8 @@ impl Server {
             if is_json {
                 serde_json::from_slice::<serde_json::Value>(&said).expect("JSON");
             }
-            let failures = [&b"\"server_error\""[..], b"\"api_error\"", b"the model has stopped"];
+            // Where a request is quoted, its quotation marks are escaped.
+            let failures = [&b"\"server_error\""[..], b"\"api_error\"", b":\"the model has stopped"];
             let fails = |failure: &[u8]| said.windows(failure.len()).any(|bytes| bytes == failure);
             assert!(!failures.iter().any(|failure| fails(failure)), "{path}: {said:?}");
             status

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::fields::Fields;
+use crate::library::Description;
 use crate::service::{Known, Service};
 
 pub(super) async fn version() -> Json<Value> {
@@ -37,20 +38,33 @@ pub(super) async fn show(State(service): State<Service>, body: Bytes) -> Result<
     let mut fields = Fields::of_body(body).await?;
     let name: Option<String> = fields.take("model")?.or(fields.take("name")?);
     fields.refuse_rest(&["verbose", "system", "template", "options"])?;
-    let host = &service.host(name.as_deref()).await?;
-    let architecture = host.architecture();
+    let model = service.describe(&service.full_name(name.as_deref())?).await?;
+    let Description { architecture, context_length, n_params, quantization, .. } = &model;
     let mut capabilities = vec!["completion"];
-    capabilities.extend(host.format().has_calls().then_some("tools"));
-    capabilities.extend(host.format().has_reasoning().then_some("thinking"));
+    capabilities.extend(model.has_calls.then_some("tools"));
+    capabilities.extend(model.has_reasoning.then_some("thinking"));
+    let mut details = details(Some(architecture));
+    details["quantization_level"] = quantization.as_str().into();
+    details["parameter_size"] = in_short(*n_params).into();
     Ok(Json(json!({
-        "details": details(Some(architecture)),
+        "details": details,
         "model_info": {
             "general.architecture": architecture,
-            format!("{architecture}.context_length"): host.n_ctx(),
+            "general.parameter_count": n_params,
+            format!("{architecture}.context_length"): context_length,
         },
         "capabilities": capabilities,
         "modified_at": service.started().to_string(),
     })))
+}
+
+/// A number of weights as models are called by it, such as 7.2B; nothing for 0.
+fn in_short(n_params: u64) -> String {
+    match n_params as f64 {
+        0.0 => String::new(),
+        n if n < 1e9 => format!("{:.0}M", n / 1e6),
+        n => format!("{:.1}B", n / 1e9),
+    }
 }
 
 fn describe(known: &Known, service: &Service) -> Value {

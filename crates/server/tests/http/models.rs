@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use metallic_server::{Library, Listed, Outline, Progress, Refused, Terms, Wish};
+use metallic_server::{Description, Library, Listed, Outline, Progress, Refused, Terms, Wish};
 use serde_json::json;
 
 use super::*;
@@ -46,6 +46,18 @@ impl Library for Shelf {
         Ok(names.iter().map(|name| Listed { name: name.clone(), n_bytes: 7 }).collect())
     }
 
+    fn describe(&self, _: &str) -> Result<Description, Refused> {
+        let (architecture, quantization) = ("llama".to_owned(), "Q4_0".to_owned());
+        let n_params = 7_240_000_000;
+        Ok(Description {
+            architecture,
+            quantization,
+            n_params,
+            context_length: 4096,
+            ..Description::default()
+        })
+    }
+
     fn outline(&self, _: &str, wish: &Wish, _: bool) -> Result<Outline, Refused> {
         let ram_bytes = wish.ram_bytes.unwrap_or(BYTES).min(BYTES);
         if ram_bytes < BYTES / 2 {
@@ -57,6 +69,9 @@ impl Library for Shelf {
 
     fn load(&self, name: &str, wish: &Wish, progress: &Progress) -> Result<Hosted, Refused> {
         progress.set(1, 2);
+        if name == "large" {
+            std::thread::sleep(Duration::from_millis(300));
+        }
         if name == "broken" {
             return Err(Refused::because("it is broken"));
         }
@@ -126,6 +141,30 @@ async fn models_come_when_they_are_asked_for_and_the_idlest_makes_room() {
     let running = object(running, StatusCode::OK).await;
     assert_eq!((&running["models"][1]["name"], &running["models"][1]["size"]), (&json!("c"), &json!(BYTES)));
     object(send(&server, question("d", 1)).await, StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test]
+async fn a_model_is_told_of_without_being_loaded() {
+    let shelf = Shelf::new(&["a", "b"]);
+    let server = shelf.server(Terms { ram_bytes: Some(BYTES), ..Terms::default() });
+    object(send(&server, question("a", 1)).await, StatusCode::OK).await;
+    let shown = send(&server, post("/api/show", json!({"model": "b"}))).await;
+    let shown = object(shown, StatusCode::OK).await;
+    let expected = json!({
+        "format": "gguf", "family": "llama", "families": ["llama"], "parent_model": "",
+        "parameter_size": "7.2B", "quantization_level": "Q4_0",
+    });
+    assert_eq!(shown["details"], expected);
+    assert_eq!(shown["model_info"]["llama.context_length"], 4096);
+    assert_eq!(states(&server).await, ["loaded", "unloaded"]);
+}
+
+#[tokio::test]
+async fn loading_is_no_part_of_the_wait_for_a_first_token() {
+    let limits = Limits { first_token: Some(Duration::from_millis(200)), ..Limits::default() };
+    let service = Service::of_library(Shelf::new(&["large"]), Terms::default()).unwrap();
+    let server = router(service, Options { limits, ..Options::from(Access::default()) });
+    object(send(&server, question("large", 4)).await, StatusCode::OK).await;
 }
 
 #[tokio::test]

@@ -190,7 +190,7 @@ impl Asked {
             (Some(first), Some(whole)) => (first.min(whole), first <= whole),
         };
         let late = |_| match is_first {
-            true => Error::NoFirstToken { time },
+            true => Error::NoFirstToken { time: self.shared.limits.first_token.unwrap_or(time) },
             false => Error::TookTooLong { time },
         };
         // More than a clock has is for ever.

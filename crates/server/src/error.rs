@@ -60,6 +60,9 @@ pub(crate) enum Error {
     )]
     NoInfill,
 
+    #[error("models here make texts, no embeddings")]
+    NoEmbeddings,
+
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 
@@ -98,6 +101,7 @@ impl Error {
             | Error::Template(_)
             | Error::NoTemplate
             | Error::NoInfill
+            | Error::NoEmbeddings
             | Error::PromptTooLong { .. }
             | Error::Tokenizer(_) => StatusCode::BAD_REQUEST,
             Error::UnknownModel { .. } => StatusCode::NOT_FOUND,

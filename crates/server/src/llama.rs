@@ -111,7 +111,7 @@ async fn tokenize(State(service): State<Service>, body: Bytes) -> Result<Respons
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
-/// The text of tokens.
+/// The text of tokens, control tokens included.
 async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, Failure> {
     let mut fields = Fields::of_body(body).await?;
     let host = &service.host(fields.take::<String>("model")?.as_deref()).await?;
@@ -121,7 +121,7 @@ async fn detokenize(State(service): State<Service>, body: Bytes) -> Result<Json<
     if let Some(token) = tokens.iter().find(|token| **token as usize >= n_vocab) {
         return Err(Error::field("tokens", format!("no token of {n_vocab} is number {token}")).into());
     }
-    Ok(Json(json!({ "content": host.tokenizer().decode(&tokens) })))
+    Ok(Json(json!({ "content": host.tokenizer().decode_with_control(&tokens) })))
 }
 
 /// The text that a conversation is to the model.

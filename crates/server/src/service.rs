@@ -3,7 +3,7 @@
 //! A model is loaded when it is first asked for. Where it has no room, those that nobody is being answered by make some, the
 //! one used longest ago first; where only busy ones are left, it waits for them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,9 @@ use crate::library::{Description, Device, Library, Listed, Outline, Progress, Re
 /// How often one who waits for room looks whether there is some.
 const POLL: Duration = Duration::from_millis(50);
 
+/// How long a model that is to be loaded waits while others get more requests that keep them busy.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The models of a server. Clones share them.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
@@ -26,6 +29,10 @@ struct Inner {
     entries: Mutex<Vec<Entry>>,
     /// Held by who loads: one at a time.
     loading: tokio::sync::Mutex<()>,
+    /// Time spent loading.
+    loading_time: Stopwatch,
+    /// Whether who holds `loading` has long waited for others to be idle: then whoever comes waits for that load, too.
+    is_starving: AtomicBool,
     n_asked: AtomicU64,
     started: jiff::Timestamp,
 }
@@ -94,6 +101,8 @@ impl Service {
             terms,
             entries: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
+            loading_time: Stopwatch::default(),
+            is_starving: AtomicBool::new(false),
             n_asked: AtomicU64::new(0),
             started: jiff::Timestamp::now(),
         }))
@@ -161,14 +170,23 @@ impl Service {
     /// The model of this name, or the first if none is named; loaded if it is not.
     pub(crate) async fn host(&self, name: Option<&str>) -> Result<Arc<Host>> {
         let name = self.full_name(name)?;
-        match self.loaded(&name) {
-            Some(host) => Ok(host),
-            None => {
-                let began = Instant::now();
-                let loaded = self.load(&name, &Wish::default()).await;
-                Asked::current().has_loaded(began.elapsed());
-                loaded
+        let is_starving = self.0.is_starving.load(Ordering::Relaxed);
+        if let Some(host) = self.loaded(&name).filter(|_| !is_starving) {
+            return Ok(host);
+        }
+        let (asked, wish) = (Asked::current(), Wish::default());
+        let load = self.load(&name, &wish);
+        tokio::pin!(load);
+        let mut counted = self.0.loading_time.read();
+        loop {
+            let loaded = asked.in_time(&mut load).await;
+            let time = self.0.loading_time.read();
+            asked.has_loaded(time - counted);
+            if loaded.is_ok() || time == counted {
+                return loaded?;
             }
+            counted = time;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -213,7 +231,9 @@ impl Service {
             }
             let progress = Arc::<Progress>::default();
             service.set(&name, State::Loading(Arc::clone(&progress)));
-            match service.load_in_turn(library, &name, &wish, progress).await {
+            let loaded = service.load_in_turn(library, &name, &wish, progress).await;
+            service.0.is_starving.store(false, Ordering::Relaxed);
+            match loaded {
                 Ok((host, outline, wish)) => {
                     let (host, outline) = (Arc::new(host), Arc::new(outline));
                     service.set(&name, State::Loaded { host: Arc::clone(&host), outline, wish });
@@ -238,6 +258,7 @@ impl Service {
     ) -> Result<(Host, Outline, Wish)> {
         let whole = self.within_budget(wish);
         let outline = self.outline(name, &whole, false).await?;
+        let began = Instant::now();
         let wish = loop {
             let left = self.left_beside(&outline.devices);
             if left.is_none_or(|left| outline.ram_bytes <= left) {
@@ -252,11 +273,15 @@ impl Service {
                     break smaller;
                 }
             }
+            self.0.is_starving.store(began.elapsed() > PATIENCE, Ordering::Relaxed);
             tokio::time::sleep(POLL).await;
         };
         let owned = name.to_owned();
-        let hosted =
-            in_background(move || library.load(&owned, &wish, &progress).map_err(Error::Library)).await?;
+        self.0.loading_time.start();
+        let loaded =
+            in_background(move || library.load(&owned, &wish, &progress).map_err(Error::Library)).await;
+        self.0.loading_time.stop();
+        let hosted = loaded?;
         let (host, outline) = Host::start(hosted);
         Ok((host, outline, wish))
     }
@@ -467,6 +492,30 @@ impl Entry {
             State::Loaded { host, .. } => Some(host),
             _ => None,
         }
+    }
+}
+
+/// How long some work was done in all.
+#[derive(Debug, Default)]
+struct Stopwatch(Mutex<(Duration, Option<Instant>)>);
+
+impl Stopwatch {
+    fn start(&self) {
+        self.times().1 = Some(Instant::now());
+    }
+
+    fn stop(&self) {
+        let (time, began) = &mut *self.times();
+        *time += began.take().map_or(Duration::ZERO, |began| began.elapsed());
+    }
+
+    fn read(&self) -> Duration {
+        let times = self.times();
+        times.0 + times.1.map_or(Duration::ZERO, |began| began.elapsed())
+    }
+
+    fn times(&self) -> MutexGuard<'_, (Duration, Option<Instant>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

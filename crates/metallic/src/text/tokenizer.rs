@@ -230,10 +230,17 @@ impl Tokenizer {
     ///
     /// For ids that arrive one by one, use [`StreamDecoder`](super::StreamDecoder).
     pub fn decode(&self, ids: &[u32]) -> String {
-        let mut bytes = Vec::new();
-        for &id in ids.iter().filter(|&&id| !self.is_control(id)) {
-            bytes.extend_from_slice(self.piece(id).unwrap_or_default());
-        }
+        self.join(ids.iter().filter(|id| !self.is_control(**id)))
+    }
+
+    /// The same with control tokens, by their names.
+    pub fn decode_with_control(&self, ids: &[u32]) -> String {
+        self.join(ids.iter())
+    }
+
+    fn join<'a>(&self, ids: impl Iterator<Item = &'a u32>) -> String {
+        let pieces = ids.flat_map(|id| self.piece(*id).unwrap_or_default());
+        let bytes: Vec<u8> = pieces.copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let prefix = if self.adds_space_prefix() { " " } else { "" };
         text.strip_prefix(prefix).unwrap_or(&text).to_owned()

@@ -17,12 +17,19 @@ pub(crate) fn routes() -> Router<Service> {
     Router::new()
         .route("/api/chat", post(answers::chat))
         .route("/api/generate", post(answers::generate))
+        .route("/api/embed", post(embed))
+        .route("/api/embeddings", post(embed))
         .route("/api/tags", get(models::tags))
         .route("/api/ps", get(models::running))
         .route("/api/show", post(models::show))
         .route("/api/pull", post(manage::pull))
         .route("/api/delete", delete(manage::delete))
         .route("/api/version", get(models::version))
+}
+
+/// What is not a model's to do here, said in a form that clients show.
+async fn embed() -> Failure {
+    Failure(Error::NoEmbeddings)
 }
 
 /// An error in Ollama's form.

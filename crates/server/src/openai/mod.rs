@@ -52,7 +52,7 @@ pub(crate) fn routes() -> Router<Service> {
 
 /// What is not a model's to do here, said in a form that clients show.
 async fn embed() -> Failure {
-    Failure(Error::field("model", "models here make texts, no embeddings"))
+    Failure(Error::NoEmbeddings)
 }
 
 /// An error in OpenAI's form.

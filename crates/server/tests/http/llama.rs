@@ -23,6 +23,8 @@ async fn texts_are_tokens_and_tokens_are_texts() {
     assert_eq!(pieces["tokens"][2], json!({"id": 195, "piece": [195]}), "half a character is no text");
     let content = post("/detokenize", json!({"tokens": [97, 195, 169]}));
     assert_eq!(object(send(&server, content).await, StatusCode::OK).await, json!({"content": "aé"}));
+    let content = post("/detokenize", json!({"tokens": [256, 97]}));
+    assert_eq!(object(send(&server, content).await, StatusCode::OK).await, json!({"content": "<|bos|>a"}));
     object(send(&server, post("/detokenize", json!({"tokens": [9999]}))).await, StatusCode::BAD_REQUEST)
         .await;
     object(send(&server, post("/tokenize", json!({}))).await, StatusCode::BAD_REQUEST).await;

@@ -167,6 +167,38 @@ async fn loading_is_no_part_of_the_wait_for_a_first_token() {
     object(send(&server, question("large", 4)).await, StatusCode::OK).await;
 }
 
+/// Where there is room for one, whoever keeps it busy has to make room for the other in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_model_waits_for_ever_while_another_is_busy() {
+    let shelf = Shelf::new(&["a", "b"]);
+    let limits = Limits { first_token: Some(Duration::from_secs(1)), ..Limits::default() };
+    let service = Service::of_library(shelf, Terms { ram_bytes: Some(BYTES), ..Terms::default() }).unwrap();
+    let server = router(service.clone(), Options::from(Access::default()));
+    let hasty = router(service, Options { limits, ..Options::from(Access::default()) });
+    let is_over = Arc::new(AtomicUsize::new(0));
+    let mut busy = Vec::new();
+    for _ in 0..3 {
+        let (server, is_over) = (server.clone(), Arc::clone(&is_over));
+        busy.push(tokio::spawn(async move {
+            while is_over.load(Ordering::SeqCst) == 0 {
+                object(send(&server, question("a", 40)).await, StatusCode::OK).await;
+            }
+        }));
+    }
+    while states(&server).await[0] != "loaded" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let error = object(send(&hasty, question("b", 4)).await, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert!(error["error"]["message"].as_str().unwrap().contains("within 1 second"), "{error}");
+    let asked = send(&server, question("b", 4));
+    let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("b is answered");
+    object(answer, StatusCode::OK).await;
+    is_over.store(1, Ordering::SeqCst);
+    for one in busy {
+        one.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn many_who_ask_at_once_have_one_model_loaded() {
     let shelf = Shelf::new(&["a", "b"]);

@@ -5,18 +5,24 @@
 
 Needs the packages openai, anthropic, ollama and langchain-openai. Starts `metallic serve`, and checks what each client
 makes of its answers: whole, streamed, cut, stopped, refused and given up. At temperature 0 all must say what `metallic run`
-says.
+says. Models are pulled from a server on this machine in the place of Hugging Face.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import re
+import struct
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import anthropic
 import ollama
@@ -73,17 +79,18 @@ def check_form(text):
 
 
 class Server:
-    """A server for as long as a `with` lasts."""
+    """A server for as long as a `with` lasts, of a model that it calls `served`, or of none."""
 
-    def __init__(self, metallic, model, *flags):
-        command = [metallic, "serve", model, "--alias", "served", "--port", "0", "-c", "1024", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    def __init__(self, metallic, model, *flags, **env):
+        command = [metallic, "serve", "--port", "0", "-c", "1024", *flags]
+        command += [model, "--alias", "served"] if model else []
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **env})
 
     def __enter__(self):
         said = []
         for line in self.process.stderr:
             said.append(line)
-            if found := re.search(r"serving \S+ at (http://\S+)/v1", line):
+            if found := re.search(r"serving .+ at (http://\S+)/v1", line):
                 self.url = found[1]
                 return self
         raise SystemExit("the server did not start: " + "".join(said))
@@ -91,6 +98,65 @@ class Server:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait(timeout=40)
+
+
+class Hub:
+    """A server in the place of Hugging Face for as long as a `with` lasts, with one file, which comes in half a second."""
+
+    def __init__(self, name, content):
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self):
+                is_here = self.path.endswith(f"/{name}")
+                begin = int(re.sub(r"\D", "", self.headers["range"] or "0"))
+                self.send_response(404 if not is_here else 206 if self.command == "GET" else 200)
+                self.send_header("x-linked-size", len(content))
+                self.send_header("x-linked-etag", hashlib.sha256(content).hexdigest())
+                self.send_header("content-range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+                self.send_header("content-length", len(content) - begin if is_here else 0)
+                self.end_headers()
+                step = len(content) // 10 + 1
+                for at in range(begin, len(content), step) if is_here and self.command == "GET" else []:
+                    self.wfile.write(content[at : at + step])
+                    time.sleep(0.05)
+
+            do_GET = do_HEAD = answer
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def post(url, body):
+    """What a path answers, as JSON."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=60))
+
+
+# Tokens of SmolLM2 that no text has.
+INFILL = {"pre": 3, "suf": 5, "mid": 6}
+
+
+def with_infill_tokens(model):
+    """A model whose metadata says which tokens fill in. What is added keeps the tensors aligned."""
+    entries = b""
+    for name, token in INFILL.items():
+        key = f"tokenizer.ggml.fim_{name}_token_id".encode()
+        entries += struct.pack("<Q", len(key)) + key + struct.pack("<II", 4, token)
+    key = b"a"
+    rest = -(len(entries) + 8 + len(key) + 12) % 32
+    entries += struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, rest) + b" " * rest
+    magic, version, n_tensors, n_kv = struct.unpack_from("<IIQQ", model)
+    return struct.pack("<IIQQ", magic, version, n_tensors, n_kv + len(INFILL) + 1) + entries + model[24:]
 
 
 def expected(metallic, model):
@@ -334,12 +400,79 @@ def check_ollama(url, answer):
     check_form(formed.message.content)
     assert [model.model for model in client.list().models] == ["served"]
     assert [model.model for model in client.ps().models] == ["served"]
-    assert client.show("served").details.format == "gguf"
+    shown = client.show("served")
+    assert shown.details.format == "gguf" and shown.details.quantization_level == "Q4_1", shown
+    for refused, status in [
+        (lambda: client.chat(**{**ask, "model": "other"}), 404),
+        (lambda: client.pull("hf:owner/repo/a.gguf"), 403),
+        (lambda: client.delete("served"), 403),
+        (lambda: client.embed("served", "a"), 400),
+        (lambda: client.embeddings("served", "a"), 400),
+    ]:
+        check_refused(refused, status)
+
+
+def check_refused(ask, status):
+    """That Ollama's client is refused something, and is told why."""
     try:
-        client.chat(**{**ask, "model": "other"})
-        raise SystemExit("an unknown model is taken")
+        ask()
+        raise SystemExit(f"status {status} was expected")
     except ollama.ResponseError as refused:
-        assert refused.status_code == 404
+        assert refused.status_code == status and len(refused.error) > 10, refused
+
+
+def check_llama_server(url, answer):
+    """What llama-server's clients ask for beside answers, of which `complete` makes one from the text of a conversation."""
+    messages = [{"role": "user", "content": QUESTION}]
+    prompt = post(f"{url}/apply-template", {"messages": messages})["prompt"]
+    tokens = post(f"{url}/tokenize", {"content": prompt})["tokens"]
+    assert post(f"{url}/detokenize", {"tokens": tokens})["content"] == prompt
+    ask = {"temperature": 0, "n_predict": N_TOKENS}
+    for given in [prompt, tokens]:
+        whole = post(f"{url}/completion", {"prompt": given, **ask})
+        assert whole["content"] == answer and whole["stop_type"] == "limit", whole
+    stream = urllib.request.Request(
+        f"{url}/completion", json.dumps({"prompt": prompt, **ask, "n_predict": 200, "ignore_eos": True, "stream": True}).encode()
+    )
+    n_busy = lambda: sum(slot["is_processing"] for slot in json.load(urllib.request.urlopen(f"{url}/slots")))
+    with urllib.request.urlopen(stream) as events:
+        first = json.loads(events.readline().removeprefix(b"data: "))
+        assert answer.startswith(first["content"]) and n_busy() == 1
+    end = time.monotonic() + 5
+    while n_busy() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not n_busy(), "a place stays taken when its client has gone"
+    gap = {"input_prefix": "def add(a, b):\n    ", "input_suffix": "\n\nprint(add(1, 2))", "prompt": "return"}
+    filled = post(f"{url}/infill", {**gap, **ask})
+    said = [post(f"{url}/tokenize", {"content": text})["tokens"] for text in [gap["input_prefix"] + gap["prompt"], gap["input_suffix"]]]
+    tokens = [INFILL["pre"], *said[0], INFILL["suf"], *said[1], INFILL["mid"]]
+    assert filled["content"] == post(f"{url}/completion", {"prompt": tokens, **ask})["content"] != "", filled
+    assert filled["tokens_evaluated"] == len(tokens)
+
+
+def check_managing(url, answer):
+    """Models come, answer and go, by Ollama's client."""
+    client = ollama.Client(host=url)
+    name = "hf:owner/repo/a.gguf"
+    assert not client.list().models
+    parts = list(client.pull(name, stream=True))
+    steps = [part.completed for part in parts if part.total]
+    assert parts[-1].status == "success" and len(set(steps)) > 2 and steps == sorted(steps), parts
+    assert client.pull(name).status == "success"
+    check_refused(lambda: client.pull("hf:owner/repo/b.gguf"), 404)
+    assert [model.model for model in client.list().models] == [name] and not client.ps().models
+    options = {"temperature": 0, "num_predict": N_TOKENS}
+    ask = {"model": name, "messages": [{"role": "user", "content": QUESTION}]}
+    assert client.show(name).details.quantization_level == "Q4_1" and not client.ps().models
+    assert client.chat(**ask, options=options, keep_alive="5m").message.content == answer
+    stream = client.chat(**ask, options={**options, "num_predict": 500}, stream=True)
+    next(stream)
+    check_refused(lambda: client.delete(name), 409)
+    stream.close()
+    assert [model.model for model in client.ps().models] == [name]
+    assert client.delete(name).status == "success"
+    assert not client.list().models and not client.ps().models
+    check_refused(lambda: client.chat(**ask), 404)
 
 
 def check_company(url, answer):
@@ -390,6 +523,18 @@ def main():
         for check in [check_openai, check_responses, check_anthropic, check_ollama, check_curl]:
             check(server.url, answer)
             print(f"{check.__name__.removeprefix('check_')}: all that its client was asked holds")
+    model = Path(args.model).read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        fills_in = Path(folder) / "fills-in.gguf"
+        fills_in.write_bytes(with_infill_tokens(model))
+        with Server(args.metallic, str(fills_in)) as server:
+            check_llama_server(server.url, answer)
+            print("llama_server: all that its client was asked holds")
+        with Hub("a.gguf", model) as hub, Server(
+            args.metallic, None, "--manage", HF_ENDPOINT=hub.url, METALLIC_CACHE=folder
+        ) as server:
+            check_managing(server.url, answer)
+            print("managing: models come, answer and go")
     with Server(args.metallic, args.model, "--parallel", "16") as server:
         check_company(server.url, answer)
         print("company: among fifteen others an answer is what it is alone")

@@ -6,7 +6,7 @@
 Clients read streams to their ends, read them slowly, go in their midst, send half a head or half a body, garbage, several
 requests at once, and bodies made to take memory. Afterwards the server must answer as before, no request may be open and all that
 were begun must have ended, and its resident set may have grown by 48 MiB at most (what an allocator keeps). Told to stop, it must end the answer that it is making. Then each flag that is a limit must hold on a server
-of small ones. With --ram, 1GiB by
+of small ones, and two models must share a budget that holds one of them, and one that holds both. With --ram, 1GiB by
 default, the server runs in a control group of exactly that, where those can be made, and may not be killed. Exit code: 0 if all
 holds, else 1.
 """
@@ -18,11 +18,13 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -212,21 +214,23 @@ async def load(port, n_clients, seconds):
 class Server:
     """A server for as long as a `with` lasts, in a group with this limit if it can be made."""
 
-    def __init__(self, args, *flags):
+    def __init__(self, args, *flags, ram=None):
+        """Of the model that it calls `served`, unless a flag names others."""
         self.args = args
-        self.flags = flags
+        self.flags = flags if "--models-dir" in flags else (args.model, "--alias", "served", *flags)
+        self.ram = ram or args.ram
         self.stack = contextlib.ExitStack()
 
     def __enter__(self):
         procs = None
         try:
-            folder, self.peak = self.stack.enter_context(budget.group(size(self.args.ram)))
+            folder, self.peak = self.stack.enter_context(budget.group(size(self.ram)))
             procs = folder / "cgroup.procs"
         except budget.NoGroups as error:
             self.peak = None
             print(f"no control group can be made here, so the server runs without: {error}")
-        command = [self.args.metallic, "serve", self.args.model, "--alias", "served", "--port", "0", "-c", str(N_CTX)]
-        command += ["--parallel", str(N_PARALLEL), "--ram", self.args.ram, "--max-body", "1MiB", "-v", *self.flags]
+        command = [self.args.metallic, "serve", "--port", "0", "-c", str(N_CTX), "--max-body", "1MiB", "-v"]
+        command += ["--parallel", str(N_PARALLEL), "--ram", self.ram, *self.flags]
         log = open(self.args.log, "w")
         self.stack.callback(log.close)
         enter = (lambda: procs.write_text(str(os.getpid()))) if procs else None
@@ -234,7 +238,7 @@ class Server:
         self.stack.callback(self.process.kill)
         end = time.monotonic() + 60
         while time.monotonic() < end and self.process.poll() is None:
-            if found := re.search(r"serving \S+ at (http://\S+:(\d+))/v1", Path(self.args.log).read_text()):
+            if found := re.search(r"serving .+ at (http://\S+:(\d+))/v1", Path(self.args.log).read_text()):
                 self.url, self.port = found[1], int(found[2])
                 return self
             time.sleep(0.1)
@@ -253,6 +257,9 @@ class Server:
     def metric(self, name):
         text = urllib.request.urlopen(f"{self.url}/metrics", timeout=10).read().decode()
         return float(re.search(rf'^metallic_{name}{{model="served"}} (\S+)$', text, re.M)[1])
+
+    def state(self):
+        return json.load(urllib.request.urlopen(f"{self.url}/metallic/state", timeout=10))
 
     def answer(self, **more):
         body = json.dumps({**QUESTION, "max_tokens": 24, **more}).encode()
@@ -292,6 +299,67 @@ def check(server, args):
     return wrong + drains(server)
 
 
+NAMES = ["one", "two"]
+
+
+async def several(server, seconds):
+    """What is wrong where clients of two models come at once, and how many were loaded at most."""
+    wrong, counts, n_most = [], Counter(), 0
+    end = time.monotonic() + seconds
+
+    async def visits(name):
+        while time.monotonic() < end:
+            async with asyncio.timeout(PATIENCE), Client(server.port) as client:
+                if random.random() < 0.2:
+                    await client.send(request(asked(model=name, max_tokens=200, ignore_eos=True)))
+                    await asyncio.sleep(random.random())
+                    counts["went"] += 1
+                    continue
+                await client.send(request({**QUESTION, "model": name, "max_tokens": 24}))
+                status, body = await client.answer()
+                if status == 200:
+                    text = json.loads(body)["choices"][0]["message"]["content"]
+                    wrong.extend([] if text == answers[name] else [f"{name} said {text!r}, not {answers[name]!r}"])
+                elif status != 429:
+                    wrong.append(f"{name}: {status}, {body}")
+                counts[name if status == 200 else str(status)] += 1
+
+    async def watches():
+        nonlocal n_most
+        while time.monotonic() < end:
+            state = await asyncio.to_thread(server.state)
+            n_most = max(n_most, sum(model["state"] == "loaded" for model in state["models"]))
+            await asyncio.sleep(0.1)
+
+    answers = {name: await asyncio.to_thread(server.answer, model=name) for name in NAMES}
+    await asyncio.gather(watches(), *(visits(name) for name in NAMES for _ in range(4)))
+    print(", ".join(f"{kind}: {n}" for kind, n in sorted(counts.items())))
+    if any(not counts[name] for name in NAMES):
+        wrong.append(f"of two models one never answered: {counts}")
+    return wrong, n_most
+
+
+def check_several(args):
+    """What is wrong with two models in a budget that holds one of them, and in one that holds both."""
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NAMES:
+            shutil.copy(args.model, Path(folder) / f"{name}.gguf")
+        with Server(args, "--models-dir", folder) as server:
+            server.answer(model=NAMES[0])
+            used = server.state()["ram"]["used"]
+            n_bytes = used - server.state()["ram"]["server"]
+        for n_held, ram in [(1, used + n_bytes // 3), (2, used + n_bytes + n_bytes // 3)]:
+            with Server(args, "--models-dir", folder, ram=f"{ram >> 10}KiB") as server:
+                more, n_most = asyncio.run(several(server, args.seconds / 2))
+                wrong += more + drains(server, NAMES[0])
+                peak = int(server.peak.read_text()) if server.peak and server.peak.exists() else None
+            if n_most != n_held:
+                wrong.append(f"in {ram:,} bytes {n_most} models were loaded at once, not {n_held}")
+            print(f"two models in {ram:,} bytes: at most {n_most} at once" + (f", peak {peak:,}" if peak else ""))
+    return wrong
+
+
 SMALL = ["-c", "2048", "--parallel", "1", "--max-connections", "4", "--idle-timeout", "2", "--max-queue", "1"]
 SMALL += ["--max-body", "4KiB", "--max-prompt", "60", "--first-token-timeout", "1", "--request-timeout", "4"]
 
@@ -313,7 +381,8 @@ async def limits(port):
     expect("--max-body", await answer(asked(user="a" * 5000)), 413, "4096")
     long = [{"role": "user", "content": "a b c d e f g h i j " * 10}]
     expect("--max-prompt", await answer(asked(messages=long)), 400, "this server takes 60")
-    endless = asked(max_tokens=2000, ignore_eos=True)
+    # So hot that nothing of it can be guessed.
+    endless = asked(max_tokens=2000, ignore_eos=True, temperature=2)
     made, waits, more = await asyncio.gather(
         answer(endless), answer(asked(stream=False), 0.3), answer(asked(stream=False), 0.6)
     )
@@ -332,11 +401,11 @@ async def limits(port):
     return wrong
 
 
-def drains(server):
+def drains(server, model="served"):
     """What is wrong where the server is told to stop while it is asked."""
     stream = urllib.request.Request(
         f"{server.url}/v1/chat/completions",
-        json.dumps({**QUESTION, "max_tokens": 100, "ignore_eos": True, "stream": True}).encode(),
+        json.dumps({**QUESTION, "model": model, "max_tokens": 100, "ignore_eos": True, "stream": True}).encode(),
     )
     with urllib.request.urlopen(stream, timeout=60) as response:
         response.readline()
@@ -364,17 +433,16 @@ def main():
     random.seed(seed)
     with contextlib.ExitStack() as stack:
         if args.log == "/dev/null":
-            import tempfile
-
             args.log = stack.enter_context(tempfile.NamedTemporaryFile()).name
         with Server(args) as server:
             wrong = check(server, args)
         log = Path(args.log).read_text()
         with Server(args, *SMALL) as server:
             wrong += asyncio.run(limits(server.port))
+        wrong += check_several(args)
     wrong += [f"the log says: {line}" for line in log.splitlines() if "a bug in" in line or " ERROR " in line][:5]
     for line in wrong[:20]:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {line[:1000]}", file=sys.stderr)
     print(f"{args.clients} clients for {args.seconds:g} s, seed {seed}: {'all holds' if not wrong else f'{len(wrong)} wrong'}")
     return 1 if wrong else 0
 

@@ -6,6 +6,8 @@
 
 mod align;
 mod args;
+#[cfg(feature = "serve")]
+mod batch;
 mod bench;
 mod budget;
 mod chat;
@@ -99,6 +101,8 @@ fn execute(command: Command, terminal: &Terminal) -> Result<()> {
         Command::Plan(args) => plan::run(args, &fetcher),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args, &fetcher),
+        #[cfg(feature = "serve")]
+        Command::Batch(args) => batch::run(args, &fetcher),
         Command::Devices(args) => gpu::run(args, terminal),
         Command::Align(args) => align::run(args, &fetcher),
         Command::Pull(args) => pull::run(args, &fetcher),

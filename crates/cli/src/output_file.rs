@@ -198,7 +198,7 @@ fn cannot_write(path: &Path, error: io::Error) -> Failure {
     Failure::io(format!("can't write {}", path.display()), error)
 }
 
-fn refuse_inputs(path: &Path, there: Option<&Metadata>, inputs: &[&Path]) -> Result<()> {
+pub(crate) fn refuse_inputs(path: &Path, there: Option<&Metadata>, inputs: &[&Path]) -> Result<()> {
     let is_input = |there| inputs.iter().any(|input| is_same_file((path, there), input));
     if there.is_some_and(is_input) {
         let what = format!("{} is the model itself", path.display());

@@ -1,6 +1,6 @@
 //! `metallic serve`: models for the clients of HTTP APIs.
 
-mod library;
+pub(crate) mod library;
 
 use std::fs;
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
@@ -93,7 +93,7 @@ fn library(args: &ServeArgs, request_bytes: u64, fetcher: &Fetcher<'_>) -> Resul
 }
 
 /// Of the memory, one part in this many is for clients, where the flags say nothing else.
-const CLIENTS_SHARE: u64 = 8;
+pub(crate) const CLIENTS_SHARE: u64 = 8;
 
 /// What the flags say of how much is taken on, within the memory there is.
 fn limits(args: &ServeArgs, ram_bytes: Option<u64>, n_ctx: usize) -> Limits {
@@ -113,7 +113,7 @@ fn limits(args: &ServeArgs, ram_bytes: Option<u64>, n_ctx: usize) -> Limits {
 }
 
 /// What clients call a model: of a file its name alone.
-fn name_of(model: &ModelName) -> String {
+pub(crate) fn name_of(model: &ModelName) -> String {
     match model {
         ModelName::Path(path) => {
             path.file_stem().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned())

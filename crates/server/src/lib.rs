@@ -17,6 +17,7 @@
 mod anthropic;
 mod ask;
 mod asked;
+mod batch;
 mod body;
 mod connection;
 mod ending;
@@ -44,6 +45,7 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware;
 
 use crate::asked::Shared;
+pub use batch::{Question, Response, answer_all};
 pub use guard::Access;
 pub use host::Hosted;
 pub use library::{

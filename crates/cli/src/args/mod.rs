@@ -1,5 +1,7 @@
 //! The command line, as clap reads it. Flags have llama.cpp's names where it has the same thing.
 
+#[cfg(feature = "serve")]
+mod batch;
 mod read;
 mod run;
 #[cfg(feature = "serve")]
@@ -13,6 +15,8 @@ use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use metallic_gguf::MAX_ALIGNMENT;
 
+#[cfg(feature = "serve")]
+pub(crate) use self::batch::BatchArgs;
 pub(crate) use self::read::colour_choice;
 pub(crate) use self::run::RunArgs;
 #[cfg(feature = "serve")]
@@ -94,6 +98,9 @@ pub(crate) enum Command {
     /// Serve a model to the clients of HTTP APIs
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
+    /// Answer a file of requests, many at a time
+    #[cfg(feature = "serve")]
+    Batch(BatchArgs),
     /// Show what is in a model file
     Inspect(InspectArgs),
     /// Show the tokens of a text

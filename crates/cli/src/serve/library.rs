@@ -33,23 +33,23 @@ use crate::terminal::{Terminal, Watched};
 const TICK: Duration = Duration::from_millis(100);
 
 /// The models, and how each is loaded.
-pub(super) struct Models {
+pub(crate) struct Models {
     /// Those of the command line, by what requests call them.
-    pub(super) named: Vec<(String, PathBuf)>,
+    pub(crate) named: Vec<(String, PathBuf)>,
     /// A folder with more.
-    pub(super) folder: Option<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
     /// Whether those of the store are served.
-    pub(super) has_store: bool,
-    pub(super) engine: EngineArgs,
-    pub(super) speculation: SpecArgs,
+    pub(crate) has_store: bool,
+    pub(crate) engine: EngineArgs,
+    pub(crate) speculation: SpecArgs,
     /// The draft model that guesses for all, if any.
-    pub(super) draft: Option<PathBuf>,
+    pub(crate) draft: Option<PathBuf>,
     /// What the requests of each may take beside its plan.
-    pub(super) request_bytes: u64,
-    pub(super) chat_template: Option<OsString>,
-    pub(super) terminal: Terminal,
+    pub(crate) request_bytes: u64,
+    pub(crate) chat_template: Option<OsString>,
+    pub(crate) terminal: Terminal,
     /// What this machine does with each, as far as that was measured.
-    pub(super) rates: Mutex<HashMap<String, MachineRates>>,
+    pub(crate) rates: Mutex<HashMap<String, MachineRates>>,
 }
 
 /// A model's file.
@@ -125,7 +125,7 @@ impl Models {
     }
 
     /// Loads a model before anything is served.
-    pub(super) fn load_first(&self, name: &str, wish: &Wish) -> Result<(String, Hosted)> {
+    pub(crate) fn load_first(&self, name: &str, wish: &Wish) -> Result<(String, Hosted)> {
         Ok((name.to_owned(), self.loaded(name, wish, &self.terminal)?))
     }
 

@@ -6,6 +6,8 @@ mod alphabet;
 mod answers;
 mod args;
 mod bad_files;
+#[cfg(feature = "serve")]
+mod batch;
 mod bench;
 mod budget;
 #[cfg(unix)]

@@ -58,14 +58,15 @@ impl Acceptance {
         right / tried
     }
 
-    /// Guesses that are to be made of a kind for which so many are worth it: one now and then where none are.
-    pub(crate) fn at_least_at_times(&mut self, kind: usize, n_worth: usize) -> usize {
+    /// Guesses that are to be made of a kind for which so many are worth it: one now and then where none are, of all of so many
+    /// sequences as often as of one.
+    pub(crate) fn at_least_at_times(&mut self, kind: usize, n_worth: usize, n_sequences: usize) -> usize {
         let Kind { n_without, pause, .. } = &mut self.0[kind];
         if n_worth > 0 {
             return n_worth;
         }
         *n_without += 1;
-        usize::from(*n_without > *pause)
+        usize::from(*n_without as usize > *pause as usize * n_sequences)
     }
 
     /// Learns how many of some guesses were right, before the first that was not.
@@ -149,7 +150,7 @@ mod tests {
                 |n_rows| 1.0 + 0.3 * (n_rows - 1) as f64,
                 0.0,
             )[0];
-            let n = acceptance.at_least_at_times(0, n);
+            let n = acceptance.at_least_at_times(0, n, 1);
             if n > 0 {
                 acceptance.learn(0, n, 0);
             }

@@ -14,6 +14,9 @@ use crate::model::Model;
 /// What a new measurement of the time of a guess counts.
 const NEW: f64 = 0.25;
 
+/// Guesses of all answers that are thought of for a pass: more are never worth it.
+const MAX_ROOM: usize = 64;
+
 /// An engine's guesses.
 pub(crate) struct Speculating {
     speculation: Speculation,
@@ -79,7 +82,7 @@ impl Speculating {
         }
         let mut wanted: PerSlot<_> = slots.iter().map(|_| [0; MAX_KINDS]).collect();
         let n_answers = n_answers(slots);
-        let room = limits.iter().sum::<usize>().min(model.n_batch() - n_answers.min(model.n_batch()));
+        let room = model.n_batch().saturating_sub(n_answers).min(limits.iter().sum()).min(MAX_ROOM);
         let seconds = (0..=room).map(|n_guesses| pace.expected(n_answers + n_guesses));
         let Some(seconds) = seconds.collect::<Option<SmallVec<[f64; 32]>>>().filter(|_| room > 0) else {
             return wanted;
@@ -93,7 +96,7 @@ impl Speculating {
             let counts = divide(&together, |n_rows| seconds[n_rows - n_answers], self.guess_s);
             for (i, n_worth) in guessing.iter().zip(counts) {
                 if let Some(active) = &mut slots[*i].active {
-                    wanted[*i][kind] = active.acceptance.at_least_at_times(kind, n_worth);
+                    wanted[*i][kind] = active.acceptance.at_least_at_times(kind, n_worth, n_answers);
                 }
             }
         }

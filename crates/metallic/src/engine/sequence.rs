@@ -47,7 +47,8 @@ impl Slot {
         let n_tokens = self.cached.tokens.len();
         let waits = self.cached.n_cached >= *n_prompt && n_tokens == self.cached.n_cached + 1;
         let to_come = max_tokens.saturating_sub(stats.n_generated + 1);
-        if waits { to_come.min(n_ctx.saturating_sub(n_tokens)) } else { 0 }
+        // Before the context is full, whoever asked may make room: no pass goes past that moment.
+        if waits { to_come.min(n_ctx.saturating_sub(n_tokens + 1)) } else { 0 }
     }
 
     /// Forgets what was guessed.

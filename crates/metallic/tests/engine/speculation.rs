@@ -184,3 +184,22 @@ fn a_pass_with_guesses_that_is_given_up_has_never_been() {
     }
     check(&[heard.0[&id].clone()], &[expected]);
 }
+
+/// Whoever makes room for more asks how much is left before each step.
+#[test]
+fn no_pass_goes_past_the_end_of_the_context() {
+    let mut plain = engine(64, 1);
+    let request = Request { exact: true, ..request(&plain, "abc", 100) };
+    let expected = heard(&mut plain, request.clone());
+    let mut engine = engine(64, 1);
+    let all = vec![[&request.prompt[..], &expected.tokens].concat()];
+    engine.speculate(always(Told { all, wrong: None })).unwrap();
+    let mut heard = Heard::default();
+    let id = engine.submit(request).unwrap();
+    let mut is_seen = false;
+    while engine.step(&mut |event| heard.take(event)) {
+        is_seen |= engine.room(id) == Some(0);
+    }
+    assert!(is_seen);
+    check(&[heard.0[&id].clone()], &[expected]);
+}

@@ -6,13 +6,14 @@ use metallic::MemoryBudget;
 use metallic::plan::{DevicePlan, MatrixPlan, MemoryPlan, Placement, Prediction, Rates};
 use serde_json::json;
 
-use crate::args::PlanArgs;
+use crate::args::{EngineArgs, PlanArgs};
 use crate::budget;
 use crate::cost::giga;
 use crate::failure::{Failure, Result, one_line};
 use crate::fetch::Fetcher;
 use crate::model_file::{self, Planned, SMALLER_CONTEXT};
 use crate::rates::{self, GpuRates, MachineRates};
+use crate::speculation::{self, Guessing};
 use crate::table::{Align, Table};
 use crate::terminal::{Style, Terminal, human_bytes};
 
@@ -20,23 +21,36 @@ use crate::terminal::{Style, Terminal, human_bytes};
 pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let path = fetcher.locate(&args.model)?.path;
     let budget = budget::to_plan_for(&args.engine.compute);
-    let (file, engine, given) = (model_file::open(&path)?, &args.engine, &args.rates);
-    let planned = Planned::new(file, engine, budget, SMALLER_CONTEXT, given, fetcher.terminal)?;
+    let engine = EngineArgs { n_sequences: args.parallel.into(), ..args.engine.clone() };
+    let draft = speculation::draft_file(&args.speculation, fetcher)?;
+    let guessing = Guessing::plan(&args.speculation, draft.as_deref(), &engine, budget, fetcher.terminal)?;
+    let engine = EngineArgs { guesses: guessing.looks_up(), ..engine };
+    let (file, given) = (model_file::open(&path)?, &args.rates);
+    let left = guessing.leaves(budget);
+    let planned = Planned::new(file, &engine, left, SMALLER_CONTEXT, given, fetcher.terminal)?;
     let plan = &planned.plan;
     let rates = match &planned.rates {
         Some(rates) => rates.clone(),
-        None => rates::measure(given, engine, planned.file(), plan, fetcher.terminal)?,
+        None => rates::measure(given, &engine, planned.file(), plan, fetcher.terminal)?,
     };
     let predicted = rates.for_plan(plan).map(|rates| Predictions::new(plan, &rates));
     let speeds = Speeds { rates, predicted };
-    let excess = budget.and_then(budget::excess);
+    let beside = Beside { draft_bytes: guessing.bytes(), excess: budget.and_then(budget::excess) };
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
-        write_json(&mut out, plan, excess, &speeds)
+        write_json(&mut out, plan, &beside, &speeds)
     } else {
-        write_text(&mut out, plan, excess, &speeds, args.matrices, fetcher.terminal)
+        write_text(&mut out, plan, &beside, &speeds, args.matrices, fetcher.terminal)
     };
     written.and_then(|()| out.flush()).map_err(Failure::output)
+}
+
+/// What is shown beside a plan.
+struct Beside {
+    /// What the draft model takes, by its own plan.
+    draft_bytes: u64,
+    /// What this machine would lower the budget to.
+    excess: Option<MemoryBudget>,
 }
 
 /// What the machine can do, and what a plan's speed is predicted to be if that is known.
@@ -48,6 +62,8 @@ struct Speeds {
 struct Predictions {
     prefill: Prediction,
     decode: Prediction,
+    /// Of all sequences.
+    together: Prediction,
     /// If the cache holds the experts that are wanted.
     best_decode: Option<Prediction>,
 }
@@ -57,6 +73,7 @@ impl Predictions {
         Self {
             prefill: plan.predict_prefill(rates),
             decode: plan.predict_decode(rates),
+            together: plan.predict_together(rates),
             best_decode: plan.predict_best_decode(rates),
         }
     }
@@ -65,7 +82,7 @@ impl Predictions {
 fn write_text(
     out: &mut impl Write,
     plan: &MemoryPlan,
-    excess: Option<MemoryBudget>,
+    beside: &Beside,
     speeds: &Speeds,
     matrices: bool,
     terminal: &Terminal,
@@ -83,12 +100,17 @@ fn write_text(
     let budget = plan
         .request
         .ram_bytes
+        .map(|bytes| bytes + beside.draft_bytes)
         .map_or("no budget was given".to_owned(), |bytes| format!("of a budget of {}", human_bytes(bytes)));
-    let budget = match excess {
+    let budget = match beside.excess {
         Some(allowed) => format!("{budget}, more than {}", budget::described(allowed)),
         None => budget,
     };
-    ledger.push(["total".to_owned(), human_bytes(plan.total_bytes()), budget]);
+    if beside.draft_bytes > 0 {
+        let why = "that guesses, by a plan of its own".to_owned();
+        ledger.push(["draft model".to_owned(), human_bytes(beside.draft_bytes), why]);
+    }
+    ledger.push(["total".to_owned(), human_bytes(plan.total_bytes() + beside.draft_bytes), budget]);
     ledger.write(out, heading)?;
     for device in &plan.devices {
         writeln!(out)?;
@@ -218,8 +240,9 @@ impl Speeds {
             ("MEMORY", Align::Right),
             ("COMPUTE", Align::Right),
         ]);
-        let &MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, .. } = &self.rates;
-        let Some(Predictions { prefill, decode, best_decode }) = &self.predicted else {
+        let &MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, together_ops, .. } =
+            &self.rates;
+        let Some(Predictions { prefill, decode, together, best_decode }) = &self.predicted else {
             for (name, ops) in [("prefill", prefill_ops), ("decode", decode_ops)] {
                 let rate = |rate, unit| format!("{} {unit}", giga(rate, 1));
                 table.push([
@@ -249,6 +272,9 @@ impl Speeds {
             push("decode", ", cached experts", best, decode_ops);
         } else {
             push("decode", "", decode, decode_ops);
+        }
+        if together.n_tokens > 1 {
+            push("decode", " sequences", together, together_ops);
         }
         table
     }
@@ -282,7 +308,8 @@ impl Speeds {
     }
 
     fn json(&self) -> serde_json::Value {
-        let &MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, ref gpus } = &self.rates;
+        let &MachineRates { disk_bytes, memory_bytes, prefill_ops, decode_ops, together_ops, ref gpus } =
+            &self.rates;
         let giga = |rate: Option<f64>| rate.map(|rate| rate / 1e9);
         let speed = |speed: &Prediction| {
             json!({
@@ -310,20 +337,17 @@ impl Speeds {
             "memory_gb_s": giga(memory_bytes),
             "prefill_gop_s": giga(prefill_ops),
             "decode_gop_s": giga(decode_ops),
+            "together_gop_s": giga(together_ops),
             "gpus": gpus.iter().map(of_gpu).collect::<Vec<_>>(),
             "prefill": predicted.map(|predicted| speed(&predicted.prefill)),
             "decode": predicted.map(|predicted| speed(&predicted.decode)),
+            "together": predicted.map(|predicted| speed(&predicted.together)),
             "best_decode": predicted.and_then(|predicted| predicted.best_decode.as_ref()).map(speed),
         })
     }
 }
 
-fn write_json(
-    out: &mut impl Write,
-    plan: &MemoryPlan,
-    excess: Option<MemoryBudget>,
-    speeds: &Speeds,
-) -> io::Result<()> {
+fn write_json(out: &mut impl Write, plan: &MemoryPlan, beside: &Beside, speeds: &Speeds) -> io::Result<()> {
     let ledger = plan.ledger.iter().map(|line| {
         json!({
             "what": line.what,
@@ -359,8 +383,10 @@ fn write_json(
     let value = json!({
         "ram_bytes": plan.request.ram_bytes,
         // What this machine would lower it to.
-        "allowed_ram_bytes": excess.map(|allowed| allowed.ram_bytes),
+        "allowed_ram_bytes": beside.excess.map(|allowed| allowed.ram_bytes),
         "total_bytes": plan.total_bytes(),
+        "draft_bytes": beside.draft_bytes,
+        "n_sequences": plan.request.capacity.n_sequences,
         "n_ctx": plan.request.capacity.n_ctx,
         "n_batch": plan.request.capacity.n_batch,
         "kv_type": plan.request.capacity.kv_type.name(),

@@ -48,6 +48,8 @@ pub(crate) struct MachineRates {
     pub(crate) memory_bytes: Option<f64>,
     pub(crate) prefill_ops: Option<f64>,
     pub(crate) decode_ops: Option<f64>,
+    /// Of products of a token of each sequence.
+    pub(crate) together_ops: Option<f64>,
     /// Of each GPU, where some compute.
     pub(crate) gpus: Vec<GpuRates>,
 }
@@ -80,6 +82,7 @@ impl MachineRates {
             memory_bytes: self.memory_bytes?,
             prefill_ops: self.prefill_ops?,
             decode_ops: self.decode_ops?,
+            together_ops: self.together_ops?,
             devices: gpus.map(of_gpu).collect::<Option<_>>()?,
         })
     }
@@ -96,7 +99,7 @@ pub(crate) fn measure(
     const GIGA: f64 = 1e9;
     let (isa, n_threads) = (args.compute.isa(), model_file::n_threads(args));
     let room_bytes = budget::room(plan);
-    let bar = terminal.step_bar("measuring this machine", 4);
+    let bar = terminal.step_bar("measuring this machine", 5);
     let rate = |given: Option<f64>, measure: &dyn Fn() -> Result<Option<f64>>| {
         bar.tick();
         let rate = given.map_or_else(measure, |giga| Ok(Some(giga * GIGA)));
@@ -109,11 +112,21 @@ pub(crate) fn measure(
         product.operations_a_second(n_threads, isa).map_err(|e| model_file::unusable(file.path(), e))
     };
     // In this order: an allocator may keep for a while what products took.
+    let n_sequences = plan.request.capacity.n_sequences;
+    let disk_bytes = rate(given.disk_gb_s, &|| disk(file, plan))?;
+    let memory_bytes = rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?;
+    let prefill_ops = rate(given.prefill_gop_s, &|| product(Phase::Prefill))?;
+    let decode_ops = rate(given.decode_gop_s, &|| product(Phase::Decode { n_tokens: 1 }))?;
+    let together = || match n_sequences {
+        1 => Ok(decode_ops),
+        n_tokens => product(Phase::Decode { n_tokens: n_tokens as u64 }),
+    };
     let mut rates = MachineRates {
-        disk_bytes: rate(given.disk_gb_s, &|| disk(file, plan))?,
-        memory_bytes: rate(given.memory_gb_s, &|| bandwidth::measure(n_threads, room_bytes))?,
-        prefill_ops: rate(given.prefill_gop_s, &|| product(Phase::Prefill))?,
-        decode_ops: rate(given.decode_gop_s, &|| product(Phase::Decode))?,
+        disk_bytes,
+        memory_bytes,
+        prefill_ops,
+        decode_ops,
+        together_ops: rate(given.together_gop_s, &together)?,
         gpus: Vec::new(),
     };
     let n_gpus = plan.devices.len();
@@ -148,7 +161,7 @@ pub(crate) fn on_gpus(
     plan: &MemoryPlan,
     n_threads: usize,
 ) -> Result<Vec<GpuRates>> {
-    let decode = Product::typical(file, plan, Phase::Decode, n_threads)?;
+    let decode = Product::typical(file, plan, Phase::Decode { n_tokens: 1 }, n_threads)?;
     let prefill = Product::typical(file, plan, Phase::Prefill, n_threads)?;
     let host_bytes = budget::room(plan);
     let on_gpu = |gpu: &mut Gpu| -> Result<GpuRates> {
@@ -182,7 +195,10 @@ pub(crate) fn disk(file: &GgufFile, plan: &MemoryPlan) -> Result<Option<f64>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prefill,
-    Decode,
+    /// Of so many tokens, each of another sequence.
+    Decode {
+        n_tokens: u64,
+    },
 }
 
 /// A product of a size.
@@ -201,10 +217,13 @@ impl Product {
         let gguf = file.gguf();
         let mut kinds: Vec<(Self, u64)> = Vec::new();
         for matrix in plan.matrices.iter().map(|matrix| &matrix.weights) {
-            let n_batch = plan.request.capacity.n_batch.min(MAX_TOKENS) as u64;
+            let n_batch = match phase {
+                Phase::Prefill => plan.request.capacity.n_batch.min(MAX_TOKENS) as u64,
+                Phase::Decode { n_tokens } => n_tokens,
+            };
             let (n_parts, n_tokens, weights) = match matrix.usage {
                 Usage::Whole => (1, n_batch, matrix.n_weights),
-                Usage::Logits if phase == Phase::Decode => (1, 1, matrix.n_weights),
+                Usage::Logits if phase != Phase::Prefill => (1, n_batch, matrix.n_weights),
                 Usage::Experts { n_used, n_expert } => {
                     (n_expert, n_batch * n_used / n_expert, matrix.n_weights / n_expert * n_used)
                 }
@@ -212,11 +231,11 @@ impl Product {
             };
             let Some(tensor) = gguf.tensor(&matrix.name) else { continue };
             let (row_len, row_bytes) = (matrix.n_weights / matrix.n_rows, matrix.row_bytes());
-            let (n_tokens, n_rows) = match phase {
-                Phase::Prefill => (n_tokens.max(1), MAX_ROWS.min(matrix.n_rows / n_parts)),
-                Phase::Decode => (1, n_threads as u64 * CACHED_BYTES / row_bytes),
+            let n_rows = match phase {
+                Phase::Prefill => MAX_ROWS.min(matrix.n_rows / n_parts),
+                Phase::Decode { .. } => n_threads as u64 * CACHED_BYTES / row_bytes,
             };
-            let [row_len, n_rows, n_tokens] = [row_len, n_rows.max(1), n_tokens].map(|n| n as usize);
+            let [row_len, n_rows, n_tokens] = [row_len, n_rows.max(1), n_tokens.max(1)].map(|n| n as usize);
             let kind = Self { phase, ggml_type: tensor.ggml_type(), row_len, n_rows, n_tokens };
             match kinds.iter_mut().find(|(known, _)| known.is_like(&kind)) {
                 Some((_, sum)) => *sum += weights,
@@ -299,7 +318,7 @@ impl Product {
         let upload = started.elapsed();
         let tokens = match phase {
             Phase::Prefill => Tokens { gemv: 0, gemm: n_tokens },
-            Phase::Decode => Tokens { gemv: n_tokens, gemm: 0 },
+            Phase::Decode { .. } => Tokens { gemv: n_tokens, gemm: 0 },
         };
         let mut time = |n_calls: usize| -> metallic::Result<Duration> {
             let started = Instant::now();

@@ -18,7 +18,7 @@ use metallic_gguf::MAX_ALIGNMENT;
 #[cfg(feature = "serve")]
 pub(crate) use self::batch::BatchArgs;
 pub(crate) use self::read::colour_choice;
-pub(crate) use self::run::RunArgs;
+pub(crate) use self::run::{PromptCacheArgs, RunArgs};
 #[cfg(feature = "serve")]
 pub(crate) use self::serve::ServeArgs;
 #[cfg(feature = "gpu")]
@@ -354,6 +354,7 @@ with LINK, which brings weights to it from main memory.
 Examples:
   metallic plan model.gguf --ram 2GiB
   metallic plan model.gguf --ram 2GiB --disk-gb-s 3.5
+  metallic plan model.gguf --ram 4GiB --parallel 16 -c 1024
   metallic plan model.gguf --ram 600MiB -c 8192 --kv-type q8_0 --json")]
 pub(crate) struct PlanArgs {
     /// The model: a file, a short name, hf:… or pypi:…
@@ -364,12 +365,20 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) matrices: bool,
 
+    /// Sequences that are answered at the same time, as by serve and batch
+    #[arg(long, visible_alias = "np", value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) parallel: u16,
+
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) rates: RateArgs,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpecArgs,
 
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -394,6 +403,10 @@ pub(crate) struct RateArgs {
     /// Thousand million operations a second in products of one token, with weights in the cache
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) decode_gop_s: Option<f64>,
+
+    /// The same in products of a token of each sequence together
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) together_gop_s: Option<f64>,
 
     /// Gigabytes a second from main memory to the GPU, or to each
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = rate)]

@@ -7,6 +7,29 @@ use clap::Args;
 
 use super::SessionArgs;
 
+/// What was read of a prompt, kept for the next time.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts that were read before")]
+pub(crate) struct PromptCacheArgs {
+    /// Keep what was computed of the prompt in this file, which you alone may read; a prompt that begins like the one in it goes
+    /// on from there. The file is large: the keys and values of each token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_cache: Option<PathBuf>,
+
+    /// Keep the answer in it as well
+    #[arg(long, requires = "prompt_cache")]
+    pub(crate) prompt_cache_all: bool,
+
+    /// Use the file, which must be there, and leave it as it is
+    #[arg(long, requires = "prompt_cache", conflicts_with = "prompt_cache_all")]
+    pub(crate) prompt_cache_ro: bool,
+
+    /// Where the file is of another model, was made with other flags or is damaged, warn and read the prompt anew instead of
+    /// failing
+    #[arg(long, requires = "prompt_cache")]
+    pub(crate) prompt_cache_lenient: bool,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The first argument is the model if it names a file that is there, has a short name, or begins with hf:, pypi: or \
@@ -72,6 +95,9 @@ pub(crate) struct RunArgs {
     /// With --json, tell each token's log-probability, and those of the N likeliest
     #[arg(long, value_name = "N", requires = "json")]
     pub(crate) logprobs: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) prompt_cache: PromptCacheArgs,
 
     // Last: the headings of its groups would take in what comes after.
     #[command(flatten)]

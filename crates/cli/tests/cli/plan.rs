@@ -183,3 +183,38 @@ fn a_slab_without_room_is_said() {
         "{notes}"
     );
 }
+
+/// What run takes: with room to look up guesses, unless it is not to guess.
+#[test]
+fn sequences_and_guesses_are_part_of_a_plan() {
+    let sandbox = sandbox("plan-sequences");
+    let plan = |args: &[&str]| -> Value {
+        let args = [&["plan", "tiny.gguf", "--json", "-c", "64", "-b", "8"], args, &RATES[..]].concat();
+        serde_json::from_str(&sandbox.run(&args).succeeds().stdout).unwrap()
+    };
+    let line = |plan: &Value, what: &str| {
+        let all = plan["ledger"].as_array().unwrap();
+        all.iter().find(|line| line["what"] == what).map(|line| line["bytes"].as_u64().unwrap())
+    };
+    let together = ["--parallel", "4", "--together-gop-s", "200"];
+    let (one, four) = (plan(&[]), plan(&together));
+    assert_eq!((&one["n_sequences"], &four["n_sequences"]), (&1.into(), &4.into()));
+    assert_eq!(line(&four, "KV cache").unwrap(), 4 * line(&one, "KV cache").unwrap());
+    assert_eq!(line(&four, "look-up of guesses").unwrap(), 4 * line(&one, "look-up of guesses").unwrap());
+    assert_eq!(line(&plan(&["--spec", "off"]), "look-up of guesses"), None);
+    let speed = |plan: &Value, name: &str| plan["prediction"][name]["tokens_per_s"].as_f64().unwrap();
+    assert!(speed(&four, "together") > speed(&four, "decode"), "{four}");
+    assert_eq!(speed(&one, "together"), speed(&one, "decode"));
+    let args = [&["plan", "tiny.gguf"], &together[..], &RATES[..]].concat();
+    let text = sandbox.run(&args).succeeds().stdout;
+    assert!(text.lines().any(|line| line.starts_with("decode of 4 sequences ")), "{text}");
+
+    let drafted = plan(&["--model-draft", "tiny.gguf", "--ram", "64MiB"]);
+    assert!(drafted["draft_bytes"].as_u64().unwrap() > 100_000);
+    let fails = |args: &[&str], said: &str| {
+        let outcome = sandbox.run(&[&["plan", "tiny.gguf"], args].concat());
+        assert!(outcome.fails(2).contains(said), "{outcome:?}");
+    };
+    fails(&["--spec", "draft"], "name it with --model-draft");
+    fails(&["--spec", "off", "--model-draft", "tiny.gguf"], "leave out one of them");
+}

@@ -51,6 +51,8 @@ pub struct Rates {
     pub prefill_ops: f64,
     /// Operations of a token's products with weights that are in the cache.
     pub decode_ops: f64,
+    /// The same of the products of a token of each sequence that the plan has room for, together.
+    pub together_ops: f64,
     /// What each device does, by its number; those that compute nothing may be left out.
     pub devices: Vec<DeviceRates>,
 }
@@ -185,7 +187,7 @@ impl MemoryPlan {
     /// # Panics
     /// As [`predict_prefill`](Self::predict_prefill).
     pub fn predict_decode(&self, rates: &Rates) -> Prediction {
-        self.decode(Pipeline::new(self.stream, rates, rates.decode_ops))
+        self.passes(1, Pipeline::new(self.stream, rates, rates.decode_ops))
     }
 
     /// The same if all experts are found that there is room for: what a cache can do at best. `None` if none are cached.
@@ -194,7 +196,18 @@ impl MemoryPlan {
     /// As [`predict_prefill`](Self::predict_prefill).
     pub fn predict_best_decode(&self, rates: &Rates) -> Option<Prediction> {
         let pipeline = Pipeline { finds_most: true, ..Pipeline::new(self.stream, rates, rates.decode_ops) };
-        self.matrices.iter().any(|matrix| matrix.cache.is_some()).then(|| self.decode(pipeline))
+        self.matrices.iter().any(|matrix| matrix.cache.is_some()).then(|| self.passes(1, pipeline))
+    }
+
+    /// How fast all sequences that there is room for are gone on with together, a token of each at a time.
+    ///
+    /// # Panics
+    /// As [`predict_prefill`](Self::predict_prefill).
+    pub fn predict_together(&self, rates: &Rates) -> Prediction {
+        match self.request.capacity.n_sequences {
+            0 | 1 => self.predict_decode(rates),
+            n_sequences => self.passes(n_sequences, Pipeline::new(self.stream, rates, rates.together_ops)),
+        }
     }
 
     /// Seconds that a prompt and an answer take.
@@ -205,12 +218,13 @@ impl MemoryPlan {
         self.predict_prefill(rates).seconds + ANSWER_TOKENS * self.predict_decode(rates).seconds
     }
 
-    fn decode(&self, mut pipeline: Pipeline<'_>) -> Prediction {
-        // The first token leaves the slots as every later one finds them.
-        pipeline.pass(&self.matrices, Route::Usual, 1, 1);
+    /// A pass for so many tokens of answers.
+    fn passes(&self, n_tokens: usize, mut pipeline: Pipeline<'_>) -> Prediction {
+        // The first leaves the slots as every later one finds them.
+        pipeline.pass(&self.matrices, Route::Usual, n_tokens, n_tokens);
         let first = pipeline.total;
-        pipeline.pass(&self.matrices, Route::Usual, 1, 1);
-        Prediction { n_tokens: 1, seconds: pipeline.total.seconds - first.seconds, ..first }
+        pipeline.pass(&self.matrices, Route::Usual, n_tokens, n_tokens);
+        Prediction { n_tokens, seconds: pipeline.total.seconds - first.seconds, ..first }
     }
 }
 

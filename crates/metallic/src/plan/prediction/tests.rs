@@ -15,6 +15,7 @@ const RATES: Rates = Rates {
     memory_bytes: 1000.0,
     prefill_ops: 500.0,
     decode_ops: 100.0,
+    together_ops: 200.0,
     devices: Vec::new(),
 };
 
@@ -72,6 +73,15 @@ fn a_token_waits_for_what_no_slot_was_free_for() {
     close(decode.seconds, 72.0);
     close(decode.tokens_per_s(), 1.0 / 72.0);
     assert_eq!((decode.n_tokens, decode.bound()), (1, Bound::Compute));
+
+    // Four together at twice the rate take twice as long, and 16 bytes for each of 40 results.
+    let mut of_four = plan(&DENSE, 3, PROMPT);
+    of_four.request.capacity.n_sequences = 4;
+    let together = of_four.predict_together(&RATES);
+    close(together.seconds, 144.0 + 0.64);
+    close(together.tokens_per_s(), 4.0 / 144.64);
+    assert_eq!(of_four.predict_decode(&RATES), decode);
+    assert_eq!(plan(&DENSE, 3, PROMPT).predict_together(&RATES), decode);
 
     // One slot: the first chunk is there in time, the others are read when the one before has been used.
     close(plan(&DENSE, 1, PROMPT).predict_decode(&RATES).seconds, 72.0 + 20.0);

@@ -31,6 +31,7 @@ mod output_file;
 mod perplexity;
 mod placing;
 mod plan;
+mod prompt_cache;
 mod pull;
 mod question;
 mod rates;

@@ -93,6 +93,7 @@ pub(crate) struct Target {
     /// Of the file that is replaced.
     permissions: Option<Permissions>,
     force: bool,
+    is_private: bool,
 }
 
 impl Target {
@@ -118,7 +119,13 @@ impl Target {
             place: place.unwrap_or_else(|| path.to_owned()),
             permissions: there.map(|there| there.permissions()),
             force,
+            is_private: false,
         })
+    }
+
+    /// The same for a file that its owner alone may read, whatever was there before.
+    pub(crate) fn private(self) -> Self {
+        Self { is_private: true, permissions: None, ..self }
     }
 
     /// Begins to write the file.
@@ -128,7 +135,7 @@ impl Target {
         let temporary =
             tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(self.folder(), |path| {
                 unfinished = Some(interrupt.unfinished(path));
-                create_locked(path)
+                create_locked(path, self.is_private)
             });
         match temporary {
             Ok(temporary) => Ok(OutputFile { target: self, temporary, _unfinished: unfinished }),
@@ -220,9 +227,15 @@ fn is_same_file((a, _): (&Path, &Metadata), b: &Path) -> bool {
     fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
 }
 
-/// Creates a file that is locked for as long as it is open.
-fn create_locked(path: &Path) -> io::Result<File> {
-    let file = File::options().read(true).write(true).create_new(true).open(path)?;
+/// Creates a file that is locked for as long as it is open, and perhaps its owner's alone.
+fn create_locked(path: &Path, is_private: bool) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    if is_private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    let file = options.open(path)?;
     match file.try_lock() {
         Ok(()) if fs::exists(path)? => Ok(file),
         // Somebody took it for a leftover before it was locked: the caller tries another name.

@@ -12,6 +12,7 @@ use crate::chat;
 use crate::failure::{Failure, Kind, Result};
 use crate::fetch::{Fetcher, catalogue};
 use crate::input::{self, Limit};
+use crate::prompt_cache::PromptCache;
 use crate::question::Question;
 use crate::session::Opened;
 use crate::speech::Form;
@@ -51,7 +52,9 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         return Err(Failure::new(Kind::Usage, "the prompt is empty")
             .advice("give one as an argument, or send it through a pipe"));
     }
+    let cache = PromptCache::new(&args.prompt_cache, &opened)?;
     let mut session = opened.load(&text)?;
+    cache.as_ref().map_or(Ok(()), |cache| cache.recall(&mut session, fetcher))?;
     let prompt = match converses {
         true => session.turn(&conversation(&text), &tools)?,
         false => session.continuation(&text)?,
@@ -60,11 +63,13 @@ pub(crate) fn run(args: &RunArgs, fetcher: &Fetcher<'_>) -> Result<()> {
         true => Form::Json { logprobs: args.logprobs.map(usize::from) },
         false => Form::Prose,
     };
+    let tokens = if cache.is_some() { prompt.tokens().to_vec() } else { Vec::new() };
     let answer = session.answer(prompt, form, &mut |_, _| None)?;
     if form == Form::Prose {
         writeln!(io::stdout()).map_err(Failure::output)?;
     }
     session.note_cost(&answer);
+    cache.map_or(Ok(()), |cache| cache.keep(&tokens, &answer, &mut session, fetcher))?;
     match answer.reason {
         FinishReason::Cancelled => Err(Failure::interrupted()),
         FinishReason::ContextFull => Err(session.context_full()),

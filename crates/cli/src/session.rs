@@ -60,7 +60,7 @@ pub(crate) struct Answer {
     pub(crate) said: metallic::text::Answer,
     /// Why it ended.
     pub(crate) reason: FinishReason,
-    stats: Stats,
+    pub(crate) stats: Stats,
     cost: Cost,
 }
 
@@ -73,9 +73,9 @@ pub(crate) struct Prompt {
 }
 
 impl Prompt {
-    /// Tokens that it has.
-    pub(crate) fn n_tokens(&self) -> usize {
-        self.tokens.len()
+    /// What it has.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 }
 
@@ -96,6 +96,16 @@ impl<'a> Opened<'a> {
             tokenizer,
             setup: Setup { args, fetcher, name: name.clone(), template, text_limit, entry },
         })
+    }
+
+    /// The model's file.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// What tells the model from others.
+    pub(crate) fn digest(&self) -> String {
+        self.file.digest()
     }
 
     /// Whether the model was made for conversation.
@@ -193,6 +203,11 @@ impl<'a> Session<'a> {
         drop(engine);
         let session = Opened::open(&setup.name, setup.args, setup.fetcher)?.load("")?;
         Ok(Self { settings, sampling, form, ..session })
+    }
+
+    /// What answers.
+    pub(crate) fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
     }
 
     /// The model, as the user calls it.

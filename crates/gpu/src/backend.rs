@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use metallic::GgmlType;
 use metallic::backend::{
-    Activation, AttentionParams, Backend, BackendBytes, CausalConv, Columns, DeltaNet, DeviceStats,
-    ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, SwapNeeds,
-    Temperature, Tokens,
+    Activation, AttentionParams, Backend, BackendBytes, ByteSink, ByteSource, CausalConv, Columns, DeltaNet,
+    DeviceStats, ExpertNeeds, Experts, Input, KvLayout, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span,
+    SwapNeeds, Temperature, Tokens,
 };
 use metallic::memory::{MatrixBytes, MatrixData, Places, StreamStats, Tier, WeightStream};
 
@@ -195,6 +195,10 @@ impl Backend for Gpu {
         format!("GPU {report}")
     }
 
+    fn arithmetic(&self) -> String {
+        self.description()
+    }
+
     fn check(&self, needs: &Needs<'_>, types: &[GgmlType]) -> metallic::Result<()> {
         if let Some(ggml_type) = types.iter().find(|ggml_type| kernels::decoder_of(**ggml_type).is_none()) {
             return Err(Error::UnsupportedType { ggml_type: *ggml_type }.into());
@@ -301,7 +305,7 @@ impl Backend for Gpu {
     fn write(&mut self, values: &[f32], buffer: &mut GpuBuffer) -> metallic::Result<()> {
         self.checked(|gpu| {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            gpu.recorder.get_mut().write(&bytes, buffer.expect(values.len()))
+            gpu.recorder.get_mut().write(&bytes, buffer.expect(values.len()), 0)
         })
     }
 
@@ -404,6 +408,14 @@ impl Backend for Gpu {
 
     fn copy_page(&mut self, kv: &mut GpuKvLayer, from: u32, to: u32) {
         self.attempt(|gpu| gpu.copy_kv_page(kv, from, to));
+    }
+
+    fn save_page(&mut self, kv: &GpuKvLayer, page: u32, sink: ByteSink<'_>) -> metallic::Result<()> {
+        self.save_kv_page(kv, page, sink)
+    }
+
+    fn load_page(&mut self, kv: &mut GpuKvLayer, page: u32, source: ByteSource<'_>) -> metallic::Result<()> {
+        self.load_kv_page(kv, page, source)
     }
 
     fn attention(

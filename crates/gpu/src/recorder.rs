@@ -281,10 +281,10 @@ impl Recorder {
         polled.map(drop).map_err(|error| Error::Lost { reason: error.to_string() })
     }
 
-    /// Writes to a buffer after all that was recorded.
-    pub(crate) fn write(&mut self, data: &[u8], to: &GpuBuffer) -> Result<()> {
+    /// Writes to a buffer, from a byte on, after all that was recorded.
+    pub(crate) fn write(&mut self, data: &[u8], to: &GpuBuffer, offset: u64) -> Result<()> {
         self.submit()?;
-        self.uploads.write(data, to, 0)
+        self.uploads.write(data, to, offset)
     }
 
     /// Waits for all that was recorded, and reads floats from a buffer, beginning with its word number `first`.

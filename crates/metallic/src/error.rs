@@ -25,6 +25,28 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// Something could not be written.
+    #[error("can't write {what}")]
+    Write {
+        /// What.
+        what: &'static str,
+        /// The reason of whoever was to take it.
+        source: std::io::Error,
+    },
+
+    /// A file is no sequence that this model has saved, with the same types and instruction set.
+    #[error("{} can't be gone on from: {reason}", path.display())]
+    SavedSequence {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
+    /// What the model remembers of a sequence can't be saved.
+    #[error("layers of the model have states, and prompts are saved only where all keep keys and values")]
+    NotSaved,
+
     /// Weights could not be read from a file while the model ran.
     #[error("can't read {n_bytes} bytes at offset {offset} of {}", path.display())]
     Stream {

@@ -237,7 +237,7 @@ impl Chat<'_> {
     fn show_context(&mut self) -> Result<Next> {
         let n_ctx = self.session.n_ctx();
         let n_turns = self.conversation.n_turns();
-        let n_used = if n_turns == 0 { 0 } else { self.prompt()?.n_tokens() };
+        let n_used = if n_turns == 0 { 0 } else { self.prompt()?.tokens().len() };
         let (name, turns) = (self.session.name(), counted(n_turns - self.conversation.n_forgotten(), "turn"));
         let mut line = if n_used <= n_ctx {
             format!("{name}: {n_used} of {n_ctx} tokens for {turns}, {} left", n_ctx - n_used)

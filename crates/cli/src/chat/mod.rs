@@ -164,7 +164,7 @@ impl Chat<'_> {
             // What the template refuses now, it refuses in the next turn, too, and then it is told.
             let prompt = prompt_with(n_said + room, session, conversation, tools).ok()?;
             let is_shorter = conversation.n_forgotten() > n_forgotten;
-            (is_shorter && prompt.n_tokens() + n_said < n_ctx).then_some(prompt)
+            (is_shorter && prompt.tokens().len() + n_said < n_ctx).then_some(prompt)
         })
     }
 
@@ -198,7 +198,7 @@ fn prompt_with(
 ) -> Result<Prompt> {
     loop {
         let prompt = session.turn(&conversation.told(), tools)?;
-        if prompt.n_tokens() + room <= session.n_ctx() || !conversation.forget_oldest() {
+        if prompt.tokens().len() + room <= session.n_ctx() || !conversation.forget_oldest() {
             return Ok(prompt);
         }
     }

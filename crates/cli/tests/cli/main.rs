@@ -24,6 +24,7 @@ mod json;
 mod odd_files;
 mod output;
 mod plan;
+mod prompt_cache;
 #[cfg(unix)]
 mod pull;
 #[cfg(all(unix, feature = "hub"))]

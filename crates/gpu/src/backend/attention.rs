@@ -1,6 +1,8 @@
 //! Keys and values, attention, and rotations.
 
-use metallic::backend::{AttentionParams, KvLayout, RopeConfig, RopePairs, Span};
+use std::ops::Range;
+
+use metallic::backend::{AttentionParams, ByteSink, ByteSource, KvLayout, RopeConfig, RopePairs, Span};
 use metallic_kernels::rope::{Rope, RopeParams};
 
 use super::Gpu;
@@ -12,6 +14,9 @@ use crate::recorder::{NOTES_WORDS, Note};
 /// Values of a head at most: the query and the sums of a head are in memory that a workgroup shares. `MAX_LEN` in
 /// `attention.wgsl`.
 const MAX_HEAD_LEN: usize = 1024;
+
+/// Words of a page that are handed over at a time.
+const PIECE_WORDS: usize = 64 << 10;
 
 /// Keys and values of one layer, in pages: `[page][head][position][word]`, each row of a head whole words. Of types whose
 /// numbers share scales, the scales of a head follow its numbers; see `shaders/kv/scales.wgsl`.
@@ -76,6 +81,15 @@ impl GpuKvLayer {
             Ok(Rows { head_len, row_words: format.row_words(head_len), head_words, buffer })
         };
         Ok(Self { layout: *layout, format, keys: rows(0)?, values: rows(1)? })
+    }
+}
+
+impl Rows {
+    /// The words of a page, in pieces.
+    fn pieces(&self, kv: &GpuKvLayer, page: u32) -> impl Iterator<Item = Range<usize>> {
+        let n_words = self.head_words * kv.layout.n_head_kv();
+        let (first, end) = (page as usize * n_words, (page as usize + 1) * n_words);
+        (first..end).step_by(PIECE_WORDS).map(move |start| start..end.min(start + PIECE_WORDS))
     }
 }
 
@@ -166,6 +180,46 @@ impl Gpu {
             let len = kept.head_words * kv.layout.n_head_kv();
             let params = [len, from as usize * len, to as usize * len].map(|n| n as u32);
             self.run(&Call::new(&kernels::COPY_PAGE, &[&kept.buffer], &params, Grid::Values(len)))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn save_kv_page(
+        &mut self,
+        kv: &GpuKvLayer,
+        page: u32,
+        sink: ByteSink<'_>,
+    ) -> metallic::Result<()> {
+        let mut words = vec![0_u32; PIECE_WORDS];
+        let mut bytes = Vec::with_capacity(4 * PIECE_WORDS);
+        for kept in [&kv.keys, &kv.values] {
+            for piece in kept.pieces(kv, page) {
+                let words = &mut words[..piece.len()];
+                self.checked(|gpu| {
+                    gpu.recorder.get_mut().read_words(&kept.buffer, piece.start, words, |word| word)
+                })?;
+                bytes.clear();
+                bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+                sink(&bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_kv_page(
+        &mut self,
+        kv: &GpuKvLayer,
+        page: u32,
+        source: ByteSource<'_>,
+    ) -> metallic::Result<()> {
+        let mut bytes = vec![0; 4 * PIECE_WORDS];
+        for kept in [&kv.keys, &kv.values] {
+            for piece in kept.pieces(kv, page) {
+                let bytes = &mut bytes[..4 * piece.len()];
+                source(bytes)?;
+                let offset = 4 * piece.start as u64;
+                self.checked(|gpu| gpu.recorder.get_mut().write(bytes, &kept.buffer, offset))?;
+            }
         }
         Ok(())
     }

@@ -21,8 +21,9 @@ use self::products::{CpuMatrix, Job, Stream};
 use self::rows::{rows_of_span, split, split_rows};
 use super::routing::sigmoid;
 use super::{
-    Activation, AttentionParams, AttentionShape, Backend, BackendBytes, CausalConv, Columns, DeltaNet,
-    ExpertNeeds, Experts, Input, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span, Temperature, Tokens,
+    Activation, AttentionParams, AttentionShape, Backend, BackendBytes, ByteSink, ByteSource, CausalConv,
+    Columns, DeltaNet, ExpertNeeds, Experts, Input, Mamba2, MatmulJob, Needs, Norm, RopeConfig, Span,
+    Temperature, Tokens,
 };
 use crate::error::{Error, Result};
 use crate::memory::{ExpertCache, Lease, Leased, MatrixData, StreamStats, Tier, WeightStream, slab};
@@ -104,6 +105,10 @@ impl Backend for Cpu {
 
     fn description(&self) -> String {
         format!("CPU, {}, {} threads", self.isa, self.pool.n_threads())
+    }
+
+    fn arithmetic(&self) -> String {
+        self.isa.name().to_owned()
     }
 
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes {
@@ -294,6 +299,18 @@ impl Backend for Cpu {
             let from = from as usize * n_bytes;
             pages.copy_within(from..from + n_bytes, to as usize * n_bytes);
         }
+    }
+
+    fn save_page(&mut self, kv: &CpuKvLayer, page: u32, sink: ByteSink<'_>) -> Result<()> {
+        let CpuKvLayer { layout, keys, values } = kv;
+        let mut parts = [keys, values].into_iter().zip(layout.page_bytes());
+        parts.try_for_each(|(pages, n_bytes)| sink(&pages[page as usize * n_bytes..][..n_bytes]))
+    }
+
+    fn load_page(&mut self, kv: &mut CpuKvLayer, page: u32, source: ByteSource<'_>) -> Result<()> {
+        let CpuKvLayer { layout, keys, values } = kv;
+        let mut parts = [keys, values].into_iter().zip(layout.page_bytes());
+        parts.try_for_each(|(pages, n_bytes)| source(&mut pages[page as usize * n_bytes..][..n_bytes]))
     }
 
     fn attention(

@@ -200,6 +200,12 @@ impl<'a, B: Backend + ?Sized> MatmulJob<'a, B> {
     }
 }
 
+/// Takes bytes, each time those that follow.
+pub type ByteSink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
+
+/// Fills room with bytes, each time with those that follow.
+pub type ByteSource<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
+
 /// What a model asks of a backend beside weights, caches and the buffers of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs<'a> {
@@ -329,6 +335,8 @@ pub trait Backend: Send {
 
     /// One line for logs: what computes, with what.
     fn description(&self) -> String;
+    /// A name for the way in which results are rounded: backends that give the same bits have the same.
+    fn arithmetic(&self) -> String;
     /// Bytes that it takes beside weights, caches and buffers.
     fn bytes(&self, needs: &Needs<'_>) -> BackendBytes;
     /// Whether it can do what is needed, with weights of these types.
@@ -479,6 +487,11 @@ pub trait Backend: Send {
     );
     /// Copies one page to another.
     fn copy_page(&mut self, kv: &mut Self::KvLayer, from: u32, to: u32);
+    /// Hands over a page, in pieces: together as many bytes as [`KvLayout::page_bytes`] says, which only
+    /// [`load_page`](Self::load_page) need understand.
+    fn save_page(&mut self, kv: &Self::KvLayer, page: u32, sink: ByteSink<'_>) -> Result<()>;
+    /// Fills a page with what was handed over of one with the same layout.
+    fn load_page(&mut self, kv: &mut Self::KvLayer, page: u32, source: ByteSource<'_>) -> Result<()>;
     /// Causal attention of a span's rows over all positions of its sequence up to each row's own.
     fn attention(
         &mut self,

@@ -9,6 +9,7 @@ mod cached;
 mod gbnf;
 mod grammar;
 mod request;
+mod saved;
 mod scheduler;
 mod sequence;
 mod speculation;

@@ -16,7 +16,7 @@ pub(crate) struct DirectFile {
 
 impl DirectFile {
     #[cfg(target_os = "linux")]
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let direct = open_direct(path);
         if let Err(error) = &direct {
             tracing::info!(%error, path = %path.display(), "can't be read past the page cache");
@@ -25,12 +25,17 @@ impl DirectFile {
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { file: File::open(path)?, direct: None })
     }
 
+    /// The file through the page cache.
+    pub(crate) fn plain(&self) -> &File {
+        &self.file
+    }
+
     /// Room that the [blocks](Self::blocks) of any range of `n_bytes` need.
-    pub(super) fn room_for(n_bytes: usize) -> usize {
+    pub(crate) fn room_for(n_bytes: usize) -> usize {
         n_bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES
     }
 
@@ -59,7 +64,7 @@ impl DirectFile {
     ///
     /// # Panics
     /// If `to` is shorter than [`room_for`](Self::room_for) says.
-    pub(super) fn read_blocks(&self, offset: u64, n_bytes: usize, to: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_blocks(&self, offset: u64, n_bytes: usize, to: &mut [u8]) -> io::Result<usize> {
         let mut blocks = self.blocks(offset, n_bytes);
         while let Some((offset, place)) = blocks.missing() {
             blocks.count(read_at(self.source(), offset, &mut to[place]))?;

@@ -21,7 +21,7 @@ mod stream;
 pub use budget::{BudgetSource, MemoryBudget};
 #[cfg(target_os = "linux")]
 pub use control_groups::peak_bytes as control_group_peak_bytes;
-pub(crate) use direct::BLOCK_BYTES;
+pub(crate) use direct::{BLOCK_BYTES, DirectFile};
 pub use expert_cache::ExpertStats;
 pub(crate) use expert_cache::{CachedTensor, EXPERT_CACHE, ExpertCache};
 pub use expert_places::{ExpertPolicy, Places, Residence};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use metallic_gguf::{ByteOrder, Gguf, GgufIndex, Tensor, split};
 use metallic_kernels::{Isa, registry};
+use sha2::{Digest as _, Sha256};
 
 use super::file_stamp::FileStamp;
 use super::ledger::Tier;
@@ -17,6 +18,9 @@ use super::matrix::{MatrixBytes, MatrixData};
 use super::reader::{FileRange, ModelFiles};
 use super::slab;
 use crate::error::{Error, Result};
+
+/// Bytes of a tensor, before and after each of some places, that a digest is of.
+const SAMPLE: usize = 32;
 
 /// A GGUF model: the maps of all its shards, and what parsing them proved.
 ///
@@ -87,6 +91,25 @@ impl GgufFile {
     pub fn gguf(&self) -> Gguf<'_> {
         let files = self.shards.iter().map(|shard| &shard.bytes[..]);
         self.index.view(files).expect("the maps that were parsed")
+    }
+
+    /// A SHA-256 in hexadecimal that copies of the model have as well, and other models have not: of all that is before the
+    /// tensors of each file, and of some bytes of each tensor.
+    pub fn digest(&self) -> String {
+        let gguf = self.gguf();
+        let mut begins: Vec<usize> = self.shards.iter().map(|shard| shard.bytes.len()).collect();
+        let mut hasher = Sha256::new();
+        for tensor in gguf.tensors() {
+            let (data, begin) = (tensor.data(), &mut begins[tensor.shard()]);
+            *begin = (*begin).min(tensor.file_offset() as usize);
+            for at in [0, data.len() / 2, data.len()] {
+                hasher.update(&data[at.saturating_sub(SAMPLE)..data.len().min(at + SAMPLE)]);
+            }
+        }
+        for (shard, begin) in self.shards.iter().zip(begins) {
+            hasher.update(&shard.bytes[..begin]);
+        }
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The files: of a split model, all shards in order.

@@ -14,7 +14,7 @@ use super::scratch::{LOGITS_OF_A_ROW, MAX_LOGIT_ROWS, Scratch, ScratchSizes};
 use super::stage::{Batch, LogitSink, Stage};
 use super::weights::{HeadWeights, LayerWeights, MixerWeights, NormWeights, Weights};
 use super::{Capacity, delta_net, ffn, mamba2, short_conv};
-use crate::backend::{Backend, DeviceStats, Input, Tokens};
+use crate::backend::{Backend, ByteSink, ByteSource, DeviceStats, Input, Tokens};
 use crate::error::{Error, Result};
 use crate::memory::{Leased, StreamStats, Tier};
 
@@ -25,6 +25,8 @@ pub(crate) struct Decoder<B: Backend> {
     weights: Weights<B::Matrix, B::Buffer>,
     /// Of each layer whose mixer is here.
     caches: Vec<Option<Cache<B>>>,
+    /// Of each of these that has keys and values.
+    page_bytes: Vec<Option<usize>>,
     ropes: Ropes<B>,
     scratch: Scratch<B>,
     logits: Leased<Vec<f32>>,
@@ -67,6 +69,7 @@ impl<B: Backend> Decoder<B> {
         Ok(Self {
             ropes: Ropes::new(&mut backend, &config, parts, factors, n_batch)?,
             scratch: Scratch::new(&backend, &ScratchSizes::new(&config, parts, n_batch)?)?,
+            page_bytes: sizes.iter().map(|size| size.as_ref()?.page_bytes()).collect(),
             caches,
             logits: ram.zeros(LOGITS_OF_A_ROW, n_logits)?,
             announced: None,
@@ -288,6 +291,23 @@ impl<B: Backend> Stage for Decoder<B> {
         }
     }
 
+    fn page_bytes(&self, layer: usize) -> Option<usize> {
+        match &self.caches[layer] {
+            Some(Cache::Pages(_)) => self.page_bytes[layer],
+            Some(Cache::States(_)) | None => None,
+        }
+    }
+
+    fn save_pages(&mut self, layer: usize, pages: &[u32], sink: ByteSink<'_>) -> Result<()> {
+        let Some(Cache::Pages(kv)) = &self.caches[layer] else { return Ok(()) };
+        pages.iter().try_for_each(|page| self.backend.save_page(kv, *page, &mut *sink))
+    }
+
+    fn load_pages(&mut self, layer: usize, pages: &[u32], source: ByteSource<'_>) -> Result<()> {
+        let Some(Cache::Pages(kv)) = &mut self.caches[layer] else { return Ok(()) };
+        pages.iter().try_for_each(|page| self.backend.load_page(kv, *page, &mut *source))
+    }
+
     fn give_up(&mut self) {
         self.backend.forget_uses();
         self.announced = None;
@@ -303,6 +323,10 @@ impl<B: Backend> Stage for Decoder<B> {
 
     fn description(&self) -> String {
         self.backend.description()
+    }
+
+    fn arithmetic(&self) -> String {
+        self.backend.arithmetic()
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod repeats;
 mod residual;
 mod role;
 pub(crate) mod route;
+mod saved;
 pub(crate) mod scratch;
 mod short_conv;
 pub(crate) mod stage;

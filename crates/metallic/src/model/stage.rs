@@ -6,7 +6,7 @@ use super::Piece;
 use super::boundary::Boundary;
 use super::kv_cache::{PageCopy, PageTable};
 use super::part::Parts;
-use crate::backend::{DeviceStats, Span, Tokens};
+use crate::backend::{ByteSink, ByteSource, DeviceStats, Span, Tokens};
 use crate::error::Result;
 use crate::memory::StreamStats;
 
@@ -82,6 +82,12 @@ pub(crate) trait Stage: Send {
     ) -> Result<()>;
     /// Copies a page of keys and values, in each layer that has them here.
     fn copy_page(&mut self, copy: PageCopy);
+    /// Bytes of a page of a layer's keys and values; `None` where the layer has none here.
+    fn page_bytes(&self, layer: usize) -> Option<usize>;
+    /// Hands over pages of such a layer.
+    fn save_pages(&mut self, layer: usize, pages: &[u32], sink: ByteSink<'_>) -> Result<()>;
+    /// Fills pages of such a layer with what was handed over.
+    fn load_pages(&mut self, layer: usize, pages: &[u32], source: ByteSource<'_>) -> Result<()>;
     /// Gives up a pass that failed or was interrupted, here or in another stage.
     fn give_up(&mut self);
     /// What streaming weights has cost so far; `None` where all are in memory.
@@ -90,4 +96,6 @@ pub(crate) trait Stage: Send {
     fn device_stats(&self) -> Option<DeviceStats>;
     /// One line for logs: what computes, with what.
     fn description(&self) -> String;
+    /// A name for the way in which results are rounded.
+    fn arithmetic(&self) -> String;
 }

@@ -5,6 +5,7 @@
 mod files;
 mod grammar;
 mod interrupts;
+mod saved;
 mod sharing;
 mod speculation;
 

@@ -49,6 +49,14 @@ enum Queries {
     InPieces,
 }
 
+/// How a page is moved, if it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    No,
+    Copied,
+    SavedAndLoaded,
+}
+
 /// A layer over two sequences.
 #[derive(Clone)]
 struct Layer {
@@ -57,8 +65,8 @@ struct Layer {
     n_head_kv: usize,
     has_sinks: bool,
     in_tiles: bool,
-    /// Whether the longer sequence's pages are moved before its queries attend.
-    moves: bool,
+    /// How a page of the longer sequence is moved before its queries attend.
+    moves: Moves,
     queries: Queries,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -76,7 +84,7 @@ impl Layer {
             n_head_kv,
             has_sinks: false,
             in_tiles: false,
-            moves: false,
+            moves: Moves::No,
             queries: Queries::Some,
             keys,
             values,
@@ -130,10 +138,31 @@ impl Computation for Layer {
         assert_eq!(starts, ends, "pieces of whole sequences");
         // A page of the longer sequence to the one that is free; then that takes its place.
         let mut moved = PAGES[0].to_vec();
-        if self.moves {
-            b.copy_page(&mut kv, moved[1], FREE_PAGE);
+        if self.moves != Moves::No {
+            let mut saved = Vec::new();
+            if self.moves == Moves::Copied {
+                b.copy_page(&mut kv, moved[1], FREE_PAGE);
+            } else {
+                let mut sink = |bytes: &[u8]| {
+                    saved.extend_from_slice(bytes);
+                    Ok(())
+                };
+                b.save_page(&kv, moved[1], &mut sink)?;
+                assert_eq!(saved.len(), layout.page_bytes().iter().sum::<usize>(), "bytes of a page");
+            }
             let over = self.span(1, 0, N_ROWS - N);
             b.store_kv(&mut kv, &Span { pages: &[moved[1]], ..over }, &keys, &rows);
+            if self.moves == Moves::SavedAndLoaded {
+                let mut saved = &saved[..];
+                let mut source = |bytes: &mut [u8]| {
+                    let (these, rest) = saved.split_at(bytes.len());
+                    bytes.copy_from_slice(these);
+                    saved = rest;
+                    Ok(())
+                };
+                b.load_page(&mut kv, FREE_PAGE, &mut source)?;
+                assert!(saved.is_empty(), "as many bytes are loaded as were saved");
+            }
             moved[1] = FREE_PAGE;
         }
         let spans: &[_] = match self.queries {
@@ -302,8 +331,14 @@ fn variants<B: Backend>(suite: &mut Suite<'_, B>, kv_type: KvType) {
         return;
     }
     let stays = Layer { queries: Queries::All, ..layer.clone() };
-    let moves = Layer { moves: true, ..stays.clone() };
-    suite.same_bits("copy_page", kv_type, [&stays, &moves]);
+    for (operation, moves) in [
+        ("copy_page", Moves::Copied),
+        ("save_page", Moves::SavedAndLoaded),
+        ("load_page", Moves::SavedAndLoaded),
+    ] {
+        let moves = Layer { moves, ..stays.clone() };
+        suite.same_bits(operation, kv_type, [&stays, &moves]);
+    }
     for in_tiles in [false, true] {
         let whole = Layer { in_tiles, queries: Queries::All, ..layer.clone() };
         let pieces = Layer { queries: Queries::InPieces, ..whole.clone() };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives a served model with the clients that people use.
+"""Drives a served model with the clients that people use, and answers a file of requests.
 
     python3 tools/clients.py MODEL [--metallic PATH]
 
@@ -475,6 +475,29 @@ def check_managing(url, answer):
     check_refused(lambda: client.chat(**ask), 404)
 
 
+def check_batch(metallic, model, answer, folder):
+    """A file of requests, whose run is killed once, has each answer once, and the command's own among them."""
+    asked, answered = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+    questions = [QUESTION] + [f"Tell me {n} things about the number {n}." for n in range(40)]
+    with asked.open("w") as lines:
+        for number, question in enumerate(questions):
+            body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": N_TOKENS}
+            line = {"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions", "body": body}
+            lines.write(json.dumps(line) + "\n")
+    command = [metallic, "batch", "-m", model, str(asked), "-o", str(answered), "-c", "1024", "--quiet"]
+    killed = subprocess.Popen(command)
+    while killed.poll() is None and (not answered.exists() or answered.stat().st_size == 0):
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    n_before = answered.read_bytes().count(b"\n")
+    subprocess.run(command, check=True)
+    lines = [json.loads(line) for line in answered.read_text().splitlines()]
+    said = {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
+    assert len(lines) == len(said) == len(questions) and said["0"] == answer, (len(lines), said["0"], answer)
+    return n_before
+
+
 def check_company(url, answer):
     """Among fifteen others, some of whom ask the same and some of whom go, an answer is what it is alone."""
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
@@ -535,6 +558,9 @@ def main():
         ) as server:
             check_managing(server.url, answer)
             print("managing: models come, answer and go")
+    with tempfile.TemporaryDirectory() as folder:
+        n_before = check_batch(args.metallic, args.model, answer, folder)
+        print(f"batch: killed after {n_before} answers, it made the others, and each once")
     with Server(args.metallic, args.model, "--parallel", "16") as server:
         check_company(server.url, answer)
         print("company: among fifteen others an answer is what it is alone")

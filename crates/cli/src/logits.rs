@@ -11,7 +11,7 @@ use crate::output_file::Output;
 
 /// Evaluates the tokens and writes n_tokens × n_vocab little-endian floats.
 pub(crate) fn run(args: &LogitsArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let file = model_file::open(&fetcher.locate(&args.model)?.path)?;
+    let file = model_file::open(&fetcher.locate(args.model.name())?.path)?;
     let inputs: Vec<&Path> = file.shard_paths().collect();
     let mut output = Output::create(&args.out, &inputs, args.force, fetcher.interrupt)?;
     let n_tokens = args.tokens.len();

@@ -30,7 +30,7 @@ const ENCODER_BYTES: u64 = 44;
 
 /// Scores the text and prints the perplexity.
 pub(crate) fn run(args: &PerplexityArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let path = fetcher.locate(&args.model)?.path;
+    let path = fetcher.locate(args.model.name())?.path;
     let file = model_file::open(&path)?;
     let tokenizer = model_file::tokenizer(&file)?;
     let text = input::file(&args.text, Limit::share(&args.compute, TEXT_SHARE))?;

@@ -19,7 +19,7 @@ use crate::terminal::{Style, Terminal, human_bytes};
 
 /// Shows the plan for a model.
 pub(crate) fn run(args: &PlanArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let path = fetcher.locate(&args.model)?.path;
+    let path = fetcher.locate(args.model.name())?.path;
     let budget = budget::to_plan_for(&args.engine.compute);
     let engine = EngineArgs { n_sequences: args.parallel.into(), ..args.engine.clone() };
     let draft = speculation::draft_file(&args.speculation, fetcher)?;

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ServeArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let service = Service::of_library(library, terms)
         .map_err(|refused| Failure::new(Kind::General, refused.message))?;
     let what = match &first {
-        Some((name, _)) if args.models.len() == 1 => name.clone(),
+        Some((name, _)) if args.models().len() == 1 => name.clone(),
         _ => "the models".to_owned(),
     };
     if !service.has_models() && !is_managed(args) {
@@ -69,10 +69,10 @@ fn is_managed(args: &ServeArgs) -> bool {
 
 /// The models that were named, downloaded if need be, and what else there is.
 fn library(args: &ServeArgs, request_bytes: u64, fetcher: &Fetcher<'_>) -> Result<Models> {
-    if args.alias.is_some() && args.models.len() != 1 {
+    if args.alias.is_some() && args.models().len() != 1 {
         return Err(Failure::new(Kind::Usage, "--alias names one model, and there must be one"));
     }
-    let named = args.models.iter().map(|model| {
+    let named = args.models().into_iter().map(|model| {
         let name = args.alias.clone().unwrap_or_else(|| name_of(model));
         Ok((name, fetcher.locate(model)?.path))
     });
@@ -81,7 +81,7 @@ fn library(args: &ServeArgs, request_bytes: u64, fetcher: &Fetcher<'_>) -> Resul
     Ok(Models {
         named: named.collect::<Result<_>>()?,
         folder: args.models_dir.clone(),
-        has_store: is_managed(args) || (args.models.is_empty() && args.models_dir.is_none()),
+        has_store: is_managed(args) || (args.models().is_empty() && args.models_dir.is_none()),
         engine,
         draft: speculation::draft_file(&args.speculation, fetcher)?,
         speculation: args.speculation.clone(),

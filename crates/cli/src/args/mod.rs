@@ -88,6 +88,25 @@ pub(crate) struct GlobalArgs {
     pub(crate) color: ColorChoice,
 }
 
+/// The model that a command is about: its first argument, or a flag as in llama.cpp.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArg {
+    /// The model: a file, a short name, hf:… or pypi:…
+    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    argument: Option<ModelName>,
+
+    /// The same as a flag
+    #[arg(short = 'm', long = "model", id = "model_flag", value_name = "MODEL", conflicts_with = "argument")]
+    flag: Option<ModelName>,
+}
+
+impl ModelArg {
+    /// Its name.
+    pub(crate) fn name(&self) -> &ModelName {
+        self.argument.as_ref().or(self.flag.as_ref()).expect("one of both is required")
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -152,9 +171,8 @@ Examples:
   metallic inspect smollm2
   metallic inspect model.gguf --json | jq '.tensors[] | select(.type == \"Q6_K\") | .name'")]
 pub(crate) struct InspectArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
 
     /// Print JSON, with long arrays and texts whole
     #[arg(long)]
@@ -198,9 +216,8 @@ The file holds one row of n_vocab numbers (little-endian float32) for each token
   numpy.fromfile('out.f32', '<f4').reshape(n_tokens, n_vocab)
 It gets its name when all of it is on the disk. A pipe or a device is written to as the numbers come.")]
 pub(crate) struct LogitsArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
 
     /// Token ids, from position 0
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', required = true)]
@@ -223,9 +240,8 @@ pub(crate) struct LogitsArgs {
 The text is cut into chunks of the context's size, and the second half of each is scored: the same \
 measure as llama-perplexity's, so that the values compare.")]
 pub(crate) struct PerplexityArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
 
     /// The text to predict
     #[arg(long, value_name = "FILE")]
@@ -261,9 +277,8 @@ Examples:
   metallic bench model.gguf -p 0 -n 64 --parallel 1,4,16 --spec off,replay --ram 1GiB
   metallic bench model.gguf -p 0 -n 32 -d 0,4096 --json | jq '.[].avg_ts'")]
 pub(crate) struct BenchArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
 
     /// Lengths of prompts to read; 0 for none
     #[arg(short = 'p', long, value_name = "N,N,…", value_delimiter = ',', default_value = "512")]
@@ -357,9 +372,8 @@ Examples:
   metallic plan model.gguf --ram 4GiB --parallel 16 -c 1024
   metallic plan model.gguf --ram 600MiB -c 8192 --kv-type q8_0 --json")]
 pub(crate) struct PlanArgs {
-    /// The model: a file, a short name, hf:… or pypi:…
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: ModelName,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
 
     /// Show every matrix and its place
     #[arg(long)]

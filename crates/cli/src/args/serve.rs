@@ -22,7 +22,11 @@ pub(crate) struct ServeArgs {
     /// Models: files, short names, hf:… or pypi:… The first is loaded at once, the others when they are asked for; one that
     /// nobody uses makes room for another [default: all that were downloaded]
     #[arg(value_name = "MODEL")]
-    pub(crate) models: Vec<ModelName>,
+    models: Vec<ModelName>,
+
+    /// The first of them, as a flag
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<ModelName>,
 
     /// Serve the models in a folder, too
     #[arg(long, value_name = "DIR")]
@@ -118,6 +122,13 @@ pub(crate) struct ServeArgs {
     pub(crate) speculation: SpecArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+}
+
+impl ServeArgs {
+    /// The models that are named.
+    pub(crate) fn models(&self) -> Vec<&ModelName> {
+        self.model.iter().chain(&self.models).collect()
+    }
 }
 
 /// A size that a body can have: some room for a question, and less than any machine would read into memory.

@@ -70,7 +70,7 @@ impl Test {
 /// Runs the tests and prints what they showed.
 pub(crate) fn run(args: &BenchArgs, fetcher: &Fetcher<'_>) -> Result<()> {
     let tests = tests(args)?;
-    let path = fetcher.locate(&args.model)?.path;
+    let path = fetcher.locate(args.model.name())?.path;
     let isa = args.compute.isa();
     let subject = Subject::new(&model_file::open(&path)?, isa)?;
     let n_ctx = tests.iter().map(|test| test.n_tokens()).max();
@@ -192,7 +192,7 @@ fn speculations(args: &BenchArgs) -> [SpecArgs; 2] {
 }
 
 /// Every prompt length, every number to generate and every pair of both, at every depth, by as many sequences at a time as were
-/// asked for; and every number to generate with guesses.
+/// asked for; where guesses are measured, with each kind of them instead of none.
 fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     for (&n_depth, &n_parallel) in args.n_depth.iter().flat_map(|d| args.parallel.iter().map(move |p| (d, p)))
@@ -210,11 +210,14 @@ fn tests(args: &BenchArgs) -> Result<Vec<Test>> {
             tests.push(Test { n_prompt, n_gen, n_depth, n_parallel: n_parallel.into(), spec: None });
         }
     }
-    let generated: Vec<Test> =
-        tests.iter().filter(|test| test.n_prompt + test.n_depth == 0).copied().collect();
-    tests.extend(
-        args.spec.iter().flat_map(|how| generated.iter().map(|test| Test { spec: Some(*how), ..*test })),
-    );
+    if !args.spec.is_empty() {
+        let (generated, others): (Vec<Test>, _) =
+            tests.into_iter().partition(|test| test.n_prompt + test.n_depth == 0);
+        tests = others;
+        let guessed =
+            |how: &BenchSpec| generated.iter().map(|test| Test { spec: Some(*how), ..*test }).collect();
+        tests.extend(args.spec.iter().flat_map(|how| -> Vec<Test> { guessed(how) }));
+    }
     if tests.is_empty() {
         return Err(Failure::new(Kind::Usage, "there is nothing to measure: -p and -n are 0"));
     }

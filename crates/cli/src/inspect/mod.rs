@@ -12,7 +12,7 @@ use crate::model_file;
 
 /// Shows the file's header, metadata and tensors.
 pub(crate) fn run(args: &InspectArgs, fetcher: &Fetcher<'_>) -> Result<()> {
-    let path = fetcher.locate(&args.model)?.path;
+    let path = fetcher.locate(args.model.name())?.path;
     let file = model_file::open_for_inspection(&path, fetcher.terminal)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.check {

@@ -154,3 +154,47 @@ fn a_terminal_sees_from_the_start_how_far_it_is() {
     let quiet = shown(&["-q"]);
     assert!(!quiet.contains("measuring") && !quiet.contains("-t 1"), "{quiet:?}");
 }
+
+/// As llama.cpp's tools take it.
+#[test]
+fn the_model_may_be_a_flag() {
+    let sandbox = Sandbox::new("bench-flag");
+    sandbox.write("tiny.gguf", metallic::testing::tiny_model().unwrap());
+    sandbox.run(&["bench", "-m", "tiny.gguf", "-p", "0", "-n", "2", "-r", "1"]).succeeds();
+    for args in [&["bench"][..], &["bench", "tiny.gguf", "-m", "tiny.gguf"], &["plan", "-m"]] {
+        assert_eq!(sandbox.run(args).code, Some(2), "{args:?}");
+    }
+}
+
+/// Several answers at a time, and guesses: what they come to, whatever they cost.
+#[test]
+fn sequences_and_guesses_are_measured() {
+    let args = [
+        "--json",
+        "-p",
+        "0",
+        "-n",
+        "24",
+        "-t",
+        "2",
+        "-r",
+        "2",
+        "--parallel",
+        "1,3",
+        "--spec",
+        "off,lookup,replay,wrong",
+    ];
+    let rows: Vec<Value> = serde_json::from_str(&bench("bench-parallel", &args).stdout).unwrap();
+    assert_eq!(rows.len(), 8, "{rows:?}");
+    for row in &rows {
+        let (spec, n_parallel) = (row["spec"].as_str().unwrap(), row["n_parallel"].as_u64().unwrap());
+        assert!(number(row, "avg_ts") > 0.0 && [1, 3].contains(&n_parallel), "{row}");
+        let (guessed, right) = (row["n_guessed"].as_u64().unwrap(), row["n_accepted"].as_u64().unwrap());
+        match spec {
+            "off" => assert_eq!((guessed, right), (0, 0), "{row}"),
+            "wrong" => assert_eq!(right, 0, "{row}"),
+            "replay" | "lookup" => assert!(right <= guessed, "{row}"),
+            _ => panic!("{row}"),
+        }
+    }
+}

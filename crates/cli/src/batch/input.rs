@@ -87,7 +87,7 @@ impl Input {
                 n_bytes += skip_line(&mut reader).map_err(cannot)?;
                 let reason = format!("it has more than {MAX_LINE} bytes");
                 wrong.push(Wrong { id: id_of(&[&line.to_string()]), custom_id: None, line, reason });
-            } else if !bytes.trim_ascii().is_empty() {
+            } else if !content(&bytes).is_empty() {
                 match reading.read(&bytes, line) {
                     Ok((custom_id, alike)) => {
                         let id = id_of_line(&bytes);
@@ -113,7 +113,7 @@ impl Input {
         let mut bytes = vec![0; place.n_bytes];
         self.file.seek(SeekFrom::Start(place.offset)).map_err(cannot)?;
         self.file.read_exact(&mut bytes).map_err(cannot)?;
-        let line = serde_json::from_slice(&bytes).ok().filter(|_| id_of_line(&bytes) == place.id);
+        let line = serde_json::from_slice(content(&bytes)).ok().filter(|_| id_of_line(&bytes) == place.id);
         let Some(Line { url, mut body, .. }) = line else {
             let what =
                 format!("{} has changed while it was read, at line {}", self.path.display(), place.line);
@@ -144,7 +144,7 @@ impl Reading {
         line: usize,
     ) -> Result<(String, [usize; PREFIXES.len()]), (Option<String>, String)> {
         let Line { custom_id, method, url, body } =
-            serde_json::from_slice(bytes).map_err(|error| (None, without_place(&error)))?;
+            serde_json::from_slice(content(bytes)).map_err(|error| (None, without_place(&error)))?;
         let wrong = |reason: String| Err((Some(custom_id.clone()), reason));
         if method.as_ref().is_some_and(|method| method != "POST") {
             return wrong("method: it must be POST".to_owned());
@@ -168,6 +168,11 @@ impl Reading {
         });
         Ok((custom_id, alike))
     }
+}
+
+/// A line without its end, or the mark that some programs begin files with.
+fn content(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).trim_ascii()
 }
 
 /// An error of JSON, whose line is always the first.
@@ -195,7 +200,7 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<u64> {
 }
 
 fn id_of_line(bytes: &[u8]) -> String {
-    id_of(&[&String::from_utf8_lossy(bytes.trim_ascii())])
+    id_of(&[&String::from_utf8_lossy(content(bytes))])
 }
 
 /// A name that other texts don't have.

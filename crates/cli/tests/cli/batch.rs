@@ -128,7 +128,7 @@ fn a_line_that_is_no_request_becomes_an_error_that_names_it() {
         format!("{request}\n")
     };
     let input = [
-        request("a", "one", 3),
+        format!("\u{feff}{}\r\n", request("a", "one", 3).trim_end()),
         "{\"custom_id\": \n".to_owned(),
         with("url", json!("/v1/embeddings")),
         with("method", json!("GET")),

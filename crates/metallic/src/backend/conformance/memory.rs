@@ -70,11 +70,13 @@ pub(super) fn check<B: Backend>(suite: &mut Suite<'_, B>) {
             suite.compare(operation, what, Bound::Bits, &Copies { len, written, first });
         }
     }
-    suite.hold("description", "a line", |backend, _| {
-        let text = backend.description();
+    for (operation, text) in
+        [("description", suite.backend.description()), ("arithmetic", suite.backend.arithmetic())]
+    {
         let is_line = !text.is_empty() && !text.contains('\n');
-        Ok(if is_line { Ok(()) } else { Err(format!("{text:?} is no line")) })
-    });
+        let result = if is_line { Ok(()) } else { Err(format!("{text:?} is no line")) };
+        suite.hold(operation, "a line", |_, _| Ok(result.clone()));
+    }
     suite.hold("memory", "what is allocated is charged, and comes back", charges);
     suite.hold("device_stats", "counts of work", counts);
     for small in [true, false] {

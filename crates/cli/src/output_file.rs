@@ -235,6 +235,9 @@ fn create_locked(path: &Path, is_private: bool) -> io::Result<File> {
     if is_private {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     }
+    // Elsewhere what a user's folders hold is theirs.
+    #[cfg(not(unix))]
+    let _ = is_private;
     let file = options.open(path)?;
     match file.try_lock() {
         Ok(()) if fs::exists(path)? => Ok(file),
